@@ -1,0 +1,11 @@
+//! The replicated state of a Skein cluster, as pure state machines: what is committed goes in, what
+//! came of it comes out.
+//!
+//! [`registry`] is the state of the `meta` group (things, types, certificates, policies and what is
+//! attached to what); [`shard`] that of every other group (sessions and their queues, retained
+//! messages, shadows, and the outbox of what the state itself publishes).
+//!
+//! Invariant: `apply` sees only its input and the state; a rejected command changes nothing.
+
+pub mod registry;
+pub mod shard;

@@ -1,0 +1,1 @@
+//! Things, thing types, certificates, policies and their attachments.

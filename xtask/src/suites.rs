@@ -1,0 +1,81 @@
+//! The test suites. Each runs to its end and is counted, so one failure hides no other.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{setup, shell, tally::Tally};
+
+/// Every test there is.
+pub(crate) fn all(tally: &mut Tally) {
+    let binary = build(tally);
+    rust(tally, binary.as_deref());
+    if let Some(binary) = &binary {
+        clients(tally, binary, &[]);
+    }
+}
+
+/// Unit and integration tests, fuzz corpora, documentation examples, each bench once.
+///
+/// Tests of real processes find the binary in `SKEIN_BIN`.
+pub(crate) fn rust(tally: &mut Tally, binary: Option<&Path>) {
+    const SUITES: &[(&str, &[&str])] = &[
+        ("rust tests", &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
+        ("documentation examples", &["test", "--workspace", "--doc", "--no-fail-fast"]),
+        ("benches, each once", &["test", "--package", "benches", "--benches", "--no-fail-fast"]),
+    ];
+    for (name, words) in SUITES {
+        tally.suite(name, |count| {
+            let mut cargo = shell::cargo(words);
+            if let Some(binary) = binary {
+                cargo.env("SKEIN_BIN", binary);
+            }
+            shell::read_along(cargo, |line| count.read(line))
+        });
+    }
+}
+
+/// The clients that people use, against a freshly started `skein dev`.
+pub(crate) fn clients(tally: &mut Tally, binary: &Path, words: &[String]) {
+    tally.suite("real clients and the example", |count| {
+        let mut pytest = shell::command(&[setup::PYTHON, "-m", "pytest", setup::CLIENTS]);
+        pytest.args(words).env("SKEIN_BIN", binary).env("PYTHONDONTWRITEBYTECODE", "1");
+        shell::read_along(pytest, |line| count.read(line))?;
+        if count.passed == 0 {
+            bail!("no test ran");
+        }
+        Ok(())
+    });
+}
+
+/// Builds the binary that the real clients talk to; a release build, because that is what runs.
+pub(crate) fn build(tally: &mut Tally) -> Option<PathBuf> {
+    if let Some(binary) = env::var_os("SKEIN_BIN") {
+        return Some(PathBuf::from(binary));
+    }
+    let profile = env::var("SKEIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
+    let mut binary = None;
+    tally.suite(&format!("build skein ({profile})"), |count| {
+        let words = ["build", "--package", "node", "--bin", "skein", "--profile", profile.as_str()];
+        shell::run(shell::cargo(&words))?;
+        let folder = if profile == "dev" { "debug" } else { profile.as_str() };
+        let path = target_directory()?.join(folder).join("skein");
+        if !path.is_file() {
+            bail!("cargo built no {}", path.display());
+        }
+        binary = Some(path);
+        count.passed = 1;
+        Ok(())
+    });
+    binary
+}
+
+fn target_directory() -> Result<PathBuf> {
+    let metadata = shell::output(&["cargo", "metadata", "--no-deps", "--format-version", "1"])?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let path = metadata["target_directory"].as_str().context("metadata names the target")?;
+    Ok(PathBuf::from(path))
+}

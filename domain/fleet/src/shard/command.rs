@@ -1,0 +1,500 @@
+//! What can be asked of a shard, as it lies in the log.
+//!
+//! Protobuf by tags, so that fields can be added and a node of the version before reads what this
+//! one writes. Every byte field is a slice of the entry it came in: decoding copies no payload.
+//! Times are milliseconds since the epoch, filled in by whoever proposes.
+
+use bytes::Bytes;
+use prost::Message;
+
+/// A session expiry that never comes [v5 MQTT-3.1.2.11.2].
+pub const NEVER: u32 = u32::MAX;
+
+/// One application message on its way.
+#[derive(Clone, PartialEq, Message)]
+pub struct Publication {
+    /// Topic name, UTF-8.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub topic: Bytes,
+    /// Payload as the publisher sent it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub payload: Bytes,
+    /// The MQTT 5 properties that are forwarded, encoded as on the wire.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub properties: Bytes,
+    /// Quality of service it was published with.
+    #[prost(uint32, tag = "4")]
+    pub qos: u32,
+    /// RETAIN as published.
+    #[prost(bool, tag = "5")]
+    pub retain: bool,
+    /// When it stops being worth delivering.
+    #[prost(uint64, optional, tag = "6")]
+    pub expires_at: Option<u64>,
+    /// Client id of the publisher, for No Local; empty when no client published it.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub publisher: Bytes,
+    /// When the broker took it.
+    #[prost(uint64, tag = "8")]
+    pub published_at: u64,
+}
+
+impl Publication {
+    /// Bytes of content, the measure of every queue limit.
+    pub fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
+    /// The topic name. Publications that a shard hands out were checked when they came in.
+    pub fn topic_name(&self) -> Option<&str> {
+        std::str::from_utf8(&self.topic).ok()
+    }
+
+    /// Whether it is past its expiry.
+    pub fn expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// A copy that owns its bytes, so that a stored message does not keep a whole log entry alive.
+    pub(super) fn detached(&self) -> Self {
+        let mut whole = Vec::with_capacity(self.bytes() + self.publisher.len());
+        let mut ends = [0; 4];
+        let parts = [&self.topic, &self.payload, &self.properties, &self.publisher];
+        for (part, end) in parts.into_iter().zip(&mut ends) {
+            whole.extend_from_slice(part);
+            *end = whole.len();
+        }
+        let whole = Bytes::from(whole);
+        Self {
+            topic: whole.slice(..ends[0]),
+            payload: whole.slice(ends[0]..ends[1]),
+            properties: whole.slice(ends[1]..ends[2]),
+            publisher: whole.slice(ends[2]..ends[3]),
+            ..*self
+        }
+    }
+}
+
+/// What a connection leaves behind when it ends without a goodbye.
+#[derive(Clone, PartialEq, Message)]
+pub struct Will {
+    /// What is published. `published_at` and `expires_at` are set when that happens.
+    #[prost(message, required, tag = "1")]
+    pub publication: Publication,
+    /// Seconds between the end of the connection and the publication.
+    #[prost(uint32, tag = "2")]
+    pub delay_secs: u32,
+    /// Message expiry interval, counted from the publication.
+    #[prost(uint32, optional, tag = "3")]
+    pub message_expiry_secs: Option<u32>,
+}
+
+/// Claims a client id: resumes its session or starts a new one.
+#[derive(Clone, PartialEq, Message)]
+pub struct Connect {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Clean Start (5) or clean session (3.1.1).
+    #[prost(bool, tag = "2")]
+    pub clean_start: bool,
+    /// Session expiry: 0 ends it with the connection, [`NEVER`] keeps it.
+    #[prost(uint32, tag = "3")]
+    pub expiry_secs: u32,
+    /// Protocol level: 4 or 5.
+    #[prost(uint32, tag = "4")]
+    pub version: u32,
+    /// When.
+    #[prost(uint64, tag = "5")]
+    pub at: u64,
+    /// The will of this connection.
+    #[prost(message, optional, tag = "6")]
+    pub will: Option<Will>,
+    /// Bytes the session's queue may hold. There is no default: 0 queues nothing.
+    #[prost(uint64, tag = "7")]
+    pub queue_limit_bytes: u64,
+    /// Messages the session's queue may hold. There is no default: 0 queues nothing.
+    #[prost(uint32, tag = "8")]
+    pub queue_limit_messages: u32,
+    /// The node that holds the connection.
+    #[prost(uint64, tag = "9")]
+    pub node: u64,
+}
+
+/// What happens to the will when a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum WillAction {
+    /// The client said goodbye: it is forgotten.
+    Discard = 0,
+    /// It is published, after its delay.
+    Publish = 1,
+}
+
+/// Ends the connection of a session; also changes or ends a session that has none.
+#[derive(Clone, PartialEq, Message)]
+pub struct Disconnect {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token of the connection that ends.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// When.
+    #[prost(uint64, tag = "3")]
+    pub at: u64,
+    /// A new session expiry.
+    #[prost(uint32, optional, tag = "4")]
+    pub expiry_secs: Option<u32>,
+    /// What happens to the will.
+    #[prost(enumeration = "WillAction", tag = "5")]
+    pub will: i32,
+}
+
+/// Options of a subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Options {
+    /// Maximum quality of service.
+    #[prost(uint32, tag = "1")]
+    pub qos: u32,
+    /// The client's own publications are not sent back to it.
+    #[prost(bool, tag = "2")]
+    pub no_local: bool,
+    /// RETAIN is forwarded as published.
+    #[prost(bool, tag = "3")]
+    pub retain_as_published: bool,
+    /// 0, 1 or 2: when retained messages are sent.
+    #[prost(uint32, tag = "4")]
+    pub retain_handling: u32,
+    /// 0 when the client gave none.
+    #[prost(uint32, tag = "5")]
+    pub subscription_id: u32,
+}
+
+/// A filter with its options.
+#[derive(Clone, PartialEq, Message)]
+pub struct Subscription {
+    /// Topic filter, `$share/…` included.
+    #[prost(string, tag = "1")]
+    pub filter: String,
+    /// Options.
+    #[prost(message, required, tag = "2")]
+    pub options: Options,
+}
+
+/// Adds or replaces subscriptions.
+#[derive(Clone, PartialEq, Message)]
+pub struct Subscribe {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// What to subscribe to, in order.
+    #[prost(message, repeated, tag = "3")]
+    pub filters: Vec<Subscription>,
+}
+
+/// Removes subscriptions.
+#[derive(Clone, PartialEq, Message)]
+pub struct Unsubscribe {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Filters as they were subscribed.
+    #[prost(string, repeated, tag = "3")]
+    pub filters: Vec<String>,
+}
+
+/// A copy for one session that the router chose: a member of a shared subscription, or the
+/// retained message of a new subscription.
+#[derive(Clone, PartialEq, Message)]
+pub struct Directed {
+    /// Client id of the session.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Maximum quality of service of the subscription.
+    #[prost(uint32, tag = "2")]
+    pub qos: u32,
+    /// RETAIN as it will be sent.
+    #[prost(bool, tag = "3")]
+    pub retain: bool,
+    /// Subscription identifiers it will carry.
+    #[prost(uint32, repeated, tag = "4")]
+    pub subscription_ids: Vec<u32>,
+}
+
+/// Which outbox entry a publication comes from, so that a repetition is recognised.
+///
+/// Publications of one group must be proposed to one shard in the order of their sequence, and all
+/// that one entry asks of one shard in one command.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Origin {
+    /// The group whose outbox it is.
+    #[prost(uint64, tag = "1")]
+    pub group: u64,
+    /// Its place there.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+}
+
+/// Stores a publication for the sessions of this shard and, if asked, as the retained message.
+#[derive(Clone, PartialEq, Message)]
+pub struct Publish {
+    /// What is published.
+    #[prost(message, required, tag = "1")]
+    pub publication: Publication,
+    /// Whether this shard keeps the retained message of its topic.
+    #[prost(bool, tag = "2")]
+    pub store_retained: bool,
+    /// Whether it is queued for the sessions whose plain subscriptions match.
+    #[prost(bool, tag = "3")]
+    pub enqueue: bool,
+    /// Further copies for single sessions.
+    #[prost(message, repeated, tag = "4")]
+    pub directed: Vec<Directed>,
+    /// Set when it comes from an outbox.
+    #[prost(message, optional, tag = "5")]
+    pub origin: Option<Origin>,
+}
+
+/// Takes a QoS 2 publication of a persistent session: its packet identifier and its content, once.
+#[derive(Clone, PartialEq, Message)]
+pub struct ReceiveQos2 {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Packet identifier of the PUBLISH.
+    #[prost(uint32, tag = "3")]
+    pub packet_id: u32,
+    /// What is published.
+    #[prost(message, required, tag = "4")]
+    pub publication: Publication,
+    /// Whether it becomes the retained message of its topic.
+    #[prost(bool, tag = "5")]
+    pub store_retained: bool,
+    /// Whether it goes to subscribers.
+    #[prost(bool, tag = "6")]
+    pub route: bool,
+}
+
+/// PUBREL from the client: its packet identifier is free again.
+#[derive(Clone, PartialEq, Message)]
+pub struct ReleaseQos2 {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Packet identifier.
+    #[prost(uint32, tag = "3")]
+    pub packet_id: u32,
+}
+
+/// Entries are done: PUBACK, PUBCOMP, refused by the client, or expired.
+#[derive(Clone, PartialEq, Message)]
+pub struct Acknowledge {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Places in the session's queue.
+    #[prost(uint64, repeated, tag = "3")]
+    pub seqs: Vec<u64>,
+}
+
+/// PUBREC from the client: only PUBREL is owed any more.
+#[derive(Clone, PartialEq, Message)]
+pub struct PubrecReceived {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Places in the session's queue.
+    #[prost(uint64, repeated, tag = "3")]
+    pub seqs: Vec<u64>,
+}
+
+/// Removes a session whose time is over.
+#[derive(Clone, PartialEq, Message)]
+pub struct Expire {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token of its last connection.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// When.
+    #[prost(uint64, tag = "3")]
+    pub at: u64,
+}
+
+/// Publishes a delayed will whose time has come.
+#[derive(Clone, PartialEq, Message)]
+pub struct FireWill {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token of its last connection.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// When.
+    #[prost(uint64, tag = "3")]
+    pub at: u64,
+}
+
+/// Merges an update into a shadow.
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateShadow {
+    /// Thing name.
+    #[prost(string, tag = "1")]
+    pub thing: String,
+    /// Shadow name; none is the classic shadow.
+    #[prost(string, optional, tag = "2")]
+    pub name: Option<String>,
+    /// The request document.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub payload: Bytes,
+    /// When.
+    #[prost(uint64, tag = "4")]
+    pub at: u64,
+    /// Whether it came over MQTT, so that a rejection is published too.
+    #[prost(bool, tag = "5")]
+    pub reply: bool,
+    /// Largest state in bytes; 0 is the default of [`shadow::Limits`].
+    #[prost(uint32, tag = "6")]
+    pub limit_bytes: u32,
+    /// Deepest state in levels; 0 is the default of [`shadow::Limits`].
+    #[prost(uint32, tag = "7")]
+    pub limit_depth: u32,
+}
+
+/// Deletes a shadow.
+#[derive(Clone, PartialEq, Message)]
+pub struct DeleteShadow {
+    /// Thing name.
+    #[prost(string, tag = "1")]
+    pub thing: String,
+    /// Shadow name; none is the classic shadow.
+    #[prost(string, optional, tag = "2")]
+    pub name: Option<String>,
+    /// The request document: empty, or with a client token.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub payload: Bytes,
+    /// When.
+    #[prost(uint64, tag = "4")]
+    pub at: u64,
+    /// Whether it came over MQTT, so that a rejection is published too.
+    #[prost(bool, tag = "5")]
+    pub reply: bool,
+}
+
+/// Forgets outbox entries that every taker has safe.
+#[derive(Clone, PartialEq, Message)]
+pub struct TrimOutbox {
+    /// The last sequence to forget.
+    #[prost(uint64, tag = "1")]
+    pub upto: u64,
+}
+
+/// One command of a shard.
+#[derive(Clone, PartialEq, Message)]
+pub struct Command {
+    /// What it asks. A kind that this version does not know decodes as none.
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    pub kind: Option<Kind>,
+}
+
+/// The kinds of commands.
+#[derive(Clone, PartialEq, prost::Oneof)]
+#[allow(missing_docs)]
+pub enum Kind {
+    #[prost(message, tag = "1")]
+    Connect(Connect),
+    #[prost(message, tag = "2")]
+    Disconnect(Disconnect),
+    #[prost(message, tag = "3")]
+    Subscribe(Subscribe),
+    #[prost(message, tag = "4")]
+    Unsubscribe(Unsubscribe),
+    #[prost(message, tag = "5")]
+    Publish(Publish),
+    #[prost(message, tag = "6")]
+    ReceiveQos2(ReceiveQos2),
+    #[prost(message, tag = "7")]
+    ReleaseQos2(ReleaseQos2),
+    #[prost(message, tag = "8")]
+    Acknowledge(Acknowledge),
+    #[prost(message, tag = "9")]
+    PubrecReceived(PubrecReceived),
+    #[prost(message, tag = "10")]
+    Expire(Expire),
+    #[prost(message, tag = "11")]
+    FireWill(FireWill),
+    #[prost(message, tag = "12")]
+    UpdateShadow(UpdateShadow),
+    #[prost(message, tag = "13")]
+    DeleteShadow(DeleteShadow),
+    #[prost(message, tag = "14")]
+    TrimOutbox(TrimOutbox),
+}
+
+impl Command {
+    /// The bytes to propose.
+    pub fn encoded(&self) -> Bytes {
+        Bytes::from(self.encode_to_vec())
+    }
+}
+
+impl Kind {
+    /// The command of this kind, as the bytes to propose.
+    pub fn encoded(self) -> Bytes {
+        Command::from(self).encoded()
+    }
+}
+
+impl From<Kind> for Command {
+    fn from(kind: Kind) -> Self {
+        Self { kind: Some(kind) }
+    }
+}
+
+/// Every kind becomes a command by `into`.
+macro_rules! commands {
+    ($($name:ident),* $(,)?) => {$(
+        impl From<$name> for Command {
+            fn from(command: $name) -> Self {
+                Kind::$name(command).into()
+            }
+        }
+    )*};
+}
+
+commands!(
+    Connect,
+    Disconnect,
+    Subscribe,
+    Unsubscribe,
+    Publish,
+    ReceiveQos2,
+    ReleaseQos2,
+    Acknowledge,
+    PubrecReceived,
+    Expire,
+    FireWill,
+    UpdateShadow,
+    DeleteShadow,
+    TrimOutbox,
+);

@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Agreement between nodes: many Raft groups over one log, driven by one thread.
+//!
+//! A [`StateMachine`] per group is changed by nothing but its committed commands. The node reaches
+//! the groups through [`Groups`], and hears what they decided through its [`Host`], which lives on
+//! the raft thread. One turn of the thread takes everything that waits in the inbox, writes it for
+//! all groups with one sync, applies it, and tells the host.
+//!
+//! Invariant: a command is applied, and its proposer answered, only after it is on disk.
+
+mod config;
+mod error;
+mod groups;
+mod host;
+mod machine;
+mod thread;
+
+pub use config::Config;
+pub use error::Error;
+pub use groups::{Groups, Inbox, Proposal, Refused};
+pub use host::{GroupsView, Host, Refusal};
+pub use machine::{GroupId, LoadError, Pairs, StateMachine};
+pub use thread::{Running, start};

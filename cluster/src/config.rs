@@ -1,0 +1,59 @@
+//! The knobs of the raft thread.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::machine::GroupId;
+
+/// How the groups of a node are run. Defaults are fit for production.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data directory; the log lives in `log`, the state in `state`.
+    pub data: PathBuf,
+    /// This node's Raft id, never 0.
+    pub node: u64,
+    /// The groups to run.
+    pub groups: Vec<GroupId>,
+    /// How often [`crate::Host::ticked`] is called.
+    pub tick: Duration,
+    /// Bytes of commands that may wait in the inbox.
+    pub inbox_bytes: usize,
+    /// Commands, and separately signals, that may wait in the inbox.
+    pub inbox_count: usize,
+    /// The largest command, and about the largest packed entry, in bytes.
+    pub max_command_bytes: usize,
+    /// A checkpoint starts when the log has grown by this many bytes since the last one.
+    pub checkpoint_bytes: u64,
+    /// A checkpoint starts this long after the last one if anything changed.
+    pub checkpoint_interval: Duration,
+    /// Beyond this log size no proposal is taken until a checkpoint has finished.
+    pub max_log_bytes: u64,
+    /// Proposals are refused while the disk has less than this many bytes free, so that the state
+    /// store keeps room to finish a checkpoint.
+    pub min_free_bytes: u64,
+    /// Memory the state store may use as cache, in bytes.
+    pub store_cache_bytes: u64,
+    /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
+    pub accept_log_loss: bool,
+}
+
+impl Config {
+    /// The defaults for a node that keeps its data in `data` and runs `meta` and `shards` shards.
+    pub fn new(data: impl Into<PathBuf>, shards: u32) -> Self {
+        Self {
+            data: data.into(),
+            node: 1,
+            groups: (0..=shards).map(GroupId).collect(),
+            tick: Duration::from_millis(100),
+            inbox_bytes: 64 << 20,
+            inbox_count: 1 << 20,
+            max_command_bytes: 16 << 20,
+            checkpoint_bytes: 32 << 20,
+            checkpoint_interval: Duration::from_secs(15),
+            max_log_bytes: 1 << 30,
+            min_free_bytes: 64 << 20,
+            store_cache_bytes: 64 << 20,
+            accept_log_loss: false,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The node's side of the raft thread: it hears what the groups decided.
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+
+use crate::error::Error;
+use crate::machine::{GroupId, StateMachine};
+
+/// Why a command was not proposed. Nothing of it was written, unless the reason says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Refusal {
+    /// More waits for the raft thread than its inbox may hold.
+    #[error("the raft inbox is full")]
+    Busy,
+    /// The disk has no room for the log to grow.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The command is larger than an entry may be.
+    #[error("the command is too large")]
+    TooLarge,
+    /// This node does not lead the group, or it lost the lead before the command was committed;
+    /// the command may still be committed by the next leader.
+    #[error("this node does not lead the group")]
+    NotLeader,
+    /// No such group on this node.
+    #[error("no such group")]
+    UnknownGroup,
+    /// The node stops, or its log failed.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl Refusal {
+    /// The reason as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::DiskFull => "disk_full",
+            Self::TooLarge => "too_large",
+            Self::NotLeader => "not_leader",
+            Self::UnknownGroup => "unknown_group",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The machines of all groups, lent to the host between two turns.
+pub struct GroupsView<'a, M> {
+    pub(crate) machines: &'a mut FxHashMap<GroupId, M>,
+    pub(crate) leaders: &'a FxHashMap<GroupId, bool>,
+}
+
+impl<M> GroupsView<'_, M> {
+    /// The machine of a group.
+    pub fn get(&self, group: GroupId) -> Option<&M> {
+        self.machines.get(&group)
+    }
+
+    /// The machine of a group, for node-local bookkeeping it keeps beside its replicated state.
+    pub fn get_mut(&mut self, group: GroupId) -> Option<&mut M> {
+        self.machines.get_mut(&group)
+    }
+
+    /// Whether this node leads the group, so that what it reads is current.
+    pub fn leads(&self, group: GroupId) -> bool {
+        self.leaders.get(&group).copied().unwrap_or(false)
+    }
+
+    /// The groups of this node, in order.
+    pub fn ids(&self) -> Vec<GroupId> {
+        let mut ids: Vec<_> = self.machines.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+/// What the node does with what its groups decided. Runs on the raft thread and must not block.
+///
+/// A host that has something to propose with a reply keeps a clone of [`crate::Groups`] and uses
+/// `try_propose`; the proposal is taken in the next turn.
+pub trait Host<M: StateMachine>: Send + 'static {
+    /// Travels with a proposal and comes back with its outcome.
+    type Reply: Send + 'static;
+    /// A node-local message that needs no log: attach, credits, a read.
+    type Signal: Send + 'static;
+
+    /// A command was applied. `reply` is `None` for a replayed command and for one that another
+    /// node, or [`Host::ticked`], proposed.
+    fn applied(
+        &mut self,
+        group: GroupId,
+        machine: &mut M,
+        reply: Option<Self::Reply>,
+        outcome: M::Outcome,
+    );
+
+    /// A proposal was not taken.
+    fn refused(&mut self, reply: Self::Reply, why: Refusal);
+
+    /// A signal arrived. Signals keep their order among themselves, and so do proposals; a signal
+    /// may overtake proposals that were sent before it and are not applied yet.
+    fn signal(&mut self, groups: &mut GroupsView<'_, M>, signal: Self::Signal);
+
+    /// Time has passed, at least [`crate::Config::tick`] since the last call: what timers propose.
+    fn ticked(&mut self, groups: &mut GroupsView<'_, M>, now_ms: u64) -> Vec<(GroupId, Bytes)>;
+
+    /// The turn is over: flush what was batched per core.
+    fn turn_ended(&mut self);
+
+    /// State is loaded and the log replayed; called once, before the first signal.
+    fn started(&mut self, _groups: &mut GroupsView<'_, M>) {}
+
+    /// The raft thread ends: after a graceful stop, or because the log or the store failed.
+    fn stopped(&mut self, _error: Option<&Error>) {}
+}

@@ -1,1 +1,163 @@
-//! Things, thing types, certificates, policies and their attachments.
+//! Things, thing types, certificates, policies and what is attached to what: the state of the `meta`
+//! group.
+//!
+//! [`Registry::apply`] takes one committed [`Command`] and answers with its [`Outcome`] or a
+//! [`Rejection`]; every limit and every conflict of the AWS operations is decided here, so that two
+//! proposals that race are decided by the log. [`Registry::identity`] is what a core needs to decide
+//! for a certificate, and [`Registry::take_changes`] says whose decisions have to be made anew.
+//!
+//! Invariant: what the registry holds is decided by its commands alone, so every collection that is
+//! walked is ordered, and the indexes that are not stored follow from what is.
+
+mod attachments;
+mod certificates;
+mod changes;
+mod command;
+mod identity;
+mod model;
+mod names;
+mod policies;
+mod rejection;
+mod store;
+mod thing_types;
+mod things;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use changes::Changes;
+pub use command::{AttributePatch, Command, CommandError, Outcome, ThingTypePatch};
+pub use identity::{ConnectionThing, Identity, NamedDocument};
+pub use model::{
+    Attributes, Certificate, CertificateMode, CertificateNames, CertificateStatus,
+    CertificateSummary, Policy, PolicyVersion, PropagatedFrom, PropagatingAttribute, Thing,
+    ThingPrincipalType, ThingType, ThingTypeProperties, Timestamp,
+};
+pub use names::{
+    CertificateId, CognitoIdentity, NameError, PolicyName, Principal, ThingName, ThingTypeName,
+    check_attribute_name, check_attribute_value, check_description,
+};
+pub use policies::POLICIES_PER_PRINCIPAL;
+pub use rejection::Rejection;
+pub use store::LoadError;
+pub use view::{Order, Page, Paging, ThingFilter};
+
+use store::Key;
+
+/// The registry. Reading is plain field access behind methods; changing goes through
+/// [`apply`](Self::apply).
+#[derive(Default)]
+pub struct Registry {
+    things: BTreeMap<ThingName, Thing>,
+    thing_types: BTreeMap<ThingTypeName, ThingType>,
+    certificates: BTreeMap<CertificateId, Certificate>,
+    policies: BTreeMap<PolicyName, Policy>,
+    policies_of: BTreeMap<Principal, BTreeSet<PolicyName>>,
+    things_of: BTreeMap<Principal, BTreeMap<ThingName, ThingPrincipalType>>,
+    indexes: Indexes,
+    dirty: BTreeSet<Key>,
+    changes: Changes,
+}
+
+/// What follows from the stored state and is rebuilt when that has been loaded.
+#[derive(Default)]
+struct Indexes {
+    things_of_type: BTreeMap<ThingTypeName, BTreeSet<ThingName>>,
+    certificates_by_age: BTreeSet<(Timestamp, CertificateId)>,
+    policies_by_age: BTreeSet<(Timestamp, PolicyName)>,
+    targets_of: BTreeMap<PolicyName, BTreeSet<Principal>>,
+    principals_of: BTreeMap<ThingName, BTreeMap<Principal, ThingPrincipalType>>,
+    /// The default version of each policy, parsed once and shared with every identity.
+    documents: BTreeMap<PolicyName, Arc<policy::Document>>,
+}
+
+impl Registry {
+    /// Applies the next committed command. A rejected command changes nothing, on every node alike.
+    pub fn apply(&mut self, command: Command) -> Result<Outcome, Rejection> {
+        match command {
+            Command::CreateThing { thing, id, thing_type, attributes, at } => {
+                self.create_thing(thing, id, thing_type, attributes, at)
+            }
+            Command::UpdateThing {
+                thing,
+                attributes,
+                thing_type,
+                remove_thing_type,
+                expected_version,
+            } => self.update_thing(
+                &thing,
+                attributes,
+                thing_type,
+                remove_thing_type,
+                expected_version,
+            ),
+            Command::DeleteThing { thing, expected_version } => {
+                self.delete_thing(&thing, expected_version)
+            }
+            Command::CreateThingType { thing_type, id, properties, tags, at } => {
+                self.create_thing_type(thing_type, id, properties, tags, at)
+            }
+            Command::UpdateThingType { thing_type, patch } => {
+                self.update_thing_type(&thing_type, patch)
+            }
+            Command::DeprecateThingType { thing_type, undo, at } => {
+                self.deprecate_thing_type(&thing_type, undo, at)
+            }
+            Command::DeleteThingType { thing_type, at } => self.delete_thing_type(&thing_type, at),
+            Command::RegisterCertificate {
+                certificate,
+                pem,
+                status,
+                mode,
+                authority,
+                summary,
+                generation,
+                at,
+            } => self.register_certificate(Certificate {
+                id: certificate,
+                pem: pem.into(),
+                status,
+                mode,
+                authority,
+                summary,
+                created: at,
+                modified: at,
+                customer_version: 1,
+                generation,
+            }),
+            Command::UpdateCertificate { certificate, status, at } => {
+                self.update_certificate(&certificate, status, at)
+            }
+            Command::DeleteCertificate { certificate, force } => {
+                self.delete_certificate(&certificate, force)
+            }
+            Command::CreatePolicy { policy, document, tags, generation, at } => {
+                self.create_policy(policy, document, tags, generation, at)
+            }
+            Command::CreatePolicyVersion { policy, document, set_as_default, at } => {
+                self.create_policy_version(&policy, document, set_as_default, at)
+            }
+            Command::SetDefaultPolicyVersion { policy, version, at } => {
+                self.set_default_policy_version(&policy, version, at)
+            }
+            Command::DeletePolicyVersion { policy, version, at } => {
+                self.delete_policy_version(&policy, version, at)
+            }
+            Command::DeletePolicy { policy } => self.delete_policy(&policy),
+            Command::AttachPolicy { policy, target } => self.attach_policy(policy, target),
+            Command::DetachPolicy { policy, target } => self.detach_policy(&policy, &target),
+            Command::AttachThingPrincipal { thing, principal, kind } => {
+                self.attach_thing_principal(thing, principal, kind)
+            }
+            Command::DetachThingPrincipal { thing, principal } => {
+                self.detach_thing_principal(&thing, &principal)
+            }
+        }
+    }
+
+    /// Whose decisions the commands since the last call have changed.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+}

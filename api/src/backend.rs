@@ -1,0 +1,268 @@
+//! What the API asks of the node.
+//!
+//! The node implements [`Backend`] over its handles; tests implement it in memory. Everything here
+//! is a value: no connection, no Raft, no lock leaves the node.
+
+use std::future::Future;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use fleet::registry::{CertificateId, Command, Outcome, Registry, Rejection};
+use policy::{Action, Decision};
+use thiserror::Error;
+
+/// The node cannot answer now: it has no leader, its queue is full, or it is stopping.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the node cannot answer now")]
+pub struct Unavailable;
+
+/// Why a command did not change the registry.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ProposeError {
+    /// The registry refused it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// It may or may not be applied later.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Why a shadow request was not answered with a document.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ShadowError {
+    /// The shadow service refused it.
+    #[error("{}", .0.message)]
+    Rejected(shadow::Rejected),
+    /// Nothing is known about what became of it.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl From<shadow::Rejected> for ShadowError {
+    fn from(rejected: shadow::Rejected) -> Self {
+        Self::Rejected(rejected)
+    }
+}
+
+/// Why a publication was not taken.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PublishError {
+    /// It is larger than the node accepts.
+    #[error("the payload of {size} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        /// Bytes it has.
+        size: usize,
+        /// Bytes it may have.
+        limit: usize,
+    },
+    /// Clients may not publish to this topic name.
+    #[error("the topic name {0} cannot be published to")]
+    Topic(String),
+    /// It may have reached some of its takers.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A device that the node has identified by its certificate before the request came here: the
+/// node puts one into the request's extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateCaller {
+    /// The certificate of the TLS connection; registered and active.
+    pub certificate: CertificateId,
+    /// Where the request came from, for `aws:SourceIp`.
+    pub source_ip: Option<IpAddr>,
+}
+
+/// A publication that came over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishRequest {
+    /// A valid topic name.
+    pub topic: String,
+    /// The body of the request.
+    pub payload: Bytes,
+    /// 0 or 1.
+    pub qos: u8,
+    /// Whether it becomes the retained message of its topic.
+    pub retain: bool,
+    /// The properties that travel with it to subscribers, in the encoding of MQTT 5 without the
+    /// length in front: payload format, content type, response topic, correlation data, user
+    /// properties. Without the message expiry.
+    pub properties: Vec<u8>,
+    /// Seconds after which it is not delivered any more.
+    pub expiry_secs: Option<u32>,
+}
+
+/// A retained message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retained {
+    /// Its topic name.
+    pub topic: String,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Its quality of service.
+    pub qos: u8,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_at_ms: u64,
+    /// Encoded as [`PublishRequest::properties`].
+    pub properties: Bytes,
+}
+
+/// A retained message without what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedSummary {
+    /// Its topic name.
+    pub topic: String,
+    /// Bytes of its payload.
+    pub payload_bytes: usize,
+    /// Its quality of service.
+    pub qos: u8,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_at_ms: u64,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// The entries, in order.
+    pub items: Vec<T>,
+    /// What to pass as `after` for the next part; none when this was the last.
+    pub next: Option<String>,
+}
+
+/// A client: its connection, or what is remembered of its last one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// The thing of the connection.
+    pub thing: Option<String>,
+    /// Whether the session ends with the connection.
+    pub clean_session: bool,
+    /// Where it connects from.
+    pub source: Option<(IpAddr, u16)>,
+    /// Where it connects to.
+    pub target: Option<(IpAddr, u16)>,
+    /// Keep-alive in seconds.
+    pub keep_alive_secs: Option<u32>,
+    /// When it connected, in milliseconds since 1970.
+    pub connected_since_ms: Option<u64>,
+    /// When it disconnected, in milliseconds since 1970.
+    pub disconnected_since_ms: Option<u64>,
+    /// Why it disconnected, as the lifecycle events say.
+    pub disconnect_reason: Option<String>,
+    /// How long the session outlives the connection, in seconds.
+    pub session_expiry_secs: Option<u32>,
+}
+
+/// How a connection is to be ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// The session ends with it.
+    pub clean_session: bool,
+    /// The will is not published.
+    pub prevent_will: bool,
+}
+
+/// A subscription of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The topic filter, with `$share/…` if it is shared.
+    pub filter: String,
+    /// The quality of service granted.
+    pub qos: u8,
+}
+
+/// The node as the API sees it. Clones share one node.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// Has the registry change; answers once the change is committed and readable here.
+    fn registry_propose(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<Outcome, ProposeError>> + Send;
+
+    /// Reads the registry. The closure runs on the thread that owns it and must be short.
+    fn registry_read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Registry) -> T + Send + 'static,
+    ) -> impl Future<Output = Result<T, Unavailable>> + Send;
+
+    /// The document of a shadow; no name means the classic shadow.
+    fn shadow_get(
+        &self,
+        thing: String,
+        name: Option<String>,
+    ) -> impl Future<Output = Result<Bytes, ShadowError>> + Send;
+
+    /// Merges an update request into a shadow; the answer is what `update/accepted` says.
+    fn shadow_update(
+        &self,
+        thing: String,
+        name: Option<String>,
+        request: Bytes,
+    ) -> impl Future<Output = Result<Bytes, ShadowError>> + Send;
+
+    /// Deletes a shadow; the answer is what `delete/accepted` says.
+    fn shadow_delete(
+        &self,
+        thing: String,
+        name: Option<String>,
+    ) -> impl Future<Output = Result<Bytes, ShadowError>> + Send;
+
+    /// The names of a thing's named shadows in order, those after `after`.
+    fn shadow_names(
+        &self,
+        thing: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Listed<String>, Unavailable>> + Send;
+
+    /// Publishes as a client would; answers once an acknowledgement would be sent.
+    fn publish(
+        &self,
+        publication: PublishRequest,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// The retained message of a topic name.
+    fn retained_get(
+        &self,
+        topic: String,
+    ) -> impl Future<Output = Result<Option<Retained>, Unavailable>> + Send;
+
+    /// Retained messages by topic name, those after `after`.
+    fn retained_list(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Listed<RetainedSummary>, Unavailable>> + Send;
+
+    /// A client that is connected or has a session.
+    fn connection_get(
+        &self,
+        client_id: String,
+    ) -> impl Future<Output = Result<Option<Connection>, Unavailable>> + Send;
+
+    /// Ends a connection; false when the client is unknown.
+    fn connection_delete(
+        &self,
+        client_id: String,
+        ending: Ending,
+    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+
+    /// A session's subscriptions by topic filter, those after `after`; none when the client is
+    /// unknown.
+    fn subscriptions(
+        &self,
+        client_id: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Option<Listed<Subscription>>, Unavailable>> + Send;
+
+    /// Decides by the policies of a device's certificate. The resource is the end of an ARN:
+    /// `topic/a/b`, `thing/t/s`, `client/x`, `*`. An error while deciding is a denial.
+    fn authorize(
+        &self,
+        caller: &CertificateCaller,
+        action: Action,
+        resource: String,
+    ) -> impl Future<Output = Decision> + Send;
+}

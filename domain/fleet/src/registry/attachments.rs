@@ -1,0 +1,161 @@
+//! What is attached to what: policies to principals, things to principals.
+
+use super::model::ThingPrincipalType;
+use super::names::{PolicyName, Principal, ThingName};
+use super::policies::POLICIES_PER_PRINCIPAL;
+use super::store::Key;
+use super::{Outcome, Registry, Rejection};
+
+impl Registry {
+    pub(super) fn attach_policy(
+        &mut self,
+        policy: PolicyName,
+        target: Principal,
+    ) -> Result<Outcome, Rejection> {
+        if !self.policies.contains_key(&policy) {
+            return Err(Rejection::PolicyNotFound(policy));
+        }
+        self.check_principal(&target)?;
+        if let Some(attached) = self.policies_of.get(&target) {
+            if attached.contains(&policy) {
+                return Ok(Outcome::Done);
+            }
+            if attached.len() >= POLICIES_PER_PRINCIPAL {
+                let limit = POLICIES_PER_PRINCIPAL;
+                return Err(Rejection::PolicyLimit { principal: target, limit });
+            }
+        }
+        self.link_policy(policy.clone(), target.clone());
+        self.changed_principal(&target);
+        self.dirty.insert(Key::PolicyAttachment(target, policy));
+        Ok(Outcome::Done)
+    }
+
+    /// Detaching what is not attached succeeds; what never existed is said not to exist.
+    pub(super) fn detach_policy(
+        &mut self,
+        policy: &PolicyName,
+        target: &Principal,
+    ) -> Result<Outcome, Rejection> {
+        if !self.policies.contains_key(policy) {
+            return Err(Rejection::PolicyNotFound(policy.clone()));
+        }
+        self.unlink_policy(policy, target);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn attach_thing_principal(
+        &mut self,
+        thing: ThingName,
+        principal: Principal,
+        kind: ThingPrincipalType,
+    ) -> Result<Outcome, Rejection> {
+        if !self.things.contains_key(&thing) {
+            return Err(Rejection::ThingNotFound(thing));
+        }
+        self.check_principal(&principal)?;
+        for (attached, as_kind) in self.things_of.get(&principal).into_iter().flatten() {
+            match (as_kind, kind) {
+                _ if attached == &thing && *as_kind == kind => return Ok(Outcome::Done),
+                (ThingPrincipalType::ExclusiveThing, _) => {
+                    return Err(Rejection::AttachedExclusively {
+                        thing: attached.clone(),
+                        principal,
+                    });
+                }
+                (_, ThingPrincipalType::ExclusiveThing) => {
+                    return Err(Rejection::AttachedElsewhere {
+                        thing: attached.clone(),
+                        principal,
+                    });
+                }
+                _ => {}
+            }
+        }
+        self.link_thing(thing.clone(), principal.clone(), kind);
+        self.changed_thing(&thing);
+        self.dirty.insert(Key::ThingAttachment(principal, thing));
+        Ok(Outcome::Done)
+    }
+
+    /// Detaching what is not attached succeeds, as long as the thing exists.
+    pub(super) fn detach_thing_principal(
+        &mut self,
+        thing: &ThingName,
+        principal: &Principal,
+    ) -> Result<Outcome, Rejection> {
+        if !self.things.contains_key(thing) {
+            return Err(Rejection::ThingNotFound(thing.clone()));
+        }
+        self.check_principal(principal)?;
+        // Told before the link is gone: the principal is still among those of the thing.
+        self.changed_thing(thing);
+        self.unlink_thing(thing, principal);
+        Ok(Outcome::Done)
+    }
+
+    fn check_principal(&self, principal: &Principal) -> Result<(), Rejection> {
+        match principal {
+            Principal::Certificate(id) if !self.certificates.contains_key(id) => {
+                Err(Rejection::CertificateNotFound(id.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn link_policy(&mut self, policy: PolicyName, target: Principal) {
+        self.indexes.targets_of.entry(policy.clone()).or_default().insert(target.clone());
+        self.policies_of.entry(target).or_default().insert(policy);
+    }
+
+    /// Ends an attachment, if there is one, and tells whom it affects.
+    pub(super) fn unlink_policy(&mut self, policy: &PolicyName, target: &Principal) {
+        let Some(attached) = self.policies_of.get_mut(target) else {
+            return;
+        };
+        if !attached.remove(policy) {
+            return;
+        }
+        if attached.is_empty() {
+            self.policies_of.remove(target);
+        }
+        if let Some(targets) = self.indexes.targets_of.get_mut(policy) {
+            targets.remove(target);
+            if targets.is_empty() {
+                self.indexes.targets_of.remove(policy);
+            }
+        }
+        self.dirty.insert(Key::PolicyAttachment(target.clone(), policy.clone()));
+        self.changed_principal(target);
+    }
+
+    pub(super) fn link_thing(
+        &mut self,
+        thing: ThingName,
+        principal: Principal,
+        kind: ThingPrincipalType,
+    ) {
+        let principals = self.indexes.principals_of.entry(thing.clone()).or_default();
+        principals.insert(principal.clone(), kind);
+        self.things_of.entry(principal).or_default().insert(thing, kind);
+    }
+
+    fn unlink_thing(&mut self, thing: &ThingName, principal: &Principal) {
+        let Some(attached) = self.things_of.get_mut(principal) else {
+            return;
+        };
+        if attached.remove(thing).is_none() {
+            return;
+        }
+        if attached.is_empty() {
+            self.things_of.remove(principal);
+        }
+        if let Some(principals) = self.indexes.principals_of.get_mut(thing) {
+            principals.remove(principal);
+            if principals.is_empty() {
+                self.indexes.principals_of.remove(thing);
+            }
+        }
+        self.dirty.insert(Key::ThingAttachment(principal.clone(), thing.clone()));
+    }
+}

@@ -1,0 +1,81 @@
+//! Whose decisions have changed: the gateway decides again for them, within a second.
+
+use std::collections::BTreeSet;
+
+use super::Registry;
+use super::names::{CertificateId, PolicyName, Principal, ThingName};
+
+/// Naming more principals than this one by one costs more than deciding for everybody again.
+const NAMED: usize = 10_000;
+
+/// Who is affected by the commands that were applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Everybody, and the sets below are empty.
+    pub all: bool,
+    /// Certificates whose status, policies or attached things changed.
+    pub certificates: BTreeSet<CertificateId>,
+    /// Cognito identities and whatever else carries policies without being a certificate.
+    pub others: BTreeSet<Principal>,
+    /// Things that came, changed or went: a connection whose client id is the name of one of them
+    /// has other policy variables now, also when its certificate is not attached to the thing.
+    pub things: BTreeSet<ThingName>,
+}
+
+impl Changes {
+    /// Whether nobody is affected.
+    pub fn is_empty(&self) -> bool {
+        !self.all
+            && self.certificates.is_empty()
+            && self.others.is_empty()
+            && self.things.is_empty()
+    }
+
+    fn principal(&mut self, principal: &Principal) {
+        match principal {
+            Principal::Certificate(id) => self.certificates.insert(id.clone()),
+            Principal::Cognito(_) => self.others.insert(principal.clone()),
+        };
+        self.give_up_when_many();
+    }
+
+    fn give_up_when_many(&mut self) {
+        if self.certificates.len() + self.others.len() + self.things.len() > NAMED {
+            *self = Self { all: true, ..Self::default() };
+        }
+    }
+}
+
+impl Registry {
+    pub(super) fn changed_principal(&mut self, principal: &Principal) {
+        if !self.changes.all {
+            self.changes.principal(principal);
+        }
+    }
+
+    pub(super) fn changed_certificate(&mut self, id: &CertificateId) {
+        self.changed_principal(&Principal::Certificate(id.clone()));
+    }
+
+    /// A thing changed, and with it everybody it is attached to.
+    pub(super) fn changed_thing(&mut self, thing: &ThingName) {
+        if self.changes.all {
+            return;
+        }
+        self.changes.things.insert(thing.clone());
+        for principal in self.indexes.principals_of.get(thing).into_iter().flat_map(|m| m.keys()) {
+            self.changes.principal(principal);
+        }
+        self.changes.give_up_when_many();
+    }
+
+    /// A policy changed, and with it everybody who has it.
+    pub(super) fn changed_policy(&mut self, policy: &PolicyName) {
+        for principal in self.indexes.targets_of.get(policy).into_iter().flatten() {
+            if self.changes.all {
+                return;
+            }
+            self.changes.principal(principal);
+        }
+    }
+}

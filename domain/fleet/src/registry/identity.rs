@@ -1,0 +1,153 @@
+//! What a core needs to decide for a device: its certificate, its policies, its thing.
+
+use std::sync::Arc;
+
+use super::Registry;
+use super::model::{
+    Attributes, CertificateNames, CertificateStatus, Thing, ThingPrincipalType, Timestamp,
+};
+use super::names::{CertificateId, PolicyName, Principal, ThingName, ThingTypeName};
+
+/// A policy that applies, with its document ready to be compiled for a principal.
+#[derive(Clone, Debug)]
+pub struct NamedDocument {
+    /// The policy's name.
+    pub policy: PolicyName,
+    /// Its default version, parsed once and shared.
+    pub document: Arc<policy::Document>,
+}
+
+/// A thing as policy variables see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionThing {
+    /// Its name.
+    pub name: ThingName,
+    /// Its type.
+    pub thing_type: Option<ThingTypeName>,
+    /// Its attributes, shared with the registry.
+    pub attributes: Arc<Attributes>,
+    /// Whether the certificate is attached to it.
+    pub attached: bool,
+}
+
+/// Everything that decides for a certificate, whatever client id it connects with.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The certificate.
+    pub certificate: CertificateId,
+    /// Only an active certificate may be used.
+    pub status: CertificateStatus,
+    /// First moment of its validity.
+    pub not_before: Timestamp,
+    /// Last moment of its validity.
+    pub not_after: Timestamp,
+    /// What it says about its holder and its issuer.
+    pub names: Arc<CertificateNames>,
+    /// Its policies in the order of their names.
+    pub policies: Vec<NamedDocument>,
+    /// The thing it is exclusively attached to: that of every connection, whatever its client id.
+    pub exclusive_thing: Option<ConnectionThing>,
+}
+
+impl ConnectionThing {
+    /// As policies want it.
+    pub fn variables(&self) -> policy::ThingVariables {
+        policy::ThingVariables {
+            name: self.name.to_string(),
+            type_name: self.thing_type.as_ref().map(ToString::to_string),
+            attributes: self.attributes.as_ref().clone(),
+            is_attached: self.attached,
+        }
+    }
+}
+
+impl Identity {
+    /// The variables of the certificate as policies want them.
+    pub fn certificate_variables(&self) -> policy::CertificateVariables {
+        policy::CertificateVariables {
+            id: self.certificate.to_string(),
+            serial_number: self.names.serial_number.clone(),
+            subject: self.names.subject.clone(),
+            issuer: self.names.issuer.clone(),
+        }
+    }
+
+    /// The documents that decide, to be compiled.
+    pub fn documents(&self) -> Vec<Arc<policy::Document>> {
+        self.policies.iter().map(|named| Arc::clone(&named.document)).collect()
+    }
+
+    /// Whether a device may use the certificate now.
+    pub fn may_connect(&self, now: Timestamp) -> bool {
+        self.status == CertificateStatus::Active && now <= self.not_after && now >= self.not_before
+    }
+}
+
+impl Registry {
+    /// What decides for a certificate; none when it is not registered.
+    pub fn identity(&self, certificate_id: &str) -> Option<Identity> {
+        let certificate = self.certificates.get(certificate_id)?;
+        let principal = Principal::Certificate(certificate.id.clone());
+        let exclusive_thing = self
+            .things_of
+            .get(&principal)
+            .and_then(|things| things.first_key_value())
+            .filter(|(_, kind)| **kind == ThingPrincipalType::ExclusiveThing)
+            .and_then(|(name, _)| self.things.get(name))
+            .map(|thing| connection_thing(thing, true));
+        Some(Identity {
+            certificate: certificate.id.clone(),
+            status: certificate.status,
+            not_before: certificate.summary.not_before,
+            not_after: certificate.summary.not_after,
+            names: Arc::clone(&certificate.summary.names),
+            policies: self.documents_of(&principal),
+            exclusive_thing,
+        })
+    }
+
+    /// The thing of a connection: the one the certificate is exclusively attached to, else the one
+    /// that is named like the client id.
+    pub fn thing_of_connection(
+        &self,
+        certificate_id: Option<&str>,
+        client_id: &str,
+    ) -> Option<ConnectionThing> {
+        let certificate = certificate_id.and_then(|id| self.certificates.get(id));
+        let principal = certificate.map(|certificate| Principal::from(certificate.id.clone()));
+        let attached = principal.and_then(|principal| self.things_of.get(&principal));
+        if let Some((name, ThingPrincipalType::ExclusiveThing)) =
+            attached.and_then(|things| things.first_key_value())
+        {
+            return self.things.get(name).map(|thing| connection_thing(thing, true));
+        }
+        let thing = self.things.get(client_id)?;
+        let is_attached = attached.is_some_and(|things| things.contains_key(client_id));
+        Some(connection_thing(thing, is_attached))
+    }
+
+    /// The default versions of the policies of a principal, in the order of their names.
+    pub fn documents_of(&self, principal: &Principal) -> Vec<NamedDocument> {
+        let policies = self.policies_of.get(principal).into_iter().flatten();
+        policies
+            .filter_map(|policy| {
+                let document = Arc::clone(self.indexes.documents.get(policy)?);
+                Some(NamedDocument { policy: policy.clone(), document })
+            })
+            .collect()
+    }
+
+    /// The parsed default version of one policy.
+    pub fn document(&self, policy: &str) -> Option<Arc<policy::Document>> {
+        self.indexes.documents.get(policy).cloned()
+    }
+}
+
+fn connection_thing(thing: &Thing, attached: bool) -> ConnectionThing {
+    ConnectionThing {
+        name: thing.name.clone(),
+        thing_type: thing.thing_type.clone(),
+        attributes: Arc::clone(&thing.attributes),
+        attached,
+    }
+}

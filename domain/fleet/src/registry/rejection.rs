@@ -1,0 +1,86 @@
+//! Why the registry refuses a command.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::names::{CertificateId, NameError, PolicyName, Principal, ThingName, ThingTypeName};
+
+/// A refused command; it has changed nothing.
+#[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the messages say what each variant and value means")]
+pub enum Rejection {
+    #[error("{0}")]
+    Name(#[from] NameError),
+    #[error("Thing {0} not found")]
+    ThingNotFound(ThingName),
+    #[error("Thing {thing} already exists with different attributes or thing type")]
+    ThingExists { thing: ThingName, id: Uuid },
+    #[error("Thing {0} is still attached to one or more principals")]
+    ThingHasPrincipals(ThingName),
+    #[error("The version is {current}, not {expected}")]
+    VersionConflict { expected: u64, current: u64 },
+    #[error(
+        "A thing can have {limit} attributes (3 without a thing type, 50 with one), not {count}"
+    )]
+    TooManyAttributes { limit: usize, count: usize },
+    #[error("The attributes of a thing can have {limit} bytes, not {bytes}")]
+    AttributesTooLarge { limit: usize, bytes: usize },
+    #[error("thingTypeName and removeThingType cannot be used together")]
+    ThingTypeSetAndRemoved,
+    #[error("Thing type {0} not found")]
+    ThingTypeNotFound(ThingTypeName),
+    #[error("Thing type {thing_type} already exists with different properties")]
+    ThingTypeExists { thing_type: ThingTypeName, id: Uuid },
+    #[error("Thing type {0} is deprecated; new things cannot be associated with it")]
+    ThingTypeDeprecated(ThingTypeName),
+    #[error("Cannot delete thing type {0}: it must be deprecated first")]
+    ThingTypeNotDeprecated(ThingTypeName),
+    #[error(
+        "Cannot delete thing type {thing_type}: wait {seconds} more seconds after its deprecation"
+    )]
+    ThingTypeDeprecatedRecently { thing_type: ThingTypeName, seconds: u64 },
+    #[error("Cannot delete thing type {0}: things are still associated with it")]
+    ThingTypeInUse(ThingTypeName),
+    #[error("A thing type can have {limit} {what}, not {count}")]
+    ThingTypeTooLarge { what: String, limit: usize, count: usize },
+    #[error("{0}")]
+    PropagatingAttribute(String),
+    #[error("The certificate {0} is not found")]
+    CertificateNotFound(CertificateId),
+    #[error("The certificate is already provisioned or registered")]
+    CertificateExists(CertificateId),
+    #[error("Certificate must be deactivated (not ACTIVE) before deletion")]
+    CertificateActive(CertificateId),
+    #[error("The certificate is being transferred")]
+    CertificateInTransfer(CertificateId),
+    #[error("Things must be detached before deletion (arn: cert/{0})")]
+    CertificateHasThings(CertificateId),
+    #[error("Certificate policies must be detached before deletion (arn: cert/{0})")]
+    CertificateHasPolicies(CertificateId),
+    #[error("A certificate cannot be given the status {0}")]
+    CertificateStatusNotSettable(String),
+    #[error("Policy {0} not found")]
+    PolicyNotFound(PolicyName),
+    #[error("Policy {policy} has no version {version}")]
+    PolicyVersionNotFound { policy: PolicyName, version: u64 },
+    #[error("Policy {0} already exists")]
+    PolicyExists(PolicyName),
+    #[error("The policy document is malformed: {0}")]
+    PolicyMalformed(String),
+    #[error("Policy {policy} already has {limit} versions")]
+    PolicyVersionLimit { policy: PolicyName, limit: usize },
+    #[error("Cannot delete the default version of policy {0}")]
+    PolicyVersionIsDefault(PolicyName),
+    #[error("Cannot delete policy {0}: it is attached to one or more targets")]
+    PolicyAttached(PolicyName),
+    #[error("Cannot delete policy {0}: delete its versions that are not the default first")]
+    PolicyHasVersions(PolicyName),
+    #[error("{principal} already has {limit} policies attached")]
+    PolicyLimit { principal: Principal, limit: usize },
+    #[error("{principal} is exclusively attached to thing {thing}")]
+    AttachedExclusively { principal: Principal, thing: ThingName },
+    #[error("{principal} is attached to thing {thing} already and cannot be attached exclusively")]
+    AttachedElsewhere { principal: Principal, thing: ThingName },
+}

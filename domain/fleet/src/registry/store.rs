@@ -1,0 +1,195 @@
+//! The registry as stored pairs: one key per thing, type, certificate, policy and attachment.
+//!
+//! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
+//! contain. A value is a version byte and JSON.
+
+use thiserror::Error;
+
+use super::Registry;
+use super::command::{FORMAT, encode};
+use super::model::{Certificate, Policy, Thing, ThingPrincipalType, ThingType};
+use super::names::{CertificateId, NameError, PolicyName, Principal, ThingName, ThingTypeName};
+
+/// What one stored pair is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    Thing(ThingName),
+    ThingType(ThingTypeName),
+    Certificate(CertificateId),
+    Policy(PolicyName),
+    PolicyAttachment(Principal, PolicyName),
+    ThingAttachment(Principal, ThingName),
+}
+
+/// Why a stored pair could not be taken back.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The key is not one the registry writes.
+    #[error("the registry has no key {0:?}")]
+    Key(String),
+    /// A name in a key is not valid.
+    #[error("a stored key is damaged: {0}")]
+    Name(#[from] NameError),
+    /// The value was written by a later version of Skein, or is empty.
+    #[error("the value of {0:?} has a format this node does not understand")]
+    Format(String),
+    /// The value is not what the registry writes.
+    #[error("the value of {key:?} is damaged: {error}")]
+    Value {
+        /// Whose value.
+        key: String,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
+    /// The default version of a policy is missing or does not parse.
+    #[error("policy {policy} has no default version that can be used: {reason}")]
+    Policy {
+        /// Its name.
+        policy: PolicyName,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Key {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Thing(name) => format!("t{name}"),
+            Self::ThingType(name) => format!("y{name}"),
+            Self::Certificate(id) => format!("c{id}"),
+            Self::Policy(name) => format!("p{name}"),
+            Self::PolicyAttachment(principal, policy) => {
+                format!("a{}\0{policy}", principal.key())
+            }
+            Self::ThingAttachment(principal, thing) => format!("m{}\0{thing}", principal.key()),
+        }
+        .into_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, LoadError> {
+        let unknown = || LoadError::Key(String::from_utf8_lossy(bytes).into_owned());
+        let text = std::str::from_utf8(bytes).map_err(|_| unknown())?;
+        let (kind, names) = text.split_at_checked(1).ok_or_else(unknown)?;
+        let pair = || names.split_once('\0').ok_or_else(unknown);
+        Ok(match kind {
+            "t" => Self::Thing(ThingName::new(names)?),
+            "y" => Self::ThingType(ThingTypeName::new(names)?),
+            "c" => Self::Certificate(CertificateId::new(names)?),
+            "p" => Self::Policy(PolicyName::new(names)?),
+            "a" => {
+                let (principal, policy) = pair()?;
+                Self::PolicyAttachment(
+                    Principal::from_key(principal).ok_or_else(unknown)?,
+                    PolicyName::new(policy)?,
+                )
+            }
+            "m" => {
+                let (principal, thing) = pair()?;
+                Self::ThingAttachment(
+                    Principal::from_key(principal).ok_or_else(unknown)?,
+                    ThingName::new(thing)?,
+                )
+            }
+            _ => return Err(unknown()),
+        })
+    }
+}
+
+impl Registry {
+    /// What has changed since the last call: key to value, or to nothing when it is gone.
+    pub fn checkpoint(&mut self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.iter().map(|key| (key.encode(), self.value(key))).collect()
+    }
+
+    fn value(&self, key: &Key) -> Option<Vec<u8>> {
+        match key {
+            Key::Thing(name) => self.things.get(name).map(encode),
+            Key::ThingType(name) => self.thing_types.get(name).map(encode),
+            Key::Certificate(id) => self.certificates.get(id).map(encode),
+            Key::Policy(name) => self.policies.get(name).map(encode),
+            Key::PolicyAttachment(principal, policy) => {
+                let attached = self.policies_of.get(principal)?.contains(policy);
+                attached.then(|| encode(&()))
+            }
+            Key::ThingAttachment(principal, thing) => {
+                self.things_of.get(principal)?.get(thing).map(encode)
+            }
+        }
+    }
+
+    /// Takes back one stored pair, before any command is applied.
+    pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
+        let of = || String::from_utf8_lossy(key).into_owned();
+        let Some((&FORMAT, json)) = value.split_first() else {
+            return Err(LoadError::Format(of()));
+        };
+        let damaged = |error| LoadError::Value { key: of(), error };
+        match Key::decode(key)? {
+            Key::Thing(name) => {
+                let thing: Thing = serde_json::from_slice(json).map_err(damaged)?;
+                self.things.insert(name, thing);
+            }
+            Key::ThingType(name) => {
+                let thing_type: ThingType = serde_json::from_slice(json).map_err(damaged)?;
+                self.thing_types.insert(name, thing_type);
+            }
+            Key::Certificate(id) => {
+                let certificate: Certificate = serde_json::from_slice(json).map_err(damaged)?;
+                self.certificates.insert(id, certificate);
+            }
+            Key::Policy(name) => {
+                let policy: Policy = serde_json::from_slice(json).map_err(damaged)?;
+                self.policies.insert(name, policy);
+            }
+            Key::PolicyAttachment(principal, policy) => {
+                self.policies_of.entry(principal).or_default().insert(policy);
+            }
+            Key::ThingAttachment(principal, thing) => {
+                let kind: ThingPrincipalType = serde_json::from_slice(json).map_err(damaged)?;
+                self.things_of.entry(principal).or_default().insert(thing, kind);
+            }
+        }
+        Ok(())
+    }
+
+    /// After the last pair: rebuilds what follows from them.
+    pub fn loaded(&mut self) -> Result<(), LoadError> {
+        let mut indexes = super::Indexes::default();
+        for thing in self.things.values() {
+            if let Some(thing_type) = &thing.thing_type {
+                let things = indexes.things_of_type.entry(thing_type.clone()).or_default();
+                things.insert(thing.name.clone());
+            }
+        }
+        for certificate in self.certificates.values() {
+            indexes.certificates_by_age.insert((certificate.created, certificate.id.clone()));
+        }
+        for policy in self.policies.values() {
+            let unusable =
+                |reason: String| LoadError::Policy { policy: policy.name.clone(), reason };
+            let version = policy
+                .versions
+                .get(&policy.default_version)
+                .ok_or_else(|| unusable("it is missing".into()))?;
+            let document = policy::Document::parse(&version.document)
+                .map_err(|error| unusable(error.to_string()))?;
+            indexes.documents.insert(policy.name.clone(), document.into());
+            indexes.policies_by_age.insert((policy.created, policy.name.clone()));
+        }
+        for (principal, policies) in &self.policies_of {
+            for policy in policies {
+                indexes.targets_of.entry(policy.clone()).or_default().insert(principal.clone());
+            }
+        }
+        for (principal, things) in &self.things_of {
+            for (thing, kind) in things {
+                let principals = indexes.principals_of.entry(thing.clone()).or_default();
+                principals.insert(principal.clone(), *kind);
+            }
+        }
+        self.indexes = indexes;
+        self.changes.all = true;
+        Ok(())
+    }
+}

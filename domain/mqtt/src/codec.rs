@@ -5,7 +5,7 @@
 mod reader;
 mod writer;
 
-pub(crate) use reader::{Reader, check_topic};
+pub(crate) use reader::{Reader, check_response_topic};
 pub(crate) use writer::*;
 
 use crate::packet::*;
@@ -99,13 +99,15 @@ pub fn decode(packet: &[u8], version: Version) -> Result<Packet<'_>, DecodeError
 /// Decodes the packet that opens a connection; it brings its own version.
 pub fn decode_connect(packet: &[u8]) -> Result<Connect<'_>, ConnectError> {
     let unversioned = |error| ConnectError { version: None, error };
-    // The version is not known yet, so the laxer one opens the packet; `Connect` knows the rest.
+    // The version is not known yet: the laxer one opens the packet, the real one is asked later.
     let (kind, _, mut body) = open(packet, Version::V311).map_err(unversioned)?;
     if kind != PacketType::Connect {
         return Err(unversioned(DecodeError::Unexpected(kind)));
     }
     let connect = Connect::decode(&mut body)?;
-    body.finish(kind).map_err(|error| ConnectError { version: Some(connect.version), error })?;
+    body.finish(kind)
+        .and_then(|()| open(packet, connect.version))
+        .map_err(|error| ConnectError { version: Some(connect.version), error })?;
     Ok(connect)
 }
 

@@ -42,6 +42,8 @@ pub enum DecodeError {
     TopicMissing,
     #[error("{0} contains a wildcard")]
     TopicWildcard(&'static str),
+    #[error("response topic contains a wildcard")]
+    ResponseTopicWildcard,
     #[error("{0} is empty")]
     TopicEmpty(&'static str),
     #[error("unknown property {0:#04x}")]
@@ -104,7 +106,9 @@ impl DecodeError {
             Self::ProtocolLevel(_) | Self::ProtocolName => Reason::UnsupportedProtocolVersion,
             Self::ClientIdMissing => Reason::ClientIdentifierNotValid,
             Self::Unexpected(_)
+            | Self::PacketIdZero
             | Self::TopicMissing
+            | Self::ResponseTopicWildcard
             | Self::RepeatedProperty(_)
             | Self::PropertyValue { .. }
             | Self::PropertyFromWrongSide { .. }
@@ -113,6 +117,7 @@ impl DecodeError {
             | Self::ReasonCode { .. }
             | Self::NoFilters(_)
             | Self::NoCodes
+            | Self::SubscriptionQoS(_)
             | Self::RetainHandling(_)
             | Self::NoLocalShared
             | Self::SessionPresent => Reason::ProtocolError,
@@ -128,7 +133,6 @@ pub struct ConnectError {
     /// The version that CONNECT asks for, once that is known and spoken here.
     pub version: Option<Version>,
     /// What is wrong.
-    #[source]
     pub error: DecodeError,
 }
 
@@ -139,10 +143,11 @@ impl ConnectError {
     pub fn answer(&self) -> Option<(Version, Reason)> {
         let reason = self.error.reason();
         match (self.version, self.error) {
-            (None, DecodeError::ProtocolLevel(level)) if level > Version::V5 as u8 => {
-                Some((Version::V5, reason))
-            }
-            (None, DecodeError::ProtocolLevel(_)) => Some((Version::V311, reason)),
+            // Bridges set the upper bit of the level they speak.
+            (None, DecodeError::ProtocolLevel(level)) => match level & 0x7F {
+                0..=4 => Some((Version::V311, reason)),
+                _ => Some((Version::V5, reason)),
+            },
             (Some(Version::V311), DecodeError::ClientIdMissing) => Some((Version::V311, reason)),
             (Some(Version::V5), _) => Some((Version::V5, reason)),
             _ => None,

@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Refuses wildcards in a string that names a topic.
-pub(crate) fn check_topic(topic: &str, what: &'static str) -> Result<(), DecodeError> {
-    if topic.contains(['+', '#']) { Err(DecodeError::TopicWildcard(what)) } else { Ok(()) }
+/// A response topic is a topic name [v5 MQTT-3.3.2-14].
+pub(crate) fn check_response_topic(topic: &str) -> Result<(), DecodeError> {
+    if topic.contains(['+', '#']) { Err(DecodeError::ResponseTopicWildcard) } else { Ok(()) }
 }

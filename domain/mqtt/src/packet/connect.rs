@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::codec::{
-    Reader, check_topic, put_binary, put_packet, put_properties, put_string, put_u16,
+    Reader, check_response_topic, put_binary, put_packet, put_properties, put_string, put_u16,
 };
 use crate::property::{Gathered, PropertyReader, WILL};
 use crate::{ConnectError, DecodeError, PacketType, PropertyId, QoS, Version};
@@ -250,7 +250,7 @@ impl<'a> Will<'a> {
                     PropertyId::WillDelayInterval => delay = found.value.number(),
                     PropertyId::MessageExpiryInterval => expiry = Some(found.value.number()),
                     PropertyId::ResponseTopic => {
-                        check_topic(found.value.text(), "response topic")?;
+                        check_response_topic(found.value.text())?;
                         forwarded.keep(&found);
                     }
                     _ => forwarded.keep(&found),

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use crate::codec::{Reader, check_topic, put_string, put_u16, put_u32, put_varint, varint_len};
+use crate::codec::{
+    Reader, check_response_topic, put_string, put_u16, put_u32, put_varint, varint_len,
+};
 use crate::property::{Gathered, PropertyReader};
 use crate::{DecodeError, PacketId, PacketType, PropertyId, QoS, Version};
 
@@ -119,7 +121,7 @@ impl<'a> Publish<'a> {
                     }
                 },
                 PropertyId::ResponseTopic => {
-                    check_topic(found.value.text(), "response topic")?;
+                    check_response_topic(found.value.text())?;
                     forwarded.keep(&found);
                 }
                 _ => forwarded.keep(&found),

@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The load generator: floods, fixed rates, crowds of connections, and what a broker costs them.
+//!
+//! [`engine`] drives connections on one thread, [`scenario`] says what they do, [`compare`] runs
+//! scenarios against several brokers in turn. Nothing here depends on the broker's own crates, so
+//! a figure or a verdict never rests on the code that it judges.
+
+pub mod client;
+pub mod engine;
+pub mod frame;
+pub mod histogram;
+pub mod process;
+pub mod report;
+pub mod scan;
+pub mod scenario;
+pub mod tally;

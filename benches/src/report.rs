@@ -1,0 +1,192 @@
+//! What a run found: figures, and whether every publication arrived as promised.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::engine::Verdict;
+use crate::frame::Qos;
+use crate::process;
+
+/// Received publications per second, the main figure of all traffic.
+pub const RATE: &str = "messages/s";
+/// The same per second of the broker's CPU time, which a busy machine disturbs least.
+pub const CPU_RATE: &str = "messages/broker-cpu-s";
+/// CPU time of the broker per second.
+pub const BROKER_CPU: &str = "broker cpu";
+/// CPU time of the generator per second; near 1, the generator may be what is measured.
+pub const GENERATOR_CPU: &str = "generator cpu";
+/// Resident bytes that each connection or subscription adds to the broker.
+pub const BYTES_EACH: &str = "rss bytes each";
+
+/// The outcome of one run of one scenario.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Which scenario, with the options that matter.
+    pub title: String,
+    /// What was measured, in the order of interest.
+    pub figures: Vec<Figure>,
+    /// Publications that never came.
+    pub lost: u64,
+    /// Publications that came twice.
+    pub duplicated: u64,
+    /// Publications that came after a later one.
+    pub reordered: u64,
+    /// Why the run is not correct.
+    pub failures: Vec<String>,
+}
+
+/// One measured value.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What it is, with its unit.
+    pub name: &'static str,
+    /// The value.
+    pub value: f64,
+}
+
+impl Report {
+    /// An empty report.
+    pub fn new(title: String) -> Self {
+        Self { title, ..Self::default() }
+    }
+
+    /// Adds a figure.
+    pub fn add(&mut self, name: &'static str, value: f64) {
+        self.figures.push(Figure { name, value });
+    }
+
+    /// Finds a figure.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
+    }
+
+    /// Takes in the end of a run. What QoS 0 loses and what QoS 1 repeats is only counted.
+    pub fn judge(&mut self, verdict: Verdict, qos: Qos) {
+        let faults = verdict.faults;
+        self.lost += faults.lost;
+        self.duplicated += faults.duplicated;
+        self.reordered += faults.reordered;
+        self.failures.extend(verdict.failures);
+        for (wrong, count, what) in [
+            (qos > Qos::Zero, faults.lost, "lost"),
+            (qos != Qos::One, faults.duplicated, "duplicated"),
+            (true, faults.reordered, "reordered"),
+        ] {
+            if wrong && count > 0 {
+                self.failures.push(format!("{count} publications {what} at QoS {qos}"));
+            }
+        }
+    }
+
+    /// Whether nothing was wrong.
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", self.title)?;
+        for Figure { name, value } in &self.figures {
+            writeln!(f, "  {name:<26} {:>14}", number(*value))?;
+        }
+        let Self { lost, duplicated, reordered, .. } = self;
+        writeln!(f, "  lost {lost}, duplicated {duplicated}, reordered {reordered}")?;
+        self.failures.iter().try_for_each(|failure| writeln!(f, "  FAILED: {failure}"))
+    }
+}
+
+/// A value with as many digits as mean something, thousands apart.
+pub fn number(value: f64) -> String {
+    if value.abs() < 100.0 {
+        return format!("{value:.2}");
+    }
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 && !text.ends_with('-') {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Measures time and CPU time between two moments.
+#[derive(Debug)]
+pub struct Meter {
+    start: Instant,
+    broker: Option<(u32, Duration)>,
+    generator: Duration,
+}
+
+impl Meter {
+    /// Starts now; without the broker's process id its CPU time stays unknown.
+    pub fn start(broker: Option<u32>) -> Result<Self> {
+        let broker = broker.map(|pid| Ok::<_, anyhow::Error>((pid, process::cpu_time(pid)?)));
+        Ok(Self {
+            broker: broker.transpose()?,
+            generator: process::cpu_time(std::process::id())?,
+            start: Instant::now(),
+        })
+    }
+
+    /// Adds the rates of `messages` since the start to a report.
+    pub fn stop(&self, messages: u64, report: &mut Report) -> Result<Duration> {
+        self.stop_at(Instant::now(), messages, report)
+    }
+
+    /// The same, when the last message came earlier than now.
+    pub fn stop_at(&self, end: Instant, messages: u64, report: &mut Report) -> Result<Duration> {
+        let elapsed = end.saturating_duration_since(self.start).max(Duration::from_nanos(1));
+        report.add(RATE, messages as f64 / elapsed.as_secs_f64());
+        if let Some((pid, before)) = self.broker {
+            let used = (process::cpu_time(pid)? - before).as_secs_f64().max(0.01);
+            report.add(CPU_RATE, messages as f64 / used);
+            report.add(BROKER_CPU, used / elapsed.as_secs_f64());
+        }
+        let used = process::cpu_time(std::process::id())? - self.generator;
+        report.add(GENERATOR_CPU, used.as_secs_f64() / elapsed.as_secs_f64());
+        Ok(elapsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tally::Faults;
+
+    #[test]
+    fn numbers_are_readable() {
+        for (value, text) in [
+            (0.5, "0.50"),
+            (99.994, "99.99"),
+            (100.0, "100"),
+            (1234.5, "1,234"),
+            (1_234_567.0, "1,234,567"),
+            (-1000.0, "-1,000"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+    }
+
+    #[test]
+    fn promises_depend_on_qos() {
+        for (qos, lost, duplicated, reordered, passed) in [
+            (Qos::Zero, 1, 0, 0, true),
+            (Qos::Zero, 0, 1, 0, false),
+            (Qos::One, 0, 1, 0, true),
+            (Qos::One, 1, 0, 0, false),
+            (Qos::Two, 0, 1, 0, false),
+            (Qos::Two, 0, 0, 1, false),
+            (Qos::Two, 0, 0, 0, true),
+        ] {
+            let mut report = Report::default();
+            let faults = Faults { lost, duplicated, reordered };
+            report.judge(Verdict { faults, failures: Vec::new() }, qos);
+            assert_eq!(report.passed(), passed, "{report}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+"""Starts and stops the broker under test: `skein dev`, or mosquitto to check the tests themselves."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+PORTS = dict(plain=1883, tls=8883, ws=8083, wss=8443, http=8080, admin=9464, peer=7400)
+REGION = "us-east-1"
+ACCOUNT = "000000000000"
+
+
+def skein_binary():
+    """The binary to test: SKEIN_BIN, or what cargo built last."""
+    if path := os.environ.get("SKEIN_BIN"):
+        return Path(path)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
+    built = [target / profile / "skein" for profile in ("release", "debug")]
+    built = [path for path in built if path.is_file()]
+    if not built:
+        raise FileNotFoundError(f"no skein in {target}: run `cargo build --release`, or set SKEIN_BIN")
+    return max(built, key=lambda path: path.stat().st_mtime)
+
+
+def free_offset():
+    """A port offset at which nobody listens, below the range that outgoing connections use."""
+    for _ in range(200):
+        offset = random.randrange(8_000, 22_000)
+        if all(is_free(port + offset) for port in PORTS.values()):
+            return offset
+    raise RuntimeError("no free ports")
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        # A restart listens again on ports whose old connections linger.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def wait_until(what, condition, seconds=10.0, every=0.02):
+    """Polls until the condition holds; gives its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(every)
+
+
+class Broker:
+    """A broker process, its endpoints and its files."""
+
+    def __init__(self, folder, offset=None):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.data = self.folder / "data"
+        self.pki = self.data / "pki"
+        self.log = self.folder / f"{self.kind}.log"
+        self.offset = free_offset() if offset is None else offset
+        self.process = None
+
+    def address(self, listener):
+        return ("127.0.0.1", PORTS[listener] + self.offset)
+
+    def port(self, listener):
+        return PORTS[listener] + self.offset
+
+    plain = property(lambda self: self.address("plain"))
+    ca = property(lambda self: str(self.pki / "ca.pem"))
+    device = property(lambda self: (str(self.pki / "device.pem"), str(self.pki / "device.key")))
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                env=os.environ | self.environment(),
+            )
+        try:
+            wait_until(f"{self.kind} is ready", self.ready_or_ended, self.patience)
+        except TimeoutError as error:
+            self.stop()
+            raise TimeoutError(f"{error}\n{self.tail()}") from None
+        return self
+
+    patience = 20.0
+
+    def environment(self):
+        return {}
+
+    def ready_or_ended(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.kind} ended with {self.process.returncode}:\n{self.tail()}")
+        return self.is_ready()
+
+    def kill(self):
+        """As a power cut would, as far as a process can tell."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self):
+        """Ends the process; gives its exit code."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise TimeoutError(f"{self.kind} did not end on SIGTERM\n{self.tail()}") from None
+        return self.process.returncode
+
+    def restart(self):
+        self.kill()
+        return self.start()
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def resident_bytes(self):
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("no VmRSS")
+
+    def tail(self, count=60):
+        lines = self.log.read_text(errors="replace").splitlines()[-count:]
+        return "\n".join(f"  | {line}" for line in lines)
+
+
+class Skein(Broker):
+    kind = "skein"
+
+    def __init__(self, folder, arguments=(), offset=None):
+        self.arguments = list(arguments)
+        super().__init__(folder, offset)
+
+    def command(self):
+        words = [skein_binary(), "dev", "--data", self.data, "--port-offset", self.offset]
+        return [str(word) for word in words + self.arguments]
+
+    def is_ready(self):
+        status, _ = self.get("/readyz")
+        return status == 200
+
+    def get(self, path, timeout=5):
+        """GET on the admin port: (status, text), or (None, why)."""
+        url = "http://%s:%d%s" % (*self.address("admin"), path)
+        try:
+            with urllib.request.urlopen(url, timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(errors="replace")
+        except OSError as error:
+            return None, str(error)
+
+    def metrics(self):
+        """Every sample: name with its labels -> value."""
+        _, text = self.get("/metrics")
+        lines = [line.rpartition(" ") for line in text.splitlines() if line and line[0] != "#"]
+        return {name: float(value) for name, _, value in lines}
+
+    @property
+    def http_url(self):
+        return "http://%s:%d" % self.address("http")
+
+    def aws_environment(self):
+        """What points AWS tools here: the files that the broker wrote, and nothing of the user's."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+        return clean | {
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.data / "aws" / "credentials"),
+            "AWS_CONFIG_FILE": str(self.data / "aws" / "config"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_PAGER": "",
+        }
+
+    def boto(self, service):
+        """A boto3 client of `iot`, `iot-data`, …, unmodified but for the endpoint."""
+        import botocore.config
+        import botocore.session
+
+        session = botocore.session.Session()
+        session.set_config_variable("credentials_file", str(self.data / "aws" / "credentials"))
+        session.set_config_variable("config_file", str(self.data / "aws" / "config"))
+        import boto3
+
+        config = botocore.config.Config(retries={"total_max_attempts": 1})
+        session = boto3.session.Session(botocore_session=session)
+        return session.client(service, endpoint_url=self.http_url, config=config)
+
+
+class Mosquitto(Broker):
+    """The same endpoints served by mosquitto, as far as it has them."""
+
+    kind = "mosquitto"
+
+    def command(self):
+        return ["mosquitto", "-c", str(self.folder / "mosquitto.conf")]
+
+    def start(self):
+        if not self.pki.exists():
+            make_pki(self.pki)
+        store = self.folder / "store"
+        store.mkdir(exist_ok=True)
+        shutil.chown(store, "mosquitto") if os.getuid() == 0 else None
+        (self.folder / "mosquitto.conf").write_text(
+            f"user root\nper_listener_settings false\nallow_anonymous true\n"
+            f"persistence true\npersistence_location {store}/\n"
+            f"max_queued_messages 100000\n"
+            f"listener {self.port('plain')} 127.0.0.1\n"
+            f"listener {self.port('tls')} 127.0.0.1\n"
+            f"cafile {self.pki}/ca.pem\ncertfile {self.pki}/server.pem\n"
+            f"keyfile {self.pki}/server.key\nrequire_certificate true\n"
+            f"listener {self.port('ws')} 127.0.0.1\nprotocol websockets\n"
+        )
+        return super().start()
+
+    def is_ready(self):
+        try:
+            socket.create_connection(self.plain, 1).close()
+        except OSError:
+            return False
+        return True
+
+
+def make_pki(folder):
+    """A CA, a server and a device, as `skein dev` makes them."""
+    folder.mkdir(parents=True)
+
+    def openssl(*words):
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *curve, "-subj", "/CN=test ca", "-days", 30,
+            "-keyout", folder / "ca.key", "-out", folder / "ca.pem")
+    for name, extension in (
+        ("server", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"),
+        ("device", "extendedKeyUsage=clientAuth"),
+    ):
+        request, extensions = folder / f"{name}.csr", folder / f"{name}.ext"
+        openssl("req", *curve, "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key",
+                "-out", request)
+        extensions.write_text(
+            "basicConstraints=critical,CA:FALSE\nsubjectKeyIdentifier=hash\n"
+            f"authorityKeyIdentifier=keyid\n{extension}\n"
+        )
+        openssl("x509", "-req", "-in", request, "-CA", folder / "ca.pem",
+                "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", 30,
+                "-extfile", extensions, "-out", folder / f"{name}.pem")
+
+
+def policy(*statements):
+    """A policy document: each statement is (effect, actions, resources)."""
+    arn = f"arn:aws:iot:{REGION}:{ACCOUNT}:"
+
+    def resources(names):
+        names = [names] if isinstance(names, str) else names
+        return [name if name == "*" else arn + name for name in names]
+
+    return json.dumps({
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": effect, "Action": actions, "Resource": resources(names)}
+            for effect, actions, names in statements
+        ],
+    })

@@ -1,0 +1,158 @@
+"""What the client tests share: a broker, endpoints, names that no other test uses.
+
+`SKEIN_TEST_BROKER=mosquitto` runs the MQTT tests against mosquitto instead, which checks the tests;
+those that need more than MQTT are skipped then, and so are those marked with what mosquitto lacks.
+"""
+
+import itertools
+import os
+import ssl
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import brokers
+import rawmqtt
+
+PEER = os.environ.get("SKEIN_TEST_BROKER", "skein")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--clauses", metavar="FILE", help="write which test covers which clause")
+    parser.addoption("--seed", type=int, default=None, help="of the tests that draw lots")
+    parser.addoption("--rounds", type=int, default=None, help="of the tests that kill the broker")
+
+
+def pytest_configure(config):
+    for line in (
+        "clause(*names): the normative statements of the standard that a test covers",
+        "skein: needs more than an MQTT broker",
+        "not_mosquitto(why): what mosquitto 2.0.11 does otherwise",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_collection_modifyitems(config, items):
+    if path := config.getoption("--clauses"):
+        write_clauses(path, items)
+    if PEER != "mosquitto":
+        return
+    for item in items:
+        if "skein" in item.keywords or "skein" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip(reason="needs skein"))
+        elif marker := item.get_closest_marker("not_mosquitto"):
+            item.add_marker(pytest.mark.skip(reason=f"mosquitto: {marker.args[0]}"))
+
+
+def write_clauses(path, items):
+    """One line per clause: the version, the clause, the test."""
+    lines = set()
+    for item in items:
+        version = "5" if "v5" in item.module.__name__ else "3.1.1"
+        for marker in item.iter_markers("clause"):
+            test = f"{item.module.__name__}.py::{item.originalname}"
+            lines |= {f"{version}\t{name}\t{test}" for name in marker.args}
+    Path(path).write_text("\n".join(sorted(lines)) + "\n")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows the end of the broker's log."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.when != "call" or not report.failed:
+        return
+    for value in getattr(item, "funcargs", {}).values():
+        if isinstance(value, brokers.Broker):
+            report.sections.append((f"{value.kind} log", value.tail()))
+            break
+
+
+def make_broker(folder, **more):
+    if PEER == "mosquitto":
+        return brokers.Mosquitto(folder)
+    return brokers.Skein(folder, **more)
+
+
+@pytest.fixture(scope="session")
+def shared_broker(tmp_path_factory):
+    broker = make_broker(tmp_path_factory.mktemp("broker")).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def broker(shared_broker):
+    """The broker that most tests share; it must have survived the test."""
+    if not shared_broker.alive():
+        shared_broker.start()
+    yield shared_broker
+    assert shared_broker.alive(), f"the broker died in this test\n{shared_broker.tail()}"
+
+
+@pytest.fixture
+def skein(broker):
+    """The shared broker, for tests that need more than MQTT."""
+    return broker
+
+
+@pytest.fixture
+def fresh_broker(tmp_path):
+    """A broker for one test, to kill and restart."""
+    broker = make_broker(tmp_path / "broker").start()
+    yield broker
+    broker.stop()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def name(request):
+    """A word that no other test uses, for client ids, topics, things and policies."""
+    return f"t{next(_numbers)}-{os.getpid()}"
+
+
+@pytest.fixture
+def dial(broker):
+    """Opens raw connections to the broker, and closes them after the test."""
+    opened = []
+
+    def dial(version=5, listener="plain", address=None, **more):
+        wrap = None
+        if listener in ("tls", "wss"):
+            context = tls_context(broker, more.pop("device", broker.device), more.pop("alpn", None))
+
+            def wrap(raw):
+                return context.wrap_socket(raw, server_hostname="localhost")
+
+        client = rawmqtt.Client(address or broker.address(listener), version, wrap=wrap, **more)
+        opened.append(client)
+        return client
+
+    yield dial
+    for client in opened:
+        client.cut()
+
+
+def tls_context(broker, device=None, alpn=None):
+    """Trusts the broker's CA, strictly, and shows a device certificate."""
+    context = ssl.create_default_context(cafile=broker.ca)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    if device:
+        context.load_cert_chain(*device)
+    if alpn:
+        context.set_alpn_protocols([alpn])
+    return context
+
+
+@pytest.fixture
+def seed(request):
+    """Of a test that draws lots; printed, so that a failure can be repeated with --seed."""
+    value = request.config.getoption("--seed")
+    value = int.from_bytes(os.urandom(4), "big") if value is None else value
+    print(f"--seed {value}")
+    return value

@@ -170,6 +170,11 @@ impl Record {
         }
     }
 
+    /// Whether it says nothing any more, as a tombstone after [`REMEMBERED_SECS`], and may be dropped.
+    pub fn is_forgotten(&self, now_secs: u64) -> bool {
+        matches!(self, Self::Deleted(tombstone) if tombstone.is_forgotten(now_secs))
+    }
+
     /// The document, unless it was deleted.
     pub fn document(&self) -> Option<&Document> {
         match self {

@@ -31,10 +31,8 @@ fn merging_never_panics_and_keeps_its_promises() {
             let version = record.as_ref().and_then(Record::document).map_or(0, |it| it.version());
             assert_eq!(change.document.version(), version + 1);
             assert!(change.document.state_bytes() <= limits.document_bytes);
-            for json in [Some(&change.accepted), change.delta.as_ref(), Some(&change.documents)] {
-                if let Some(json) = json {
-                    serde_json::from_slice::<Value>(json).expect("messages are JSON");
-                }
+            for json in [&change.accepted, &change.documents].into_iter().chain(&change.delta) {
+                serde_json::from_slice::<Value>(json).expect("messages are JSON");
             }
             let stored = Record::Present(change.document);
             assert_eq!(Record::from_bytes(&stored.to_bytes()).expect("reads back"), stored);

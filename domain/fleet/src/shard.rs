@@ -7,40 +7,56 @@
 //! Invariant: two shards that applied the same commands are equal ([`Shard::digest`]), also when
 //! one of them was loaded from a checkpoint on the way.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-
+mod apply;
+mod checkpoint;
 mod command;
 pub mod delivery;
+mod few;
+mod load;
+mod messages;
+mod outbox;
 mod outcome;
+mod queue;
+mod retained;
+mod session;
+mod shadows;
+mod stored;
+mod subscribers;
+#[cfg(test)]
+mod tests;
+mod timers;
 
 pub use command::{
     Acknowledge, Command, Connect, DeleteShadow, Directed, Disconnect, Expire, FireWill, Kind,
     NEVER, Options, Origin, Publication, Publish, PubrecReceived, ReceiveQos2, ReleaseQos2,
     Subscribe, Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
 };
+pub use outbox::OutboxEntry;
 pub use outcome::{
     Connected, Effects, Interest, Member, Outcome, Published, Removed, ShadowAnswer, Subscribed,
 };
+pub use session::Session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use rustc_hash::FxHashMap;
+
+use self::checkpoint::Changes;
+use self::load::Loading;
+use self::messages::Messages;
+use self::outbox::Outbox;
+use self::retained::Retained;
+use self::shadows::Shadows;
+use self::subscribers::Index;
+use self::timers::{Timer, Timers};
 
 /// Why stored bytes are not part of a shard.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct LoadError(pub String);
-
-/// A publication that the shard itself makes: wills, QoS 2 publications, shadow notifications.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OutboxEntry {
-    /// Its place; grows by one.
-    pub seq: u64,
-    /// What is published.
-    pub publication: Arc<Publication>,
-    /// Whether it becomes the retained message of its topic.
-    pub store_retained: bool,
-    /// Whether it goes to subscribers.
-    pub route: bool,
-}
 
 /// A message in a session's queue.
 #[derive(Clone, Copy, Debug)]
@@ -88,162 +104,203 @@ pub struct Stats {
 }
 
 /// The state machine of one shard.
-#[derive(Default)]
-pub struct Shard {}
+pub struct Shard {
+    sessions: FxHashMap<u64, Box<Session>>,
+    /// Session of each client id. Clients choose these keys, so their hash is seeded.
+    clients: HashMap<Bytes, u64>,
+    index: Index,
+    messages: Messages,
+    retained: Retained,
+    shadows: Shadows,
+    outbox: Outbox,
+    /// The last sequence seen of each group's outbox.
+    watermarks: BTreeMap<u64, u64>,
+    timers: Timers,
+    /// Counts sessions; starts at 1.
+    next_session: u64,
+    /// Counts claims of client ids, of all clients together, so that a token outlives its session.
+    next_epoch: u64,
+    connected: usize,
+    subscriptions: usize,
+    queued: usize,
+    effects: Effects,
+    changes: Changes,
+    loading: Option<Box<Loading>>,
+}
 
-/// One session.
-pub struct Session {}
-
-impl Session {
-    /// Session id.
-    pub fn id(&self) -> u64 {
-        0
-    }
-    /// Client id.
-    pub fn client(&self) -> &Bytes {
-        unimplemented!()
-    }
-    /// Fencing token of its latest connection.
-    pub fn epoch(&self) -> u64 {
-        0
-    }
-    /// MQTT protocol level.
-    pub fn version(&self) -> u32 {
-        0
-    }
-    /// Session expiry in seconds.
-    pub fn expiry_secs(&self) -> u32 {
-        0
-    }
-    /// Whether a connection holds it.
-    pub fn connected(&self) -> bool {
-        false
-    }
-    /// Node of its latest connection.
-    pub fn node(&self) -> u64 {
-        0
-    }
-    /// When its latest connection began.
-    pub fn connected_at(&self) -> u64 {
-        0
-    }
-    /// When its latest connection ended; none while connected.
-    pub fn disconnected_at(&self) -> Option<u64> {
-        None
-    }
-    /// Its will.
-    pub fn will(&self) -> Option<&Will> {
-        None
-    }
-    /// Its subscriptions, ordered by filter.
-    pub fn subscriptions(&self) -> impl Iterator<Item = (&str, &Options)> {
-        std::iter::empty()
-    }
-    /// Entries in its queue.
-    pub fn queued(&self) -> usize {
-        0
-    }
-    /// Bytes in its queue.
-    pub fn queued_bytes(&self) -> u64 {
-        0
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            sessions: FxHashMap::default(),
+            clients: HashMap::new(),
+            index: Index::default(),
+            messages: Messages::default(),
+            retained: Retained::default(),
+            shadows: Shadows::default(),
+            outbox: Outbox::default(),
+            watermarks: BTreeMap::new(),
+            timers: Timers::default(),
+            next_session: 1,
+            next_epoch: 1,
+            connected: 0,
+            subscriptions: 0,
+            queued: 0,
+            effects: Effects::default(),
+            changes: Changes::default(),
+            loading: None,
+        }
     }
 }
 
-#[allow(unused_variables)]
 impl Shard {
     /// An empty shard.
     pub fn new() -> Self {
         Self::default()
     }
-    /// Applies the next committed command.
-    pub fn apply(&mut self, command: Bytes) -> Outcome {
-        Outcome::Invalid
-    }
+
     /// Hands over what the commands since the last call mean for the node: `into` is emptied and
     /// swapped, so its buffers are used again.
     pub fn drain_effects(&mut self, into: &mut Effects) {
         into.clear();
+        std::mem::swap(&mut self.effects, into);
     }
+
     /// All that this shard wants from publishers now; said once after loading.
     pub fn interests(&self) -> Vec<Interest> {
-        Vec::new()
+        let wanted = self.index.wanted().into_iter();
+        let mut interests: Vec<_> = wanted.map(|filter| Interest::Wanted { filter }).collect();
+        for id in self.sorted(|session| session.shared > 0) {
+            interests.extend(self.sessions[&id].memberships().map(Interest::Joined));
+        }
+        interests
     }
+
     /// The session of a client.
     pub fn session(&self, client: &[u8]) -> Option<&Session> {
-        None
+        self.session_by_id(*self.clients.get(client)?)
     }
+
     /// A session by its id.
     pub fn session_by_id(&self, session: u64) -> Option<&Session> {
-        None
+        self.sessions.get(&session).map(AsRef::as_ref)
     }
+
     /// The entries of a session's queue from a place on, in order.
     pub fn queue(&self, session: u64, from: u64) -> impl Iterator<Item = Queued<'_>> {
-        std::iter::empty()
+        let session = self.sessions.get(&session).into_iter();
+        session.flat_map(move |session| session.queue.from(from)).map(|entry| Queued {
+            seq: entry.seq,
+            qos: entry.qos,
+            retain: entry.retain,
+            subscription_ids: &entry.ids,
+            publication: self.messages.get(entry.message),
+        })
     }
+
     /// The retained message of a topic; may be past its expiry.
     pub fn retained(&self, topic: &str) -> Option<&Arc<Publication>> {
-        None
+        self.retained.topics().get(topic)
     }
-    /// The retained messages that a plain filter matches; may be past their expiry.
-    pub fn for_each_retained(&self, filter: &str, visit: impl FnMut(&Arc<Publication>)) {}
-    /// Retained messages in topic order, after a topic.
-    pub fn retained_after(&self, after: Option<&str>, limit: usize) -> Vec<&Arc<Publication>> {
-        Vec::new()
+
+    /// The retained messages that a valid plain filter matches, in topic order, after a topic; they
+    /// may be past their expiry.
+    pub fn retained_matching<'a>(
+        &'a self,
+        filter: &'a str,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = &'a Arc<Publication>> {
+        let topics = self.retained.topics();
+        let matching = match after {
+            None => topics.matching(filter),
+            Some(last) => topics.matching_after(filter, last),
+        };
+        matching.map(|(_, publication)| publication)
     }
-    /// The document of a shadow request `get`, or its error.
+
+    /// All retained messages in topic order, after a topic; they may be past their expiry.
+    pub fn retained_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Publication>> {
+        // No topic is empty, so this is where all of them are.
+        let all = self.retained.topics().iter_after(after.unwrap_or_default());
+        all.map(|(_, publication)| publication)
+    }
+
+    /// The payload of `get/accepted` for a shadow, or why not.
     pub fn get_shadow(
         &self,
         thing: &str,
         name: Option<&str>,
-        payload: &[u8],
+        request: &[u8],
         at: u64,
-    ) -> ShadowAnswer {
-        unimplemented!()
+    ) -> Result<Vec<u8>, shadow::Rejected> {
+        let token = shadow::parse_request(request, &shadow::Limits::default())?;
+        let record = self.shadows.get(&shadows::key(thing, name));
+        shadow::get(record, name.unwrap_or(thing), token.as_deref(), at / 1000)
     }
+
     /// Names of a thing's named shadows, ordered, after a name.
     pub fn named_shadows(&self, thing: &str, after: Option<&str>, limit: usize) -> Vec<&str> {
-        Vec::new()
+        self.shadows.names(thing, after, limit)
     }
+
     /// Outbox entries from a place on.
     pub fn outbox(&self, from: u64) -> impl Iterator<Item = &OutboxEntry> {
-        std::iter::empty()
+        self.outbox.from(from)
     }
+
     /// Sizes.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        Stats {
+            sessions: self.sessions.len(),
+            connected: self.connected,
+            subscriptions: self.subscriptions,
+            queued: self.queued,
+            messages: self.messages.len(),
+            message_bytes: self.messages.bytes,
+            retained: self.retained.topics().len(),
+            retained_bytes: self.retained.bytes,
+            shadows: self.shadows.len(),
+            outbox: self.outbox.len(),
+        }
     }
+
     /// Commands whose time has come, at most `limit`, earliest first. They are named again until
     /// they were applied, so ask when the last answer has been.
     pub fn due(&self, now: u64, limit: usize) -> Vec<Command> {
-        Vec::new()
+        let due = self.timers.iter().take_while(|&(at, ..)| at <= now).take(limit);
+        due.map(|(_, id, timer)| {
+            let session = &self.sessions[&id];
+            let (client, epoch) = (session.client.clone(), session.epoch);
+            match timer {
+                Timer::Will => FireWill { client, epoch, at: now }.into(),
+                Timer::Expiry => Expire { client, epoch, at: now }.into(),
+            }
+        })
+        .collect()
     }
+
     /// When [`Shard::due`] will next have something.
     pub fn next_deadline(&self) -> Option<u64> {
-        None
+        self.timers.iter().next().map(|(at, ..)| at)
     }
+
     /// What a node proposes after its restart: the end of every connection that it held, with the
     /// wills published [v5 MQTT-3.1.2-8].
     pub fn after_restart(&self, node: u64, now: u64) -> Vec<Command> {
-        Vec::new()
+        let lost = self.sorted(|session| session.connected() && session.node == node);
+        let commands = lost.into_iter().map(|id| {
+            let session = &self.sessions[&id];
+            let (client, epoch) = (session.client.clone(), session.epoch);
+            let will = WillAction::Publish.into();
+            Disconnect { client, epoch, at: now, expiry_secs: None, will }.into()
+        });
+        commands.collect()
     }
-    /// What changed since the last call: key and value, none when deleted.
-    pub fn checkpoint(&mut self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        Vec::new()
-    }
-    /// The whole state as pairs, ordered by key: for a snapshot to a peer.
-    pub fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        Vec::new()
-    }
-    /// Gives back one stored pair, before any command.
-    pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
-        Ok(())
-    }
-    /// After the last [`Shard::load`], before the log is replayed.
-    pub fn loaded(&mut self) -> Result<(), LoadError> {
-        Ok(())
-    }
-    /// A fingerprint of the state, equal for equal states.
-    pub fn digest(&self) -> u64 {
-        0
+
+    /// Ids of the sessions that pass, in order.
+    fn sorted(&self, pass: impl Fn(&Session) -> bool) -> Vec<u64> {
+        let passing = self.sessions.values().filter(|session| pass(session));
+        let mut ids: Vec<_> = passing.map(|session| session.id).collect();
+        ids.sort_unstable();
+        ids
     }
 }

@@ -1,15 +1,24 @@
 //! Hands the entries of queues to connections, as far as their windows allow.
 //!
 //! Lives beside the shard on its leader and is not replicated: after a change of leader a new
-//! [`Dispatcher`] starts from what the shard knows. It remembers, per session, how far an earlier
-//! connection of its time was served, so DUP is set on what may have been sent and on nothing else.
+//! [`Dispatcher`] starts from what the shard knows. It remembers how far the connections of its own
+//! time were served, so DUP is set on what may have been sent and, but for the first connection of a
+//! session after such a change, on nothing else.
 //!
-//! Invariant: a connection never has more entries in flight than its window, and never two with
-//! one packet identifier.
+//! Invariant: a connection never has more entries in flight than its window, and never two with one
+//! packet identifier.
 
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::{Publication, Shard};
+use rustc_hash::FxHashMap;
+
+use super::queue::RELEASED;
+use super::{Publication, Shard, packet_id};
+
+/// Places of a queue that may be in flight at once: as many as there are packet identifiers.
+const SPAN: u64 = 65_535;
 
 /// An entry on its way to a connection.
 #[derive(Clone, Copy, Debug)]
@@ -46,21 +55,35 @@ pub enum Content<'a> {
 
 /// The connections of one shard's sessions; `T` is how the node reaches one.
 pub struct Dispatcher<T> {
-    target: Option<T>,
+    attached: FxHashMap<u64, Attachment<T>>,
+    /// Sessions that had a connection before: entries below were offered to it.
+    served: FxHashMap<u64, u64>,
+}
+
+/// One session that has a connection.
+struct Attachment<T> {
+    epoch: u64,
+    target: T,
+    window: usize,
+    /// Entries below may have been sent on an earlier connection.
+    dup_below: u64,
+    /// The next entry to look at.
+    cursor: u64,
+    flight: Flight,
 }
 
 impl<T> Default for Dispatcher<T> {
     fn default() -> Self {
-        Self { target: None }
+        Self { attached: FxHashMap::default(), served: FxHashMap::default() }
     }
 }
 
-#[allow(unused_variables)]
 impl<T> Dispatcher<T> {
     /// No connections.
     pub fn new() -> Self {
         Self::default()
     }
+
     /// Serves a session from its first unacknowledged entry on; `window` is the client's receive
     /// maximum. False, and nothing happens, when the epoch is not the session's present one.
     pub fn attach(
@@ -71,15 +94,36 @@ impl<T> Dispatcher<T> {
         window: u16,
         target: T,
     ) -> bool {
-        self.target = Some(target);
-        false
+        let Some(state) = shard.session_by_id(session).filter(|state| state.epoch == epoch) else {
+            return false;
+        };
+        if let Some(older) = self.attached.remove(&session) {
+            self.served.insert(session, older.served());
+        }
+        let dup_below = *self.served.entry(session).or_insert(state.queue.sent_below);
+        let (window, flight) = (usize::from(window), Flight::default());
+        let attachment = Attachment { epoch, target, window, dup_below, cursor: 0, flight };
+        self.attached.insert(session, attachment);
+        true
     }
-    /// Ends what [`Dispatcher::attach`] began, unless a newer epoch is attached already.
+
+    /// Ends what [`Dispatcher::attach`] began, unless another epoch is attached.
     pub fn detach(&mut self, session: u64, epoch: u64) -> Option<T> {
-        None
+        let Entry::Occupied(entry) = self.attached.entry(session) else { return None };
+        if entry.get().epoch != epoch {
+            return None;
+        }
+        let attachment = entry.remove();
+        self.served.insert(session, attachment.served());
+        Some(attachment.target)
     }
+
     /// The session is gone ([`Effects::removed`](super::Effects::removed)).
-    pub fn forget(&mut self, session: u64) {}
+    pub fn forget(&mut self, session: u64) -> Option<T> {
+        self.served.remove(&session);
+        self.attached.remove(&session).map(|attachment| attachment.target)
+    }
+
     /// Hands out what the window allows. Returns the entries that were skipped because they are
     /// expired: acknowledge them.
     pub fn pump(
@@ -89,12 +133,112 @@ impl<T> Dispatcher<T> {
         now: u64,
         emit: &mut impl FnMut(&T, Delivery<'_>),
     ) -> Vec<u64> {
-        Vec::new()
+        let mut expired = Vec::new();
+        let Some(attachment) = self.attached.get_mut(&session) else { return expired };
+        let Some(state) = shard.session_by_id(session) else { return expired };
+        if state.epoch != attachment.epoch || !attachment.has_room() {
+            return expired;
+        }
+        for entry in state.queue.from(attachment.cursor) {
+            let seq = entry.seq;
+            if !attachment.has_room() || !attachment.flight.reaches(seq) {
+                break;
+            }
+            attachment.cursor = seq + 1;
+            let content = if entry.message == RELEASED {
+                Content::Release
+            } else {
+                let Some(publication) = shard.messages.get(entry.message) else { continue };
+                let dup = seq < attachment.dup_below;
+                // A QoS 2 exchange that has begun is ended properly, or its packet identifier would
+                // stay taken at the client.
+                if publication.expired(now) && !(dup && entry.qos == 2) {
+                    expired.push(seq);
+                    continue;
+                }
+                let (qos, retain, subscription_ids) = (entry.qos, entry.retain, &*entry.ids);
+                Content::Publish { qos, dup, retain, subscription_ids, publication }
+            };
+            attachment.flight.depart(seq);
+            let packet_id = packet_id(seq);
+            emit(&attachment.target, Delivery { session, seq, packet_id, content });
+        }
+        expired
     }
-    /// An entry is done: its place in the window is free at once. Pump afterwards.
-    pub fn acknowledged(&mut self, session: u64, seq: u64) {}
+
+    /// An entry is done: its place in the window is free at once. Pump afterwards. False when it
+    /// was not in flight.
+    pub fn acknowledged(&mut self, session: u64, seq: u64) -> bool {
+        let attachment = self.attached.get_mut(&session);
+        attachment.is_some_and(|attachment| attachment.flight.arrive(seq))
+    }
+
+    /// Which entry a client means by a packet identifier; none when there is none in flight.
+    pub fn in_flight(&self, session: u64, packet_id: u16) -> Option<u64> {
+        self.attached.get(&session)?.flight.find(packet_id)
+    }
+
+    /// Whether more could be handed out: false while the client's window is full.
+    pub fn has_room(&self, session: u64) -> bool {
+        self.attached.get(&session).is_some_and(Attachment::has_room)
+    }
+
     /// How the node reaches the connection of a session.
     pub fn target(&self, session: u64) -> Option<&T> {
-        self.target.as_ref()
+        self.attached.get(&session).map(|attachment| &attachment.target)
+    }
+}
+
+impl<T> Attachment<T> {
+    fn has_room(&self) -> bool {
+        self.flight.len < self.window
+    }
+
+    fn served(&self) -> u64 {
+        self.dup_below.max(self.cursor)
+    }
+}
+
+/// Which places of a queue are in flight: a bitmap that starts at the oldest of them.
+#[derive(Default)]
+struct Flight {
+    base: u64,
+    places: VecDeque<bool>,
+    len: usize,
+}
+
+impl Flight {
+    /// Whether the entry's packet identifier cannot be in use.
+    fn reaches(&self, seq: u64) -> bool {
+        self.places.is_empty() || seq.saturating_sub(self.base) < SPAN
+    }
+
+    /// `seq` is behind everything that departed before.
+    fn depart(&mut self, seq: u64) {
+        if self.places.is_empty() {
+            self.base = seq;
+        }
+        self.places.resize((seq - self.base) as usize, false);
+        self.places.push_back(true);
+        self.len += 1;
+    }
+
+    fn arrive(&mut self, seq: u64) -> bool {
+        let Some(place) = seq.checked_sub(self.base) else { return false };
+        let Some(flying @ true) = self.places.get_mut(place as usize) else { return false };
+        *flying = false;
+        self.len -= 1;
+        while let Some(false) = self.places.front() {
+            self.places.pop_front();
+            self.base += 1;
+        }
+        true
+    }
+
+    fn find(&self, packet_id: u16) -> Option<u64> {
+        let wanted = u64::from(packet_id.checked_sub(1)?);
+        let distance = (wanted + SPAN - self.base % SPAN) % SPAN;
+        let flying = self.places.get(distance as usize).copied().unwrap_or_default();
+        (packet_id != 0 && flying).then_some(self.base + distance)
     }
 }

@@ -1,0 +1,46 @@
+//! Clients answer: entries leave their queue, or owe only PUBREL any more.
+
+use crate::shard::command::{Acknowledge, PubrecReceived};
+use crate::shard::queue::{Ids, RELEASED};
+use crate::shard::{Outcome, Shard};
+
+impl Shard {
+    pub(super) fn acknowledge(&mut self, command: Acknowledge) -> Outcome {
+        let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
+        let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
+        let mut removed = 0;
+        for seq in command.seqs {
+            let Some(message) = session.queue.remove(seq) else { continue };
+            if message != RELEASED {
+                session.queue.bytes -= self.messages.release(message) as u64;
+            }
+            self.changes.entry(session, seq);
+            removed += 1;
+        }
+        self.queued -= removed as usize;
+        Outcome::Acknowledged { removed }
+    }
+
+    pub(super) fn pubrec_received(&mut self, command: PubrecReceived) -> Outcome {
+        let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
+        let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
+        let mut owed = Vec::with_capacity(command.seqs.len());
+        for seq in command.seqs {
+            let Some(entry) = session.queue.get_mut(seq).filter(|entry| entry.qos == 2) else {
+                owed.push(false);
+                continue;
+            };
+            owed.push(true);
+            let message = std::mem::replace(&mut entry.message, RELEASED);
+            if message != RELEASED {
+                (entry.retain, entry.ids) = (false, Ids::new());
+                session.queue.bytes -= self.messages.release(message) as u64;
+                self.changes.entry(session, seq);
+            }
+        }
+        if owed.contains(&true) {
+            self.effects.released.push(id);
+        }
+        Outcome::PubrecRecorded(owed)
+    }
+}

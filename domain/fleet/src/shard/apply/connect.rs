@@ -1,0 +1,220 @@
+//! Connections come and go: claims, ends, wills, expiry.
+
+use bytes::Bytes;
+
+use super::valid_topic;
+use crate::shard::command::{
+    Connect, Disconnect, Expire, FireWill, Options, Publication, Subscription, Will, WillAction,
+};
+use crate::shard::few::Few;
+use crate::shard::queue::Queue;
+use crate::shard::session::{Session, later};
+use crate::shard::{Connected, Interest, Outcome, Removed, Shard};
+
+impl Shard {
+    pub(super) fn connect(&mut self, mut command: Connect) -> Outcome {
+        if !is_valid(&command) {
+            return Outcome::Invalid;
+        }
+        // What stays must not keep the log entry in memory that it came in.
+        command.client = Bytes::copy_from_slice(&command.client);
+        if let Some(will) = &mut command.will {
+            will.publication = will.publication.detached();
+        }
+        let epoch = self.next_epoch;
+        self.next_epoch += 1;
+        let found = self.clients.get(&command.client).copied();
+        match found.filter(|id| resumes(&self.sessions[id], &command)) {
+            Some(id) => self.resume(id, epoch, command),
+            None => {
+                if let Some(id) = found {
+                    self.remove_session(id, command.at);
+                }
+                self.begin(epoch, command)
+            }
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, command: Disconnect) -> Outcome {
+        let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
+        let Ok(action) = WillAction::try_from(command.will) else { return Outcome::Invalid };
+        let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
+        self.timers.disarm(session);
+        if session.connected() {
+            self.connected -= 1;
+            session.end_connection(command.at);
+            self.changes.position(session);
+        }
+        session.expiry_secs = command.expiry_secs.unwrap_or(session.expiry_secs);
+        if action == WillAction::Discard {
+            session.will = None;
+        }
+        let will = session.take_will_due(command.at);
+        self.timers.arm(session);
+        self.changes.record(session);
+        let removed = session.expiry_secs == 0;
+        self.publish_will(will, command.at);
+        if removed {
+            self.remove_session(id, command.at);
+        } else {
+            self.announce(id);
+        }
+        Outcome::Disconnected { removed }
+    }
+
+    pub(super) fn expire(&mut self, command: Expire) -> Outcome {
+        let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
+        let due = self.sessions[&id].expires_at().is_some_and(|at| at <= command.at);
+        if due {
+            self.remove_session(id, command.at);
+        }
+        Outcome::Due(due)
+    }
+
+    pub(super) fn fire_will(&mut self, command: FireWill) -> Outcome {
+        let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
+        let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
+        if session.will_due().is_none_or(|at| at > command.at) {
+            return Outcome::Due(false);
+        }
+        self.timers.disarm(session);
+        let will = session.take_will_due(command.at);
+        self.timers.arm(session);
+        self.changes.record(session);
+        self.publish_will(will, command.at);
+        Outcome::Due(true)
+    }
+
+    fn begin(&mut self, epoch: u64, command: Connect) -> Outcome {
+        let id = self.next_session;
+        self.next_session += 1;
+        let mut session = Box::new(Session {
+            id,
+            client: command.client.clone(),
+            epoch,
+            node: command.node,
+            connected_at: command.at,
+            disconnected_at: None,
+            expiry_secs: command.expiry_secs,
+            version: command.version,
+            queue_limit_messages: command.queue_limit_messages,
+            queue_limit_bytes: command.queue_limit_bytes,
+            will: command.will.map(Box::new),
+            subscriptions: Few::new(),
+            shared: 0,
+            inbound: Vec::new(),
+            queue: Queue::default(),
+            record_changed: false,
+            position_changed: false,
+        });
+        self.changes.record(&mut session);
+        self.changes.position(&mut session);
+        self.sessions.insert(id, session);
+        self.clients.insert(command.client, id);
+        self.connected += 1;
+        Outcome::Connected(Connected { session: id, epoch, ..Connected::default() })
+    }
+
+    fn resume(&mut self, id: u64, epoch: u64, command: Connect) -> Outcome {
+        let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
+        self.timers.disarm(session);
+        if session.connected() {
+            // A takeover ends the older connection; its own end will be stale.
+            session.end_connection(command.at);
+            self.changes.position(session);
+        } else {
+            self.connected += 1;
+        }
+        // A will whose delay was over is owed; one that waits is not published any more
+        // [v5 MQTT-3.1.3-9].
+        let owed = session.take_will_due(command.at);
+        session.epoch = epoch;
+        session.node = command.node;
+        session.connected_at = command.at;
+        session.disconnected_at = None;
+        session.expiry_secs = command.expiry_secs;
+        session.queue_limit_messages = command.queue_limit_messages;
+        session.queue_limit_bytes = command.queue_limit_bytes;
+        session.will = command.will.map(Box::new);
+        self.changes.record(session);
+        let subscription = |(filter, options): (&str, &Options)| Subscription {
+            filter: filter.to_owned(),
+            options: *options,
+        };
+        let connected = Connected {
+            session_present: true,
+            session: id,
+            epoch,
+            subscriptions: session.subscriptions().map(subscription).collect(),
+            inbound: session.inbound.clone(),
+        };
+        self.publish_will(owed, command.at);
+        self.announce(id);
+        Outcome::Connected(connected)
+    }
+
+    /// Ends a session and all that it held; its will cannot wait any longer.
+    fn remove_session(&mut self, id: u64, at: u64) {
+        let Some(mut session) = self.sessions.remove(&id) else { return };
+        self.timers.disarm(&session);
+        self.clients.remove(&session.client);
+        self.connected -= usize::from(session.connected());
+        self.queued -= session.queue.len();
+        self.subscriptions -= session.subscriptions.len();
+        self.changes.removed(&session);
+        for entry in session.queue.from(0) {
+            self.messages.release(entry.message);
+        }
+        for (filter, _) in session.subscriptions.iter() {
+            self.lose_interest(id, filter);
+        }
+        self.publish_will(session.will.take(), at);
+        self.effects.removed.push(Removed { session: id, client: session.client.clone() });
+    }
+
+    fn publish_will(&mut self, will: Option<Box<Will>>, at: u64) {
+        let Some(will) = will else { return };
+        let publication = Publication {
+            published_at: at,
+            expires_at: will.message_expiry_secs.map(|secs| later(at, secs)),
+            ..will.publication
+        };
+        let retain = publication.retain;
+        self.emit(publication, retain, true);
+    }
+
+    /// Says of a session's shared subscriptions whether it has a connection.
+    fn announce(&mut self, id: u64) {
+        let session = &self.sessions[&id];
+        if session.shared > 0 {
+            self.effects.interest.extend(session.memberships().map(Interest::Joined));
+        }
+    }
+}
+
+impl Session {
+    fn end_connection(&mut self, at: u64) {
+        self.disconnected_at = Some(at);
+        self.queue.sent_below = self.queue.next_seq;
+    }
+
+    fn take_will_due(&mut self, at: u64) -> Option<Box<Will>> {
+        let due = self.will_due().is_some_and(|due| due <= at);
+        if due { self.will.take() } else { None }
+    }
+}
+
+fn is_valid(command: &Connect) -> bool {
+    let will = command.will.as_ref();
+    !command.client.is_empty() && will.is_none_or(|will| valid_topic(&will.publication).is_some())
+}
+
+/// Whether the session goes on with this connection. One that lasts as long as its connection ends
+/// when another takes over.
+fn resumes(session: &Session, command: &Connect) -> bool {
+    let lives = match session.expires_at() {
+        Some(end) => command.at < end,
+        None => session.expiry_secs != 0,
+    };
+    lives && !command.clean_start && session.version == command.version
+}

@@ -1,0 +1,89 @@
+//! What the state itself publishes, in order, until every taker has it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::command::Publication;
+
+/// A publication that the shard itself makes: wills, QoS 2 publications, shadow notifications.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxEntry {
+    /// Its place; grows by one.
+    pub seq: u64,
+    /// What is published.
+    pub publication: Arc<Publication>,
+    /// Whether it becomes the retained message of its topic.
+    pub store_retained: bool,
+    /// Whether it goes to subscribers.
+    pub route: bool,
+}
+
+pub(super) struct Outbox {
+    entries: VecDeque<OutboxEntry>,
+    /// Seq of the next entry; starts at 1.
+    pub(super) next_seq: u64,
+    /// Entries from it on are in no checkpoint yet.
+    settled_below: u64,
+    /// Settled entries that are gone since the last checkpoint.
+    removed: Vec<u64>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), next_seq: 1, settled_below: 1, removed: Vec::new() }
+    }
+}
+
+impl Outbox {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn push(&mut self, publication: Publication, store_retained: bool, route: bool) {
+        let (seq, publication) = (self.next_seq, Arc::new(publication));
+        self.next_seq += 1;
+        self.entries.push_back(OutboxEntry { seq, publication, store_retained, route });
+    }
+
+    pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &OutboxEntry> {
+        let first = self.entries.front().map_or(0, |entry| entry.seq);
+        let skipped = usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);
+        self.entries.range(skipped.min(self.entries.len())..)
+    }
+
+    pub(super) fn trim(&mut self, upto: u64) {
+        while self.entries.front().is_some_and(|entry| entry.seq <= upto) {
+            let Some(entry) = self.entries.pop_front() else { break };
+            if entry.seq < self.settled_below {
+                self.removed.push(entry.seq);
+            }
+        }
+    }
+
+    /// What changed since the last checkpoint: present or gone. What stays gets bytes of its own.
+    pub(super) fn settle(&mut self, mut change: impl FnMut(u64, Option<&OutboxEntry>)) {
+        for seq in std::mem::take(&mut self.removed) {
+            change(seq, None);
+        }
+        let fresh = self.entries.partition_point(|entry| entry.seq < self.settled_below);
+        for entry in self.entries.range_mut(fresh..) {
+            entry.publication = Arc::new(entry.publication.detached());
+            change(entry.seq, Some(entry));
+        }
+        self.settled_below = self.next_seq;
+    }
+
+    /// Puts back what a checkpoint held; in order and without gaps.
+    pub(super) fn restore(&mut self, entry: OutboxEntry) -> bool {
+        let fits = self.entries.back().is_none_or(|last| last.seq + 1 == entry.seq);
+        self.entries.push_back(entry);
+        fits
+    }
+
+    /// After the last `restore`: whether the entries end where the counter says.
+    pub(super) fn restored(&mut self, next_seq: u64) -> bool {
+        self.next_seq = next_seq;
+        self.settled_below = next_seq;
+        self.entries.back().is_none_or(|last| last.seq + 1 == next_seq)
+    }
+}

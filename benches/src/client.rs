@@ -163,9 +163,8 @@ mod tests {
 
     #[test]
     fn connacks() {
-        let accepted = |session_present, receive_maximum| {
-            Some(Accepted { session_present, receive_maximum })
-        };
+        let accepted =
+            |session_present, receive_maximum| Some(Accepted { session_present, receive_maximum });
         for (first, body, version, expected) in [
             (0x20, &b"\0\0"[..], Version::V3, accepted(false, 65_535)),
             (0x20, b"\x01\0", Version::V3, accepted(true, 65_535)),
@@ -189,7 +188,11 @@ mod tests {
             (b"\0\x01\x01\x80", Version::V3, false),
             (b"\0\x01\x01", Version::V3, false),
         ] {
-            assert_eq!(check_suback(0x90, body, 2, Qos::One, version).is_ok(), granted, "{body:x?}");
+            assert_eq!(
+                check_suback(0x90, body, 2, Qos::One, version).is_ok(),
+                granted,
+                "{body:x?}"
+            );
         }
     }
 }

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use mio::{Events, Poll, Token};
 
-pub use self::ledger::Receivers;
 use self::ledger::Ledger;
+pub use self::ledger::Receivers;
 use self::link::Link;
 use crate::client::Client;
 use crate::frame::{Pace, Qos, Shape, Stamper, acknowledgement, packet_id};
@@ -213,9 +213,11 @@ impl<'a> Engine<'a> {
     /// What was wrong, if each publisher has sent as many as this.
     pub fn verdict(mut self, sent: &[u64]) -> Verdict {
         if self.flow.shape.qos > Qos::Zero {
-            let open = |publisher: &Publisher| publisher.sent.saturating_sub(publisher.acknowledged);
+            let open =
+                |publisher: &Publisher| publisher.sent.saturating_sub(publisher.acknowledged);
             self.irregular.unacknowledged = self.publishers.iter().map(open).sum();
         }
+        self.irregular.closed = self.links.iter().filter(|link| link.closed).count() as u64;
         let irregular = &self.irregular;
         let failures = [
             (irregular.closed, "connections closed by the broker"),
@@ -278,6 +280,7 @@ impl<'a> Engine<'a> {
                 }
             }
             if event.is_readable() {
+                self.links[token].ending |= event.is_read_closed();
                 self.read(token)?;
             }
         }
@@ -316,7 +319,10 @@ impl<'a> Engine<'a> {
         let each = self.ledger.receivers_of_each();
         let acknowledged = |p: &Publisher| p.acknowledged >= p.sent;
         if self.publishers.is_empty() {
-            return self.flow.limit.is_some_and(|limit| self.received >= limit * self.ledger.streams());
+            return self
+                .flow
+                .limit
+                .is_some_and(|limit| self.received >= limit * self.ledger.streams());
         }
         self.publishers.iter().all(|publisher| {
             (self.flow.shape.qos == Qos::Zero || acknowledged(publisher))
@@ -408,14 +414,13 @@ impl<'a> Engine<'a> {
                 self.receive_publications(token, &mut rest)?;
             }
             self.links[token].carry.extend_from_slice(rest);
-            if length < buffer.len() {
+            if length < buffer.len() && !self.links[token].ending {
                 break;
             }
         }
         if !self.links[token].outbox.is_empty() {
             self.flush(token)?;
         }
-        self.irregular.closed += u64::from(std::mem::take(&mut self.links[token].closed));
         Ok(())
     }
 

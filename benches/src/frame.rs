@@ -293,10 +293,7 @@ mod tests {
                 }),
                 b"\x10\x13\0\x04MQTT\x05\0\0\0\x05\x11\0\0\x0E\x10\0\x01c",
             ),
-            (
-                subscribe(1, &["a/b".into()], Qos::One, Version::V3),
-                b"\x82\x08\0\x01\0\x03a/b\x01",
-            ),
+            (subscribe(1, &["a/b".into()], Qos::One, Version::V3), b"\x82\x08\0\x01\0\x03a/b\x01"),
             (
                 subscribe(1, &["a/b".into()], Qos::Two, Version::V5),
                 b"\x82\x09\0\x01\0\0\x03a/b\x02",

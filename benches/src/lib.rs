@@ -4,11 +4,14 @@
 //! scenarios against several brokers in turn. Nothing here depends on the broker's own crates, so
 //! a figure or a verdict never rests on the code that it judges.
 
+pub mod broker;
 pub mod client;
+pub mod compare;
 pub mod engine;
 pub mod frame;
 pub mod histogram;
 pub mod process;
+pub mod relay;
 pub mod report;
 pub mod scan;
 pub mod scenario;

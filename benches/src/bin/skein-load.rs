@@ -1,13 +1,18 @@
 //! `skein-load`: loads an MQTT broker and says what it did.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use benches::broker::Recipe;
+use benches::compare::{self, Comparison};
 use benches::engine::Receivers;
 use benches::frame::{Qos, Version};
 use benches::process;
+use benches::relay;
 use benches::report::Report;
 use benches::scenario::Target;
 use benches::scenario::traffic::Traffic;
@@ -64,6 +69,42 @@ enum Command {
         #[command(flatten)]
         load: LoadArgs,
     },
+    /// Copies bytes from publishers to subscribers: the ceiling that brokers are compared with.
+    Relay {
+        #[arg(long, default_value = "127.0.0.1:1883")]
+        address: SocketAddr,
+    },
+    /// Starts brokers one after the other, runs scenarios against each, and prints the ratios.
+    Compare(CompareArgs),
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// What to run [default: everything].
+    #[arg(long, value_delimiter = ',', value_parser = compare::NAMES)]
+    scenarios: Vec<String>,
+    /// skein[=PROGRAM], mosquitto[=PROGRAM], relay or NAME=PROGRAM:CONFIG; the first is the subject
+    /// [default: skein, mosquitto, relay].
+    #[arg(long = "broker", value_delimiter = ',')]
+    brokers: Vec<Recipe>,
+    /// How often everything runs.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Small counts and a second each: judges correctness, never speed.
+    #[arg(long)]
+    quick: bool,
+    /// Protocol version: 3 (meaning 3.1.1) or 5.
+    #[arg(long, default_value = "3", value_parser = version)]
+    version: Version,
+    /// The brokers' core.
+    #[arg(long, default_value_t = 0)]
+    broker_core: usize,
+    /// Where brokers keep their data [default: the system's directory for temporary files].
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Write all runs to this file as JSON.
+    #[arg(long = "out")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -158,6 +199,28 @@ impl LoadArgs {
     }
 }
 
+impl CompareArgs {
+    fn run(self, core: Option<usize>) -> Result<bool> {
+        let default = ["skein", "mosquitto", "relay"].map(|name| name.parse().expect("known"));
+        let comparison = Comparison {
+            brokers: if self.brokers.is_empty() { default.into() } else { self.brokers },
+            trials: compare::named(&self.scenarios),
+            rounds: if self.quick { 1 } else { self.rounds },
+            quick: self.quick,
+            version: self.version,
+            broker_core: self.broker_core,
+            generator_core: core.unwrap_or(1),
+            root: self.data.unwrap_or_else(std::env::temp_dir),
+        };
+        let results = comparison.run()?;
+        if let Some(path) = self.out {
+            fs::write(path, serde_json::to_vec_pretty(&results)?)?;
+        }
+        results.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
+        Ok(results.failures.is_empty())
+    }
+}
+
 impl Command {
     fn run(self) -> Result<Report> {
         match self {
@@ -169,6 +232,8 @@ impl Command {
                 load.run(Receivers::Shared { publishers, members: subscribers }, None)
             }
             Self::Latency { pairs, rate, load } => load.run(Receivers::Pairs { pairs }, Some(rate)),
+            Self::Relay { address } => match relay::run(address)? {},
+            Self::Compare(_) => unreachable!("has its own results"),
         }
     }
 }
@@ -184,6 +249,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<bool> {
+    if let Command::Compare(arguments) = cli.command {
+        return arguments.run(cli.core);
+    }
     if let Some(core) = cli.core {
         process::pin(core)?;
     }

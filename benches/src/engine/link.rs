@@ -18,7 +18,9 @@ pub(super) struct Link {
     pub(super) outbox: Vec<u8>,
     /// The socket takes no more until epoll says so.
     pub(super) blocked: bool,
-    /// The broker has closed the connection; taken by whoever counts it.
+    /// The broker's end has been sent: reading goes on until it is found.
+    pub(super) ending: bool,
+    /// The broker has closed the connection.
     pub(super) closed: bool,
 }
 
@@ -28,7 +30,7 @@ impl Link {
         let mut stream = TcpStream::from_std(stream);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         let (carry, outbox) = (Vec::new(), Vec::new());
-        Ok(Self { stream, carry, outbox, blocked: false, closed: false })
+        Ok(Self { stream, carry, outbox, blocked: false, ending: false, closed: false })
     }
 
     /// Writes what the socket takes; less than everything means that it is blocked.
@@ -60,6 +62,9 @@ impl Link {
     /// Reads behind what was carried over; returns the length of both, or nothing when there is
     /// nothing to read.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if self.closed {
+            return None;
+        }
         let kept = self.carry.len();
         buffer[..kept].copy_from_slice(&self.carry);
         match self.stream.read(&mut buffer[kept..]) {

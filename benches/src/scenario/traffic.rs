@@ -121,7 +121,8 @@ impl Traffic {
         let report = self.measure(target, &mut engine)?;
         let report = finish(engine, report, self.qos)?;
         if self.persistent {
-            (0..self.subscribers()).try_for_each(|index| target.forget(&format!("s{index}.{run}")))?;
+            (0..self.subscribers())
+                .try_for_each(|index| target.forget(&format!("s{index}.{run}")))?;
         }
         Ok(report)
     }

@@ -1,0 +1,254 @@
+//! Starts brokers as children: each on its own core, in its own directory, on its own ports.
+//!
+//! A broker is ready when it accepts an MQTT connection. Dropping a [`Broker`] ends it.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::frame::Version;
+use crate::scenario::Target;
+
+/// Ports that `skein dev` opens, before its offset.
+const PORTS: [u16; 7] = [1883, 8883, 8083, 8443, 8080, 9464, 7400];
+
+/// Keeps every listener below the range of ephemeral ports.
+const OFFSETS: std::ops::Range<u16> = 20_000..23_000;
+
+/// How long a broker may take to start, and to stop before it is killed.
+const START: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(5);
+
+/// How to start a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// What it is called in the results.
+    pub name: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Skein(PathBuf),
+    Mosquitto(PathBuf),
+    Relay,
+    /// Started as `PROGRAM -c CONFIG`; `{port}`, `{tls_port}` and `{data}` in its file are filled in.
+    Other {
+        program: PathBuf,
+        config: PathBuf,
+    },
+}
+
+impl FromStr for Recipe {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, path) = match text.split_once('=') {
+            Some((name, path)) => (name, Some(path)),
+            None => (text, None),
+        };
+        let kind = match (name, path) {
+            ("skein", path) => Kind::Skein(path.unwrap_or("target/release/skein").into()),
+            ("relay", None) => Kind::Relay,
+            ("mosquitto", None) => Kind::Mosquitto("mosquitto".into()),
+            (_, Some(path)) => match path.split_once(':') {
+                Some((program, config)) => {
+                    Kind::Other { program: program.into(), config: config.into() }
+                }
+                None if name == "mosquitto" => Kind::Mosquitto(path.into()),
+                None => return Err(format!("expected {name}=PROGRAM:CONFIG")),
+            },
+            _ => return Err("expected skein, mosquitto, relay or NAME=PROGRAM:CONFIG".into()),
+        };
+        Ok(Self { name: name.into(), kind })
+    }
+}
+
+impl Recipe {
+    /// Whether this is the raw relay, which knows pairs and fan-out only.
+    pub fn is_relay(&self) -> bool {
+        self.kind == Kind::Relay
+    }
+
+    /// Fails early if the program is not there.
+    pub fn check(&self) -> Result<()> {
+        let (Kind::Skein(program) | Kind::Other { program, .. }) = &self.kind else {
+            return Ok(());
+        };
+        ensure!(
+            program.exists(),
+            "{}: no such program; build it, or name it with --broker",
+            program.display()
+        );
+        Ok(())
+    }
+
+    /// Starts the broker on a core and waits until it accepts connections.
+    pub fn start(&self, core: usize, version: Version, root: &Path) -> Result<Broker> {
+        let directory = TempDir::with_prefix_in(format!("load-{}-", self.name), root)?;
+        let offset = free_offset()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883 + offset));
+        let arguments = self.arguments(directory.path(), offset)?;
+        let log = directory.path().join("output.log");
+        let output = File::create(&log)?;
+        let child = Command::new("taskset")
+            .args(["-c", &core.to_string()])
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .context("starting taskset")?;
+        // taskset becomes the broker, so the child's id is the broker's.
+        let target = Target { address, pid: Some(child.id()), version };
+        let tls = SocketAddr::from((Ipv4Addr::LOCALHOST, 8883 + offset));
+        let mut broker = Broker { child, target, tls, directory };
+        broker.wait_until_ready().with_context(|| {
+            let output = fs::read_to_string(&log).unwrap_or_default();
+            format!("{} did not start; it says:\n{output}", self.name)
+        })?;
+        Ok(broker)
+    }
+
+    fn arguments(&self, directory: &Path, offset: u16) -> Result<Vec<PathBuf>> {
+        let config = directory.join("broker.conf");
+        Ok(match &self.kind {
+            Kind::Skein(program) => vec![
+                program.clone(),
+                "dev".into(),
+                "--data".into(),
+                directory.join("data"),
+                "--port-offset".into(),
+                offset.to_string().into(),
+            ],
+            Kind::Mosquitto(program) => {
+                fs::write(&config, mosquitto_config(1883 + offset))?;
+                vec![program.clone(), "-c".into(), config]
+            }
+            Kind::Relay => vec![
+                std::env::current_exe()?,
+                "relay".into(),
+                "--address".into(),
+                format!("127.0.0.1:{}", 1883 + offset).into(),
+            ],
+            Kind::Other { program, config: template } => {
+                let text = fs::read_to_string(template)
+                    .with_context(|| format!("reading {}", template.display()))?;
+                let text = text
+                    .replace("{port}", &(1883 + offset).to_string())
+                    .replace("{tls_port}", &(8883 + offset).to_string())
+                    .replace("{data}", &directory.to_string_lossy());
+                fs::write(&config, text)?;
+                vec![program.clone(), "-c".into(), config]
+            }
+        })
+    }
+}
+
+/// Mosquitto at its best: everything in memory, nothing limited, nothing logged.
+fn mosquitto_config(port: u16) -> String {
+    format!(
+        "listener {port} 127.0.0.1\n\
+         allow_anonymous true\n\
+         persistence false\n\
+         max_queued_messages 0\n\
+         max_inflight_messages 0\n\
+         set_tcp_nodelay true\n\
+         log_dest none\n"
+    )
+}
+
+/// Finds an offset at which all ports of a broker are free.
+fn free_offset() -> Result<u16> {
+    let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    OFFSETS
+        .step_by(13)
+        .find(|offset| PORTS.iter().all(|port| free(port + offset)))
+        .context("no free ports on the loopback interface")
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Broker {
+    child: Child,
+    /// How to reach it.
+    pub target: Target,
+    /// Its listener for mutual TLS, where it has one.
+    pub tls: SocketAddr,
+    directory: TempDir,
+}
+
+impl Broker {
+    /// Where `skein dev` puts the certificates that a client needs.
+    pub fn pki(&self) -> PathBuf {
+        self.directory.path().join("data/pki")
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("ended with {status}");
+            }
+            match self.target.connect("load.ready", true) {
+                Ok(client) if self.target.pid.is_some() => return client.disconnect(),
+                Ok(_) => return Ok(()),
+                Err(error) if start.elapsed() > START => return Err(error),
+                Err(_) => sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        if let Some(pid) = Pid::from_raw(i32::try_from(self.child.id())?) {
+            kill_process(pid, Signal::TERM)?;
+        }
+        let start = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if start.elapsed() > STOP {
+                self.child.kill()?;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Nothing depends on how it ends; a child that is left over is the worst that can happen.
+        let _ = self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes() {
+        let other = |program: &str, config: &str| {
+            Some(Kind::Other { program: program.into(), config: config.into() })
+        };
+        for (text, expected) in [
+            ("skein", Some(Kind::Skein("target/release/skein".into()))),
+            ("skein=/x/skein", Some(Kind::Skein("/x/skein".into()))),
+            ("mosquitto", Some(Kind::Mosquitto("mosquitto".into()))),
+            ("mosquitto=/x/m", Some(Kind::Mosquitto("/x/m".into()))),
+            ("relay", Some(Kind::Relay)),
+            ("tuned=/x/m:/x/m.conf", other("/x/m", "/x/m.conf")),
+            ("tuned=/x/m", None),
+            ("tuned", None),
+        ] {
+            assert_eq!(text.parse::<Recipe>().ok().map(|recipe| recipe.kind), expected, "{text}");
+        }
+    }
+}

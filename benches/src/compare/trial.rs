@@ -1,0 +1,140 @@
+//! The scenarios of a comparison, with their counts and bars: one row each.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::broker::{Broker, Recipe};
+use crate::engine::Receivers;
+use crate::frame::Qos;
+use crate::report::{RATE, Report};
+use crate::scenario::traffic::Traffic;
+
+/// What the subject must reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bar {
+    /// So many times mosquitto's figure, in the same round.
+    TimesMosquitto(f64),
+    /// At most this figure.
+    AtMost(f64),
+    /// Correctness only.
+    None,
+}
+
+/// One scenario of a comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// What it is called.
+    pub name: &'static str,
+    /// The figure that is compared.
+    pub figure: &'static str,
+    /// What the subject must reach.
+    pub bar: Bar,
+    /// Whether the raw relay can take part.
+    relay: bool,
+    load: Load,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    P2p { qos: Qos, persistent: bool },
+    Fanout { qos: Qos },
+    Fanin { qos: Qos },
+    Latency { qos: Qos },
+}
+
+const fn trial(name: &'static str, figure: &'static str, bar: Bar, load: Load) -> Trial {
+    Trial { name, figure, bar, relay: false, load }
+}
+
+const fn with_relay(trial: Trial) -> Trial {
+    Trial { relay: true, ..trial }
+}
+
+const P2P_0: Load = Load::P2p { qos: Qos::Zero, persistent: false };
+const P2P_1: Load = Load::P2p { qos: Qos::One, persistent: false };
+const P2P_2: Load = Load::P2p { qos: Qos::Two, persistent: false };
+const PERSISTENT_1: Load = Load::P2p { qos: Qos::One, persistent: true };
+
+/// Every scenario, in the order of the table.
+const TRIALS: [Trial; 8] = [
+    with_relay(trial("p2p-qos0", RATE, Bar::TimesMosquitto(6.0), P2P_0)),
+    with_relay(trial("p2p-qos1", RATE, Bar::TimesMosquitto(6.0), P2P_1)),
+    with_relay(trial("p2p-qos2", RATE, Bar::None, P2P_2)),
+    trial("persistent-qos1", RATE, Bar::TimesMosquitto(1.0), PERSISTENT_1),
+    with_relay(trial(
+        "fanout-qos0",
+        RATE,
+        Bar::TimesMosquitto(8.0),
+        Load::Fanout { qos: Qos::Zero },
+    )),
+    trial("fanout-qos1", RATE, Bar::None, Load::Fanout { qos: Qos::One }),
+    trial("fanin-qos1", RATE, Bar::None, Load::Fanin { qos: Qos::One }),
+    with_relay(trial("latency-qos1", "p99 us", Bar::None, Load::Latency { qos: Qos::One })),
+];
+
+/// The names of all scenarios.
+pub const NAMES: [&str; TRIALS.len()] = {
+    let mut names = [""; TRIALS.len()];
+    let mut index = 0;
+    while index < TRIALS.len() {
+        names[index] = TRIALS[index].name;
+        index += 1;
+    }
+    names
+};
+
+/// The scenarios with these names; all of them if there are none.
+pub fn named(names: &[String]) -> Vec<Trial> {
+    let wanted = |trial: &&Trial| names.is_empty() || names.iter().any(|name| name == trial.name);
+    TRIALS.iter().filter(wanted).copied().collect()
+}
+
+/// Whether the generator never sleeps in this scenario, so that its CPU time says nothing.
+pub(super) fn spins(name: &str) -> bool {
+    TRIALS.iter().any(|trial| trial.name == name && matches!(trial.load, Load::Latency { .. }))
+}
+
+impl Trial {
+    /// Whether this broker can run it.
+    pub fn suits(&self, broker: &Recipe) -> bool {
+        self.relay || !broker.is_relay()
+    }
+
+    /// Runs it against a fresh broker.
+    pub fn run(&self, broker: &Broker, quick: bool) -> Result<Report> {
+        let pick = |full: usize, small: usize| if quick { small } else { full };
+        let pairs = Receivers::Pairs { pairs: pick(100, 10) };
+        let traffic = match self.load {
+            Load::P2p { qos, persistent } => Traffic { persistent, ..traffic(pairs, qos, quick) },
+            Load::Fanout { qos } => {
+                let all = Receivers::All { publishers: pick(5, 2), subscribers: pick(500, 20) };
+                traffic(all, qos, quick)
+            }
+            Load::Fanin { qos } => {
+                let shared = Receivers::Shared { publishers: pick(100, 10), members: 4 };
+                traffic(shared, qos, quick)
+            }
+            Load::Latency { qos } => {
+                let rate = Some(pick(10_000, 1_000) as f64);
+                Traffic { rate, ..traffic(pairs, qos, quick) }
+            }
+        };
+        traffic.run(&broker.target)
+    }
+}
+
+fn traffic(receivers: Receivers, qos: Qos, quick: bool) -> Traffic {
+    let (warmup, duration) = if quick { (200, 800) } else { (2_000, 6_000) };
+    Traffic {
+        receivers,
+        qos,
+        payload: 256,
+        window: 32,
+        backlog: None,
+        persistent: false,
+        rate: None,
+        warmup: Duration::from_millis(warmup),
+        duration: Duration::from_millis(duration),
+    }
+}

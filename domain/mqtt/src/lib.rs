@@ -20,3 +20,6 @@ pub use error::{ConnectError, DecodeError};
 pub use packet::*;
 pub use property::PropertyId;
 pub use reason::{Reason, UnknownReason};
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,8 @@
 //! Publications keep this form while they are routed, queued and stored, because forwarding it is
 //! a copy; only rules, REST and tracing look inside.
 
-use crate::codec::{put_string, put_u16};
-use crate::property::{PropertyReader, Value, WILL};
+use crate::codec::{check_response_topic, put_string, put_u16};
+use crate::property::{Found, PropertyReader, Value, WILL};
 use crate::{PacketType, PropertyId};
 
 /// One property of a publication.
@@ -45,9 +45,14 @@ pub fn traceparent(raw: &[u8]) -> Option<&str> {
 /// Whether `raw` is a block that [`crate::Outgoing`] may carry: every property belongs to a
 /// publication, is well formed, and repeats only where it may.
 pub fn is_valid(raw: &[u8]) -> bool {
-    let mut iter = iter(raw);
-    while iter.next().is_some() {}
-    iter.reader.is_at_end()
+    let mut reader = iter(raw).reader;
+    loop {
+        match reader.next() {
+            Ok(None) => return true,
+            Ok(Some(found)) if is_acceptable(&found) => {}
+            _ => return false,
+        }
+    }
 }
 
 /// Iterates over encoded properties.
@@ -59,21 +64,28 @@ impl<'a> Iterator for Iter<'a> {
     type Item = Property<'a>;
 
     fn next(&mut self) -> Option<Property<'a>> {
-        let found = self.reader.next().ok().flatten()?;
-        match (found.id, found.value) {
-            (PropertyId::PayloadFormatIndicator, value) => {
-                Some(Property::PayloadFormat(value.flag()))
-            }
-            (PropertyId::ContentType, Value::Text(text)) => Some(Property::ContentType(text)),
-            (PropertyId::ResponseTopic, Value::Text(text)) => Some(Property::ResponseTopic(text)),
-            (PropertyId::CorrelationData, Value::Bytes(data)) => {
-                Some(Property::CorrelationData(data))
-            }
-            (PropertyId::UserProperty, Value::Pair(name, value)) => {
-                Some(Property::User(name, value))
-            }
-            _ => None,
-        }
+        Property::of(&self.reader.next().ok().flatten()?)
+    }
+}
+
+impl<'a> Property<'a> {
+    /// `None` for properties that stay with the packet.
+    fn of(found: &Found<'a>) -> Option<Self> {
+        Some(match (found.id, found.value) {
+            (PropertyId::PayloadFormatIndicator, value) => Self::PayloadFormat(value.flag()),
+            (PropertyId::ContentType, Value::Text(text)) => Self::ContentType(text),
+            (PropertyId::ResponseTopic, Value::Text(text)) => Self::ResponseTopic(text),
+            (PropertyId::CorrelationData, Value::Bytes(data)) => Self::CorrelationData(data),
+            (PropertyId::UserProperty, Value::Pair(name, value)) => Self::User(name, value),
+            _ => return None,
+        })
+    }
+}
+
+fn is_acceptable(found: &Found<'_>) -> bool {
+    match Property::of(found) {
+        Some(Property::ResponseTopic(topic)) => check_response_topic(topic).is_ok(),
+        property => property.is_some(),
     }
 }
 

@@ -202,11 +202,6 @@ impl<'a> PropertyReader<'a> {
         self
     }
 
-    /// Whether the whole block has been walked.
-    pub(crate) fn is_at_end(&self) -> bool {
-        self.reader.is_empty()
-    }
-
     pub(crate) fn next(&mut self) -> Result<Option<Found<'a>>, DecodeError> {
         if self.reader.is_empty() {
             return Ok(None);

@@ -51,9 +51,9 @@ def write_clauses(path, items):
     """One line per clause: the version, the clause, the test."""
     lines = set()
     for item in items:
-        version = "5" if "v5" in item.module.__name__ else "3.1.1"
+        version = "5" if getattr(item.module, "VERSION", 5) == 5 else "3.1.1"
         for marker in item.iter_markers("clause"):
-            test = f"{item.module.__name__}.py::{item.originalname}"
+            test = f"{item.path.relative_to(brokers.REPO)}::{item.originalname}"
             lines |= {f"{version}\t{name}\t{test}" for name in marker.args}
     Path(path).write_text("\n".join(sorted(lines)) + "\n")
 
@@ -136,6 +136,19 @@ def dial(broker):
     yield dial
     for client in opened:
         client.cut()
+
+
+@pytest.fixture
+def connected(request, dial, name):
+    """Opens connections that have their CONNACK already, of the module's protocol version."""
+    numbers = itertools.count(1)
+
+    def connected(id=None, **fields):
+        client = dial(getattr(request.module, "VERSION", 5))
+        client.connack = client.connect(id or f"{name}-{next(numbers)}", **fields)
+        return client
+
+    return connected
 
 
 def tls_context(broker, device=None, alpn=None):

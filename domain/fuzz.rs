@@ -59,12 +59,19 @@ pub(crate) fn run(target: &str, corpus_dir: &str, seeds: &[&[u8]], f: impl Fn(&[
     let limit = pool.iter().map(Vec::len).max().unwrap_or(0).max(MAX_BYTES);
     let mut random = Random::new(seed, target);
     for iteration in 0..number("FUZZ_ITERATIONS", 20_000) {
-        let mut input = pool[random.below(pool.len())].clone();
+        // Half of the inputs come fresh from a seed: mutants of mutants wear out.
+        let from = if random.below(2) == 0 { fixed } else { pool.len() };
+        let mut input = pool[random.below(from)].clone();
+        // Parsers of text look no further than the first byte that is none, so most text stays text.
+        let is_text = random.below(8) > 0 && is_text(&input);
         for _ in 0..1 + random.below(5) {
             let other = random.below(pool.len());
-            mutate(&mut input, &pool[other], &mut random);
+            mutate(&mut input, &pool[other], is_text, &mut random);
         }
         input.truncate(limit);
+        if is_text {
+            input = String::from_utf8_lossy(&input).into_owned().into_bytes();
+        }
         check(target, &format!("FUZZ_SEED={seed}, iteration {iteration}"), &input, &f);
         if random.below(32) == 0 {
             match pool.len() - fixed {
@@ -101,20 +108,27 @@ fn number(variable: &str, default: u64) -> u64 {
     }
 }
 
+/// Tells text from packets: those hold lengths, and so bytes that no text has.
+fn is_text(input: &[u8]) -> bool {
+    str::from_utf8(input).is_ok() && input.iter().all(|byte| *byte >= b'\t')
+}
+
 /// One small change; `other` is where splices come from.
-fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+fn mutate(input: &mut Vec<u8>, other: &[u8], is_text: bool, random: &mut Random) {
     let at = random.below(input.len() + 1);
-    match random.below(10) {
+    match random.below(11) {
         0 => flip_bit(input, random),
-        1 => overwrite(input, at, &[random.next() as u8]),
+        1 => overwrite(input, at, &random_bytes(1, other, random)),
         2 => input.truncate(at),
-        3 => drop(input.splice(at..at, random_bytes(random))),
+        3 => drop(input.splice(at..at, random_bytes(8, other, random))),
         4 => drop(input.drain(random_range(input.len(), random))),
         5 => drop(input.splice(at.., other[random.below(other.len() + 1)..].iter().copied())),
         6 => drop(input.splice(at..at, other[random_range(other.len(), random)].to_vec())),
         7 => repeat(input, random),
-        8 => overwrite(input, at, &interesting(random)),
-        _ => drop(input.splice(at..at, interesting(random))),
+        8 if is_text => swap(input, random),
+        8 => overwrite(input, at, &interesting(is_text, random)),
+        9 => drop(input.splice(at..at, interesting(is_text, random))),
+        _ => swap(input, random),
     }
 }
 
@@ -137,8 +151,21 @@ fn repeat(input: &mut Vec<u8>, random: &mut Random) {
     input.truncate(16 * MAX_BYTES);
 }
 
-fn random_bytes(random: &mut Random) -> Vec<u8> {
-    (0..1 + random.below(8)).map(|_| random.next() as u8).collect()
+/// Exchanges two neighbouring pieces.
+fn swap(input: &mut [u8], random: &mut Random) {
+    let range = random_range(input.len(), random);
+    let middle = random.below(range.len() + 1);
+    input[range].rotate_left(middle);
+}
+
+/// Up to `most` bytes; half of them are of the kind that other inputs are made of.
+fn random_bytes(most: usize, other: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut byte = || match random.below(2) {
+        0 if !other.is_empty() => other[random.below(other.len())],
+        _ => random.next() as u8,
+    };
+    let bytes = std::array::from_fn::<u8, 8, _>(|_| byte());
+    bytes[..1 + random.below(most)].to_vec()
 }
 
 fn random_range(len: usize, random: &mut Random) -> std::ops::Range<usize> {
@@ -147,10 +174,14 @@ fn random_range(len: usize, random: &mut Random) -> std::ops::Range<usize> {
     start..start + random.below(most + 1)
 }
 
-/// An interesting number, or one beside it, as one to eight bytes in either order.
-fn interesting(random: &mut Random) -> Vec<u8> {
+/// An interesting number, or one beside it: in digits, or as one to eight bytes in either order.
+fn interesting(is_text: bool, random: &mut Random) -> Vec<u8> {
     let number = INTERESTING[random.below(INTERESTING.len())];
     let number = number.wrapping_add(random.below(3) as u64).wrapping_sub(1);
+    if is_text {
+        let sign = if random.below(4) == 0 { "-" } else { "" };
+        return format!("{sign}{number}").into_bytes();
+    }
     let width = 1 << random.below(4);
     let mut bytes = number.to_le_bytes()[..width].to_vec();
     if random.below(3) > 0 {

@@ -49,8 +49,10 @@ impl<K: Ord, V> Few<K, V> {
             Self::Few(few) => match few.binary_search_by(|(other, _)| other.cmp(&key)) {
                 Ok(place) => Some(std::mem::replace(&mut few[place].1, value)),
                 Err(place) if few.len() < FEW => {
-                    // One is the common case, and a vector's own first step is to four.
-                    few.reserve_exact(if few.is_empty() { 1 } else { few.len().min(8) });
+                    if few.len() == few.capacity() {
+                        // One is the common case, and a vector's own first step is to four.
+                        few.reserve_exact(few.len().clamp(1, 8));
+                    }
                     few.insert(place, (key, value));
                     None
                 }

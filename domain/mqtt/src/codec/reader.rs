@@ -11,23 +11,28 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub(crate) fn new(rest: &'a [u8]) -> Self {
         Self { rest }
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.rest.len()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Everything that is left.
+    #[inline]
     pub(crate) fn all(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
 
+    #[inline]
     pub(crate) fn take(
         &mut self,
         size: usize,
@@ -38,31 +43,49 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated(what))?;
         self.rest = rest;
         Ok(*taken)
     }
 
+    #[inline]
     pub(crate) fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         self.array::<1>(what).map(|[byte]| byte)
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
         self.array(what).map(u16::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         self.array(what).map(u32::from_be_bytes)
     }
 
+    /// Skips a single zero byte, which is how a length of nothing nearly always looks.
+    #[inline]
+    pub(crate) fn skip_zero(&mut self) -> bool {
+        match self.rest {
+            [0, rest @ ..] => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// A variable byte integer [v5 MQTT-1.5.5-1].
+    #[inline]
     pub(crate) fn varint(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         let (value, minimal) = self.any_varint(what)?;
         if minimal { Ok(value) } else { Err(DecodeError::VarIntNotMinimal(what)) }
     }
 
     /// 3.1.1 does not ask for the shortest encoding, and some small clients always write four bytes.
+    #[inline]
     pub(crate) fn remaining_length(&mut self, version: Version) -> Result<u32, DecodeError> {
         let what = "remaining length";
         let (value, minimal) = self.any_varint(what)?;
@@ -73,6 +96,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn any_varint(&mut self, what: &'static str) -> Result<(u32, bool), DecodeError> {
         let mut value = 0;
         for i in 0..4 {
@@ -86,6 +110,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Binary data: a two-byte length and as many bytes.
+    #[inline]
     pub(crate) fn binary(&mut self, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let size = self.u16(what)?;
         self.take(usize::from(size), what)
@@ -93,6 +118,7 @@ impl<'a> Reader<'a> {
 
     /// A UTF-8 encoded string [v3 MQTT-1.5.3-1, v5 MQTT-1.5.4-1], without U+0000 [v3 MQTT-1.5.3-2,
     /// v5 MQTT-1.5.4-2].
+    #[inline]
     pub(crate) fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.binary(what)?;
         if bytes.contains(&0) {
@@ -102,6 +128,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A string that names a topic: no wildcards. May be empty.
+    #[inline]
     pub(crate) fn topic(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.binary(what)?;
         // One pass without branches, which the compiler turns into vector code.
@@ -118,11 +145,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
         PacketId::new(self.u16("packet identifier")?).ok_or(DecodeError::PacketIdZero)
     }
 
     /// A reason code that `sender` may put into `packet`.
+    #[inline]
     pub(crate) fn reason(
         &mut self,
         packet: PacketType,
@@ -136,6 +165,7 @@ impl<'a> Reader<'a> {
     }
 
     /// States that the packet ends here.
+    #[inline]
     pub(crate) fn finish(&self, packet: PacketType) -> Result<(), DecodeError> {
         match self.len() {
             0 => Ok(()),

@@ -48,16 +48,23 @@ const ADDRESSED: &str = "topic name";
 
 impl<'a> Publish<'a> {
     /// Decodes what a client sends.
+    #[inline]
     pub(crate) fn decode(
         flags: u8,
         body: &mut Reader<'a>,
         version: Version,
     ) -> Result<Self, DecodeError> {
-        Self::head(flags, body)?.rest(body, version, None)
+        // A client names no subscriptions [v5 MQTT-3.3.4-6].
+        Self::from(flags, body, version, None)
     }
 
-    /// The part that both versions share: flags, topic name, packet identifier.
-    fn head(flags: u8, body: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    #[inline]
+    fn from(
+        flags: u8,
+        body: &mut Reader<'a>,
+        version: Version,
+        subscription_ids: Option<&mut SmallVec<[u32; 4]>>,
+    ) -> Result<Self, DecodeError> {
         let qos = match flags & 0b0110 {
             0b0000 => QoS::AtMostOnce,
             0b0010 => QoS::AtLeastOnce,
@@ -65,54 +72,56 @@ impl<'a> Publish<'a> {
         };
         let topic = body.topic(ADDRESSED)?;
         let packet_id = if qos == QoS::AtMostOnce { None } else { Some(body.packet_id()?) };
+        let properties = match version {
+            Version::V311 => Properties::NONE,
+            Version::V5 if body.skip_zero() => Properties::NONE,
+            Version::V5 => Properties::decode(body, subscription_ids)?,
+        };
+        if topic.is_empty() && properties.alias.is_none() {
+            return Err(match version {
+                Version::V311 => DecodeError::TopicEmpty(ADDRESSED),
+                Version::V5 => DecodeError::TopicMissing,
+            });
+        }
         Ok(Self {
             dup: flags & 0b1000 != 0,
             qos,
             retain: flags & 0b0001 != 0,
             topic,
             packet_id,
-            alias: None,
-            expiry: None,
-            properties: Cow::Borrowed(&[]),
-            payload: &[],
+            alias: properties.alias,
+            expiry: properties.expiry,
+            properties: properties.forwarded,
+            payload: body.all(),
         })
     }
+}
 
-    /// Properties and payload. Without `subscription_ids` there may be none, as from a client
-    /// [v5 MQTT-3.3.4-6].
-    fn rest(
-        mut self,
-        body: &mut Reader<'a>,
-        version: Version,
-        subscription_ids: Option<&mut SmallVec<[u32; 4]>>,
-    ) -> Result<Self, DecodeError> {
-        if version == Version::V5 {
-            self.take_properties(body, subscription_ids)?;
-        } else if self.topic.is_empty() {
-            return Err(DecodeError::TopicEmpty(ADDRESSED));
-        }
-        if self.topic.is_empty() && self.alias.is_none() {
-            return Err(DecodeError::TopicMissing);
-        }
-        self.payload = body.all();
-        Ok(self)
-    }
+/// What the properties of a PUBLISH say.
+struct Properties<'a> {
+    alias: Option<u16>,
+    expiry: Option<u32>,
+    forwarded: Cow<'a, [u8]>,
+}
 
-    fn take_properties(
-        &mut self,
+impl<'a> Properties<'a> {
+    const NONE: Self = Self { alias: None, expiry: None, forwarded: Cow::Borrowed(&[]) };
+
+    fn decode(
         body: &mut Reader<'a>,
         mut subscription_ids: Option<&mut SmallVec<[u32; 4]>>,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<Self, DecodeError> {
         let packet = PacketType::Publish;
         let mut properties = PropertyReader::of_packet(body, packet)?;
         if subscription_ids.is_some() {
             properties = properties.allow_many_subscriptions();
         }
+        let (mut alias, mut expiry) = (None, None);
         let mut forwarded = Gathered::from(&properties);
         while let Some(found) = properties.next()? {
             match found.id {
-                PropertyId::TopicAlias => self.alias = Some(found.value.short()),
-                PropertyId::MessageExpiryInterval => self.expiry = Some(found.value.number()),
+                PropertyId::TopicAlias => alias = Some(found.value.short()),
+                PropertyId::MessageExpiryInterval => expiry = Some(found.value.number()),
                 PropertyId::SubscriptionIdentifier => match &mut subscription_ids {
                     Some(ids) => ids.push(found.value.number()),
                     None => {
@@ -127,8 +136,7 @@ impl<'a> Publish<'a> {
                 _ => forwarded.keep(&found),
             }
         }
-        self.properties = forwarded.finish();
-        Ok(())
+        Ok(Self { alias, expiry, forwarded: forwarded.finish() })
     }
 }
 
@@ -140,8 +148,7 @@ impl<'a> Delivery<'a> {
         version: Version,
     ) -> Result<Self, DecodeError> {
         let mut subscription_ids = SmallVec::new();
-        let publish =
-            Publish::head(flags, body)?.rest(body, version, Some(&mut subscription_ids))?;
+        let publish = Publish::from(flags, body, version, Some(&mut subscription_ids))?;
         Ok(Self { publish, subscription_ids })
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A broker is ready when it accepts an MQTT connection. Dropping a [`Broker`] ends it.
 
+mod pki;
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -12,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::frame::Version;
 use crate::scenario::Target;
+use crate::scenario::storm::mutual_tls;
 
 /// Ports that `skein dev` opens, before its offset.
 const PORTS: [u16; 7] = [1883, 8883, 8083, 8443, 8080, 9464, 7400];
@@ -130,7 +134,9 @@ impl Recipe {
                 offset.to_string().into(),
             ],
             Kind::Mosquitto(program) => {
-                fs::write(&config, mosquitto_config(1883 + offset))?;
+                let pki = directory.join("data/pki");
+                pki::write(&pki)?;
+                fs::write(&config, mosquitto_config(offset, &pki))?;
                 vec![program.clone(), "-c".into(), config]
             }
             Kind::Relay => vec![
@@ -154,15 +160,21 @@ impl Recipe {
 }
 
 /// Mosquitto at its best: everything in memory, nothing limited, nothing logged.
-fn mosquitto_config(port: u16) -> String {
+fn mosquitto_config(offset: u16, pki: &Path) -> String {
+    let (plain, tls, pki) = (1883 + offset, 8883 + offset, pki.display());
     format!(
-        "listener {port} 127.0.0.1\n\
-         allow_anonymous true\n\
+        "allow_anonymous true\n\
          persistence false\n\
          max_queued_messages 0\n\
          max_inflight_messages 0\n\
          set_tcp_nodelay true\n\
-         log_dest none\n"
+         log_dest none\n\
+         listener {plain} 127.0.0.1\n\
+         listener {tls} 127.0.0.1\n\
+         cafile {pki}/ca.pem\n\
+         certfile {pki}/server.pem\n\
+         keyfile {pki}/server.key\n\
+         require_certificate true\n"
     )
 }
 
@@ -187,9 +199,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Where `skein dev` puts the certificates that a client needs.
-    pub fn pki(&self) -> PathBuf {
-        self.directory.path().join("data/pki")
+    /// A TLS client that this broker accepts.
+    pub fn tls_client(&self) -> Result<ClientConfig> {
+        let pki = self.directory.path().join("data/pki");
+        let [ca, device, key] = ["ca.pem", "device.pem", "device.key"].map(|name| pki.join(name));
+        mutual_tls(&ca, &device, &key)
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -199,8 +213,7 @@ impl Broker {
                 bail!("ended with {status}");
             }
             match self.target.connect("load.ready", true) {
-                Ok(client) if self.target.pid.is_some() => return client.disconnect(),
-                Ok(_) => return Ok(()),
+                Ok(client) => return client.disconnect(),
                 Err(error) if start.elapsed() > START => return Err(error),
                 Err(_) => sleep(Duration::from_millis(50)),
             }

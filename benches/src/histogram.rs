@@ -30,6 +30,15 @@ impl Histogram {
         self.max = self.max.max(nanoseconds);
     }
 
+    /// Takes in all values of another histogram.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+
     /// How many values were counted.
     pub fn total(&self) -> u64 {
         self.total
@@ -90,7 +99,11 @@ mod tests {
     #[test]
     fn quantiles() {
         let mut histogram = Histogram::default();
-        (1..=1_000).for_each(|us| histogram.record(us * 1_000));
+        let mut half = Histogram::default();
+        (1..=500).for_each(|us| histogram.record(us * 1_000));
+        (501..=1_000).for_each(|us| half.record(us * 1_000));
+        histogram.merge(&half);
+        assert_eq!(histogram.total(), 1_000);
         for (part, us) in [(0.5, 500.0), (0.9, 900.0), (0.99, 990.0), (1.0, 1_000.0)] {
             let found = histogram.quantile(part).as_secs_f64() * 1e6;
             assert!(found >= us && found <= us * 1.017, "{part}: {found}");

@@ -7,18 +7,25 @@ use serde::Serialize;
 
 use crate::engine::Verdict;
 use crate::frame::Qos;
+use crate::histogram::Histogram;
 use crate::process;
 
-/// Received publications per second, the main figure of all traffic.
-pub const RATE: &str = "messages/s";
+/// What the scenario counts, per second: publications at their receivers, or connections.
+pub const RATE: &str = "per second";
 /// The same per second of the broker's CPU time, which a busy machine disturbs least.
-pub const CPU_RATE: &str = "messages/broker-cpu-s";
+pub const CPU_RATE: &str = "per broker cpu second";
 /// CPU time of the broker per second.
 pub const BROKER_CPU: &str = "broker cpu";
 /// CPU time of the generator per second; near 1, the generator may be what is measured.
 pub const GENERATOR_CPU: &str = "generator cpu";
 /// Resident bytes that each connection or subscription adds to the broker.
 pub const BYTES_EACH: &str = "rss bytes each";
+
+const P50: &str = "p50 us";
+const P90: &str = "p90 us";
+/// The 99th percentile of latencies.
+pub const P99: &str = "p99 us";
+const P999: &str = "p99.9 us";
 
 /// The outcome of one run of one scenario.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -55,6 +62,15 @@ impl Report {
     /// Adds a figure.
     pub fn add(&mut self, name: &'static str, value: f64) {
         self.figures.push(Figure { name, value });
+    }
+
+    /// Adds the quantiles of some durations, in microseconds.
+    pub fn add_quantiles(&mut self, durations: &Histogram) {
+        let microseconds = |duration: Duration| duration.as_secs_f64() * 1e6;
+        for (name, part) in [(P50, 0.5), (P90, 0.9), (P99, 0.99), (P999, 0.999)] {
+            self.add(name, microseconds(durations.quantile(part)));
+        }
+        self.add("max us", microseconds(durations.max()));
     }
 
     /// Finds a figure.
@@ -133,18 +149,18 @@ impl Meter {
         })
     }
 
-    /// Adds the rates of `messages` since the start to a report.
-    pub fn stop(&self, messages: u64, report: &mut Report) -> Result<Duration> {
-        self.stop_at(Instant::now(), messages, report)
+    /// Adds the rates of `count` things since the start to a report.
+    pub fn stop(&self, count: u64, report: &mut Report) -> Result<Duration> {
+        self.stop_at(Instant::now(), count, report)
     }
 
     /// The same, when the last message came earlier than now.
-    pub fn stop_at(&self, end: Instant, messages: u64, report: &mut Report) -> Result<Duration> {
+    pub fn stop_at(&self, end: Instant, count: u64, report: &mut Report) -> Result<Duration> {
         let elapsed = end.saturating_duration_since(self.start).max(Duration::from_nanos(1));
-        report.add(RATE, messages as f64 / elapsed.as_secs_f64());
+        report.add(RATE, count as f64 / elapsed.as_secs_f64());
         if let Some((pid, before)) = self.broker {
             let used = (process::cpu_time(pid)? - before).as_secs_f64().max(0.01);
-            report.add(CPU_RATE, messages as f64 / used);
+            report.add(CPU_RATE, count as f64 / used);
             report.add(BROKER_CPU, used / elapsed.as_secs_f64());
         }
         let used = process::cpu_time(std::process::id())? - self.generator;

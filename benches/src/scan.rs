@@ -94,8 +94,9 @@ pub fn next<'a>(bytes: &mut &'a [u8], version: Version) -> Result<Option<Packet<
     }
 }
 
+/// Reads a PUBLISH from its first byte and what follows the remaining length.
 #[inline]
-fn publication(first: u8, body: &[u8], version: Version) -> Result<Publication, Malformed> {
+pub fn publication(first: u8, body: &[u8], version: Version) -> Result<Publication, Malformed> {
     let qos = first >> 1 & 3;
     let (topic, rest) = body.split_first_chunk::<2>().ok_or(Malformed)?;
     let mut rest = rest.get(usize::from(u16::from_be_bytes(*topic))..).ok_or(Malformed)?;

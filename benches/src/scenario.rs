@@ -1,5 +1,9 @@
 //! What the connections do, one module per kind of load.
 
+pub mod idle;
+pub mod stored;
+pub mod storm;
+pub mod subscriptions;
 pub mod traffic;
 
 use std::net::SocketAddr;

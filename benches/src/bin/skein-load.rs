@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -15,8 +16,13 @@ use benches::process;
 use benches::relay;
 use benches::report::Report;
 use benches::scenario::Target;
+use benches::scenario::idle::Idle;
+use benches::scenario::stored::Stored;
+use benches::scenario::storm::{Storm, mutual_tls};
+use benches::scenario::subscriptions::Subscriptions;
 use benches::scenario::traffic::Traffic;
 use clap::{Args, Parser, Subcommand};
+use rustls::ClientConfig;
 
 /// Loads an MQTT broker and reports what it did, and whether every message arrived as promised.
 #[derive(Parser)]
@@ -69,6 +75,51 @@ enum Command {
         #[command(flatten)]
         load: LoadArgs,
     },
+    /// Connections that only stay: memory of each.
+    Idle {
+        #[arg(long, default_value_t = 10_000)]
+        connections: usize,
+        /// Seconds.
+        #[arg(long, default_value_t = 60)]
+        keep_alive: u16,
+        /// Seconds in which each connection pings once.
+        #[arg(long, default_value = "10", value_parser = seconds)]
+        duration: Duration,
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Connects and disconnects, as fast as the broker takes clients in.
+    Storm {
+        /// How many connect at the same time.
+        #[arg(long, default_value_t = 32)]
+        concurrency: usize,
+        /// Seconds.
+        #[arg(long, default_value = "8", value_parser = seconds)]
+        duration: Duration,
+        #[command(flatten)]
+        tls: TlsArgs,
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Many exact subscriptions over a few connections: memory of each, and whether it works.
+    Subscriptions {
+        #[arg(long, default_value_t = 200_000)]
+        subscriptions: usize,
+        #[arg(long, default_value_t = 100)]
+        connections: usize,
+        /// Filters per SUBSCRIBE.
+        #[arg(long, default_value_t = 8)]
+        batch: usize,
+        /// Their quality of service.
+        #[arg(long, default_value = "0", value_parser = qos)]
+        qos: Qos,
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Stores retained messages, one topic each, then receives them all by one wildcard.
+    Retained(StoredArgs),
+    /// Queues messages for sessions that are offline, then resumes the sessions.
+    Offline(StoredArgs),
     /// Copies bytes from publishers to subscribers: the ceiling that brokers are compared with.
     Relay {
         #[arg(long, default_value = "127.0.0.1:1883")]
@@ -76,6 +127,43 @@ enum Command {
     },
     /// Starts brokers one after the other, runs scenarios against each, and prints the ratios.
     Compare(CompareArgs),
+}
+
+/// Mutual TLS: all four, or plain.
+#[derive(Args)]
+struct TlsArgs {
+    /// The broker's TLS listener.
+    #[arg(long, requires_all = ["ca", "cert", "key"])]
+    tls_address: Option<SocketAddr>,
+    /// Certificate authority of the broker's certificate (PEM).
+    #[arg(long, requires = "tls_address")]
+    ca: Option<PathBuf>,
+    /// Certificate to show (PEM).
+    #[arg(long, requires = "tls_address")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, requires = "tls_address")]
+    key: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct StoredArgs {
+    /// How many, all publishers together.
+    #[arg(long, default_value_t = 100_000)]
+    messages: u64,
+    #[arg(long, default_value_t = 10)]
+    publishers: usize,
+    /// Quality of service of publications and subscriptions.
+    #[arg(long, default_value = "1", value_parser = qos)]
+    qos: Qos,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 256, value_parser = payload)]
+    payload: usize,
+    /// Unacknowledged messages per publisher.
+    #[arg(long, default_value_t = 32)]
+    window: u64,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 #[derive(Args)]
@@ -199,6 +287,23 @@ impl LoadArgs {
     }
 }
 
+impl TlsArgs {
+    fn client(&self) -> Result<Option<(SocketAddr, Arc<ClientConfig>)>> {
+        let Self { tls_address, ca: Some(ca), cert: Some(cert), key: Some(key) } = self else {
+            return Ok(None);
+        };
+        let config = Arc::new(mutual_tls(ca, cert, key)?);
+        Ok(tls_address.map(|address| (address, config)))
+    }
+}
+
+impl StoredArgs {
+    fn stored(&self) -> Stored {
+        let Self { messages, publishers, qos, payload, window, .. } = *self;
+        Stored { messages, publishers, qos, payload, window }
+    }
+}
+
 impl CompareArgs {
     fn run(self, core: Option<usize>) -> Result<bool> {
         let default = ["skein", "mosquitto", "relay"].map(|name| name.parse().expect("known"));
@@ -232,6 +337,17 @@ impl Command {
                 load.run(Receivers::Shared { publishers, members: subscribers }, None)
             }
             Self::Latency { pairs, rate, load } => load.run(Receivers::Pairs { pairs }, Some(rate)),
+            Self::Idle { connections, keep_alive, duration, target } => {
+                Idle { connections, keep_alive, hold: duration }.run(&target.target())
+            }
+            Self::Storm { concurrency, duration, tls, target } => {
+                Storm { concurrency, duration, tls: tls.client()? }.run(&target.target())
+            }
+            Self::Subscriptions { subscriptions, connections, batch, qos, target } => {
+                Subscriptions { subscriptions, connections, batch, qos }.run(&target.target())
+            }
+            Self::Retained(stored) => stored.stored().retained(&stored.target.target()),
+            Self::Offline(stored) => stored.stored().offline(&stored.target.target()),
             Self::Relay { address } => match relay::run(address)? {},
             Self::Compare(_) => unreachable!("has its own results"),
         }

@@ -1,5 +1,6 @@
 //! The scenarios of a comparison, with their counts and bars: one row each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -7,7 +8,11 @@ use anyhow::Result;
 use crate::broker::{Broker, Recipe};
 use crate::engine::Receivers;
 use crate::frame::Qos;
-use crate::report::{RATE, Report};
+use crate::report::{BYTES_EACH, P99, RATE, Report};
+use crate::scenario::idle::Idle;
+use crate::scenario::stored::Stored;
+use crate::scenario::storm::Storm;
+use crate::scenario::subscriptions::Subscriptions;
 use crate::scenario::traffic::Traffic;
 
 /// What the subject must reach.
@@ -41,6 +46,12 @@ enum Load {
     Fanout { qos: Qos },
     Fanin { qos: Qos },
     Latency { qos: Qos },
+    Idle,
+    Subscriptions,
+    Storm,
+    TlsStorm,
+    Retained,
+    Offline,
 }
 
 const fn trial(name: &'static str, figure: &'static str, bar: Bar, load: Load) -> Trial {
@@ -57,7 +68,7 @@ const P2P_2: Load = Load::P2p { qos: Qos::Two, persistent: false };
 const PERSISTENT_1: Load = Load::P2p { qos: Qos::One, persistent: true };
 
 /// Every scenario, in the order of the table.
-const TRIALS: [Trial; 8] = [
+const TRIALS: [Trial; 14] = [
     with_relay(trial("p2p-qos0", RATE, Bar::TimesMosquitto(6.0), P2P_0)),
     with_relay(trial("p2p-qos1", RATE, Bar::TimesMosquitto(6.0), P2P_1)),
     with_relay(trial("p2p-qos2", RATE, Bar::None, P2P_2)),
@@ -70,7 +81,13 @@ const TRIALS: [Trial; 8] = [
     )),
     trial("fanout-qos1", RATE, Bar::None, Load::Fanout { qos: Qos::One }),
     trial("fanin-qos1", RATE, Bar::None, Load::Fanin { qos: Qos::One }),
-    with_relay(trial("latency-qos1", "p99 us", Bar::None, Load::Latency { qos: Qos::One })),
+    with_relay(trial("latency-qos1", P99, Bar::None, Load::Latency { qos: Qos::One })),
+    trial("idle", BYTES_EACH, Bar::AtMost(3.0 * 1024.0), Load::Idle),
+    trial("subscriptions", BYTES_EACH, Bar::AtMost(400.0), Load::Subscriptions),
+    trial("storm", RATE, Bar::None, Load::Storm),
+    trial("storm-mtls", RATE, Bar::None, Load::TlsStorm),
+    trial("retained", RATE, Bar::None, Load::Retained),
+    trial("offline", RATE, Bar::None, Load::Offline),
 ];
 
 /// The names of all scenarios.
@@ -103,25 +120,49 @@ impl Trial {
 
     /// Runs it against a fresh broker.
     pub fn run(&self, broker: &Broker, quick: bool) -> Result<Report> {
+        let target = &broker.target;
         let pick = |full: usize, small: usize| if quick { small } else { full };
         let pairs = Receivers::Pairs { pairs: pick(100, 10) };
-        let traffic = match self.load {
-            Load::P2p { qos, persistent } => Traffic { persistent, ..traffic(pairs, qos, quick) },
+        let storm = |tls| Storm {
+            concurrency: pick(32, 4),
+            duration: Duration::from_secs(pick(6, 1) as u64),
+            tls,
+        };
+        match self.load {
+            Load::P2p { qos, persistent } => {
+                Traffic { persistent, ..traffic(pairs, qos, quick) }.run(target)
+            }
             Load::Fanout { qos } => {
-                let all = Receivers::All { publishers: pick(5, 2), subscribers: pick(500, 20) };
-                traffic(all, qos, quick)
+                let (publishers, subscribers) = (pick(5, 2), pick(500, 20));
+                traffic(Receivers::All { publishers, subscribers }, qos, quick).run(target)
             }
             Load::Fanin { qos } => {
-                let shared = Receivers::Shared { publishers: pick(100, 10), members: 4 };
-                traffic(shared, qos, quick)
+                let (publishers, members) = (pick(100, 10), 4);
+                traffic(Receivers::Shared { publishers, members }, qos, quick).run(target)
             }
             Load::Latency { qos } => {
                 let rate = Some(pick(10_000, 1_000) as f64);
-                Traffic { rate, ..traffic(pairs, qos, quick) }
+                Traffic { rate, ..traffic(pairs, qos, quick) }.run(target)
             }
-        };
-        traffic.run(&broker.target)
+            Load::Idle => {
+                let hold = Duration::from_secs(pick(10, 1) as u64);
+                Idle { connections: pick(10_000, 500), keep_alive: 60, hold }.run(target)
+            }
+            Load::Subscriptions => {
+                let (subscriptions, connections) = (pick(200_000, 2_000), pick(100, 10));
+                Subscriptions { subscriptions, connections, batch: 8, qos: Qos::Zero }.run(target)
+            }
+            Load::Storm => storm(None).run(target),
+            Load::TlsStorm => storm(Some((broker.tls, Arc::new(broker.tls_client()?)))).run(target),
+            Load::Retained => stored(pick(100_000, 1_000)).retained(target),
+            Load::Offline => stored(pick(100_000, 1_000)).offline(target),
+        }
     }
+}
+
+fn stored(messages: usize) -> Stored {
+    let messages = messages as u64;
+    Stored { messages, publishers: 10, qos: Qos::One, payload: 256, window: 32 }
 }
 
 fn traffic(receivers: Receivers, qos: Qos, quick: bool) -> Traffic {

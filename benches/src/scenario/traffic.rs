@@ -151,12 +151,7 @@ impl Traffic {
             report.add("acknowledged/s", acknowledged / elapsed.as_secs_f64());
         }
         if let Some(latencies) = engine.take_latencies() {
-            let quantiles =
-                [("p50 us", 0.5), ("p90 us", 0.9), ("p99 us", 0.99), ("p99.9 us", 0.999)];
-            for (name, part) in quantiles {
-                report.add(name, latencies.quantile(part).as_secs_f64() * 1e6);
-            }
-            report.add("max us", latencies.max().as_secs_f64() * 1e6);
+            report.add_quantiles(&latencies);
         }
         Ok(report)
     }

@@ -1,0 +1,76 @@
+//! Connections that do nothing but stay: what each costs the broker's memory.
+
+use std::io::Write;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::{Target, run_name};
+use crate::client::{Client, read_packet};
+use crate::frame::{Connect, PINGREQ};
+use crate::process;
+use crate::report::{BYTES_EACH, Meter, Report};
+
+/// How long the broker gets to come to rest before its memory is read.
+const REST: Duration = Duration::from_secs(2);
+
+/// How many connections, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// How many.
+    pub connections: usize,
+    /// Their keep-alive in seconds.
+    pub keep_alive: u16,
+    /// In this time each connection sends one PINGREQ.
+    pub hold: Duration,
+}
+
+impl Idle {
+    /// Connects, pings each connection once, and reads the broker's memory before and after.
+    pub fn run(&self, target: &Target) -> Result<Report> {
+        let pid = target.pid.context("memory is read by process id: name it with --pid")?;
+        let run = run_name();
+        let mut report = Report::new(format!(
+            "{} idle connections, keep-alive {} s, {:?}",
+            self.connections, self.keep_alive, target.version
+        ));
+        let before = process::resident_bytes(pid)?;
+        let meter = Meter::start(target.pid)?;
+        let connect = |index| {
+            let client_id = &format!("i{index}.{run}");
+            let (version, keep_alive) = (target.version, self.keep_alive);
+            let connect = Connect { client_id, version, keep_alive, clean: true };
+            Client::connect(target.address, &connect).with_context(|| format!("client {index}"))
+        };
+        let clients = (0..self.connections).map(connect).collect::<Result<Vec<_>>>()?;
+        meter.stop(self.connections as u64, &mut report)?;
+        sleep(REST);
+        let quiet = process::resident_bytes(pid)?;
+        let unanswered = self.ping(clients.iter());
+        sleep(REST);
+        let after = process::resident_bytes(pid)?;
+        let each = |rss: u64| (rss as f64 - before as f64) / self.connections as f64;
+        report.figures.insert(0, crate::report::Figure { name: BYTES_EACH, value: each(after) });
+        report.add("before pings", each(quiet));
+        report.add("rss bytes before", before as f64);
+        report.add("rss bytes after", after as f64);
+        if unanswered > 0 {
+            report.failures.push(format!("{unanswered} connections did not answer PINGREQ"));
+        }
+        Ok(report)
+    }
+
+    /// Pings one connection after the other, evenly over the time; returns how many fail.
+    fn ping<'a>(&self, clients: impl Iterator<Item = &'a Client>) -> usize {
+        let start = Instant::now();
+        let answers = clients.enumerate().filter(|(index, client)| {
+            let due = self.hold.mul_f64(*index as f64 / self.connections as f64);
+            sleep(due.saturating_sub(start.elapsed()));
+            let mut stream = &client.stream;
+            let sent = stream.write_all(&PINGREQ).is_ok();
+            !(sent && read_packet(&mut stream).is_ok_and(|(first, _)| first == 0xD0))
+        });
+        answers.count()
+    }
+}

@@ -1,0 +1,381 @@
+//! Reads the log back: what was synced is found, what was not finished is dropped, and damage to
+//! what was acknowledged is reported.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use tracing::{debug, error, warn};
+
+use super::error::{AppendError, OpenError};
+use super::format::{
+    BATCH_HEADER, BatchHeader, BatchKind, HEADER_BYTES, Record, SECTOR, SegmentHeader, body_crc,
+};
+use super::index::Index;
+use super::segment::{Files, Segment, segment_id, segment_path};
+use super::{Found, Log, Options};
+use crate::dice::Dice;
+use crate::disk::Disk;
+
+/// A segment as it was read.
+struct Read {
+    header: SegmentHeader,
+    segment: Segment,
+    bytes: Bytes,
+}
+
+/// How reading a segment ended.
+struct End {
+    /// Where its last good batch ends.
+    offset: u64,
+    sealed: bool,
+    /// What is wrong behind, if anything is.
+    damage: Option<Damage>,
+}
+
+struct Damage {
+    what: String,
+    /// Bytes of a batch that was never finished; `None` if it was acknowledged.
+    torn: Option<u64>,
+}
+
+pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Log, OpenError> {
+    disk.create_dir(dir).map_err(failed("create", dir))?;
+    let mut log = Log {
+        files: Files {
+            disk,
+            dir: dir.to_owned(),
+            segment_bytes: options.segment_bytes,
+            spares: Vec::new(),
+        },
+        segments: VecDeque::new(),
+        index: Index::default(),
+        dice: Dice::new(0),
+        next: 1,
+        written: 0,
+        marked: false,
+        failed: None,
+        buffer: Vec::new(),
+        found: Found { clean: true, ..Found::default() },
+    };
+    let ids = list(&mut log.files)?;
+    let highest = ids.last().copied().unwrap_or(0);
+    let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(dir));
+    // Ids only grow, so that even a given seed never yields a salt twice.
+    log.dice = Dice::new(seed.wrapping_add(highest));
+    let torn = read_segments(&mut log, &ids, options)?;
+    if options.truncate_at_corruption {
+        log.index.close_holes();
+    }
+    if let Some((group, from, to)) = log.index.hole() {
+        // Segments went after a batch that said they may: so it was synced, and not torn.
+        if let Some((path, offset, what)) = torn {
+            return Err(OpenError::Corrupt { path, offset, what });
+        }
+        return Err(OpenError::Missing { dir: dir.to_owned(), group, from, to });
+    }
+    start(&mut log, highest)?;
+    Ok(log)
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
+    move |source| OpenError::Io { action, path: path.to_owned(), source }
+}
+
+/// The ids of the segments; clears away what an interrupted start has left.
+fn list(files: &mut Files) -> Result<Vec<u64>, OpenError> {
+    let mut ids = Vec::new();
+    for name in files.disk.list(&files.dir).map_err(failed("list", &files.dir))? {
+        let path = files.dir.join(&name);
+        if let Some(id) = segment_id(&name) {
+            ids.push(id);
+        } else if name.ends_with(".spare") && is_usual(files, &path) {
+            files.spares.push(path);
+        } else if name.ends_with(".spare") || name.ends_with(".tmp") {
+            files.disk.remove(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(ids)
+}
+
+fn is_usual(files: &Files, path: &Path) -> bool {
+    let len = files.disk.open(path).and_then(|file| file.len());
+    len.is_ok_and(|len| len == files.segment_bytes)
+}
+
+/// Where an unfinished batch was dropped and why.
+type Torn = (PathBuf, u64, String);
+
+fn read_segments(log: &mut Log, ids: &[u64], options: &Options) -> Result<Option<Torn>, OpenError> {
+    let mut unfinished = None;
+    let mut following = headers(log, ids, options)?.into_iter().peekable();
+    while let Some((id, header)) = following.next() {
+        let path = log.files.path(id);
+        let successor = following.peek().map(|(_, header)| *header);
+        if log.segments.is_empty() {
+            log.next = header.first;
+        }
+        let mut read = read(log, &path, header)?;
+        let end = scan(log, &mut read, successor.as_ref())?;
+        read.segment.end = end.offset;
+        if successor.is_none() {
+            log.found.clean = end.sealed;
+        }
+        let len = read.segment.len;
+        log.segments.push_back(read.segment);
+        match end.damage {
+            None => {}
+            Some(Damage { what, torn: Some(bytes) }) => {
+                log.found.torn_bytes = bytes;
+                warn!(
+                    file = %path.display(), offset = end.offset, bytes, %what,
+                    "the last batch of the log was never finished and is dropped"
+                );
+                unfinished = Some((path, end.offset, what));
+            }
+            Some(Damage { what, torn: None }) if !options.truncate_at_corruption => {
+                return Err(OpenError::Corrupt { path, offset: end.offset, what });
+            }
+            Some(Damage { what, torn: None }) => {
+                let later: Vec<_> = following.map(|(id, _)| id).collect();
+                log.found.clean = false;
+                log.found.lost_bytes = len - end.offset + drop_segments(log, &later)?;
+                error!(
+                    file = %path.display(), offset = end.offset, %what,
+                    bytes = log.found.lost_bytes, segments = later.len(),
+                    "acknowledged data is damaged; everything from there on is dropped as asked"
+                );
+                break;
+            }
+        }
+    }
+    Ok(unfinished)
+}
+
+/// Reads all headers first: each says where the segment before it ended.
+fn headers(
+    log: &mut Log,
+    ids: &[u64],
+    options: &Options,
+) -> Result<Vec<(u64, SegmentHeader)>, OpenError> {
+    let mut headers: Vec<(u64, SegmentHeader)> = Vec::with_capacity(ids.len());
+    for (at, &id) in ids.iter().enumerate() {
+        let path = log.files.path(id);
+        let file = log.files.disk.open(&path).map_err(failed("open", &path))?;
+        let mut sector = [0; HEADER_BYTES as usize];
+        let read = file.read_at(0, &mut sector).map_err(failed("read", &path))?;
+        let before = headers.last().map(|(id, _)| *id);
+        let header = SegmentHeader::decode(&sector[..read]).and_then(|header| {
+            if header.id != id {
+                return Err(format!("this is segment {}", header.id));
+            }
+            if before.is_some_and(|before| before != header.previous) {
+                return Err(format!("segment {} before it is missing", header.previous));
+            }
+            Ok(header)
+        });
+        match header {
+            Ok(header) => headers.push((id, header)),
+            Err(what) if !options.truncate_at_corruption => {
+                return Err(OpenError::Corrupt { path, offset: 0, what });
+            }
+            Err(what) => {
+                log.found.lost_bytes += drop_segments(log, &ids[at..])?;
+                error!(file = %path.display(), %what, "log segments are dropped as asked");
+                break;
+            }
+        }
+    }
+    Ok(headers)
+}
+
+/// Removes segments, the newest first, so that a crash on the way leaves a log without a gap.
+fn drop_segments(log: &mut Log, ids: &[u64]) -> Result<u64, OpenError> {
+    let mut bytes = 0;
+    for &id in ids.iter().rev() {
+        let path = log.files.path(id);
+        let len = log.files.disk.open(&path).and_then(|file| file.len());
+        bytes += len.map_err(failed("open", &path))?;
+        log.files.disk.remove(&path).map_err(failed("remove", &path))?;
+        log.files.disk.sync_dir(&log.files.dir).map_err(failed("sync", &log.files.dir))?;
+    }
+    Ok(bytes)
+}
+
+fn read(log: &Log, path: &Path, header: SegmentHeader) -> Result<Read, OpenError> {
+    let file = log.files.disk.open(path).map_err(failed("open", path))?;
+    let len = file.len().map_err(failed("read", path))?;
+    let mut bytes = vec![0; len as usize];
+    let read = file.read_at(0, &mut bytes).map_err(failed("read", path))?;
+    bytes.truncate(read);
+    let segment = Segment {
+        id: header.id,
+        salt: header.salt,
+        file,
+        end: HEADER_BYTES,
+        len,
+        allocated: len,
+        highest: FxHashMap::default(),
+    };
+    Ok(Read { header, segment, bytes: bytes.into() })
+}
+
+/// Takes in a segment's batches in order, and judges what ends them.
+fn scan(
+    log: &mut Log,
+    read: &mut Read,
+    successor: Option<&SegmentHeader>,
+) -> Result<End, OpenError> {
+    let salt = read.header.salt;
+    let mut at = HEADER_BYTES;
+    if read.header.first != log.next {
+        let what = format!("it starts at batch {} instead of {}", read.header.first, log.next);
+        return Ok(End { offset: at, sealed: false, damage: Some(Damage { what, torn: None }) });
+    }
+    loop {
+        if successor.is_some_and(|successor| successor.previous_end == at) {
+            return Ok(End { offset: at, sealed: false, damage: None });
+        }
+        let rest = read.bytes.slice((at as usize).min(read.bytes.len())..);
+        let header = BatchHeader::decode(&rest, salt).filter(|header| header.sequence == log.next);
+        let bad = match header {
+            Some(BatchHeader { kind: BatchKind::Mark | BatchKind::Seal, .. })
+                if successor.is_some() =>
+            {
+                Bad { what: "the segment ends too early".into(), whole: true }
+            }
+            Some(BatchHeader { kind: BatchKind::Mark, .. }) => {
+                return Ok(End { offset: at, sealed: false, damage: None });
+            }
+            Some(BatchHeader { kind: BatchKind::Seal, .. }) => {
+                return Ok(End { offset: at, sealed: true, damage: None });
+            }
+            Some(header) => match take_batch(log, read, &header, &rest, at) {
+                Ok(()) => {
+                    log.next += 1;
+                    at += header.len().next_multiple_of(SECTOR);
+                    continue;
+                }
+                Err(bad) => bad,
+            },
+            None => Bad { what: "no valid batch stands here".into(), whole: false },
+        };
+        return Ok(judge(log, read, at, header, successor, bad));
+    }
+}
+
+/// Why a batch was not taken in.
+struct Bad {
+    what: String,
+    /// All its bytes are there, so it was not torn.
+    whole: bool,
+}
+
+fn take_batch(
+    log: &mut Log,
+    read: &mut Read,
+    header: &BatchHeader,
+    rest: &Bytes,
+    at: u64,
+) -> Result<(), Bad> {
+    let torn = |what: &str| Bad { what: what.into(), whole: false };
+    if (rest.len() as u64) < header.len() {
+        return Err(torn("the batch is longer than the file"));
+    }
+    let mut body = rest.slice(BATCH_HEADER..header.len() as usize);
+    if body_crc(read.header.salt, &body) != header.body_crc {
+        return Err(torn("the checksum of the batch is wrong"));
+    }
+    let whole = |what| Bad { what, whole: true };
+    let mut records = Vec::with_capacity(header.count as usize);
+    let mut offset = at + BATCH_HEADER as u64;
+    for _ in 0..header.count {
+        let (group, record, len) =
+            Record::decode(&body, read.header.salt, offset).map_err(whole)?;
+        records.push((group, record, offset));
+        body = body.slice(len..);
+        offset += len as u64;
+    }
+    if !body.is_empty() {
+        return Err(whole("the batch holds more than its records".into()));
+    }
+    for (group, record, offset) in records {
+        read.segment.note(group, &record);
+        log.index.take(group, record, read.header.id, offset as u32, false).map_err(whole)?;
+    }
+    Ok(())
+}
+
+/// The batch at `at` is no good. Only the very last one of the log may be unfinished; anything
+/// valid behind it proves that it was synced once.
+fn judge(
+    log: &Log,
+    read: &Read,
+    at: u64,
+    header: Option<BatchHeader>,
+    successor: Option<&SegmentHeader>,
+    bad: Bad,
+) -> End {
+    let Bad { what, whole } = bad;
+    let acknowledged = |what| Damage { what, torn: None };
+    let rest = &read.bytes[(at as usize).min(read.bytes.len())..];
+    let damage = if let Some(successor) = successor {
+        let end = successor.previous_end;
+        Some(acknowledged(format!("{what}, and the segment's batches end at {end}")))
+    } else if let Some(later) = later_batch(rest, read.header.salt, log.next) {
+        let offset = at + later;
+        Some(acknowledged(format!("{what}, and a later batch stands at offset {offset}")))
+    } else if whole {
+        Some(acknowledged(what))
+    } else if rest.len() < SECTOR as usize || rest[..SECTOR as usize].iter().all(|&byte| byte == 0)
+    {
+        None
+    } else {
+        let torn = header.map_or(SECTOR, |header| header.len().min(rest.len() as u64));
+        Some(Damage { what, torn: Some(torn) })
+    };
+    debug!(segment = read.header.id, at, damaged = damage.is_some(), "end of the log");
+    End { offset: at, sealed: false, damage }
+}
+
+/// Where behind the front of `bytes` a batch stands that was written after batch `sequence`.
+fn later_batch(bytes: &[u8], salt: u64, sequence: u64) -> Option<u64> {
+    (SECTOR as usize..bytes.len()).step_by(SECTOR as usize).find_map(|at| {
+        let header = BatchHeader::decode(&bytes[at..], salt)?;
+        (header.sequence > sequence).then_some(at as u64)
+    })
+}
+
+/// Cuts the last segment where it ends and starts the next, so that nothing is ever appended
+/// behind remains of an earlier life.
+fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
+    let (mut previous, mut previous_end) = (0, 0);
+    if let Some(last) = log.segments.back_mut() {
+        let path = segment_path(&log.files.dir, last.id);
+        last.file.set_len(last.end).map_err(failed("truncate", &path))?;
+        last.file.sync_data().map_err(failed("sync", &path))?;
+        last.len = last.end;
+        (previous, previous_end) = (last.id, last.end);
+    }
+    let places = Record::Checkpoint(log.index.places());
+    let header = SegmentHeader {
+        id: highest + 1,
+        salt: log.dice.bits(),
+        previous,
+        previous_end,
+        first: log.next,
+    };
+    let path: PathBuf = log.files.path(header.id);
+    let space = (BATCH_HEADER + places.len()) as u64;
+    match log.start_segment(&header, space.next_multiple_of(SECTOR), places) {
+        Ok(()) => {}
+        Err(AppendError::Full(source)) => return Err(failed("write", &path)(source)),
+        Err(AppendError::Failed(why)) => return Err(failed("write", &path)(io::Error::other(why))),
+    }
+    log.release();
+    Ok(())
+}

@@ -1,2 +1,3 @@
-//! Placeholder.
+//! `skein`: the command line.
+
 fn main() {}

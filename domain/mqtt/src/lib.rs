@@ -14,6 +14,7 @@ mod packet;
 pub mod properties;
 mod property;
 mod reason;
+pub mod session;
 
 pub use codec::{MAX_PACKET_SIZE, decode, decode_connect, decode_server, frame};
 pub use error::{ConnectError, DecodeError};

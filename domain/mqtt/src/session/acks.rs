@@ -45,6 +45,14 @@ impl Acks {
         number
     }
 
+    /// It is known how many takers a publication has: until then it was kept waiting by one.
+    pub fn sent(&mut self, number: u32, takers: u16, reason: Option<Reason>) {
+        if let Some(owed) = self.owed.get_mut(number.wrapping_sub(self.first) as usize) {
+            owed.waiting = owed.waiting + takers - 1;
+            owed.reason = reason.unwrap_or(owed.reason);
+        }
+    }
+
     /// One taker has the publication safe; `reason` replaces success when it is an error.
     pub fn taken(&mut self, number: u32, reason: Option<Reason>) {
         let Some(owed) = self.owed.get_mut(number.wrapping_sub(self.first) as usize) else { return };

@@ -43,7 +43,7 @@ impl Violation {
             Self::AliasOutOfRange(..) => Reason::TopicAliasInvalid,
             Self::AliasUnknown(_) | Self::NoTopic => Reason::ProtocolError,
             Self::ReceiveMaximum(_) => Reason::ReceiveMaximumExceeded,
-            Self::Qos(_) => Reason::QosNotSupported,
+            Self::Qos(_) => Reason::QoSNotSupported,
         }
     }
 }

@@ -56,6 +56,11 @@ impl Window {
         PacketId::new(id).expect("at least one")
     }
 
+    /// The most unacknowledged publications the client takes.
+    pub fn limit(&self) -> u16 {
+        self.limit
+    }
+
     /// Exchanges that the client has not ended yet.
     pub fn open(&self) -> u16 {
         self.open

@@ -1,0 +1,400 @@
+//! The configuration of a node: one struct per part, composed in [`Config`].
+//!
+//! A file names only what it changes; unknown keys are refused. The environment overrides the file:
+//! `SKEIN__LISTENERS__MQTTS__ADDRESS=0.0.0.0:8883` is `address` in `[listeners.mqtts]`.
+
+mod environment;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// Everything a node is told at its start.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the node keeps its state.
+    pub data: PathBuf,
+    /// Cores that serve connections; all that the process may use when absent.
+    pub cores: Option<u16>,
+    /// Groups that sessions, retained messages and shadows are spread over. Fixed when the data
+    /// directory is made; a power of two.
+    pub shards: u16,
+    /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
+    pub accept_log_loss: bool,
+    /// The account that ARNs name.
+    pub account: Account,
+    /// Where the node listens. A listener without an address is not opened.
+    pub listeners: Listeners,
+    /// Certificates of the node.
+    pub tls: Tls,
+    /// Who may use the REST APIs with SigV4.
+    pub access_keys: Vec<AccessKey>,
+    /// Limits of sessions, packets and connections.
+    pub limits: Limits,
+    /// Logs.
+    pub log: Log,
+    /// Traces.
+    pub traces: Traces,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: "/var/lib/skein".into(),
+            cores: None,
+            shards: 16,
+            accept_log_loss: false,
+            account: Account::default(),
+            listeners: Listeners::default(),
+            tls: Tls::default(),
+            access_keys: Vec::new(),
+            limits: Limits::default(),
+            log: Log::default(),
+            traces: Traces::default(),
+        }
+    }
+}
+
+/// The names in `arn:<partition>:iot:<region>:<id>:…`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Account {
+    /// Twelve digits.
+    pub id: String,
+    /// As in AWS.
+    pub region: String,
+    /// `aws`, `aws-cn` or `aws-us-gov`.
+    pub partition: String,
+    /// Accept requests that are signed for another region.
+    pub any_region: bool,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            id: "000000000000".into(),
+            region: "us-east-1".into(),
+            partition: "aws".into(),
+            any_region: false,
+        }
+    }
+}
+
+/// The listeners of a node.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listeners {
+    /// MQTT without TLS.
+    pub mqtt: Listener,
+    /// MQTT over TLS with client certificates.
+    pub mqtts: Listener,
+    /// MQTT over WebSocket without TLS, path `/mqtt`.
+    pub ws: Listener,
+    /// TLS: MQTT over WebSocket, HTTPS publish and the REST data plane.
+    pub https: Listener,
+    /// HTTP: the AWS-compatible REST APIs.
+    pub http: Listener,
+    /// Metrics and health. Never public.
+    pub admin: Listener,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listener {
+    /// Where to listen; not opened when absent.
+    pub address: Option<SocketAddr>,
+    /// What clients without a certificate may do: an IoT policy document. Without it they are
+    /// refused.
+    pub anonymous_policy: Option<String>,
+    /// Peers whose PROXY header (version 1 or 2) is required and believed. Empty: none is read.
+    pub proxy_from: Vec<IpNet>,
+    /// From the accepted socket to a complete CONNECT or request head.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// Connections at once; the next one is closed at once.
+    pub max_connections: u32,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            address: None,
+            anonymous_policy: None,
+            proxy_from: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            max_connections: 1_000_000,
+        }
+    }
+}
+
+/// Files in PEM.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// The node's certificate chain.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub private_key: Option<PathBuf>,
+    /// The CA that signs device certificates which the API issues.
+    pub issuer_certificate: Option<PathBuf>,
+    /// Its private key.
+    pub issuer_private_key: Option<PathBuf>,
+}
+
+/// A pair of keys for SigV4. Its holder may do everything.
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct AccessKey {
+    /// The public half.
+    pub id: String,
+    /// The secret half.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Limits. The defaults allow what MQTT allows; `reference` values of AWS are smaller.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of a packet; at most 268,435,460.
+    pub maximum_packet_size: u32,
+    /// Bytes of a CONNECT, before anybody is authenticated.
+    pub connect_packet_size: u32,
+    /// Unacknowledged QoS 1 and 2 publications from one client.
+    pub receive_maximum: u16,
+    /// Topic aliases a client may use.
+    pub topic_alias_maximum: u16,
+    /// Topic filters of one connection.
+    pub subscriptions_per_connection: usize,
+    /// Seconds; a longer keep alive is shortened, and none becomes this. 0 leaves it to the client.
+    pub maximum_keep_alive_secs: u16,
+    /// The longest a session may outlive its connection; not limited when absent.
+    #[serde(with = "humantime_serde")]
+    pub maximum_session_expiry: Option<Duration>,
+    /// How long a 3.1.1 session with clean session 0 outlives its connection.
+    #[serde(with = "humantime_serde")]
+    pub v311_session_expiry: Option<Duration>,
+    /// Bytes of client ids.
+    pub client_id_bytes: usize,
+    /// Bytes that the queue of one session may hold.
+    pub session_queue_bytes: u64,
+    /// Messages that the queue of one session may hold.
+    pub session_queue_messages: u32,
+    /// Bytes that may wait for one slow connection.
+    pub outbox_bytes: usize,
+    /// Bytes of QoS 1 and 2 publications that may wait for the acknowledgements of one connection
+    /// whose session is not persistent.
+    pub pending_bytes: usize,
+    /// How long publishers wait for a subscriber that does not keep up before it loses messages.
+    #[serde(with = "humantime_serde")]
+    pub slow_consumer_patience: Duration,
+    /// PUBLISH packets per second that one connection may send; not limited when absent.
+    pub publish_rate: Option<u32>,
+    /// Connections that are in their TLS handshake or CONNECT at once, per core.
+    pub handshakes_per_core: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            maximum_packet_size: 268_435_460,
+            connect_packet_size: 512 * 1024,
+            receive_maximum: 1024,
+            topic_alias_maximum: 64,
+            subscriptions_per_connection: 1_000_000,
+            maximum_keep_alive_secs: 0,
+            maximum_session_expiry: None,
+            v311_session_expiry: None,
+            client_id_bytes: 65_535,
+            session_queue_bytes: 256 << 20,
+            session_queue_messages: 1_000_000,
+            outbox_bytes: 4 << 20,
+            pending_bytes: 16 << 20,
+            slow_consumer_patience: Duration::from_secs(2),
+            publish_rate: None,
+            handshakes_per_core: 256,
+        }
+    }
+}
+
+impl Limits {
+    /// The longest session expiry in seconds; `u32::MAX` when sessions may stay for ever.
+    pub fn maximum_session_expiry_secs(&self) -> u32 {
+        seconds(self.maximum_session_expiry)
+    }
+
+    /// The expiry of a 3.1.1 session with clean session 0, in seconds.
+    pub fn v311_session_expiry_secs(&self) -> u32 {
+        seconds(self.v311_session_expiry).min(self.maximum_session_expiry_secs())
+    }
+}
+
+fn seconds(duration: Option<Duration>) -> u32 {
+    duration.map_or(u32::MAX, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX))
+}
+
+/// How the node logs.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `human` or `json`.
+    pub format: LogFormat,
+    /// A filter like `info` or `info,node=debug`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, filter: "info".into() }
+    }
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Traces over OTLP.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// The collector's gRPC endpoint, like `http://localhost:4317`; no traces when absent.
+    pub endpoint: Option<String>,
+    /// The share of publications that start a trace, 0 to 1. One that carries a sampled
+    /// `traceparent` is always continued.
+    pub ratio: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, ratio: 0.001 }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is not TOML, has an unknown key or a value of the wrong kind.
+    #[error("{path}: {error}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        error: Box<toml::de::Error>,
+    },
+    /// A variable of the environment fits no key.
+    #[error("{variable}: {problem}")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// Why.
+        problem: String,
+    },
+    /// A value that cannot be.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads a file, puts the environment over it, and checks the result.
+    pub fn read(
+        path: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.into(), error })?;
+        let parse = |error| ConfigError::Parse { path: path.into(), error: Box::new(error) };
+        // Once for errors that name line and column, once more with the environment over it.
+        let _: Config = toml::from_str(&text).map_err(parse)?;
+        let mut table: toml::Table = text.parse().map_err(parse)?;
+        let variables = environment::put_over(&mut table, environment)?;
+        let config: Config = table.try_into().map_err(|error: toml::de::Error| {
+            ConfigError::Variable { variable: variables.join(", "), problem: error.to_string() }
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values that cannot be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if !self.shards.is_power_of_two() || self.shards > 1024 {
+            return value("shards", format!("{} is not a power of two up to 1024", self.shards));
+        }
+        let id = &self.account.id;
+        if id.len() != 12 || !id.bytes().all(|byte| byte.is_ascii_digit()) {
+            return value("account.id", format!("{id:?} is not twelve digits"));
+        }
+        if self.cores == Some(0) {
+            return value("cores", "0 cores serve nobody".into());
+        }
+        if self.limits.maximum_packet_size > 268_435_460 || self.limits.maximum_packet_size < 1024 {
+            let size = self.limits.maximum_packet_size;
+            return value("limits.maximum_packet_size", format!("{size} is not in 1024..=268435460"));
+        }
+        if self.limits.receive_maximum == 0 {
+            return value("limits.receive_maximum", "0 would refuse every QoS 1 publication".into());
+        }
+        if !(0.0..=1.0).contains(&self.traces.ratio) {
+            return value("traces.ratio", format!("{} is not in 0..=1", self.traces.ratio));
+        }
+        let needs_tls = self.listeners.mqtts.address.is_some() || self.listeners.https.address.is_some();
+        if needs_tls && (self.tls.certificate.is_none() || self.tls.private_key.is_none()) {
+            return value("tls", "a TLS listener needs tls.certificate and tls.private_key".into());
+        }
+        for (key, listener) in self.listeners.all() {
+            if let Some(policy) = &listener.anonymous_policy
+                && let Err(error) = policy::Document::parse(policy)
+            {
+                return value(key, format!("anonymous_policy: {error}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Listeners {
+    /// Every listener with its key.
+    pub fn all(&self) -> [(&'static str, &Listener); 6] {
+        [
+            ("listeners.mqtt", &self.mqtt),
+            ("listeners.mqtts", &self.mqtts),
+            ("listeners.ws", &self.ws),
+            ("listeners.https", &self.https),
+            ("listeners.http", &self.http),
+            ("listeners.admin", &self.admin),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests;

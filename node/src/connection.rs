@@ -1,0 +1,460 @@
+//! One device's network link, from CONNACK to its end.
+//!
+//! The actor reads everything one readiness brings into its core's shared buffer, decodes it packet
+//! by packet, lets [`mqtt::session`] judge and the core route, and writes its endpoint's outbox once
+//! per turn. Publications never pass through its mailbox. While it waits it holds no buffer.
+
+mod acknowledge;
+mod end;
+pub mod handshake;
+mod subscribe;
+pub mod transport;
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use actix::fut::ActorFuture;
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Running};
+use hashbrown::HashSet;
+use mqtt::session::{Inbound, Owed, Receipt};
+use mqtt::{AckKind, Packet, Publish, QoS, Reason, Version};
+use policy::Action;
+use rustc_hash::FxBuildHasher;
+
+pub use end::End;
+use transport::Transport;
+
+use crate::claims::Claim;
+use crate::core::{Core, Ticket, Timer};
+use crate::endpoint::{Endpoint, Record};
+use crate::gateway::Place;
+use crate::interest::Live;
+use crate::publication::Publication;
+use crate::publish::Errand;
+
+/// Reads per turn before other connections get theirs.
+const READS_PER_TURN: usize = 4;
+
+/// Acknowledgements owed to a client before it is not read any more.
+const OWED: usize = 4096;
+
+/// How long a connection that ends tries to say its last word.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct Connection {
+    core: Rc<Core>,
+    endpoint: Rc<Endpoint>,
+    transport: Transport,
+    inbound: Inbound,
+    /// Bytes of a packet that is not complete.
+    partial: Vec<u8>,
+    /// The route this client was last allowed to publish to.
+    allowed_route: u64,
+    /// Its topic filters.
+    filters: HashSet<Box<str>, FxBuildHasher>,
+    /// Seconds the session outlives the connection.
+    expiry: u32,
+    has_will: bool,
+    /// A subscriber that has fallen behind: nothing is read until it has caught up.
+    pressed: Option<Rc<Endpoint>>,
+    keep_alive: Duration,
+    heard: Instant,
+    end: Option<End>,
+    ends_by: Option<Instant>,
+    since: Instant,
+    _claim: Claim,
+    _place: Place,
+}
+
+/// What a connection starts with.
+pub struct Start {
+    /// Its core.
+    pub core: Rc<Core>,
+    /// Its delivery side.
+    pub endpoint: Rc<Endpoint>,
+    /// Its socket.
+    pub transport: Transport,
+    /// The client's half of the session.
+    pub inbound: Inbound,
+    /// What came after CONNECT already.
+    pub partial: Vec<u8>,
+    /// Seconds the session outlives the connection.
+    pub expiry: u32,
+    /// Whether the record holds a will.
+    pub has_will: bool,
+    /// Zero when the client has none.
+    pub keep_alive: Duration,
+    /// Its hold on the client id.
+    pub claim: Claim,
+    /// Its place among the connections of its listener.
+    pub place: Place,
+}
+
+impl Connection {
+    /// A connection whose CONNACK is in the outbox.
+    pub fn new(start: Start) -> Self {
+        let now = Instant::now();
+        Self {
+            core: start.core,
+            endpoint: start.endpoint,
+            transport: start.transport,
+            inbound: start.inbound,
+            partial: start.partial,
+            allowed_route: 0,
+            filters: HashSet::default(),
+            expiry: start.expiry,
+            has_will: start.has_will,
+            pressed: None,
+            keep_alive: start.keep_alive.mul_f32(1.5),
+            heard: now,
+            end: None,
+            ends_by: None,
+            since: now,
+            _claim: start.claim,
+            _place: start.place,
+        }
+    }
+
+    /// Adds a subscription of a resumed session.
+    pub fn restore(&mut self, filter: &str, options: mqtt::SubscribeOptions, id: u32) {
+        self.add_subscription(filter, options, id);
+    }
+
+    fn version(&self) -> Version {
+        self.endpoint.profile.version
+    }
+
+    fn poll(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        self.acknowledge();
+        if let Some(reason) = self.endpoint.doomed() {
+            self.finish(End::by_server(reason));
+        }
+        if self.end.is_none() {
+            self.read(cx);
+        }
+        self.acknowledge();
+        self.flush(ctx, cx)
+    }
+
+    /// Reads until the socket is empty, the turn is over or somebody has to be waited for.
+    fn read(&mut self, cx: &mut TaskContext<'_>) {
+        let mut buffer = self.core.read_buffer.take();
+        for turn in 0.. {
+            if self.must_wait(cx) {
+                break;
+            }
+            if turn == READS_PER_TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match self.read_once(&mut buffer, cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => self.core.flush(),
+                Poll::Ready(Err(end)) => {
+                    self.core.flush();
+                    self.finish(end);
+                    break;
+                }
+            }
+        }
+        self.core.read_buffer.set(buffer);
+    }
+
+    fn must_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if let Some(pressed) = &self.pressed {
+            if pressed.wait_for_room(cx.waker()) {
+                return true;
+            }
+            self.pressed = None;
+        }
+        self.endpoint.owed() >= OWED || self.core.must_wait(cx.waker())
+    }
+
+    fn read_once(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
+        // A large packet gathers in `partial`; anything else is completed in the shared buffer.
+        if self.partial.len() > buffer.len() / 2 {
+            return self.read_large(buffer, cx);
+        }
+        let kept = self.partial.len();
+        buffer[..kept].copy_from_slice(&self.partial);
+        let read = match self.transport.poll_read(cx, &mut buffer[kept..]) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.transport.end())),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
+        };
+        self.heard = self.core.read_clock().now;
+        self.core.metrics.received(read);
+        let all = &buffer[..kept + read];
+        let consumed = self.receive(all);
+        let rest = &all[*consumed.as_ref().unwrap_or(&0)..];
+        self.partial.clear();
+        if rest.is_empty() {
+            self.partial = Vec::new();
+        } else {
+            self.partial.extend_from_slice(rest);
+        }
+        Poll::Ready(consumed.map(drop))
+    }
+
+    fn read_large(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
+        let read = match self.transport.poll_read(cx, buffer) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.transport.end())),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
+        };
+        self.heard = self.core.read_clock().now;
+        self.core.metrics.received(read);
+        let mut partial = std::mem::take(&mut self.partial);
+        partial.extend_from_slice(&buffer[..read]);
+        let consumed = self.receive(&partial);
+        let done = *consumed.as_ref().unwrap_or(&0);
+        if done > 0 {
+            partial = partial[done..].to_vec();
+        }
+        self.partial = partial;
+        Poll::Ready(consumed.map(drop))
+    }
+
+    /// Handles every complete packet and says how many bytes they were.
+    fn receive(&mut self, bytes: &[u8]) -> Result<usize, End> {
+        let limit = self.core.shared.limits.maximum_packet_size;
+        let mut at = 0;
+        while let Some(length) = mqtt::frame(&bytes[at..], limit).map_err(|e| End::violated(&e))? {
+            if bytes.len() - at < length {
+                break;
+            }
+            let packet = mqtt::decode(&bytes[at..at + length], self.version())
+                .map_err(|error| End::violated(&error))?;
+            self.packet(packet)?;
+            at += length;
+        }
+        Ok(at)
+    }
+
+    fn packet(&mut self, packet: Packet<'_>) -> Result<(), End> {
+        match packet {
+            Packet::Publish(publish) => self.publish(&publish),
+            Packet::PubAck(ack) => self.settle(AckKind::PubAck, ack),
+            Packet::PubRec(ack) => self.settle(AckKind::PubRec, ack),
+            Packet::PubComp(ack) => self.settle(AckKind::PubComp, ack),
+            Packet::PubRel(ack) => self.release(ack),
+            Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
+            Packet::PingReq => {
+                self.endpoint.put(&mut self.core.pool.borrow_mut(), mqtt::encode_pingresp);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.disconnect(&disconnect),
+            // No authentication method was agreed on [v5 MQTT-4.12.0-6], and a second CONNECT is a
+            // violation [v5 MQTT-3.1.0-2].
+            Packet::Auth(_) | Packet::Connect(_) => Err(End::protocol_error()),
+        }
+    }
+
+    fn publish(&mut self, publish: &Publish<'_>) -> Result<(), End> {
+        let receipt = self.inbound.publish(publish).map_err(|error| End::violation(&error))?;
+        self.core.metrics.publish(publish.qos);
+        if receipt == Receipt::Again {
+            self.owe(AckKind::PubRec, publish, Reason::Success, 0);
+            return Ok(());
+        }
+        let core = Rc::clone(&self.core);
+        let clock = core.clock();
+        let expires_at =
+            publish.expiry.map(|seconds| clock.epoch_ms + u64::from(seconds.max(1)) * 1000);
+        let topic = self.inbound.topic(publish);
+        let client = Rc::clone(&self.endpoint.profile.client);
+        let mut publication =
+            Publication::borrowed(topic, publish.payload, publish.qos, publish.retain);
+        publication.properties = &publish.properties;
+        publication.expires_at = expires_at;
+        publication.publisher = &client;
+        publication.published_at = clock.epoch_ms;
+        let route = core.route(topic);
+        let retained_checked = !publish.retain && self.allowed_route == route.id;
+        if !retained_checked && !self.may_publish(topic, publish.retain) {
+            core.metrics.denied_publish();
+            return self.refuse(publish);
+        }
+        if !publish.retain {
+            self.allowed_route = route.id;
+        }
+        if publish.qos == QoS::ExactlyOnce
+            && let Some(record) = self.persistent_record()
+        {
+            let command = fleet::shard::ReceiveQos2 {
+                client: bytes::Bytes::copy_from_slice(client.as_bytes()),
+                epoch: record.epoch,
+                packet_id: publish.packet_id.map_or(0, |id| id.get().into()),
+                publication: publication.keep(),
+                store_retained: publish.retain,
+                route: true,
+            };
+            let group = record.group;
+            let number = self.owe(AckKind::PubRec, publish, Reason::Success, 1);
+            self.propose(group, command.into(), number);
+            return Ok(());
+        }
+        let Some(id) = publish.packet_id else {
+            let published = core.publish(&publication, &route, Errand::default());
+            self.pressed = published.pressed;
+            return Ok(());
+        };
+        // Whether takers have to be waited for is known afterwards; until then count one more.
+        let kind =
+            if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+        let owed = Owed { kind, id, reason: Reason::Success, waiting: 1 };
+        let number = self.endpoint.owe(owed);
+        let ticket = Some(Ticket::Connection { live: self.endpoint.profile.live, number });
+        let published = core.publish(&publication, &route, Errand { ticket, origin: None });
+        let nobody = !published.reached && published.waiting == 0;
+        self.endpoint.sent(number, published.waiting, nobody);
+        self.pressed = published.pressed;
+        Ok(())
+    }
+
+    /// The record of a session that outlives its connection.
+    fn persistent_record(&self) -> Option<Record> {
+        self.endpoint.profile.record.filter(|_| self.endpoint.profile.persistent)
+    }
+
+    fn may_publish(&self, topic: &str, retain: bool) -> bool {
+        if topic.starts_with('$') && !crate::reserved::may_publish(topic) {
+            return false;
+        }
+        let policy = self.endpoint.policy.borrow();
+        let decide = |action| {
+            policy.decide_topic(action, topic, &policy::Request::default()).is_allowed()
+        };
+        decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
+    }
+
+    /// Answers a publication that is not allowed: with a reason where the protocol has one, by
+    /// closing where it has not.
+    fn refuse(&mut self, publish: &Publish<'_>) -> Result<(), End> {
+        if self.version() == Version::V311 || publish.qos == QoS::AtMostOnce {
+            return Err(End::by_server(Reason::NotAuthorized));
+        }
+        let kind = match publish.qos {
+            QoS::ExactlyOnce => AckKind::PubRec,
+            _ => AckKind::PubAck,
+        };
+        self.owe(kind, publish, Reason::NotAuthorized, 0);
+        Ok(())
+    }
+
+    fn owe(&self, kind: AckKind, publish: &Publish<'_>, reason: Reason, waiting: u16) -> u32 {
+        let id = publish.packet_id.expect("a QoS 1 or 2 PUBLISH has an identifier");
+        self.endpoint.owe(Owed { kind, id, reason, waiting })
+    }
+
+    fn flush(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let (transport, core) = (&mut self.transport, &self.core);
+        let written = self.endpoint.flush(cx.waker(), |outbox| {
+            transport.poll_write(cx, outbox, &mut core.pool.borrow_mut())
+        });
+        match written {
+            Poll::Ready(Err(error)) => {
+                self.end.get_or_insert(End::lost(&error));
+                ctx.stop();
+                return Poll::Ready(());
+            }
+            // Nothing is left to say.
+            Poll::Ready(Ok(())) if self.end.is_some() => {
+                if self.transport.poll_shutdown(cx).is_ready() {
+                    ctx.stop();
+                    return Poll::Ready(());
+                }
+            }
+            _ => {}
+        }
+        if self.ends_by.is_some_and(|by| Instant::now() >= by) {
+            ctx.stop();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Starts to end: the last packets are flushed, then the actor stops.
+    fn finish(&mut self, end: End) {
+        if self.end.is_some() {
+            return;
+        }
+        if let Some(reason) = end.tell
+            && self.version() == Version::V5
+        {
+            let disconnect = mqtt::Disconnect::new(reason);
+            self.endpoint.put(&mut self.core.pool.borrow_mut(), |out| {
+                mqtt::encode_disconnect(Version::V5, &disconnect, out);
+            });
+        }
+        let by = self.core.clock().now + LAST_WORD;
+        self.ends_by = Some(by);
+        self.core.wheel.borrow_mut().set(by, Timer::KeepAlive(self.endpoint.profile.live));
+        self.end = Some(end);
+    }
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(4);
+        let live = self.endpoint.profile.live;
+        self.core.actors.borrow_mut().insert(live.slot, ctx.address());
+        self.core.metrics.connected();
+        if !self.keep_alive.is_zero() {
+            self.core.wheel.borrow_mut().set(self.heard + self.keep_alive, Timer::KeepAlive(live));
+        }
+        self.attach();
+        ctx.spawn(Io);
+    }
+
+    fn stopping(&mut self, _: &mut Self::Context) -> Running {
+        self.clean_up();
+        Running::Stop
+    }
+}
+
+/// Drives a connection's socket; the actor's only future.
+struct Io;
+
+impl ActorFuture<Connection> for Io {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        connection: &mut Connection,
+        ctx: &mut Context<Connection>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        connection.poll(ctx, cx)
+    }
+}
+
+/// Looks whether the client has been silent for too long [v5 MQTT-3.1.2-22].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CheckKeepAlive(pub Live);
+
+impl Handler<CheckKeepAlive> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, CheckKeepAlive(live): CheckKeepAlive, _: &mut Self::Context) {
+        // The actor's future is polled after every message, so it acts on what is set here.
+        if live != self.endpoint.profile.live || self.end.is_some() || self.keep_alive.is_zero() {
+            return;
+        }
+        let deadline = self.heard + self.keep_alive;
+        if self.core.clock().now >= deadline {
+            self.finish(End::keep_alive());
+        } else {
+            self.core.wheel.borrow_mut().set(deadline, Timer::KeepAlive(live));
+        }
+    }
+}

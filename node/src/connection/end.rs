@@ -1,0 +1,156 @@
+//! How a connection ends, and what it leaves behind.
+
+use std::io;
+
+use bytes::Bytes;
+use cluster::GroupId;
+use fleet::shard::{self, WillAction};
+use mqtt::session::Violation;
+use mqtt::{DecodeError, Disconnect, Reason};
+use tracing::debug;
+
+use super::Connection;
+use crate::host::{Proposal, Signal};
+use crate::interest::Destination;
+
+/// Why a connection ends.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// What a version 5 client is told in DISCONNECT.
+    pub tell: Option<Reason>,
+    /// Whether the will is published.
+    pub will: bool,
+    /// The cause as a metric label.
+    pub cause: &'static str,
+    /// The cause in words.
+    pub detail: String,
+}
+
+impl End {
+    fn new(tell: Option<Reason>, cause: &'static str, detail: impl ToString) -> Self {
+        Self { tell, will: true, cause, detail: detail.to_string() }
+    }
+
+    /// The client said goodbye.
+    pub fn by_client(will: bool) -> Self {
+        Self { will, ..Self::new(None, "client", "") }
+    }
+
+    /// The client closed its socket without a DISCONNECT.
+    pub fn closed() -> Self {
+        Self::new(None, "lost", "the client closed the connection without DISCONNECT")
+    }
+
+    /// The network failed.
+    pub fn lost(error: &io::Error) -> Self {
+        Self::new(None, "lost", error)
+    }
+
+    /// The broker ends it.
+    pub fn by_server(reason: Reason) -> Self {
+        let cause = match reason {
+            Reason::SessionTakenOver => "taken_over",
+            Reason::NotAuthorized => "not_authorized",
+            Reason::QuotaExceeded => "quota",
+            Reason::ServerShuttingDown => "shutdown",
+            Reason::AdministrativeAction => "administrative",
+            _ => "server",
+        };
+        Self::new(Some(reason), cause, format_args!("{reason:?}"))
+    }
+
+    /// Nothing was heard for one and a half keep alive times.
+    pub fn keep_alive() -> Self {
+        Self::new(Some(Reason::KeepAliveTimeout), "keep_alive", "nothing was heard for too long")
+    }
+
+    /// The bytes are not MQTT.
+    pub fn violated(error: &DecodeError) -> Self {
+        Self::new(Some(error.reason()), "protocol", error)
+    }
+
+    /// The packet is not allowed now.
+    pub fn violation(error: &Violation) -> Self {
+        Self::new(Some(error.reason()), "protocol", error)
+    }
+
+    /// The packet is not allowed at all here.
+    pub fn protocol_error() -> Self {
+        Self::new(Some(Reason::ProtocolError), "protocol", "a packet that is not allowed here")
+    }
+}
+
+impl Connection {
+    /// DISCONNECT from the client.
+    pub(super) fn disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), End> {
+        if let Some(expiry) = disconnect.session_expiry {
+            // [v5 3.14.2.2.2]: a session that was to end with its connection cannot be kept.
+            if expiry > 0 && !self.endpoint.profile.persistent {
+                return Err(End::protocol_error());
+            }
+            let limit = self.core.shared.limits.maximum_session_expiry_secs();
+            self.expiry = expiry.min(limit);
+        }
+        Err(End::by_client(disconnect.reason == Reason::DisconnectWithWill))
+    }
+
+    /// Tells the group that its queue can be served here.
+    pub(super) fn attach(&self) {
+        let Some(record) = self.persistent_record() else { return };
+        let signal = Signal::Attach {
+            group: GroupId(record.group.into()),
+            session: record.session,
+            epoch: record.epoch,
+            window: self.endpoint.receive_maximum(),
+            live: self.endpoint.profile.live,
+        };
+        // When the groups have ended, so does the node.
+        let _ = self.core.shared.groups.signal(signal);
+    }
+
+    /// Leaves nothing of this connection on its core and tells its group how it ended.
+    pub(super) fn clean_up(&mut self) {
+        let end = self.end.take().unwrap_or_else(End::closed);
+        let profile = &self.endpoint.profile;
+        debug!(client = &*profile.client, cause = end.cause, detail = end.detail, "disconnected");
+        self.endpoint.close();
+        for filter in std::mem::take(&mut self.filters) {
+            self.remove_subscription(&filter);
+        }
+        let slot = profile.live.slot;
+        self.core.endpoints.borrow_mut().remove(slot as usize);
+        self.core.actors.borrow_mut().remove(&slot);
+        self.core.metrics.disconnected(end.cause, self.since.elapsed());
+        let Some(record) = profile.record else { return };
+        let group = GroupId(record.group.into());
+        let (session, epoch) = (record.session, record.epoch);
+        let _ = self.core.shared.groups.signal(Signal::Detach { group, session, epoch });
+        let will = if end.will && self.has_will { WillAction::Publish } else { WillAction::Discard };
+        let command = shard::Disconnect {
+            client: Bytes::copy_from_slice(profile.client.as_bytes()),
+            epoch,
+            at: self.core.read_clock().epoch_ms,
+            expiry_secs: Some(self.expiry),
+            will: will.into(),
+        };
+        let command = shard::Command::from(command).encoded();
+        self.core.propose(Proposal { group, command, reply: None });
+        self.core.flush();
+    }
+
+    /// Takes a filter off this core, and off the node's index when it was the last.
+    pub(super) fn remove_subscription(&self, filter: &str) {
+        let profile = &self.endpoint.profile;
+        let index = &self.core.shared.interest;
+        match topic::parse_subscription(filter) {
+            Ok(topic::Subscription::Shared(share)) => {
+                index.share(share, &profile.client, |member| member.live = None);
+            }
+            _ => {
+                if self.core.routes.borrow_mut().unsubscribe(filter, profile.live.slot) {
+                    index.remove(filter, Destination::Core(self.core.id));
+                }
+            }
+        }
+    }
+}

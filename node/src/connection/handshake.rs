@@ -1,0 +1,404 @@
+//! From a byte stream to a running connection: CONNECT, who it is, what it may do, its session.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::Actor;
+use bytes::Bytes;
+use cluster::GroupId;
+use fleet::shard::{self, Connected};
+use mqtt::session::{Inbound, InboundLimits};
+use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
+use policy::{Action, Compiled};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tracing::info;
+
+use super::subscribe::restored_options;
+use super::transport::Transport;
+use super::{Connection, Start};
+use crate::claims::Claim;
+use crate::core::Core;
+use crate::gateway::Place;
+use crate::endpoint::{Budget, Endpoint, Profile, Record};
+use crate::host::{Machine, Outcome, Proposal, Reply};
+use crate::identity::{self, Principal, Refused};
+use crate::outbox::{Outbox, Pool};
+use crate::publication::Publication;
+
+/// Who is at the other end of a stream.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Who it has proved to be.
+    pub principal: Principal,
+    /// Its address, from the PROXY header where one is believed.
+    pub ip: Option<IpAddr>,
+}
+
+/// Why a stream did not become a connection. The label is bounded.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The stream ended or failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The first packet is not CONNECT [v5 MQTT-3.1.0-1].
+    #[error("the first packet is not CONNECT")]
+    NotConnect,
+    /// CONNECT breaks the protocol; the client was told if there is a way to.
+    #[error("{0}")]
+    Malformed(mqtt::DecodeError),
+    /// The HTTP request was refused.
+    #[error("{0}")]
+    Http(String),
+    /// The client was refused.
+    #[error("refused: {0:?}")]
+    Refused(Reason),
+}
+
+impl Failure {
+    /// The failure as a metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "lost",
+            Self::Http(_) => "http",
+            Self::NotConnect | Self::Malformed(_) => "protocol",
+            Self::Refused(Reason::NotAuthorized) => "not_authorized",
+            Self::Refused(Reason::ServerUnavailable | Reason::ServerBusy) => "unavailable",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// Reads CONNECT and answers it. On success the connection's actor runs.
+pub async fn connect(
+    core: &Rc<Core>,
+    mut transport: Transport,
+    peer: Peer,
+    place: Place,
+) -> Result<(), Failure> {
+    let (buffer, length) = read_connect(core, &mut transport).await?;
+    let connect = match mqtt::decode_connect(&buffer[..length]) {
+        Ok(connect) => connect,
+        Err(error) => {
+            if let Some((version, reason)) = error.answer() {
+                say(&mut transport, version, &ConnAck::new(reason)).await?;
+            }
+            return Err(Failure::Malformed(error.error));
+        }
+    };
+    let version = connect.version;
+    match accept(core, &connect, &peer).await {
+        Ok(accepted) => {
+            let rest = buffer[length..].to_vec();
+            start(core, &connect, peer, accepted, (transport, place), rest);
+            Ok(())
+        }
+        Err(reason) => {
+            info!(client = connect.client_id, ?reason, ip = ?peer.ip, "connection refused");
+            say(&mut transport, version, &ConnAck::new(reason)).await?;
+            Err(Failure::Refused(reason))
+        }
+    }
+}
+
+/// Reads until CONNECT is complete; gives back what was read and the length of CONNECT.
+async fn read_connect(
+    core: &Core,
+    transport: &mut Transport,
+) -> Result<(Vec<u8>, usize), Failure> {
+    let limit = core.shared.limits.connect_packet_size;
+    let mut buffer = Vec::new();
+    loop {
+        let filled = buffer.len();
+        buffer.resize(filled + 2048, 0);
+        let read = poll_fn(|cx| transport.poll_read(cx, &mut buffer[filled..])).await?;
+        buffer.truncate(filled + read);
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        const CONNECT: u8 = 0x10;
+        if buffer[0] != CONNECT {
+            return Err(Failure::NotConnect);
+        }
+        if let Some(length) = mqtt::frame(&buffer, limit).map_err(Failure::Malformed)?
+            && buffer.len() >= length
+        {
+            return Ok((buffer, length));
+        }
+    }
+}
+
+/// Sends one CONNACK and ends the stream.
+async fn say(
+    transport: &mut Transport,
+    version: Version,
+    connack: &ConnAck<'_>,
+) -> Result<(), Failure> {
+    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+    outbox.append(&mut pool, |out| mqtt::encode_connack(version, connack, out));
+    poll_fn(|cx| transport.poll_write(cx, &mut outbox, &mut pool)).await?;
+    poll_fn(|cx| transport.poll_shutdown(cx)).await?;
+    Ok(())
+}
+
+/// What was decided about a CONNECT.
+struct Accepted {
+    client: Rc<str>,
+    assigned: bool,
+    policy: Compiled,
+    expiry: u32,
+    keep_alive: u16,
+    claim: Claim,
+    session: Option<Connected>,
+}
+
+async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<Accepted, Reason> {
+    let limits = &core.shared.limits;
+    if core.shared.draining() {
+        return Err(Reason::ServerUnavailable);
+    }
+    if connect.authentication_method.is_some() {
+        return Err(Reason::BadAuthenticationMethod);
+    }
+    if connect.client_id.len() > limits.client_id_bytes {
+        return Err(Reason::ClientIdentifierNotValid);
+    }
+    let assigned = connect.client_id.is_empty();
+    let client: Rc<str> = match assigned {
+        true => format!("auto-{}", uuid::Uuid::new_v4().simple()).into(),
+        false => connect.client_id.into(),
+    };
+    let expiry = match (connect.version, connect.clean_start) {
+        (Version::V311, true) => 0,
+        (Version::V311, false) => limits.v311_session_expiry_secs(),
+        (Version::V5, _) => {
+            connect.session_expiry.unwrap_or(0).min(limits.maximum_session_expiry_secs())
+        }
+    };
+    let policy = identity::policy_of(&core.shared, &peer.principal, Some(&client), peer.ip).await;
+    let policy = policy.map_err(|refused| match refused {
+        Refused::Unavailable => Reason::ServerUnavailable,
+        _ => {
+            info!(principal = peer.principal.name(), %refused, "principal refused");
+            Reason::NotAuthorized
+        }
+    })?;
+    check_policy(&policy, connect, &client, expiry)?;
+    let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
+    let session = open_session(core, connect, &client, expiry).await?;
+    let keep_alive = match (limits.maximum_keep_alive_secs, connect.keep_alive) {
+        (0, asked) => asked,
+        (maximum, 0) => maximum,
+        (maximum, asked) => asked.min(maximum),
+    };
+    Ok(Accepted { client, assigned, policy, expiry, keep_alive, claim, session })
+}
+
+/// Whether the principal may connect like this, and publish its will.
+fn check_policy(
+    policy: &Compiled,
+    connect: &Connect<'_>,
+    client: &str,
+    expiry: u32,
+) -> Result<(), Reason> {
+    let will_topic = connect.will.as_ref().map(|will| will.topic);
+    let request = policy::Request {
+        persistent_connect: expiry > 0,
+        last_will_topic: will_topic,
+        ..policy::Request::default()
+    };
+    let resource = format!("client/{client}");
+    if !policy.decide(Action::Connect, &resource, &request).is_allowed() {
+        return Err(Reason::NotAuthorized);
+    }
+    let Some(will) = &connect.will else { return Ok(()) };
+    if will.topic.starts_with('$') {
+        return Err(Reason::TopicNameInvalid);
+    }
+    let decide = |action| policy.decide_topic(action, will.topic, &request).is_allowed();
+    if !decide(Action::Publish) || will.retain && !decide(Action::RetainPublish) {
+        return Err(Reason::NotAuthorized);
+    }
+    Ok(())
+}
+
+/// Opens the session in its group, when it has to be known there: because it is persistent, because
+/// an earlier one has to end, or because of its will.
+async fn open_session(
+    core: &Rc<Core>,
+    connect: &Connect<'_>,
+    client: &Rc<str>,
+    expiry: u32,
+) -> Result<Option<Connected>, Reason> {
+    let group = GroupId(core.shared.group_of(client).into());
+    if expiry == 0 && connect.will.is_none() {
+        let name = Bytes::copy_from_slice(client.as_bytes());
+        let known = identity::read(&core.shared, move |groups| {
+            let shard = groups.get(group).and_then(Machine::shard);
+            shard.is_some_and(|shard| shard.session(&name).is_some())
+        });
+        if !known.await.ok_or(Reason::ServerUnavailable)? {
+            return Ok(None);
+        }
+    }
+    let limits = &core.shared.limits;
+    let command = shard::Connect {
+        client: Bytes::copy_from_slice(client.as_bytes()),
+        clean_start: connect.clean_start,
+        expiry_secs: expiry,
+        version: connect.version as u32,
+        at: core.read_clock().epoch_ms,
+        will: connect.will.as_ref().map(|will| will_of(client, will)),
+        queue_limit_bytes: limits.session_queue_bytes,
+        queue_limit_messages: limits.session_queue_messages,
+        node: 1,
+    };
+    let (answer, outcome) = oneshot::channel();
+    let command = shard::Command::from(command).encoded();
+    let proposal = Proposal { group, command, reply: Some(Reply::Once(answer)) };
+    let proposed = core.shared.groups.propose_all(vec![proposal]).await;
+    proposed.map_err(|_| Reason::ServerUnavailable)?;
+    match outcome.await {
+        Ok(Ok(Outcome::Shard(shard::Outcome::Connected(connected)))) => Ok(Some(connected)),
+        _ => Err(Reason::ServerUnavailable),
+    }
+}
+
+fn will_of(client: &str, will: &mqtt::Will<'_>) -> shard::Will {
+    let mut publication =
+        Publication::borrowed(will.topic, will.payload, will.qos, will.retain);
+    publication.properties = &will.properties;
+    publication.publisher = client;
+    shard::Will {
+        publication: publication.keep(),
+        delay_secs: will.delay,
+        message_expiry_secs: will.expiry,
+    }
+}
+
+/// Makes the connection known on its core and starts its actor.
+fn start(
+    core: &Rc<Core>,
+    connect: &Connect<'_>,
+    peer: Peer,
+    accepted: Accepted,
+    (transport, place): (Transport, Place),
+    partial: Vec<u8>,
+) {
+    let limits = &core.shared.limits;
+    let Accepted { client, assigned, policy, expiry, keep_alive, claim, session } = accepted;
+    let budget = Budget {
+        outbox: limits.outbox_bytes,
+        pending: limits.pending_bytes,
+        patience: limits.slow_consumer_patience,
+    };
+    let record = session.as_ref().map(|session| Record {
+        group: core.shared.group_of(&client),
+        session: session.session,
+        epoch: session.epoch,
+    });
+    let session_present = session.as_ref().is_some_and(|session| session.session_present);
+    let session = session.unwrap_or_default();
+    let endpoint = core.place(|live| {
+        let profile = Profile {
+            client: Rc::clone(&client),
+            version: connect.version,
+            persistent: expiry > 0,
+            record,
+            principal: peer.principal,
+            source_ip: peer.ip,
+            maximum_packet_size: connect.maximum_packet_size.unwrap_or(u32::MAX),
+            live,
+        };
+        let alias_maximum = connect.topic_alias_maximum.min(limits.topic_alias_maximum);
+        let policy = Rc::new(policy);
+        Rc::new(Endpoint::new(profile, policy, budget, connect.receive_maximum, alias_maximum))
+    });
+    let receive_maximum = match connect.version {
+        Version::V311 => u16::MAX,
+        Version::V5 => limits.receive_maximum,
+    };
+    let connack = ConnAck {
+        session_present,
+        session_expiry: (connect.session_expiry.unwrap_or(0) != expiry).then_some(expiry),
+        receive_maximum: (receive_maximum < u16::MAX).then_some(receive_maximum),
+        maximum_packet_size: (limits.maximum_packet_size < 268_435_460)
+            .then_some(limits.maximum_packet_size),
+        assigned_client_id: assigned.then_some(&*client),
+        topic_alias_maximum: Some(limits.topic_alias_maximum).filter(|maximum| *maximum > 0),
+        server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+        ..ConnAck::new(Reason::Success)
+    };
+    endpoint.put(&mut core.pool.borrow_mut(), |out| {
+        mqtt::encode_connack(connect.version, &connack, out);
+    });
+    let inbound_limits = InboundLimits {
+        receive_maximum,
+        topic_alias_maximum: limits.topic_alias_maximum,
+        maximum_qos: QoS::ExactlyOnce,
+    };
+    let unreleased = session.inbound.iter().filter_map(|id| PacketId::new(*id)).collect();
+    let live = endpoint.profile.live;
+    claim.established(live);
+    let mut connection = Connection::new(Start {
+        core: Rc::clone(core),
+        endpoint,
+        transport,
+        inbound: Inbound::new(inbound_limits, unreleased),
+        partial,
+        expiry,
+        has_will: connect.will.is_some(),
+        keep_alive: Duration::from_secs(keep_alive.into()),
+        claim,
+        place,
+    });
+    for restored in &session.subscriptions {
+        let options = restored_options(&restored.options);
+        connection.restore(&restored.filter, options, restored.options.subscription_id);
+    }
+    connection.start();
+}
+
+/// Waits for bytes of an unfinished head, like a PROXY header, without taking them.
+pub async fn peek<T, E>(
+    stream: &tokio::net::TcpStream,
+    limit: usize,
+    mut parse: impl FnMut(&[u8]) -> Result<Option<(T, usize)>, E>,
+) -> io::Result<Result<(T, usize), E>> {
+    let mut buffer = vec![0; limit];
+    let mut seen = 0;
+    loop {
+        let count = stream.peek(&mut buffer).await?;
+        if count == 0 || count == limit {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match parse(&buffer[..count]) {
+            Ok(Some(found)) => return Ok(Ok(found)),
+            Err(error) => return Ok(Err(error)),
+            // Nothing new: peek answers at once while there are bytes, so wait for more.
+            Ok(None) if count == seen => tokio::time::sleep(Duration::from_millis(5)).await,
+            Ok(None) => seen = count,
+        }
+    }
+}
+
+/// Takes bytes that were peeked at.
+pub async fn discard(stream: &tokio::net::TcpStream, count: usize) -> io::Result<()> {
+    let mut left = count;
+    let mut buffer = [0; 512];
+    while left > 0 {
+        stream.readable().await?;
+        let want = left.min(buffer.len());
+        match stream.try_read(&mut buffer[..want]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => left -= read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+

@@ -1,0 +1,300 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that follow.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use cluster::GroupId;
+use fleet::shard::{self, Directed};
+use mqtt::{PacketId, QoS, Reason, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
+use policy::Action;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+use topic::Subscription;
+
+use super::{Connection, End};
+use crate::core::Core;
+use crate::endpoint::{Delivered, Endpoint, Terms};
+use crate::host::{Outcome, Proposal, Reply};
+use crate::identity;
+use crate::interest::Destination;
+use crate::publication::{Kept, Publication};
+
+/// A filter whose retained messages are to be sent.
+struct Retained {
+    filter: String,
+    options: SubscribeOptions,
+    subscription_id: u32,
+}
+
+impl Connection {
+    pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), End> {
+        let id = subscribe.subscription_id.unwrap_or(0);
+        let mut reasons: SmallVec<[Reason; 8]> = SmallVec::new();
+        let mut granted = Vec::new();
+        let mut retained = Vec::new();
+        for (filter, options) in subscribe.filters() {
+            let refusal = self.refusal(filter, options)?;
+            reasons.push(refusal.unwrap_or(Reason::granted(options.qos)));
+            if refusal.is_some() {
+                continue;
+            }
+            let is_new = self.add_subscription(filter, options, id);
+            granted.push(shard::Subscription {
+                filter: filter.to_owned(),
+                options: stored_options(options, id),
+            });
+            let wanted = match options.retain_handling {
+                RetainHandling::OnSubscribe => true,
+                RetainHandling::OnNewSubscription => is_new,
+                RetainHandling::Never => false,
+            };
+            if wanted && !filter.starts_with("$share/") {
+                let filter = filter.to_owned();
+                retained.push(Retained { filter, options, subscription_id: id });
+            }
+        }
+        self.core.metrics.subscribed(granted.len());
+        let safe = match self.persistent_record() {
+            Some(record) if !granted.is_empty() => {
+                let (group, epoch) = (record.group, record.epoch);
+                let client = Bytes::copy_from_slice(self.endpoint.profile.client.as_bytes());
+                let command = shard::Subscribe { client, epoch, filters: granted };
+                Some(self.ask(group, command.into()))
+            }
+            _ => None,
+        };
+        if safe.is_none() && retained.is_empty() {
+            send_suback(&self.core, &self.endpoint, subscribe.packet_id, &reasons);
+            return Ok(());
+        }
+        let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
+        let (packet_id, group) = (subscribe.packet_id, self.endpoint.profile.record.map(|r| r.group));
+        self.core.flush();
+        actix_rt::spawn(async move {
+            if let Some(safe) = safe
+                && !matches!(safe.await, Ok(Ok(Outcome::Shard(shard::Outcome::Subscribed(_)))))
+            {
+                endpoint.doom(Reason::ImplementationSpecificError);
+                return;
+            }
+            send_suback(&core, &endpoint, packet_id, &reasons);
+            for wanted in retained {
+                send_retained(&core, &endpoint, group, wanted).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Why a filter is not granted; an error when asking for it is a violation.
+    fn refusal(&self, filter: &str, options: SubscribeOptions) -> Result<Option<Reason>, End> {
+        let Ok(subscription) = topic::parse_subscription(filter) else {
+            return Ok(Some(Reason::TopicFilterInvalid));
+        };
+        let limits = &self.core.shared.limits;
+        let plain = match subscription {
+            // [v5 MQTT-3.8.3-4]
+            Subscription::Shared(_) if options.no_local => return Err(End::protocol_error()),
+            Subscription::Shared(share) => share.filter,
+            Subscription::Plain(filter) => filter,
+        };
+        let is_known = self.filters.contains(filter);
+        if !is_known && self.filters.len() >= limits.subscriptions_per_connection {
+            return Ok(Some(Reason::QuotaExceeded));
+        }
+        let policy = self.endpoint.policy.borrow();
+        let resource = format!("topicfilter/{filter}");
+        let request = policy::Request::default();
+        let allowed = policy.decide(Action::Subscribe, &resource, &request).is_allowed();
+        if !allowed || !crate::reserved::may_subscribe(plain) {
+            self.core.metrics.denied_subscribe();
+            return Ok(Some(Reason::NotAuthorized));
+        }
+        Ok(None)
+    }
+
+    /// Makes a granted subscription known on this core and to publishers on others. True when the
+    /// session did not have it.
+    pub(super) fn add_subscription(
+        &mut self,
+        filter: &str,
+        options: SubscribeOptions,
+        subscription_id: u32,
+    ) -> bool {
+        let profile = &self.endpoint.profile;
+        let index = &self.core.shared.interest;
+        if let Ok(Subscription::Shared(share)) = topic::parse_subscription(filter) {
+            index.share(share, &profile.client, |member| {
+                member.live = Some(profile.live);
+                member.qos = options.qos;
+                member.retain_as_published = options.retain_as_published;
+                member.subscription_ids =
+                    Some(subscription_id).filter(|id| *id != 0).into_iter().collect();
+            });
+        } else {
+            let mut routes = self.core.routes.borrow_mut();
+            let subscribed =
+                routes.subscribe(filter, profile.live.slot, options, subscription_id);
+            drop(routes);
+            if subscribed.is_first {
+                index.add(filter, Destination::Core(self.core.id));
+            }
+        }
+        match self.filters.contains(filter) {
+            true => false,
+            false => self.filters.insert(filter.into()),
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), End> {
+        let mut reasons: SmallVec<[Reason; 8]> = SmallVec::new();
+        let mut filters = Vec::new();
+        for filter in unsubscribe.filters() {
+            let known = self.filters.remove(filter);
+            reasons.push(match (known, topic::parse_subscription(filter)) {
+                (true, _) => Reason::Success,
+                (false, Ok(_)) => Reason::NoSubscriptionExisted,
+                (false, Err(_)) => Reason::TopicFilterInvalid,
+            });
+            if known {
+                self.remove_subscription(filter);
+                filters.push(filter.to_owned());
+            }
+        }
+        let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
+        let (packet_id, version) = (unsubscribe.packet_id, self.version());
+        let answer = move |core: &Core, endpoint: &Endpoint| {
+            endpoint.put(&mut core.pool.borrow_mut(), |out| {
+                mqtt::encode_unsuback(version, packet_id, &reasons, None, out);
+            });
+        };
+        let Some(record) = self.persistent_record().filter(|_| !filters.is_empty()) else {
+            answer(&core, &endpoint);
+            return Ok(());
+        };
+        let client = Bytes::copy_from_slice(endpoint.profile.client.as_bytes());
+        let command = shard::Unsubscribe { client, epoch: record.epoch, filters };
+        let safe = self.ask(record.group, command.into());
+        self.core.flush();
+        actix_rt::spawn(async move {
+            match safe.await {
+                Ok(Ok(_)) => answer(&core, &endpoint),
+                _ => endpoint.doom(Reason::ImplementationSpecificError),
+            }
+        });
+        Ok(())
+    }
+
+    /// Proposes a command whose outcome is waited for.
+    fn ask(
+        &self,
+        group: u16,
+        command: shard::Command,
+    ) -> oneshot::Receiver<Result<Outcome, cluster::Refusal>> {
+        let (answer, outcome) = oneshot::channel();
+        self.core.propose(Proposal {
+            group: GroupId(group.into()),
+            command: command.encoded(),
+            reply: Some(Reply::Once(answer)),
+        });
+        outcome
+    }
+}
+
+fn send_suback(core: &Core, endpoint: &Endpoint, id: PacketId, reasons: &[Reason]) {
+    let version = endpoint.profile.version;
+    endpoint.put(&mut core.pool.borrow_mut(), |out| {
+        mqtt::encode_suback(version, id, reasons, None, out);
+    });
+}
+
+fn stored_options(options: SubscribeOptions, subscription_id: u32) -> shard::Options {
+    shard::Options {
+        qos: options.qos as u32,
+        no_local: options.no_local,
+        retain_as_published: options.retain_as_published,
+        retain_handling: options.retain_handling as u32,
+        subscription_id,
+    }
+}
+
+/// The options of a subscription that a group gives back.
+pub(super) fn restored_options(options: &shard::Options) -> SubscribeOptions {
+    let retain_handling = match options.retain_handling {
+        1 => RetainHandling::OnNewSubscription,
+        2 => RetainHandling::Never,
+        _ => RetainHandling::OnSubscribe,
+    };
+    SubscribeOptions {
+        qos: u8::try_from(options.qos).ok().and_then(|q| QoS::try_from(q).ok()).unwrap_or_default(),
+        no_local: options.no_local,
+        retain_as_published: options.retain_as_published,
+        retain_handling,
+    }
+}
+
+/// Sends the retained messages that a new subscription matches [v5 MQTT-3.3.1-9], as fast as the
+/// client takes them. `group` holds the session's queue when the session is persistent.
+async fn send_retained(
+    core: &Rc<Core>,
+    endpoint: &Rc<Endpoint>,
+    group: Option<u16>,
+    wanted: Retained,
+) {
+    let filter = wanted.filter.clone();
+    let found = identity::read(&core.shared, move |groups| {
+        let mut found: Vec<std::sync::Arc<Kept>> = Vec::new();
+        for group in groups.ids() {
+            let Some(shard) = groups.get(group).and_then(crate::host::Machine::shard) else {
+                continue;
+            };
+            found.extend(shard.retained_matching(&filter, None).cloned());
+        }
+        found
+    });
+    let ids: SmallVec<[u32; 1]> =
+        Some(wanted.subscription_id).filter(|id| *id != 0).into_iter().collect();
+    for kept in found.await.unwrap_or_default() {
+        let publication = Publication::kept(&kept);
+        if !endpoint.may_receive(publication.topic) {
+            continue;
+        }
+        let clock = core.read_clock();
+        let qos = wanted.options.qos.min(publication.qos);
+        if qos != QoS::AtMostOnce
+            && let Some(group) = group.filter(|_| endpoint.profile.persistent)
+        {
+            let directed = Directed {
+                client: Bytes::copy_from_slice(endpoint.profile.client.as_bytes()),
+                qos: qos as u32,
+                retain: true,
+                subscription_ids: ids.to_vec(),
+            };
+            let command = shard::Publish {
+                publication: Kept::clone(&kept),
+                store_retained: false,
+                enqueue: false,
+                directed: vec![directed],
+                origin: None,
+            };
+            let (group, command) = (GroupId(group.into()), shard::Command::from(command).encoded());
+            if core.shared.groups.propose_all(vec![Proposal { group, command, reply: None }]).await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let terms = Terms { qos, retain: true, subscription_ids: &ids };
+        let delivered =
+            endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
+        match delivered {
+            Delivered::Pressed => {
+                std::future::poll_fn(|cx| match endpoint.wait_for_room(cx.waker()) {
+                    true => std::task::Poll::Pending,
+                    false => std::task::Poll::Ready(()),
+                })
+                .await;
+            }
+            Delivered::Taken => core.metrics.sent(qos, publication.payload().len()),
+            Delivered::Dropped(reason) => core.metrics.dropped(reason),
+        }
+    }
+}

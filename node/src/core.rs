@@ -1,0 +1,410 @@
+//! A core: one arbiter with its connections, its part of the subscriptions and its timers.
+//!
+//! Everything here belongs to one thread. Other threads reach a core through its inbox
+//! ([`ToCore`]); batches travel, never single publications.
+//!
+//! Bounds: what another core has sent and this one has not placed yet is at most
+//! [`CREDIT`] bytes per pair of cores; answers from the groups are bounded by what was proposed and
+//! by the receive windows of the sessions; control closures by the connections that ask for them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use cluster::GroupId;
+use fleet::shard;
+use mqtt::Reason;
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use crate::claims::Claims;
+use crate::endpoint::{Clock, Endpoint, Record};
+use crate::host::{Proposal, Signal};
+use crate::interest::Live;
+use crate::metrics::CoreMetrics;
+use crate::outbox::Pool;
+use crate::publication::Kept;
+use crate::route::Routes;
+use crate::shared::Shared;
+use crate::wheel::{TICK, Wheel};
+
+/// Bytes one core may have under way to another.
+pub const CREDIT: usize = 4 << 20;
+
+/// The size of the buffer that all connections of a core read into.
+pub const READ_BUFFER: usize = 128 * 1024;
+
+/// What reaches a core from other threads.
+pub enum ToCore {
+    /// Publications from another core.
+    Deliver(Batch),
+    /// What this core's publications waited for, and credit that came back.
+    Taken {
+        /// Per ticket what came of it.
+        results: Vec<(Ticket, Option<Reason>)>,
+        /// The core that has placed this many bytes.
+        credit: Option<(u16, usize)>,
+    },
+    /// The groups answer: tickets, and what sessions' queues hand out.
+    FromGroups {
+        /// Per ticket what came of it.
+        results: Vec<(Ticket, Option<Reason>)>,
+        /// Queue entries for connections of this core.
+        queued: Vec<crate::host::Handout>,
+    },
+    /// A group's outbox has publications to route.
+    Outbox(u16, Vec<fleet::shard::OutboxEntry>),
+    /// Control: rare, so a closure.
+    Run(Box<dyn FnOnce(&Rc<Core>) + Send>),
+}
+
+/// What one read brought for another core.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The core it comes from.
+    pub from: u16,
+    /// Its size in bytes.
+    pub bytes: usize,
+    /// The publications, in order.
+    pub parcels: Vec<Parcel>,
+}
+
+/// One publication for another core.
+#[derive(Debug)]
+pub struct Parcel {
+    /// What was published.
+    pub publication: Arc<Kept>,
+    /// A member of a shared subscription; without it everybody on the core who subscribed.
+    pub to: Option<crate::interest::Member>,
+    /// Who waits to hear that it is placed.
+    pub ticket: Option<Ticket>,
+}
+
+/// Names who waits for a publication to be safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ticket {
+    /// A connection's acknowledgement.
+    Connection {
+        /// The connection.
+        live: Live,
+        /// The number in its [`mqtt::session::Acks`].
+        number: u32,
+    },
+    /// The core's own list: outbox entries and REST requests.
+    Core {
+        /// The core.
+        core: u16,
+        /// The number in [`crate::pending::Pendings`].
+        number: u32,
+    },
+}
+
+impl Ticket {
+    /// The core that waits.
+    pub fn core(&self) -> u16 {
+        match self {
+            Self::Connection { live, .. } => live.core,
+            Self::Core { core, .. } => *core,
+        }
+    }
+}
+
+/// Queue entries that one session's client has acknowledged.
+struct Acknowledged {
+    record: Record,
+    client: Rc<str>,
+    seqs: Vec<u64>,
+}
+
+/// What a timer of the wheel is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Timer {
+    /// A connection's keep alive.
+    KeepAlive(Live),
+}
+
+/// See the module.
+pub struct Core {
+    /// Its number.
+    pub id: u16,
+    /// What the whole node shares.
+    pub shared: Arc<Shared>,
+    /// Its connections.
+    pub endpoints: RefCell<Slab<Rc<Endpoint>>>,
+    /// Its addresses, for control messages.
+    pub actors: RefCell<rustc_hash::FxHashMap<u32, actix::Addr<crate::connection::Connection>>>,
+    generation: Cell<u32>,
+    /// Who is subscribed to what here.
+    pub routes: RefCell<Routes>,
+    /// Buffers nobody uses now.
+    pub pool: RefCell<Pool>,
+    /// The buffer that connections read into.
+    pub read_buffer: Cell<Vec<u8>>,
+    /// Timers.
+    pub wheel: RefCell<Wheel<Timer>>,
+    /// Client ids whose home this core is.
+    pub claims: RefCell<Claims>,
+    /// Publications of the core itself that wait to be safe.
+    pub pendings: RefCell<crate::pending::Pendings>,
+    /// Counters.
+    pub metrics: CoreMetrics,
+    acknowledged: RefCell<Vec<Acknowledged>>,
+    outgoing: RefCell<Vec<Batch>>,
+    in_flight: RefCell<Vec<usize>>,
+    credit_waiters: RefCell<Vec<Waker>>,
+    proposals: RefCell<Vec<Proposal>>,
+    proposing: Cell<bool>,
+    clock: Cell<Clock>,
+}
+
+impl Core {
+    /// The core with this number.
+    pub fn new(id: u16, shared: Arc<Shared>, metrics: CoreMetrics) -> Rc<Self> {
+        let cores = shared.cores.len();
+        let batch = |_| Batch { from: id, ..Batch::default() };
+        Rc::new(Self {
+            id,
+            shared,
+            endpoints: RefCell::default(),
+            actors: RefCell::default(),
+            generation: Cell::new(0),
+            routes: RefCell::new(Routes::new()),
+            pool: RefCell::default(),
+            read_buffer: Cell::new(vec![0; READ_BUFFER]),
+            wheel: RefCell::new(Wheel::new(Instant::now())),
+            claims: RefCell::default(),
+            pendings: RefCell::default(),
+            metrics,
+            acknowledged: RefCell::default(),
+            outgoing: RefCell::new((0..cores).map(batch).collect()),
+            in_flight: RefCell::new(vec![0; cores]),
+            credit_waiters: RefCell::default(),
+            proposals: RefCell::default(),
+            proposing: Cell::new(false),
+            clock: Cell::new(read_clock()),
+        })
+    }
+
+    /// The time, read anew.
+    pub fn read_clock(&self) -> Clock {
+        let clock = read_clock();
+        self.clock.set(clock);
+        clock
+    }
+
+    /// The time as last read: at the start of the present batch.
+    pub fn clock(&self) -> Clock {
+        self.clock.get()
+    }
+
+    /// A place for a new connection.
+    pub fn place(&self, make: impl FnOnce(Live) -> Rc<Endpoint>) -> Rc<Endpoint> {
+        let generation = self.generation.get().wrapping_add(1);
+        self.generation.set(generation);
+        let mut endpoints = self.endpoints.borrow_mut();
+        let entry = endpoints.vacant_entry();
+        let slot = u32::try_from(entry.key()).expect("fewer connections than file descriptors");
+        let endpoint = make(Live { core: self.id, slot, generation });
+        entry.insert(Rc::clone(&endpoint));
+        endpoint
+    }
+
+    /// The connection with this name, if it is still there.
+    pub fn endpoint(&self, live: Live) -> Option<Rc<Endpoint>> {
+        let endpoints = self.endpoints.borrow();
+        let endpoint = endpoints.get(live.slot as usize)?;
+        (endpoint.profile.live == live).then(|| Rc::clone(endpoint))
+    }
+
+    /// Runs something on another core, or here at once.
+    pub fn run_on(self: &Rc<Self>, core: u16, run: impl FnOnce(&Rc<Core>) + Send + 'static) {
+        if core == self.id {
+            run(self);
+        } else {
+            self.shared.send(core, ToCore::Run(Box::new(run)));
+        }
+    }
+
+    /// Adds a publication to the batch for another core.
+    pub fn hand_over(&self, core: u16, parcel: Parcel) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let batch = &mut outgoing[usize::from(core)];
+        batch.bytes += parcel.publication.bytes() + 64;
+        batch.parcels.push(parcel);
+    }
+
+    /// Adds a command for a group to what is proposed at the end of the batch.
+    pub fn propose(&self, proposal: Proposal) {
+        self.proposals.borrow_mut().push(proposal);
+    }
+
+    /// A client has acknowledged an entry of its session's queue, or cannot take it.
+    pub fn acknowledge_queued(&self, endpoint: &Endpoint, seq: u64) {
+        let Some(record) = endpoint.profile.record else { return };
+        let mut acknowledged = self.acknowledged.borrow_mut();
+        match acknowledged.last_mut() {
+            Some(last) if last.record == record => last.seqs.push(seq),
+            _ => {
+                let client = Rc::clone(&endpoint.profile.client);
+                acknowledged.push(Acknowledged { record, client, seqs: vec![seq] });
+            }
+        }
+    }
+
+    /// Tells the groups what was acknowledged and what of their outboxes is safe.
+    fn flush_acknowledged(&self) {
+        for Acknowledged { record, client, seqs } in self.acknowledged.borrow_mut().drain(..) {
+            let group = GroupId(record.group.into());
+            let command = shard::Acknowledge {
+                client: bytes::Bytes::copy_from_slice(client.as_bytes()),
+                epoch: record.epoch,
+                seqs: seqs.clone(),
+            };
+            let command = shard::Command::from(command).encoded();
+            self.propose(Proposal { group, command, reply: None });
+            // Makes room in the session's window at once. When it fails the node is stopping.
+            let session = record.session;
+            let _ = self.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
+        }
+        for (group, upto) in self.pendings.borrow_mut().trims() {
+            let command = shard::Command::from(shard::TrimOutbox { upto }).encoded();
+            self.propose(Proposal { group: GroupId(group.into()), command, reply: None });
+        }
+    }
+
+    /// Sends what the present batch collected: each destination is woken once.
+    pub fn flush(self: &Rc<Self>) {
+        self.flush_acknowledged();
+        for (core, batch) in self.outgoing.borrow_mut().iter_mut().enumerate() {
+            if batch.parcels.is_empty() {
+                continue;
+            }
+            self.in_flight.borrow_mut()[core] += batch.bytes;
+            let next = Batch { from: self.id, ..Batch::default() };
+            let batch = std::mem::replace(batch, next);
+            self.shared.send(core as u16, ToCore::Deliver(batch));
+        }
+        if !self.proposing.get() && !self.proposals.borrow().is_empty() {
+            self.flush_proposals();
+        }
+    }
+
+    fn flush_proposals(self: &Rc<Self>) {
+        let proposals = std::mem::take(&mut *self.proposals.borrow_mut());
+        let Err(refused) = self.shared.groups.try_propose_all(proposals) else { return };
+        // The inbox is full: publishers stop reading (see `must_wait`) until this batch is in.
+        self.proposing.set(true);
+        let core = Rc::clone(self);
+        actix_rt::spawn(async move {
+            let mut proposals = refused.what;
+            loop {
+                if let Err(refused) = core.shared.groups.propose_all(proposals).await {
+                    crate::host::refuse(&core, refused.what, refused.why);
+                }
+                proposals = std::mem::take(&mut *core.proposals.borrow_mut());
+                if proposals.is_empty() {
+                    break;
+                }
+            }
+            core.proposing.set(false);
+            core.wake_publishers();
+        });
+    }
+
+    /// Whether publishers have to wait before they read more: another core or the groups are behind.
+    /// `waker` is called when they may go on.
+    pub fn must_wait(&self, waker: &Waker) -> bool {
+        let waits =
+            self.proposing.get() || self.in_flight.borrow().iter().any(|bytes| *bytes > CREDIT);
+        if waits {
+            self.credit_waiters.borrow_mut().push(waker.clone());
+        }
+        waits
+    }
+
+    fn wake_publishers(&self) {
+        for waker in std::mem::take(&mut *self.credit_waiters.borrow_mut()) {
+            waker.wake();
+        }
+    }
+
+    /// Serves the inbox until the node stops.
+    pub async fn run(self: Rc<Self>, mut inbox: mpsc::UnboundedReceiver<ToCore>) {
+        while let Some(message) = inbox.recv().await {
+            self.read_clock();
+            self.receive(message);
+            while let Ok(message) = inbox.try_recv() {
+                self.receive(message);
+            }
+            self.flush();
+        }
+    }
+
+    fn receive(self: &Rc<Self>, message: ToCore) {
+        match message {
+            ToCore::Deliver(batch) => self.deliver_batch(batch),
+            ToCore::Taken { results, credit } => {
+                self.settle(results);
+                if let Some((core, bytes)) = credit {
+                    self.in_flight.borrow_mut()[usize::from(core)] -= bytes;
+                    self.wake_publishers();
+                }
+            }
+            ToCore::FromGroups { results, queued } => {
+                self.settle(results);
+                self.hand_out(queued);
+            }
+            ToCore::Outbox(group, entries) => self.route_outbox(group, entries),
+            ToCore::Run(run) => run(self),
+        }
+    }
+
+    /// Tells whoever holds the tickets that a taker has their publication safe.
+    pub fn settle(self: &Rc<Self>, results: Vec<(Ticket, Option<Reason>)>) {
+        for (ticket, reason) in results {
+            match ticket {
+                Ticket::Connection { live, number } => {
+                    if let Some(endpoint) = self.endpoint(live) {
+                        endpoint.taken(number, reason);
+                    }
+                }
+                Ticket::Core { number, .. } => self.pending_taken(number, reason),
+            }
+        }
+    }
+
+    /// Turns the timer wheel and measures how late the loop is.
+    pub async fn keep_time(self: Rc<Self>) {
+        let mut due = Vec::new();
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let planned = interval.tick().await;
+            let now = self.read_clock().now;
+            self.metrics.loop_delay.record(now.saturating_duration_since(planned.into_std()));
+            self.wheel.borrow_mut().turn(now, &mut due);
+            for Timer::KeepAlive(live) in due.drain(..) {
+                if let Some(actor) = self.actors.borrow().get(&live.slot) {
+                    // A full mailbox means the actor is being told to end already.
+                    let _ = actor.try_send(crate::connection::CheckKeepAlive(live));
+                }
+            }
+            self.check_pressed();
+            self.metrics.flush();
+        }
+    }
+
+    fn check_pressed(&self) {
+        let now = self.clock().now;
+        let mut routes = self.routes.borrow_mut();
+        routes.pressed.retain(|endpoint| endpoint.check_patience(now));
+    }
+}
+
+fn read_clock() -> Clock {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    Clock { now: Instant::now(), epoch_ms }
+}

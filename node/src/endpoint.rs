@@ -1,0 +1,561 @@
+//! The delivery side of a connection: where its core's router puts publications.
+//!
+//! An endpoint belongs to one core and is shared between that core's router and the connection's
+//! actor, which writes the outbox to the socket. Nothing here waits.
+//!
+//! Bounds: the outbox takes [`Budget::outbox`] bytes; beyond half of it publishers stop reading
+//! their sockets until it drains, or until the endpoint has made no progress for [`Budget::patience`]
+//! and counts as slow. A slow endpoint loses QoS 0 publications beyond the bound; a session that is
+//! not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Window};
+use mqtt::{AckKind, Outgoing, PacketId, QoS, Reason, Version};
+use policy::{Action, Compiled};
+use smallvec::SmallVec;
+
+use crate::outbox::{Outbox, Pool};
+use crate::publication::{Kept, Publication};
+
+/// Subscription identifiers of one delivery.
+pub type SubscriptionIds = SmallVec<[u32; 2]>;
+
+/// How much may wait for one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes in the outbox.
+    pub outbox: usize,
+    /// Bytes of QoS 1 and 2 publications that wait for room in the client's receive window.
+    pub pending: usize,
+    /// How long publishers wait for a subscriber that makes no progress.
+    pub patience: Duration,
+}
+
+/// How a subscription wants a publication.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The lower of the publisher's QoS and the granted one.
+    pub qos: QoS,
+    /// RETAIN flag of the delivery.
+    pub retain: bool,
+    /// All subscriptions that match [v5 MQTT-3.3.4-3].
+    pub subscription_ids: &'a [u32],
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// In the outbox or waiting for the receive window.
+    Taken,
+    /// Taken, but the connection has fallen behind: the publisher should wait.
+    Pressed,
+    /// Not taken, for good.
+    Dropped(DropReason),
+}
+
+/// Why a publication did not reach a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Its expiry has passed.
+    Expired,
+    /// The client's Maximum Packet Size is smaller [v5 MQTT-3.1.2-25].
+    TooLarge,
+    /// The connection does not keep up.
+    Slow,
+    /// The connection has ended.
+    Gone,
+}
+
+/// What is fixed for the life of a connection.
+#[derive(Debug)]
+pub struct Profile {
+    /// Client id.
+    pub client: Rc<str>,
+    /// Protocol version.
+    pub version: Version,
+    /// Whether QoS 1 and 2 publications reach it through its session's queue.
+    pub persistent: bool,
+    /// The session's record in its group: of a persistent session, or of one with a will.
+    pub record: Option<Record>,
+    /// Who speaks.
+    pub principal: crate::identity::Principal,
+    /// Where it connects from.
+    pub source_ip: Option<std::net::IpAddr>,
+    /// The largest packet the client takes.
+    pub maximum_packet_size: u32,
+    /// Its place: core, slot, generation.
+    pub live: crate::interest::Live,
+}
+
+/// Names a session in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The group.
+    pub group: u16,
+    /// The session.
+    pub session: u64,
+    /// Fencing token of this connection.
+    pub epoch: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// What is fixed.
+    pub profile: Profile,
+    /// What its principal may do; replaced when policies change.
+    pub policy: RefCell<Rc<Compiled>>,
+    budget: Budget,
+    woken: Cell<bool>,
+    state: RefCell<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    outbox: Outbox,
+    waker: Option<Waker>,
+    window: Window,
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    aliases: Option<Box<OutboundAliases>>,
+    acks: Acks,
+    pressed_since: Option<Instant>,
+    slow: bool,
+    waiters: Vec<Waker>,
+    /// Set when the connection has to end; the actor acts on it.
+    doom: Option<Reason>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    publication: Kept,
+    qos: QoS,
+    retain: bool,
+    subscription_ids: SubscriptionIds,
+}
+
+impl Pending {
+    fn bytes(&self) -> usize {
+        let publication = &self.publication;
+        publication.topic.len() + publication.payload.len() + publication.properties.len() + 128
+    }
+}
+
+impl Endpoint {
+    /// An endpoint that takes `receive_maximum` unacknowledged publications.
+    pub fn new(
+        profile: Profile,
+        policy: Rc<Compiled>,
+        budget: Budget,
+        receive_maximum: u16,
+        topic_alias_maximum: u16,
+    ) -> Self {
+        let aliases = (topic_alias_maximum > 0)
+            .then(|| Box::new(OutboundAliases::new(topic_alias_maximum)));
+        let state = State {
+            outbox: Outbox::default(),
+            waker: None,
+            window: Window::new(receive_maximum),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            aliases,
+            acks: Acks::default(),
+            pressed_since: None,
+            slow: false,
+            waiters: Vec::new(),
+            doom: None,
+            closed: false,
+        };
+        let state = RefCell::new(state);
+        Self { profile, policy: RefCell::new(policy), budget, woken: Cell::new(false), state }
+    }
+
+    /// Whether its principal may receive from a topic.
+    pub fn may_receive(&self, topic: &str) -> bool {
+        let policy = self.policy.borrow();
+        policy.decide_topic(Action::Receive, topic, &policy::Request::default()).is_allowed()
+    }
+
+    /// Delivers a publication on the given terms.
+    pub fn deliver(
+        &self,
+        publication: &Publication<'_>,
+        terms: Terms<'_>,
+        clock: Clock,
+        pool: &mut Pool,
+    ) -> Delivered {
+        let mut state = self.state.borrow_mut();
+        if state.closed {
+            return Delivered::Dropped(DropReason::Gone);
+        }
+        if publication.remaining(clock.epoch_ms) == Some(None) {
+            return Delivered::Dropped(DropReason::Expired);
+        }
+        if terms.qos != QoS::AtMostOnce {
+            return self.deliver_acknowledged(&mut state, publication, terms, clock, pool);
+        }
+        if state.outbox.len() >= self.budget.outbox {
+            return Delivered::Dropped(DropReason::Slow);
+        }
+        let sent = self.send(&mut state, publication, terms, None, clock, pool);
+        self.after(&mut state, sent, clock)
+    }
+
+    fn deliver_acknowledged(
+        &self,
+        state: &mut State,
+        publication: &Publication<'_>,
+        terms: Terms<'_>,
+        clock: Clock,
+        pool: &mut Pool,
+    ) -> Delivered {
+        if state.pending.is_empty() && state.window.has_room() {
+            if !self.fits(publication, terms) {
+                return Delivered::Dropped(DropReason::TooLarge);
+            }
+            let id = state.window.open_next(terms.qos);
+            let sent = self.send(state, publication, terms, Some(id), clock, pool);
+            return self.after(state, sent, clock);
+        }
+        let pending = Pending {
+            publication: publication.keep(),
+            qos: terms.qos,
+            retain: terms.retain,
+            subscription_ids: terms.subscription_ids.into(),
+        };
+        state.pending_bytes += pending.bytes();
+        state.pending.push_back(pending);
+        if state.pending_bytes > self.budget.pending {
+            state.doom = Some(Reason::QuotaExceeded);
+            self.wake(state);
+            return Delivered::Dropped(DropReason::Slow);
+        }
+        self.after(state, true, clock)
+    }
+
+    /// Whether the client takes a packet of this size, however its identifier turns out.
+    fn fits(&self, publication: &Publication<'_>, terms: Terms<'_>) -> bool {
+        if self.profile.maximum_packet_size == u32::MAX {
+            return true;
+        }
+        let out = outgoing(publication, terms, Some(Window::packet_id(0)), None, Some(0));
+        mqtt::publish_size(self.profile.version, &out) <= self.profile.maximum_packet_size as usize
+    }
+
+    fn send(
+        &self,
+        state: &mut State,
+        publication: &Publication<'_>,
+        terms: Terms<'_>,
+        id: Option<PacketId>,
+        clock: Clock,
+        pool: &mut Pool,
+    ) -> bool {
+        self.send_again(state, publication, terms, id, false, clock, pool)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call per packet, nothing to group")]
+    fn send_again(
+        &self,
+        state: &mut State,
+        publication: &Publication<'_>,
+        terms: Terms<'_>,
+        id: Option<PacketId>,
+        dup: bool,
+        clock: Clock,
+        pool: &mut Pool,
+    ) -> bool {
+        if id.is_none() && !self.fits(publication, terms) {
+            return false;
+        }
+        let alias = state.aliases.as_mut().and_then(|aliases| aliases.alias(publication.topic));
+        let expiry = publication.remaining(clock.epoch_ms).flatten();
+        let mut out = outgoing(publication, terms, id, alias, expiry);
+        out.dup = dup;
+        let version = self.profile.version;
+        match publication.large_payload() {
+            Some(payload) => {
+                state.outbox.append(pool, |bytes| mqtt::encode_publish_head(version, &out, bytes));
+                state.outbox.append_shared(payload);
+            }
+            None => state.outbox.append(pool, |bytes| mqtt::encode_publish(version, &out, bytes)),
+        }
+        self.wake(state);
+        true
+    }
+
+    fn after(&self, state: &mut State, sent: bool, clock: Clock) -> Delivered {
+        if !sent {
+            return Delivered::Dropped(DropReason::TooLarge);
+        }
+        let pressed = state.outbox.len() >= self.budget.outbox / 2
+            || state.pending_bytes >= self.budget.pending / 2;
+        if !pressed || state.slow {
+            return Delivered::Taken;
+        }
+        let since = *state.pressed_since.get_or_insert(clock.now);
+        if clock.now.duration_since(since) < self.budget.patience {
+            return Delivered::Pressed;
+        }
+        state.slow = true;
+        Delivered::Taken
+    }
+
+    /// Delivers what the session's queue holds next, with the sequence number it has there.
+    pub fn deliver_queued(
+        &self,
+        publication: &Publication<'_>,
+        terms: Terms<'_>,
+        seq: u64,
+        dup: bool,
+        clock: Clock,
+        pool: &mut Pool,
+    ) -> Delivered {
+        let mut state = self.state.borrow_mut();
+        if state.closed {
+            return Delivered::Dropped(DropReason::Gone);
+        }
+        if !self.fits(publication, terms) {
+            return Delivered::Dropped(DropReason::TooLarge);
+        }
+        let id = state.window.open_at(seq, terms.qos, false);
+        self.send_again(&mut state, publication, terms, Some(id), dup, clock, pool);
+        Delivered::Taken
+    }
+
+    /// Sends PUBREL for a queued QoS 2 publication, on a resumed session or after its release is
+    /// committed.
+    pub fn release_queued(&self, seq: u64, pool: &mut Pool) {
+        let mut state = self.state.borrow_mut();
+        let id = state.window.open_at(seq, QoS::ExactlyOnce, true);
+        self.put_ack(&mut state, AckKind::PubRel, id, Reason::Success, pool);
+    }
+
+    /// An acknowledgement from the client.
+    pub fn settle(
+        &self,
+        kind: AckKind,
+        id: PacketId,
+        reason: Reason,
+        clock: Clock,
+        pool: &mut Pool,
+    ) -> Settled {
+        let mut state = self.state.borrow_mut();
+        let settled = match kind {
+            AckKind::PubAck => state.window.puback(id),
+            AckKind::PubRec => state.window.pubrec(id, reason.is_error()),
+            AckKind::PubComp | AckKind::PubRel => state.window.pubcomp(id),
+        };
+        match settled {
+            // A persistent session answers when the release is committed.
+            Settled::Received(_) if !self.profile.persistent => {
+                self.put_ack(&mut state, AckKind::PubRel, id, Reason::Success, pool);
+            }
+            Settled::ReceivedAgain(_) => {
+                self.put_ack(&mut state, AckKind::PubRel, id, Reason::Success, pool);
+            }
+            // [v5 MQTT-4.3.3-7]: PUBREL follows PUBREC, here to say that there is nothing to release.
+            Settled::Unknown if kind == AckKind::PubRec => {
+                self.put_ack(&mut state, AckKind::PubRel, id, Reason::PacketIdentifierNotFound, pool);
+            }
+            _ => {}
+        }
+        self.send_pending(&mut state, clock, pool);
+        settled
+    }
+
+    /// Sends what waited for room in the receive window.
+    fn send_pending(&self, state: &mut State, clock: Clock, pool: &mut Pool) {
+        while state.window.has_room() {
+            let Some(pending) = state.pending.pop_front() else { break };
+            state.pending_bytes -= pending.bytes();
+            let publication = Publication::kept(&pending.publication);
+            let terms = Terms {
+                qos: pending.qos,
+                retain: pending.retain,
+                subscription_ids: &pending.subscription_ids,
+            };
+            if publication.remaining(clock.epoch_ms) == Some(None)
+                || !self.fits(&publication, terms)
+            {
+                continue;
+            }
+            let id = state.window.open_next(pending.qos);
+            self.send(state, &publication, terms, Some(id), clock, pool);
+        }
+    }
+
+    /// The client will get this acknowledgement once `owed.waiting` takers have reported.
+    pub fn owe(&self, owed: Owed) -> u32 {
+        self.state.borrow_mut().acks.push(owed)
+    }
+
+    /// A publication of this client went to `takers` that will report.
+    pub fn sent(&self, number: u32, takers: u16, nobody_wants_it: bool) {
+        let reason = nobody_wants_it.then_some(Reason::NoMatchingSubscribers);
+        self.state.borrow_mut().acks.sent(number, takers, reason);
+    }
+
+    /// The client's Receive Maximum.
+    pub fn receive_maximum(&self) -> u16 {
+        self.state.borrow().window.limit()
+    }
+
+    /// Acknowledgements owed and not sent.
+    pub fn owed(&self) -> usize {
+        self.state.borrow().acks.len()
+    }
+
+    /// A taker has a publication of this client safe.
+    pub fn taken(&self, number: u32, reason: Option<Reason>) {
+        let mut state = self.state.borrow_mut();
+        state.acks.taken(number, reason);
+        self.wake(&mut state);
+    }
+
+    /// Sends the acknowledgements that are ready and tells of each.
+    pub fn acknowledge(&self, pool: &mut Pool, mut sent: impl FnMut(Owed)) {
+        let mut state = self.state.borrow_mut();
+        while let Some(owed) = state.acks.pop_ready() {
+            if owed.reason.is_error() && self.profile.version == Version::V311 {
+                // 3.1.1 has no way to say that a publication was not taken.
+                state.doom.get_or_insert(owed.reason);
+                self.wake(&mut state);
+                return;
+            }
+            self.put_ack(&mut state, owed.kind, owed.id, owed.reason, pool);
+            sent(owed);
+        }
+    }
+
+    fn put_ack(&self, state: &mut State, kind: AckKind, id: PacketId, reason: Reason, pool: &mut Pool) {
+        let version = self.profile.version;
+        state.outbox.append(pool, |out| mqtt::encode_ack(version, kind, id, reason, None, out));
+        self.wake(state);
+    }
+
+    /// Puts any other packet into the outbox.
+    pub fn put(&self, pool: &mut Pool, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state.borrow_mut();
+        state.outbox.append(pool, encode);
+        self.wake(&mut state);
+    }
+
+    /// Asks the connection to end; it tells a version 5 client why.
+    pub fn doom(&self, reason: Reason) {
+        let mut state = self.state.borrow_mut();
+        state.doom.get_or_insert(reason);
+        self.wake(&mut state);
+    }
+
+    /// Why the connection has to end, if it has to.
+    pub fn doomed(&self) -> Option<Reason> {
+        self.state.borrow().doom
+    }
+
+    /// Wakes `waiter` when the connection has caught up; false when it has already.
+    pub fn wait_for_room(&self, waiter: &Waker) -> bool {
+        let mut state = self.state.borrow_mut();
+        let waits = !state.closed && !state.slow && state.pressed_since.is_some();
+        if waits && !state.waiters.iter().any(|other| other.will_wake(waiter)) {
+            state.waiters.push(waiter.clone());
+        }
+        waits
+    }
+
+    /// Lets publishers go on when the connection made no progress for too long. True while it is
+    /// worth asking again.
+    pub fn check_patience(&self, now: Instant) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Some(since) = state.pressed_since else { return false };
+        if now.duration_since(since) >= self.budget.patience {
+            state.slow = true;
+            wake_all(&mut state.waiters);
+            return false;
+        }
+        !state.closed
+    }
+
+    /// Runs `write` over the outbox with the actor's waker in place.
+    pub fn flush<R>(&self, waker: &Waker, write: impl FnOnce(&mut Outbox) -> R) -> R {
+        let mut state = self.state.borrow_mut();
+        self.woken.set(false);
+        if !state.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+        let before = state.outbox.len();
+        let result = write(&mut state.outbox);
+        let calm = state.outbox.len() <= self.budget.outbox / 4
+            && state.pending_bytes <= self.budget.pending / 4;
+        if calm {
+            state.slow = false;
+            if state.pressed_since.take().is_some() {
+                wake_all(&mut state.waiters);
+            }
+        } else if state.outbox.len() < before {
+            // Progress counts as patience regained.
+            state.pressed_since = state.pressed_since.map(|_| Instant::now());
+        }
+        result
+    }
+
+    /// The connection is over: nothing more is taken and nobody waits for it.
+    pub fn close(&self) {
+        let mut state = self.state.borrow_mut();
+        state.closed = true;
+        state.waker = None;
+        state.pending.clear();
+        wake_all(&mut state.waiters);
+    }
+
+    fn wake(&self, state: &mut State) {
+        if !self.woken.replace(true)
+            && let Some(waker) = &state.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The time as a core sees it, read once per batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// For durations.
+    pub now: Instant,
+    /// For expiry: milliseconds of the epoch.
+    pub epoch_ms: u64,
+}
+
+fn wake_all(waiters: &mut Vec<Waker>) {
+    for waiter in std::mem::take(waiters) {
+        waiter.wake();
+    }
+}
+
+fn outgoing<'a>(
+    publication: &Publication<'a>,
+    terms: Terms<'a>,
+    packet_id: Option<PacketId>,
+    alias: Option<(u16, bool)>,
+    expiry: Option<u32>,
+) -> Outgoing<'a> {
+    let known = alias.is_some_and(|(_, known)| known);
+    Outgoing {
+        topic: if known { "" } else { publication.topic },
+        alias: alias.map(|(alias, _)| alias),
+        packet_id,
+        qos: terms.qos,
+        dup: false,
+        retain: terms.retain,
+        properties: publication.properties,
+        expiry,
+        subscription_ids: terms.subscription_ids,
+        payload: publication.payload(),
+    }
+}

@@ -1,0 +1,242 @@
+//! Listeners, and what turns an accepted socket into a connection.
+//!
+//! Every core has its own `SO_REUSEPORT` listener on each address; a connection stays on the core
+//! that accepted it. What is not authenticated yet is bounded: at most
+//! [`crate::config::Limits::handshakes_per_core`] sockets are between accept and CONNACK, the rest
+//! wait in the kernel's queue.
+
+mod http;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use crate::config::Listener as ListenerConfig;
+use crate::connection::handshake::{self, Failure, Peer};
+use crate::connection::transport::{Stream, Transport};
+use crate::core::Core;
+use crate::identity::Principal;
+use crate::metrics;
+use crate::tls::{MQTT_ALPN, certificate_id};
+
+pub use http::DataPlane;
+
+/// Pending connections that the kernel keeps per listener.
+const BACKLOG: i32 = 4096;
+
+/// What is spoken on a listener.
+#[derive(Clone)]
+pub enum Speaks {
+    /// MQTT.
+    Mqtt,
+    /// MQTT in TLS.
+    Mqtts(TlsAcceptor),
+    /// WebSocket.
+    WebSocket(Arc<DataPlane>),
+    /// WebSocket, MQTT by ALPN, and HTTPS, in TLS.
+    Https(TlsAcceptor, Arc<DataPlane>),
+}
+
+/// One listener as every core sees it.
+#[derive(Clone)]
+pub struct Door {
+    /// Where.
+    pub address: SocketAddr,
+    /// What.
+    pub speaks: Speaks,
+    /// From accept to CONNACK.
+    pub connect_timeout: Duration,
+    /// Peers whose PROXY header is required and believed.
+    pub proxy_from: Arc<[IpNet]>,
+    /// Connections that may be open at once.
+    pub max_connections: u32,
+    open: Arc<AtomicU32>,
+}
+
+impl Door {
+    /// A listener that is to be opened; `None` when it has no address.
+    pub fn new(config: &ListenerConfig, speaks: Speaks) -> Option<Self> {
+        Some(Self {
+            address: config.address?,
+            speaks,
+            connect_timeout: config.connect_timeout,
+            proxy_from: config.proxy_from.clone().into(),
+            max_connections: config.max_connections,
+            open: Arc::default(),
+        })
+    }
+
+    /// Takes the address for one core. Nobody can connect before [`Bound::open`].
+    pub fn bind(&self) -> io::Result<Bound> {
+        let domain = Domain::for_address(self.address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&self.address.into())?;
+        Ok(Bound { door: self.clone(), socket })
+    }
+}
+
+/// A listener of one core that is not open yet.
+pub struct Bound {
+    door: Door,
+    socket: Socket,
+}
+
+impl Bound {
+    /// Lets clients in.
+    pub fn open(self) -> io::Result<(Door, StdListener)> {
+        self.socket.listen(BACKLOG)?;
+        Ok((self.door, self.socket.into()))
+    }
+}
+
+/// Accepts on one listener of a core until the node drains.
+pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Arc<Semaphore>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, address = %door.address, "cannot accept connections");
+            return;
+        }
+    };
+    let door = Rc::new(door);
+    while !core.shared.draining() {
+        let Ok(permit) = Arc::clone(&gate).acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept; are file descriptors exhausted? raise LimitNOFILE");
+                metrics::connect("accept_failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let place = Place::take(&door);
+        let Some(place) = place else {
+            metrics::connect("too_many");
+            continue;
+        };
+        let (core, door) = (Rc::clone(&core), Rc::clone(&door));
+        actix_rt::spawn(async move {
+            let serving = serve(&core, &door, stream, peer, place);
+            let result = tokio::time::timeout(door.connect_timeout, serving).await;
+            drop(permit);
+            match result {
+                Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
+                Ok(Ok(Served::Http(http))) => http.await,
+                Ok(Err(failure)) => {
+                    debug!(%peer, %failure, "no connection");
+                    metrics::connect(failure.label());
+                }
+                Err(_) => metrics::connect("timeout"),
+            }
+        });
+    }
+}
+
+/// One of the connections that a listener may have open.
+pub struct Place(Arc<AtomicU32>);
+
+impl Place {
+    fn take(door: &Door) -> Option<Self> {
+        let open = door.open.fetch_add(1, Ordering::Relaxed);
+        let place = Self(Arc::clone(&door.open));
+        (open < door.max_connections).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What an accepted socket became.
+enum Served {
+    Connection,
+    /// HTTP requests, to be answered without the limits of a handshake.
+    Http(std::pin::Pin<Box<dyn Future<Output = ()>>>),
+}
+
+async fn serve(
+    core: &Rc<Core>,
+    door: &Door,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+) -> Result<Served, Failure> {
+    stream.set_nodelay(true)?;
+    let peer = client_address(door, &stream, peer).await?;
+    let limit = core.shared.limits.maximum_packet_size;
+    match &door.speaks {
+        Speaks::Mqtt => {
+            let transport = Transport::Stream(Stream::Tcp(stream));
+            let peer = Peer { principal: Principal::Anonymous, ip: peer };
+            handshake::connect(core, transport, peer, place).await?;
+            Ok(Served::Connection)
+        }
+        Speaks::Mqtts(acceptor) => {
+            let (stream, principal) = secure(acceptor, stream).await?;
+            let peer = Peer { principal, ip: peer };
+            handshake::connect(core, Transport::Stream(stream), peer, place).await?;
+            Ok(Served::Connection)
+        }
+        Speaks::WebSocket(data_plane) => {
+            let peer = Peer { principal: Principal::Anonymous, ip: peer };
+            http::serve(core, data_plane, Stream::Tcp(stream), peer, limit, place).await
+        }
+        Speaks::Https(acceptor, data_plane) => {
+            let (stream, principal) = secure(acceptor, stream).await?;
+            let peer = Peer { principal, ip: peer };
+            if speaks_mqtt(&stream) {
+                handshake::connect(core, Transport::Stream(stream), peer, place).await?;
+                return Ok(Served::Connection);
+            }
+            http::serve(core, data_plane, stream, peer, limit, place).await
+        }
+    }
+}
+
+/// The address of the client: the peer's, or what a trusted peer's PROXY header says.
+async fn client_address(
+    door: &Door,
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> Result<Option<IpAddr>, Failure> {
+    let ip = peer.ip().to_canonical();
+    if !door.proxy_from.iter().any(|net| net.contains(&ip)) {
+        return Ok(Some(ip));
+    }
+    let limit = wire::proxy::MAX_V2_BYTES + 1;
+    let (header, length) = handshake::peek(stream, limit, wire::proxy::parse)
+        .await?
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    handshake::discard(stream, length).await?;
+    Ok(header.source.map_or(Some(ip), |source| Some(source.ip().to_canonical())))
+}
+
+async fn secure(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<(Stream, Principal)> {
+    let stream = acceptor.accept(stream).await?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let principal = certificates
+        .and_then(|chain| chain.first())
+        .map_or(Principal::Anonymous, |leaf| Principal::Certificate(certificate_id(leaf)));
+    Ok((Stream::Tls(Box::new(stream)), principal))
+}
+
+fn speaks_mqtt(stream: &Stream) -> bool {
+    let Stream::Tls(stream) = stream else { return false };
+    stream.get_ref().1.alpn_protocol().is_some_and(|name| MQTT_ALPN.contains(&name))
+}

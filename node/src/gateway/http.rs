@@ -1,0 +1,185 @@
+//! The start of an HTTP connection on the gateway: a WebSocket, or requests to the data plane.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use axum::Router;
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower::ServiceExt;
+use tracing::debug;
+use wire::websocket::{Refusal, Upgrade};
+
+use super::{Place, Served};
+use crate::connection::handshake::{self, Failure, Peer};
+use crate::connection::transport::{Stream, Transport};
+use crate::core::Core;
+use crate::identity::{self, Principal};
+use crate::websocket::WebSocket;
+
+/// The SigV4 services that may open a WebSocket.
+const SERVICES: [&str; 2] = ["iotdevicegateway", "iotdata"];
+
+/// What answers HTTP on the gateway.
+pub struct DataPlane {
+    /// The REST data plane; a listener without one takes only WebSockets.
+    pub router: Option<Router>,
+    /// Checks presigned WebSocket URLs.
+    pub verifier: api::sigv4::Verifier,
+}
+
+/// Reads the first request head and becomes what it asks for.
+pub(super) async fn serve(
+    core: &Rc<Core>,
+    data_plane: &DataPlane,
+    mut stream: Stream,
+    peer: Peer,
+    maximum_packet_size: u32,
+    place: Place,
+) -> Result<Served, Failure> {
+    let mut head = Vec::new();
+    let (upgrade, length) = loop {
+        match Upgrade::parse(&head) {
+            Ok(Some(found)) => break found,
+            Ok(None) => {}
+            Err(error) => {
+                write(&mut stream, &error.refusal().response()).await?;
+                return Err(Failure::Http(error.to_string()));
+            }
+        }
+        let filled = head.len();
+        head.resize(filled + 2048, 0);
+        let read = poll_fn(|cx| stream.poll_read(cx, &mut head[filled..])).await?;
+        head.truncate(filled + read);
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    };
+    if !upgrade.is_websocket() {
+        let Some(router) = &data_plane.router else {
+            write(&mut stream, &Refusal::new(404, "only WebSocket requests are answered here").response()).await?;
+            return Err(Failure::Http("not a WebSocket request".into()));
+        };
+        let router = for_caller(core, router.clone(), &peer).await;
+        return Ok(Served::Http(Box::pin(answer(router, stream, head, place))));
+    }
+    let refused = match sign_in(data_plane, &upgrade, peer) {
+        Ok(peer) => match upgrade.accept(&["/mqtt"], "mqtt") {
+            Ok(response) => {
+                write(&mut stream, &response).await?;
+                let early = head[length..].to_vec();
+                let socket = WebSocket::new(stream, early, maximum_packet_size);
+                let transport = Transport::WebSocket(Box::new(socket));
+                handshake::connect(core, transport, peer, place).await?;
+                return Ok(Served::Connection);
+            }
+            Err(refusal) => refusal,
+        },
+        Err(refusal) => refusal,
+    };
+    write(&mut stream, &refused.response()).await?;
+    Err(Failure::Http(refused.body))
+}
+
+/// Who opens a WebSocket: by its certificate, or by the signature in the URL.
+fn sign_in(data_plane: &DataPlane, upgrade: &Upgrade, peer: Peer) -> Result<Peer, Refusal> {
+    let signed = upgrade.query().contains("X-Amz-Signature=");
+    if !signed || matches!(peer.principal, Principal::Certificate(_)) {
+        return Ok(peer);
+    }
+    let headers: Vec<(&str, &[u8])> =
+        upgrade.headers().map(|(name, value)| (name, value.as_bytes())).collect();
+    let request = api::sigv4::Request {
+        method: upgrade.method(),
+        path: upgrade.path(),
+        query: upgrade.query(),
+        headers: &headers,
+    };
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = since.map_or(0, |since| since.as_secs());
+    let signer = data_plane.verifier.verify_presigned(&request, &SERVICES, now);
+    let signer = signer.map_err(|error| Refusal::new(403, &error.to_string()))?;
+    Ok(Peer { principal: Principal::AccessKey(signer.access_key.into()), ..peer })
+}
+
+/// The data plane for a caller who has proved to hold an active certificate.
+async fn for_caller(core: &Rc<Core>, router: Router, peer: &Peer) -> Router {
+    let Principal::Certificate(id) = &peer.principal else { return router };
+    // Unknown and inactive certificates are refused here, before any request is read.
+    let policy = identity::policy_of(&core.shared, &peer.principal, None, peer.ip).await;
+    match (policy, fleet::registry::CertificateId::new(id)) {
+        (Ok(_), Ok(certificate)) => {
+            let caller = api::CertificateCaller { certificate, source_ip: peer.ip };
+            router.layer(axum::Extension(caller))
+        }
+        _ => router,
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer(router: Router, stream: Stream, head: Vec<u8>, place: Place) {
+    let stream = TokioIo::new(Rewound { head: head.into(), stream });
+    let service = TowerToHyperService::new(router.map_request(
+        |request: hyper::Request<hyper::body::Incoming>| request.map(axum::body::Body::new),
+    ));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(hyper_util::rt::TokioTimer::new());
+    if let Err(error) = http.serve_connection(stream, service).await {
+        debug!(%error, "HTTP connection ended");
+    }
+    drop(place);
+}
+
+async fn write(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = poll_fn(|cx| stream.poll_write(cx, &[io::IoSlice::new(bytes)])).await?;
+        bytes = &bytes[written..];
+    }
+    poll_fn(|cx| stream.poll_flush(cx)).await
+}
+
+/// A stream that gives back what was read from it first.
+struct Rewound {
+    head: Bytes,
+    stream: Stream,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.head.is_empty() {
+            let length = self.head.len().min(into.remaining());
+            into.put_slice(&self.head.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let read = self.stream.poll_read(cx, into.initialize_unfilled());
+        read.map_ok(|count| into.advance(count))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream.poll_write(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_shutdown(cx)
+    }
+}

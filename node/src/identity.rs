@@ -1,0 +1,163 @@
+//! Who a connection is, and what it may do.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cluster::GroupsView;
+use fleet::registry::{Changes, Registry, Timestamp};
+use policy::{Action, Compiled, Variables};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::core::Core;
+use crate::endpoint::Endpoint;
+use crate::host::{Machine, Signal};
+use crate::shared::Shared;
+
+/// Who speaks on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// Nobody in particular: a plain listener that allows it.
+    Anonymous,
+    /// The holder of the certificate with this id.
+    Certificate(Arc<str>),
+    /// The holder of this access key, by SigV4. Keys are an operator's and may do everything.
+    AccessKey(Arc<str>),
+}
+
+impl Principal {
+    /// As logs and lifecycle events name it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Certificate(id) | Self::AccessKey(id) => id,
+        }
+    }
+}
+
+/// Why a principal may not connect.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Refused {
+    /// No certificate with this id is registered.
+    #[error("the certificate is not registered")]
+    Unknown,
+    /// It is registered, but not active or not valid now.
+    #[error("the certificate is not active")]
+    Inactive,
+    /// The state cannot be read now.
+    #[error("the registry cannot be read now")]
+    Unavailable,
+    /// The listener has no policy for clients without a certificate.
+    #[error("the listener does not allow anonymous clients")]
+    Anonymous,
+}
+
+/// Reads the state of the groups on the thread that owns it. `None` when the node is stopping.
+pub async fn read<T: Send + 'static>(
+    shared: &Shared,
+    read: impl FnOnce(&mut GroupsView<'_, Machine>) -> T + Send + 'static,
+) -> Option<T> {
+    let (answer, result) = oneshot::channel();
+    let read = Signal::Read(Box::new(move |groups| {
+        // Whoever asked may have gone away.
+        let _ = answer.send(read(groups));
+    }));
+    shared.groups.signal(read).ok()?;
+    result.await.ok()
+}
+
+/// Reads the registry.
+pub async fn read_registry<T: Send + 'static>(
+    shared: &Shared,
+    look: impl FnOnce(&Registry) -> T + Send + 'static,
+) -> Option<T> {
+    read(shared, |groups| groups.get(cluster::GroupId::META)?.registry().map(look)).await?
+}
+
+/// What a principal may do on a connection with this client id, compiled. Without a client id
+/// (HTTP) the variables that need one do not resolve.
+pub async fn policy_of(
+    shared: &Shared,
+    principal: &Principal,
+    client_id: Option<&str>,
+    source_ip: Option<IpAddr>,
+) -> Result<Compiled, Refused> {
+    let variables = Variables {
+        client_id: client_id.map(Into::into),
+        source_ip,
+        ..Variables::default()
+    };
+    let id = match principal {
+        Principal::AccessKey(_) => return Ok(Compiled::allow_all()),
+        Principal::Anonymous => {
+            let document = shared.anonymous.as_ref().ok_or(Refused::Anonymous)?;
+            return Ok(Compiled::new(&[Arc::clone(document)], &shared.arns, &variables));
+        }
+        Principal::Certificate(id) => Arc::clone(id),
+    };
+    let client: Option<String> = client_id.map(Into::into);
+    let found = read_registry(shared, move |registry| {
+        let thing = client.and_then(|client| registry.thing_of_connection(Some(&id), &client));
+        Some((registry.identity(&id)?, thing))
+    });
+    let (identity, thing) = found.await.ok_or(Refused::Unavailable)?.ok_or(Refused::Unknown)?;
+    if !identity.may_connect(now()) {
+        return Err(Refused::Inactive);
+    }
+    let variables = Variables {
+        certificate: Some(identity.certificate_variables()),
+        thing: thing.map(|thing| thing.variables()),
+        ..variables
+    };
+    Ok(Compiled::new(&identity.documents(), &shared.arns, &variables))
+}
+
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+impl Core {
+    /// Decides again for the connections that a change of the registry affects.
+    pub fn principals_changed(self: &Rc<Self>, changes: &Changes) {
+        let affected = |endpoint: &Endpoint| {
+            let Principal::Certificate(id) = &endpoint.profile.principal else { return false };
+            changes.all
+                || changes.certificates.contains(&**id)
+                || changes.things.contains(&*endpoint.profile.client)
+        };
+        let endpoints = self.endpoints.borrow();
+        for (_, endpoint) in endpoints.iter().filter(|(_, endpoint)| affected(endpoint)) {
+            let (core, endpoint) = (Rc::clone(self), Rc::clone(endpoint));
+            actix_rt::spawn(async move { core.decide_again(&endpoint).await });
+        }
+    }
+
+    /// Gives a connection the policy its principal has now, or ends it.
+    async fn decide_again(self: &Rc<Self>, endpoint: &Endpoint) {
+        let profile = &endpoint.profile;
+        let client = &*profile.client;
+        let policy =
+            policy_of(&self.shared, &profile.principal, Some(client), profile.source_ip).await;
+        match policy {
+            Ok(policy) => {
+                let resource = format!("client/{client}");
+                let request = policy::Request::default();
+                if !policy.decide(Action::Connect, &resource, &request).is_allowed() {
+                    info!(client, "its policy no longer allows the connection");
+                    endpoint.doom(mqtt::Reason::NotAuthorized);
+                }
+                *endpoint.policy.borrow_mut() = Rc::new(policy);
+            }
+            Err(refused) => {
+                warn!(client, %refused, "connection ended");
+                *endpoint.policy.borrow_mut() = Rc::new(Compiled::new(&[], &self.shared.arns, &Variables::default()));
+                endpoint.doom(mqtt::Reason::NotAuthorized);
+            }
+        }
+        // Routes hold what sessions may receive; their numbers also stand for what may be published.
+        self.routes.borrow_mut().forget();
+    }
+}

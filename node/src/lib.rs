@@ -1,0 +1,27 @@
+//! The Skein process: listeners, connections, routing, and the wiring of everything below.
+//!
+//! [`node::Node`] starts the raft thread, one [`core::Core`] per processor and the control runtime;
+//! the rest of the modules are the rooms of a core ([`connection`], [`endpoint`], [`route`],
+//! [`publish`]) and what cores share ([`interest`], [`shared`], [`host`]).
+
+pub mod claims;
+pub mod config;
+pub mod connection;
+pub mod core;
+pub mod endpoint;
+pub mod gateway;
+pub mod host;
+pub mod identity;
+pub mod interest;
+pub mod metrics;
+pub mod node;
+pub mod outbox;
+pub mod pending;
+pub mod publication;
+pub mod publish;
+pub mod reserved;
+pub mod route;
+pub mod shared;
+pub mod tls;
+pub mod websocket;
+pub mod wheel;

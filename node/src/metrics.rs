@@ -1,0 +1,166 @@
+//! What operators watch on the gateway. Labels are bounded: never a client id, never a topic.
+//!
+//! A core counts in plain cells and adds to the exported counters once per tick, so that counting a
+//! publication costs no atomic operation.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+use mqtt::QoS;
+
+use crate::endpoint::DropReason;
+
+/// A counter that is exported once per tick.
+struct Local {
+    count: Cell<u64>,
+    exported: Counter,
+}
+
+impl Local {
+    fn new(exported: Counter) -> Self {
+        Self { count: Cell::new(0), exported }
+    }
+
+    fn add(&self, count: u64) {
+        self.count.set(self.count.get() + count);
+    }
+
+    fn flush(&self) {
+        let count = self.count.take();
+        if count > 0 {
+            self.exported.increment(count);
+        }
+    }
+}
+
+/// One core's counters.
+pub struct CoreMetrics {
+    publishes: [Local; 3],
+    deliveries: [Local; 3],
+    bytes_received: Local,
+    payload_bytes_sent: Local,
+    dropped: [Local; 4],
+    denied: [Local; 3],
+    subscriptions: Local,
+    connections: Gauge,
+    session_seconds: Histogram,
+    /// How late the core's timer wakes: what every connection on it waits at least.
+    pub loop_delay: Histogram,
+}
+
+const QOS: [&str; 3] = ["0", "1", "2"];
+const DROPPED: [&str; 4] = ["expired", "too_large", "slow", "gone"];
+const DENIED: [&str; 3] = ["publish", "subscribe", "receive"];
+
+/// Describes every metric of the gateway; once per process.
+pub fn describe() {
+    let count = Unit::Count;
+    describe_gauge!("gateway_connections", count, "Connections open now");
+    describe_counter!("gateway_connects_total", count, "CONNECT packets by result");
+    describe_counter!("gateway_disconnects_total", count, "Connections that ended, by cause");
+    describe_counter!("gateway_publishes_received_total", count, "PUBLISH packets from clients");
+    describe_counter!("gateway_publishes_sent_total", count, "PUBLISH packets to clients");
+    describe_counter!("gateway_received_bytes_total", Unit::Bytes, "Bytes read from clients");
+    describe_counter!("gateway_sent_payload_bytes_total", Unit::Bytes, "Payload bytes to clients");
+    describe_counter!("gateway_dropped_total", count, "Deliveries that were dropped, by reason");
+    describe_counter!("gateway_denied_total", count, "Actions that policies denied");
+    describe_counter!("gateway_subscribes_total", count, "Subscriptions granted");
+    describe_counter!("session_queue_dropped_total", count, "Queue entries lost, by reason");
+    describe_histogram!("gateway_connection_seconds", Unit::Seconds, "Life of a connection");
+    describe_histogram!("core_loop_delay_seconds", Unit::Seconds, "How late a core's timer wakes");
+    describe_gauge!("skein_build_info", count, "Always 1; labels say what runs");
+    gauge!("skein_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Counts a CONNECT.
+pub fn connect(result: &'static str) {
+    counter!("gateway_connects_total", "result" => result).increment(1);
+}
+
+impl CoreMetrics {
+    /// The counters of a core.
+    pub fn register(core: u16) -> Self {
+        let core = core.to_string();
+        let by_qos = |name: &'static str| QOS.map(|qos| Local::new(counter!(name, "qos" => qos)));
+        Self {
+            publishes: by_qos("gateway_publishes_received_total"),
+            deliveries: by_qos("gateway_publishes_sent_total"),
+            bytes_received: Local::new(counter!("gateway_received_bytes_total")),
+            payload_bytes_sent: Local::new(counter!("gateway_sent_payload_bytes_total")),
+            dropped: DROPPED
+                .map(|reason| Local::new(counter!("gateway_dropped_total", "reason" => reason))),
+            denied: DENIED
+                .map(|action| Local::new(counter!("gateway_denied_total", "action" => action))),
+            subscriptions: Local::new(counter!("gateway_subscribes_total")),
+            connections: gauge!("gateway_connections"),
+            session_seconds: histogram!("gateway_connection_seconds"),
+            loop_delay: histogram!("core_loop_delay_seconds", "core" => core),
+        }
+    }
+
+    /// A PUBLISH came.
+    pub fn publish(&self, qos: QoS) {
+        self.publishes[qos as usize].add(1);
+    }
+
+    /// A PUBLISH goes out.
+    pub fn sent(&self, qos: QoS, payload: usize) {
+        self.deliveries[qos as usize].add(1);
+        self.payload_bytes_sent.add(payload as u64);
+    }
+
+    /// Bytes came.
+    pub fn received(&self, bytes: usize) {
+        self.bytes_received.add(bytes as u64);
+    }
+
+    /// A delivery was dropped.
+    pub fn dropped(&self, reason: DropReason) {
+        self.dropped[reason as usize].add(1);
+    }
+
+    /// A policy denied a PUBLISH.
+    pub fn denied_publish(&self) {
+        self.denied[0].add(1);
+    }
+
+    /// A policy denied a filter.
+    pub fn denied_subscribe(&self) {
+        self.denied[1].add(1);
+    }
+
+    /// A policy denied a delivery.
+    pub fn denied_receive(&self) {
+        self.denied[2].add(1);
+    }
+
+    /// Filters were granted.
+    pub fn subscribed(&self, count: usize) {
+        self.subscriptions.add(count as u64);
+    }
+
+    /// A connection is open.
+    pub fn connected(&self) {
+        self.connections.increment(1.0);
+    }
+
+    /// It is over.
+    pub fn disconnected(&self, cause: &'static str, after: Duration) {
+        self.connections.decrement(1.0);
+        self.session_seconds.record(after);
+        counter!("gateway_disconnects_total", "cause" => cause).increment(1);
+    }
+
+    /// Adds what was counted to what is exported.
+    pub fn flush(&self) {
+        let all = self.publishes.iter().chain(&self.deliveries).chain(&self.dropped);
+        all.chain(&self.denied).for_each(Local::flush);
+        self.bytes_received.flush();
+        self.payload_bytes_sent.flush();
+        self.subscriptions.flush();
+    }
+}

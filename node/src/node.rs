@@ -1,0 +1,223 @@
+//! A running node: the raft thread, the cores, the control runtime.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustls::ServerConfig;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::core::{Core, ToCore};
+use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
+use crate::host::{Groups, Machine, NodeHost};
+use crate::interest::InterestIndex;
+use crate::metrics::{self, CoreMetrics};
+use crate::shared::Shared;
+use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
+
+/// How long connections get to say goodbye when the node stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// A node whose state is restored. Its listeners are bound and not open yet.
+pub struct Node {
+    /// What all its threads share.
+    pub shared: Arc<Shared>,
+    config: Config,
+    running: cluster::Running,
+    stopped: oneshot::Receiver<Option<String>>,
+    inboxes: Vec<mpsc::UnboundedReceiver<ToCore>>,
+}
+
+impl Node {
+    /// Opens the data directory and restores the state from it.
+    pub fn restore(config: Config) -> anyhow::Result<Self> {
+        metrics::describe();
+        let cores = match config.cores {
+            Some(cores) => usize::from(cores),
+            None => std::thread::available_parallelism().map_or(1, Into::into),
+        };
+        let raft = cluster::Config {
+            accept_log_loss: config.accept_log_loss,
+            ..cluster::Config::new(&config.data, config.shards.into())
+        };
+        let (groups, inbox) = Groups::new(&raft);
+        let (senders, inboxes): (Vec<_>, Vec<_>) =
+            (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
+        let shared = Arc::new(Shared {
+            interest: InterestIndex::default(),
+            cores: senders,
+            groups,
+            shards: config.shards,
+            arns: policy::Arns {
+                partition: config.account.partition.clone(),
+                region: config.account.region.clone(),
+                account: config.account.id.clone(),
+            },
+            anonymous: anonymous_policy(&config)?,
+            limits: config.limits.clone(),
+            draining: AtomicBool::new(false),
+        });
+        let (tell, stopped) = oneshot::channel();
+        let host = NodeHost::new(Arc::clone(&shared), raft.node, tell);
+        let mut running = cluster::start(raft, inbox, Machine::new, host)
+            .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
+        running.wait_started().context("cannot restore the state")?;
+        Ok(Self { shared, config, running, stopped, inboxes })
+    }
+
+    /// The configuration it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Opens the listeners and serves until the raft thread ends or `stop` resolves; then drains.
+    pub async fn serve(
+        self,
+        data_plane: Option<axum::Router>,
+        verifier: api::sigv4::Verifier,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let doors = doors(&self.config, data_plane, verifier)?;
+        let cores = self.inboxes.len();
+        // Every address is taken before any client is let in.
+        let mut bound: Vec<Vec<Bound>> = Vec::new();
+        for _ in 0..cores {
+            let bind = |door: &Door| {
+                door.bind().with_context(|| format!("cannot listen on {}", door.address))
+            };
+            bound.push(doors.iter().map(bind).collect::<anyhow::Result<_>>()?);
+        }
+        let handshakes = self.config.limits.handshakes_per_core;
+        for ((id, inbox), bound) in self.inboxes.into_iter().enumerate().zip(bound) {
+            let shared = Arc::clone(&self.shared);
+            start_core(id as u16, shared, inbox, bound, handshakes)?;
+        }
+        for door in &doors {
+            info!(address = %door.address, "listening");
+        }
+        let failed = tokio::select! {
+            failed = self.stopped => failed.ok().flatten(),
+            () = stop => None,
+        };
+        if let Some(error) = failed {
+            bail!("the node cannot go on: {error}");
+        }
+        drain(&self.shared).await;
+        let running = self.running;
+        tokio::task::spawn_blocking(move || running.stop())
+            .await
+            .context("the raft thread panicked")?
+            .context("the state was not closed in order")
+    }
+}
+
+fn anonymous_policy(config: &Config) -> anyhow::Result<Option<Arc<policy::Document>>> {
+    let documents = config.listeners.all().into_iter();
+    let mut documents = documents.filter_map(|(_, listener)| listener.anonymous_policy.as_deref());
+    let Some(document) = documents.next() else { return Ok(None) };
+    Ok(Some(Arc::new(policy::Document::parse(document)?)))
+}
+
+fn doors(
+    config: &Config,
+    data_plane: Option<axum::Router>,
+    verifier: api::sigv4::Verifier,
+) -> anyhow::Result<Vec<Door>> {
+    let listeners = &config.listeners;
+    let mut doors: Vec<Option<Door>> = vec![Door::new(&listeners.mqtt, Speaks::Mqtt)];
+    let only_sockets = DataPlane { router: None, verifier: verifier.clone() };
+    doors.push(Door::new(&listeners.ws, Speaks::WebSocket(Arc::new(only_sockets))));
+    if listeners.mqtts.address.is_some() {
+        let acceptor = acceptor(config, ClientCertificates::Required, &MQTT_ALPN)?;
+        doors.push(Door::new(&listeners.mqtts, Speaks::Mqtts(acceptor)));
+    }
+    if listeners.https.address.is_some() {
+        let alpn = [MQTT_ALPN, HTTP_ALPN].concat();
+        let acceptor = acceptor(config, ClientCertificates::Optional, &alpn)?;
+        let data_plane = Arc::new(DataPlane { router: data_plane, verifier });
+        doors.push(Door::new(&listeners.https, Speaks::Https(acceptor, data_plane)));
+    }
+    Ok(doors.into_iter().flatten().collect())
+}
+
+fn acceptor(
+    config: &Config,
+    clients: ClientCertificates,
+    alpn: &[&[u8]],
+) -> anyhow::Result<TlsAcceptor> {
+    let tls = &config.tls;
+    let (Some(certificate), Some(private_key)) = (&tls.certificate, &tls.private_key) else {
+        bail!("a TLS listener needs tls.certificate and tls.private_key");
+    };
+    let server: Arc<ServerConfig> = tls::server_config(certificate, private_key, clients, alpn)?;
+    Ok(TlsAcceptor::from(server))
+}
+
+/// Starts the arbiter of a core. Only `main` and this function know how many there are.
+fn start_core(
+    id: u16,
+    shared: Arc<Shared>,
+    inbox: mpsc::UnboundedReceiver<ToCore>,
+    bound: Vec<Bound>,
+    handshakes: usize,
+) -> anyhow::Result<()> {
+    let mut open = Vec::new();
+    for bound in bound {
+        open.push(bound.open().context("cannot listen")?);
+    }
+    let arbiter = actix::Arbiter::new();
+    arbiter.spawn_fn(move || {
+        let core = Core::new(id, shared, CoreMetrics::register(id));
+        actix_rt::spawn(Rc::clone(&core).run(inbox));
+        actix_rt::spawn(Rc::clone(&core).keep_time());
+        let gate = Arc::new(Semaphore::new(handshakes));
+        for (door, listener) in open {
+            actix_rt::spawn(gateway::accept(Rc::clone(&core), door, listener, Arc::clone(&gate)));
+        }
+    });
+    Ok(())
+}
+
+/// Ends every connection in order: version 5 clients are told that the node goes away.
+async fn drain(shared: &Arc<Shared>) {
+    shared.draining.store(true, Ordering::Relaxed);
+    info!("draining: no more connections are taken");
+    shared.on_every_core(|core| {
+        for (_, endpoint) in core.endpoints.borrow().iter() {
+            endpoint.doom(mqtt::Reason::ServerShuttingDown);
+        }
+    });
+    let until = Instant::now() + DRAIN;
+    loop {
+        let open = open_connections(shared).await;
+        if open == 0 {
+            info!("drained");
+            return;
+        }
+        if Instant::now() >= until {
+            warn!(open, "connections did not end in time and are cut");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Connections on all cores.
+pub async fn open_connections(shared: &Shared) -> usize {
+    let mut open = 0;
+    for core in 0..shared.cores.len() {
+        let (answer, count) = oneshot::channel();
+        let run = Box::new(move |core: &Rc<Core>| {
+            // Whoever asked may have gone away.
+            let _ = answer.send(core.endpoints.borrow().len());
+        });
+        shared.send(core as u16, ToCore::Run(run));
+        open += count.await.unwrap_or(0);
+    }
+    open
+}

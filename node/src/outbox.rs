@@ -1,0 +1,143 @@
+//! Bytes on their way to one socket.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// A payload of at least this many bytes is shared between sockets instead of copied.
+pub const SHARE_FROM: usize = 8 * 1024;
+
+/// How many slices one write takes at most.
+const SLICES: usize = 16;
+
+/// What waits to be written, in order. Holds no memory while it is empty.
+///
+/// It has no bound of its own: the endpoint checks [`Outbox::len`] against its budget before it adds.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Full pieces before `tail`.
+    head: VecDeque<Bytes>,
+    tail: Vec<u8>,
+    /// Bytes of the first piece that are written already.
+    written: usize,
+    len: usize,
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where small packets are encoded. `pool` gives a buffer with room when there is none yet.
+    pub fn append(&mut self, pool: &mut Pool, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.tail.capacity() == 0 {
+            self.tail = pool.take();
+        }
+        let before = self.tail.len();
+        encode(&mut self.tail);
+        self.len += self.tail.len() - before;
+    }
+
+    /// Adds bytes that other sockets share.
+    pub fn append_shared(&mut self, bytes: Bytes) {
+        self.len += bytes.len();
+        if !self.tail.is_empty() {
+            self.head.push_back(std::mem::take(&mut self.tail).into());
+        }
+        self.head.push_back(bytes);
+    }
+
+    /// The pieces to write now, and whether there is anything.
+    pub fn slices<'a>(&'a self, slices: &mut smallvec::SmallVec<[IoSlice<'a>; SLICES]>) {
+        let mut skip = self.written;
+        for piece in self.head.iter().take(SLICES) {
+            slices.push(IoSlice::new(&piece[skip..]));
+            skip = 0;
+        }
+        if slices.len() < SLICES && self.tail.len() > skip {
+            slices.push(IoSlice::new(&self.tail[skip..]));
+        }
+    }
+
+    /// `count` bytes of the front are written.
+    pub fn advance(&mut self, count: usize, pool: &mut Pool) {
+        self.len -= count;
+        self.written += count;
+        while let Some(front) = self.head.front() {
+            if self.written < front.len() {
+                return;
+            }
+            self.written -= front.len();
+            self.head.pop_front();
+        }
+        if self.len == 0 {
+            self.written = 0;
+            self.head = VecDeque::new();
+            pool.put(std::mem::take(&mut self.tail));
+        }
+    }
+}
+
+/// Buffers of a core that no connection uses now.
+#[derive(Debug, Default)]
+pub struct Pool {
+    free: Vec<Vec<u8>>,
+}
+
+impl Pool {
+    const KEEP: usize = 64;
+    const CAPACITY: usize = 16 * 1024;
+
+    fn take(&mut self) -> Vec<u8> {
+        self.free.pop().unwrap_or_else(|| Vec::with_capacity(Self::CAPACITY))
+    }
+
+    fn put(&mut self, mut buffer: Vec<u8>) {
+        let worth = (Self::CAPACITY..=16 * Self::CAPACITY).contains(&buffer.capacity());
+        if worth && self.free.len() < Self::KEEP {
+            buffer.clear();
+            self.free.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes `step` bytes at a time and gives back what arrived.
+    fn drain(outbox: &mut Outbox, pool: &mut Pool, step: usize) -> Vec<u8> {
+        let mut arrived = Vec::new();
+        while !outbox.is_empty() {
+            let mut slices = smallvec::SmallVec::new();
+            outbox.slices(&mut slices);
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let count = step.min(all.len());
+            arrived.extend_from_slice(&all[..count]);
+            outbox.advance(count, pool);
+        }
+        arrived
+    }
+
+    #[test]
+    fn bytes_leave_in_order_however_little_is_written() {
+        for step in [1, 2, 3, 7, 100] {
+            let mut pool = Pool::default();
+            let mut outbox = Outbox::default();
+            outbox.append(&mut pool, |out| out.extend_from_slice(b"one"));
+            outbox.append_shared(Bytes::from_static(b"two"));
+            outbox.append_shared(Bytes::from_static(b"three"));
+            outbox.append(&mut pool, |out| out.extend_from_slice(b"four"));
+            assert_eq!(outbox.len(), 15);
+            assert_eq!(drain(&mut outbox, &mut pool, step), b"onetwothreefour");
+            assert_eq!(outbox.tail.capacity(), 0, "an empty outbox holds no memory");
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The way of a publication through a core: to its own sessions, to other cores, to groups.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fleet::shard::{self, Directed, Origin};
+use mqtt::{QoS, Reason};
+use smallvec::SmallVec;
+
+use crate::core::{Batch, Core, Parcel, Ticket, ToCore};
+use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
+use crate::host::{Handout, HandoutKind, Proposal, Reply};
+use crate::interest::Member;
+use crate::pending::Asker;
+use crate::publication::{Kept, KeptTopic, Publication};
+use crate::route::{Route, Target};
+
+/// What became of a publication so far.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Takers that will report to the ticket.
+    pub waiting: u16,
+    /// Whether anybody wanted it.
+    pub reached: bool,
+    /// A session that has fallen behind: the publisher waits for it.
+    pub pressed: Option<Rc<Endpoint>>,
+}
+
+/// What one publication asks of one group; an outbox entry must not ask twice.
+#[derive(Default)]
+struct GroupShare {
+    group: u16,
+    store_retained: bool,
+    enqueue: bool,
+    directed: Vec<Directed>,
+}
+
+/// What belongs to a publication besides itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Errand {
+    /// Who wants to hear when it is safe.
+    pub ticket: Option<Ticket>,
+    /// The outbox it comes from.
+    pub origin: Option<Origin>,
+}
+
+impl Core {
+    /// What a topic leads to.
+    pub fn route(&self, topic: &str) -> Rc<Route> {
+        let endpoints = self.endpoints.borrow();
+        self.routes.borrow_mut().resolve(self.id, topic, &self.shared.interest, &endpoints)
+    }
+
+    /// Routes a publication: delivers it here and adds it to the batches of the other destinations.
+    pub fn publish(
+        self: &Rc<Self>,
+        publication: &Publication<'_>,
+        route: &Route,
+        errand: Errand,
+    ) -> Published {
+        let mut published = Published::default();
+        if let Some(request) = route.shadow_request() {
+            self.serve_shadow(&request, publication, errand, &mut published);
+        }
+        for target in &route.targets {
+            self.deliver_to(target, publication, &mut published);
+        }
+        if !route.cores.is_empty() {
+            let kept = Arc::new(publication.keep());
+            for core in &route.cores {
+                self.hand_over_to(*core, Arc::clone(&kept), None, errand, &mut published);
+            }
+        }
+        let acknowledged = publication.qos != QoS::AtMostOnce;
+        if !publication.retain && route.shares.is_empty() && !(acknowledged && !route.groups.is_empty())
+        {
+            return published;
+        }
+        let mut groups: SmallVec<[GroupShare; 2]> = SmallVec::new();
+        if publication.retain {
+            group_share(&mut groups, self.shared.group_of(publication.topic)).store_retained = true;
+        }
+        if acknowledged {
+            for group in &route.groups {
+                group_share(&mut groups, *group).enqueue = true;
+            }
+        }
+        for share in &route.shares {
+            if let Some(member) = share.choose() {
+                self.deliver_to_member(member, publication, errand, &mut groups, &mut published);
+            }
+        }
+        self.propose_to_groups(groups, publication, errand, &mut published);
+        published
+    }
+
+    fn propose_to_groups(
+        &self,
+        groups: SmallVec<[GroupShare; 2]>,
+        publication: &Publication<'_>,
+        errand: Errand,
+        published: &mut Published,
+    ) {
+        if groups.is_empty() {
+            return;
+        }
+        let kept = publication.keep();
+        let wants_answer = errand.ticket.filter(|_| publication.qos != QoS::AtMostOnce);
+        for share in groups {
+            let command = shard::Publish {
+                publication: kept.clone(),
+                store_retained: share.store_retained,
+                enqueue: share.enqueue,
+                directed: share.directed,
+                origin: errand.origin,
+            };
+            published.reached |= command.enqueue || !command.directed.is_empty();
+            // An outbox entry is trimmed only when it is safe, whatever its QoS.
+            let ticket = if errand.origin.is_some() { errand.ticket } else { wants_answer };
+            published.waiting += u16::from(ticket.is_some());
+            self.propose(Proposal {
+                group: cluster::GroupId(share.group.into()),
+                command: shard::Command::from(command).encoded(),
+                reply: ticket.map(Reply::Ticket),
+            });
+        }
+    }
+
+    fn deliver_to(
+        &self,
+        target: &Target,
+        publication: &Publication<'_>,
+        published: &mut Published,
+    ) {
+        let endpoint = &target.endpoint;
+        if target.no_local && *endpoint.profile.client == *publication.publisher {
+            let endpoints = self.endpoints.borrow();
+            let slot = endpoint.profile.live.slot;
+            let own = self.routes.borrow().own_target(publication.topic, &endpoints, slot);
+            drop(endpoints);
+            if let Some(own) = own {
+                let qos = own.qos.min(publication.qos);
+                if !(qos != QoS::AtMostOnce && endpoint.profile.persistent) {
+                    let retain = publication.retain && own.retain_as_published;
+                    let terms = Terms { qos, retain, subscription_ids: &own.subscription_ids };
+                    self.deliver(endpoint, publication, terms, published);
+                }
+            }
+            return;
+        }
+        let qos = target.qos.min(publication.qos);
+        if qos != QoS::AtMostOnce && endpoint.profile.persistent {
+            // Its group queues it: see `Destination::Group`.
+            return;
+        }
+        let retain = publication.retain && target.retain_as_published;
+        let terms = Terms { qos, retain, subscription_ids: &target.subscription_ids };
+        self.deliver(endpoint, publication, terms, published);
+    }
+
+    fn deliver(
+        &self,
+        endpoint: &Rc<Endpoint>,
+        publication: &Publication<'_>,
+        terms: Terms<'_>,
+        published: &mut Published,
+    ) {
+        let clock = self.clock();
+        let delivered =
+            endpoint.deliver(publication, terms, clock, &mut self.pool.borrow_mut());
+        match delivered {
+            Delivered::Taken => {
+                published.reached = true;
+                self.metrics.sent(terms.qos, publication.payload().len());
+            }
+            Delivered::Pressed => {
+                published.reached = true;
+                self.metrics.sent(terms.qos, publication.payload().len());
+                self.note_pressed(endpoint);
+                published.pressed = Some(Rc::clone(endpoint));
+            }
+            Delivered::Dropped(reason) => {
+                published.reached |= reason != DropReason::Gone;
+                self.metrics.dropped(reason);
+            }
+        }
+    }
+
+    fn note_pressed(&self, endpoint: &Rc<Endpoint>) {
+        let pressed = &mut self.routes.borrow_mut().pressed;
+        if !pressed.iter().any(|other| Rc::ptr_eq(other, endpoint)) {
+            pressed.push(Rc::clone(endpoint));
+        }
+    }
+
+    fn hand_over_to(
+        &self,
+        core: u16,
+        publication: Arc<Kept>,
+        to: Option<Member>,
+        errand: Errand,
+        published: &mut Published,
+    ) {
+        published.reached = true;
+        let ticket = errand.ticket.filter(|_| publication.qos > 0);
+        published.waiting += u16::from(ticket.is_some());
+        self.hand_over(core, Parcel { publication, to, ticket });
+    }
+
+    fn deliver_to_member(
+        &self,
+        member: Member,
+        publication: &Publication<'_>,
+        errand: Errand,
+        groups: &mut SmallVec<[GroupShare; 2]>,
+        published: &mut Published,
+    ) {
+        let qos = member.qos.min(publication.qos);
+        match (member.group, member.live) {
+            (Some(group), _) if qos != QoS::AtMostOnce => {
+                group_share(groups, group).directed.push(Directed {
+                    client: bytes::Bytes::copy_from_slice(member.client.as_bytes()),
+                    qos: qos as u32,
+                    retain: publication.retain && member.retain_as_published,
+                    subscription_ids: member.subscription_ids.to_vec(),
+                });
+            }
+            (_, Some(live)) if live.core == self.id => {
+                self.deliver_to_local_member(&member, publication, published);
+            }
+            (_, Some(live)) => {
+                let kept = Arc::new(publication.keep());
+                self.hand_over_to(live.core, kept, Some(member), errand, published);
+            }
+            // QoS 0 for somebody who is away.
+            _ => self.metrics.dropped(DropReason::Gone),
+        }
+    }
+
+    fn deliver_to_local_member(
+        &self,
+        member: &Member,
+        publication: &Publication<'_>,
+        published: &mut Published,
+    ) {
+        let endpoint = member.live.and_then(|live| self.endpoint(live));
+        let Some(endpoint) = endpoint.filter(|endpoint| endpoint.may_receive(publication.topic))
+        else {
+            self.metrics.dropped(DropReason::Gone);
+            return;
+        };
+        let terms = Terms {
+            qos: member.qos.min(publication.qos),
+            retain: publication.retain && member.retain_as_published,
+            subscription_ids: &member.subscription_ids,
+        };
+        self.deliver(&endpoint, publication, terms, published);
+    }
+
+    /// Places what another core sent.
+    pub fn deliver_batch(self: &Rc<Self>, batch: Batch) {
+        let mut results = Vec::new();
+        let mut pressed: Vec<Rc<Endpoint>> = Vec::new();
+        for parcel in &batch.parcels {
+            let publication = Publication::kept(&parcel.publication);
+            let mut published = Published::default();
+            match &parcel.to {
+                Some(member) => self.deliver_to_local_member(member, &publication, &mut published),
+                None => {
+                    for target in &self.route(parcel.publication.topic()).targets {
+                        self.deliver_to(target, &publication, &mut published);
+                    }
+                }
+            }
+            results.extend(parcel.ticket.map(|ticket| (ticket, None)));
+            if let Some(endpoint) = published.pressed
+                && !pressed.iter().any(|other| Rc::ptr_eq(other, &endpoint))
+            {
+                pressed.push(endpoint);
+            }
+        }
+        let (from, credit) = (batch.from, Some((self.id, batch.bytes)));
+        if pressed.is_empty() {
+            self.shared.send(from, ToCore::Taken { results, credit });
+            return;
+        }
+        self.shared.send(from, ToCore::Taken { results, credit: None });
+        let shared = Arc::clone(&self.shared);
+        actix_rt::spawn(async move {
+            for endpoint in pressed {
+                std::future::poll_fn(|cx| match endpoint.wait_for_room(cx.waker()) {
+                    true => std::task::Poll::Pending,
+                    false => std::task::Poll::Ready(()),
+                })
+                .await;
+            }
+            shared.send(from, ToCore::Taken { results: Vec::new(), credit });
+        });
+    }
+
+    /// Gives connections what their sessions' queues hand out.
+    pub fn hand_out(self: &Rc<Self>, queued: Vec<Handout>) {
+        let clock = self.clock();
+        for handout in queued {
+            let Some(endpoint) = self.endpoint(handout.live) else { continue };
+            let mut pool = self.pool.borrow_mut();
+            let HandoutKind::Publish { qos, dup, retain, subscription_ids, publication } =
+                handout.kind
+            else {
+                endpoint.release_queued(handout.seq, &mut pool);
+                continue;
+            };
+            let terms = Terms { qos, retain, subscription_ids: &subscription_ids };
+            let kept = Publication::kept(&publication);
+            let allowed = endpoint.may_receive(kept.topic);
+            let delivered = allowed
+                .then(|| endpoint.deliver_queued(&kept, terms, handout.seq, dup, clock, &mut pool));
+            drop(pool);
+            match delivered {
+                Some(Delivered::Dropped(DropReason::Gone)) => {}
+                Some(Delivered::Dropped(reason)) => {
+                    self.metrics.dropped(reason);
+                    self.acknowledge_queued(&endpoint, handout.seq);
+                }
+                None => {
+                    self.metrics.denied_receive();
+                    self.acknowledge_queued(&endpoint, handout.seq);
+                }
+                Some(_) => self.metrics.sent(qos, kept.payload().len()),
+            }
+        }
+    }
+
+    /// Routes what a group's outbox holds, as if the broker had published it.
+    pub fn route_outbox(self: &Rc<Self>, group: u16, entries: Vec<shard::OutboxEntry>) {
+        for entry in entries {
+            let asker = Asker::Outbox { group, seq: entry.seq };
+            let number = self.pendings.borrow_mut().open(asker);
+            let ticket = Some(Ticket::Core { core: self.id, number });
+            let origin = Some(Origin { group: group.into(), seq: entry.seq });
+            let mut kept = Arc::unwrap_or_clone(entry.publication);
+            kept.retain = entry.store_retained;
+            let publication = Publication::kept(&kept);
+            let route = self.route(publication.topic);
+            let published = self.publish(&publication, &route, Errand { ticket, origin });
+            self.pending_sent(number, published.waiting);
+        }
+    }
+
+    /// Publishes on behalf of the broker or of a REST request.
+    pub fn publish_for(
+        self: &Rc<Self>,
+        kept: &Kept,
+        answer: tokio::sync::oneshot::Sender<Option<Reason>>,
+    ) {
+        let number = self.pendings.borrow_mut().open(Asker::Request(answer));
+        let ticket = Some(Ticket::Core { core: self.id, number });
+        let publication = Publication::kept(kept);
+        let route = self.route(publication.topic);
+        let published = self.publish(&publication, &route, Errand { ticket, origin: None });
+        self.pending_sent(number, published.waiting);
+    }
+}
+
+fn group_share(groups: &mut SmallVec<[GroupShare; 2]>, group: u16) -> &mut GroupShare {
+    let at = groups.iter().position(|share| share.group == group).unwrap_or_else(|| {
+        groups.push(GroupShare { group, ..GroupShare::default() });
+        groups.len() - 1
+    });
+    &mut groups[at]
+}

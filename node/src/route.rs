@@ -1,0 +1,248 @@
+//! The subscriptions of a core, and what its recent topics resolve to.
+//!
+//! A [`Route`] is everything one topic leads to: sessions here, other cores, groups, shared
+//! subscriptions. It is computed once and kept until a subscription or a policy changes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mqtt::{QoS, SubscribeOptions};
+use rustc_hash::FxHasher;
+use slab::Slab;
+use smallvec::SmallVec;
+use std::hash::{Hash, Hasher};
+use topic::FilterTrie;
+
+use crate::endpoint::{Endpoint, SubscriptionIds};
+use crate::interest::{Destination, InterestIndex, ShareGroup};
+
+/// Recent topics that a core remembers.
+const REMEMBERED: usize = 8192;
+
+/// A subscription as its core keeps it: 12 bytes.
+#[derive(Clone, Copy, Debug)]
+struct Subscriber {
+    slot: u32,
+    subscription_id: u32,
+    qos: QoS,
+    no_local: bool,
+    retain_as_published: bool,
+}
+
+type Subscribers = SmallVec<[Subscriber; 1]>;
+
+/// A session on this core that wants a topic, with all its matching subscriptions in one.
+#[derive(Debug)]
+pub struct Target {
+    /// Where to put it.
+    pub endpoint: Rc<Endpoint>,
+    /// The highest granted QoS [v5 MQTT-3.3.4-2].
+    pub qos: QoS,
+    /// Keep the publisher's RETAIN flag.
+    pub retain_as_published: bool,
+    /// At least one of the subscriptions is No Local.
+    pub no_local: bool,
+    /// Subscription identifiers of all of them.
+    pub subscription_ids: SubscriptionIds,
+}
+
+/// What a topic leads to.
+#[derive(Debug)]
+pub struct Route {
+    /// Differs between any two routes of a core, ever.
+    pub id: u64,
+    /// The topic.
+    pub topic: Box<str>,
+    /// Sessions on this core.
+    pub targets: Vec<Target>,
+    /// Other cores that have subscribers.
+    pub cores: SmallVec<[u16; 4]>,
+    /// Groups with persistent sessions that want it.
+    pub groups: SmallVec<[u16; 4]>,
+    /// Shared subscriptions.
+    pub shares: Vec<Arc<ShareGroup>>,
+    generation: (u64, u64),
+}
+
+impl Route {
+    /// The shadow request that a publication on this topic is, if it is one.
+    pub fn shadow_request(&self) -> Option<shadow::topic::Target<'_>> {
+        self.topic.starts_with('$').then(|| shadow::topic::parse(&self.topic))?
+    }
+}
+
+/// See the module.
+pub struct Routes {
+    trie: FilterTrie<Subscribers>,
+    generation: u64,
+    next_id: u64,
+    recent: Vec<Option<Rc<Route>>>,
+    /// Connections that have fallen behind and whose publishers wait.
+    pub pressed: Vec<Rc<Endpoint>>,
+}
+
+impl Routes {
+    /// No subscriptions.
+    pub fn new() -> Self {
+        let recent = (0..REMEMBERED).map(|_| None).collect();
+        Self { trie: FilterTrie::new(), generation: 0, next_id: 1, recent, pressed: Vec::new() }
+    }
+
+    /// Forgets what topics resolve to: permissions have changed.
+    pub fn forget(&mut self) {
+        self.generation += 1;
+    }
+
+    /// Subscribes a session; `first` tells that nobody on this core wanted the filter before.
+    pub fn subscribe(
+        &mut self,
+        filter: &str,
+        slot: u32,
+        options: SubscribeOptions,
+        subscription_id: u32,
+    ) -> Subscribed {
+        self.generation += 1;
+        let subscriber = Subscriber {
+            slot,
+            subscription_id,
+            qos: options.qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+        };
+        let subscribers = self.trie.entry(filter);
+        if let Some(existing) = subscribers.iter_mut().find(|other| other.slot == slot) {
+            *existing = subscriber;
+            return Subscribed { is_new: false, is_first: false };
+        }
+        subscribers.push(subscriber);
+        Subscribed { is_new: true, is_first: subscribers.len() == 1 }
+    }
+
+    /// Ends a subscription; true when nobody on this core wants the filter any more.
+    pub fn unsubscribe(&mut self, filter: &str, slot: u32) -> bool {
+        self.generation += 1;
+        let Some(subscribers) = self.trie.get_mut(filter) else { return false };
+        if let Some(at) = subscribers.iter().position(|other| other.slot == slot) {
+            subscribers.swap_remove(at);
+        }
+        let last = subscribers.is_empty();
+        if last {
+            self.trie.remove(filter);
+        }
+        last
+    }
+
+    /// What a topic leads to.
+    pub fn resolve(
+        &mut self,
+        core: u16,
+        name: &str,
+        index: &InterestIndex,
+        endpoints: &Slab<Rc<Endpoint>>,
+    ) -> Rc<Route> {
+        let generation = (self.generation, index.generation());
+        let mut hasher = FxHasher::default();
+        name.hash(&mut hasher);
+        let at = (hasher.finish() >> 20) as usize % REMEMBERED;
+        if let Some(route) = &self.recent[at]
+            && route.generation == generation
+            && *route.topic == *name
+        {
+            return Rc::clone(route);
+        }
+        let route = Rc::new(self.compute(core, name, generation, index, endpoints));
+        self.recent[at] = Some(Rc::clone(&route));
+        route
+    }
+
+    fn compute(
+        &mut self,
+        core: u16,
+        name: &str,
+        generation: (u64, u64),
+        index: &InterestIndex,
+        endpoints: &Slab<Rc<Endpoint>>,
+    ) -> Route {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut route = Route {
+            id,
+            topic: name.into(),
+            targets: self.targets(name, endpoints, None),
+            cores: SmallVec::new(),
+            groups: SmallVec::new(),
+            shares: Vec::new(),
+            generation,
+        };
+        index.resolve(name, |interest| {
+            for destination in &interest.destinations {
+                match *destination {
+                    Destination::Core(other) if other != core && !route.cores.contains(&other) => {
+                        route.cores.push(other);
+                    }
+                    Destination::Group(group) if !route.groups.contains(&group) => {
+                        route.groups.push(group);
+                    }
+                    _ => {}
+                }
+            }
+            route.shares.extend(interest.shares.iter().cloned());
+        });
+        route
+    }
+
+    /// Sessions here that want a topic, each once. For the publisher's own session `except_local`
+    /// leaves out subscriptions that are No Local.
+    fn targets(
+        &self,
+        name: &str,
+        endpoints: &Slab<Rc<Endpoint>>,
+        except_local: Option<u32>,
+    ) -> Vec<Target> {
+        let mut found: Vec<Subscriber> = Vec::new();
+        self.trie.for_each_match(name, |subscribers| found.extend(subscribers.iter()));
+        if let Some(slot) = except_local {
+            found.retain(|subscriber| subscriber.slot == slot && !subscriber.no_local);
+        }
+        found.sort_by_key(|subscriber| subscriber.slot);
+        let mut targets: Vec<Target> = Vec::with_capacity(found.len());
+        for same in found.chunk_by(|a, b| a.slot == b.slot) {
+            let Some(endpoint) = endpoints.get(same[0].slot as usize) else { continue };
+            if !endpoint.may_receive(name) {
+                continue;
+            }
+            targets.push(Target {
+                endpoint: Rc::clone(endpoint),
+                qos: same.iter().map(|subscriber| subscriber.qos).max().unwrap_or_default(),
+                retain_as_published: same.iter().any(|subscriber| subscriber.retain_as_published),
+                no_local: same.iter().any(|subscriber| subscriber.no_local),
+                subscription_ids: same
+                    .iter()
+                    .map(|subscriber| subscriber.subscription_id)
+                    .filter(|id| *id != 0)
+                    .collect(),
+            });
+        }
+        targets
+    }
+
+    /// How a publisher's own session wants its publication, when one of its subscriptions is No
+    /// Local [v5 MQTT-3.8.3-3].
+    pub fn own_target(
+        &self,
+        name: &str,
+        endpoints: &Slab<Rc<Endpoint>>,
+        slot: u32,
+    ) -> Option<Target> {
+        self.targets(name, endpoints, Some(slot)).pop()
+    }
+}
+
+/// What a subscription changed on its core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The session had no subscription on this filter.
+    pub is_new: bool,
+    /// Nobody on this core had.
+    pub is_first: bool,
+}

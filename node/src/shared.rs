@@ -1,0 +1,70 @@
+//! What all threads of a node share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::config::Limits;
+use crate::core::ToCore;
+use crate::host::Groups;
+use crate::interest::InterestIndex;
+
+/// See the module.
+pub struct Shared {
+    /// Filter → destinations.
+    pub interest: InterestIndex,
+    /// Inboxes of the cores, by number.
+    pub cores: Vec<mpsc::UnboundedSender<ToCore>>,
+    /// The replicated state.
+    pub groups: Groups,
+    /// How many groups besides `meta` there are: a power of two.
+    pub shards: u16,
+    /// Names of this account.
+    pub arns: policy::Arns,
+    /// What clients without a certificate may do, where a listener lets them in at all.
+    pub anonymous: Option<Arc<policy::Document>>,
+    /// Limits of sessions and packets.
+    pub limits: Limits,
+    /// Set when the node stops: it takes no more connections.
+    pub draining: AtomicBool,
+}
+
+impl Shared {
+    /// The group that a client id, a topic or a thing name belongs to. The function is part of the
+    /// stored format: FNV-1a, 64 bit, folded.
+    pub fn group_of(&self, key: &str) -> u16 {
+        let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let folded = hash ^ (hash >> 32);
+        1 + (folded % u64::from(self.shards)) as u16
+    }
+
+    /// The core that keeps the claim on a client id.
+    pub fn home_of(&self, client: &str) -> u16 {
+        let hash = client.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        ((hash >> 16) % self.cores.len() as u64) as u16
+    }
+
+    /// Sends a message to a core. When the core has ended the node is stopping, and nobody is left
+    /// to tell.
+    pub fn send(&self, core: u16, message: ToCore) {
+        let _ = self.cores[usize::from(core)].send(message);
+    }
+
+    /// Runs something on every core.
+    pub fn on_every_core(self: &Arc<Self>, run: impl Fn(&std::rc::Rc<crate::core::Core>) + Clone + Send + 'static) {
+        for core in 0..self.cores.len() {
+            let run = run.clone();
+            self.send(core as u16, ToCore::Run(Box::new(move |core| run(core))));
+        }
+    }
+
+    /// Whether the node stops.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

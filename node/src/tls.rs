@@ -1,0 +1,132 @@
+//! TLS of the gateway: the node's certificate, and client certificates that are proved here and
+//! judged by the registry.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
+};
+use sha2::{Digest, Sha256};
+
+/// ALPN names that mean MQTT follows directly.
+pub const MQTT_ALPN: [&[u8]; 2] = [b"x-amzn-mqtt-ca", b"mqtt"];
+
+/// ALPN names that mean HTTP follows.
+pub const HTTP_ALPN: [&[u8]; 2] = [b"x-amzn-http-ca", b"http/1.1"];
+
+/// What a TLS listener asks of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// No handshake without one.
+    Required,
+    /// Another way to prove who they are follows.
+    Optional,
+}
+
+/// The TLS side of a listener.
+pub fn server_config(
+    certificate: &Path,
+    private_key: &Path,
+    clients: ClientCertificates,
+    alpn: &[&[u8]],
+) -> anyhow::Result<Arc<ServerConfig>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("cannot read the certificates in {}", certificate.display()))?;
+    if chain.is_empty() {
+        bail!("{} holds no certificate", certificate.display());
+    }
+    let key = PrivateKeyDer::from_pem_file(private_key)
+        .with_context(|| format!("cannot read the private key in {}", private_key.display()))?;
+    let verifier = Arc::new(AnyCertificate::new(&provider, clients));
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("TLS 1.2 and 1.3 are not available")?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .with_context(|| {
+            format!("{} does not fit {}", private_key.display(), certificate.display())
+        })?;
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// The certificate id: SHA-256 of the DER, in lower-case hex.
+pub fn certificate_id(certificate: &CertificateDer<'_>) -> Arc<str> {
+    hex::encode(Sha256::digest(certificate)).into()
+}
+
+/// Takes any well-formed certificate whose key the client proves to hold. Which certificates may be
+/// used is a question for the registry, where they are known by their id: a chain to a CA is not
+/// needed (certificates can be registered without one).
+#[derive(Debug)]
+struct AnyCertificate {
+    algorithms: WebPkiSupportedAlgorithms,
+    clients: ClientCertificates,
+}
+
+impl AnyCertificate {
+    fn new(provider: &CryptoProvider, clients: ClientCertificates) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms, clients }
+    }
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.clients == ClientCertificates::Required
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(end_entity)
+            .map_err(|_| CertificateError::BadEncoding)?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let validity = certificate.validity();
+        if now > validity.not_after.timestamp() {
+            return Err(CertificateError::Expired.into());
+        }
+        if now < validity.not_before.timestamp() {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

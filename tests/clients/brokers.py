@@ -250,6 +250,7 @@ def make_pki(folder):
 
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     openssl("req", "-x509", *curve, "-subj", "/CN=test ca", "-days", 30,
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             "-keyout", folder / "ca.key", "-out", folder / "ca.pem")
     for name, extension in (
         ("server", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"),

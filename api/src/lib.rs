@@ -1,8 +1,36 @@
 //! AWS-IoT-compatible REST: control plane and data plane.
 //!
-//! Requests are checked here (signature, route, parameters), carried out by the node through
-//! [`Backend`], and answered in the shapes the AWS SDKs expect.
+//! A request is matched to its operation, its signature is checked ([`sigv4`]), its parameters are
+//! read, the node carries it out ([`Backend`]), and the answer or [`Error`] goes back in the shape
+//! the AWS SDKs expect. Whether a change is allowed by the state is decided in `fleet`, never here.
 
+mod arn;
 pub mod backend;
+mod certificates;
+mod config;
+mod connections;
+mod effective;
+mod endpoint;
+mod error;
+mod metrics;
+mod paging;
+mod policies;
+mod principals;
+mod properties;
+mod publish;
+mod request;
+mod retained;
+mod routes;
+mod service;
+mod shadows;
+pub mod sigv4;
+mod thing_types;
+mod things;
+pub mod x509;
 
-pub use backend::Backend;
+pub use backend::{Backend, CertificateCaller};
+pub use config::{Clock, Config, Endpoints};
+pub use error::Error;
+pub use properties::{Properties, PropertyError};
+pub use routes::DATA_SERVICES;
+pub use service::{data_plane, router};

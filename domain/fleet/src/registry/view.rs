@@ -22,6 +22,13 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+impl<T> Page<T> {
+    /// The same page of other entries.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(change).collect(), next: self.next }
+    }
+}
+
 /// In which direction a list is walked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {

@@ -1,0 +1,102 @@
+//! ARNs of this installation, written and read.
+
+use std::fmt::Display;
+
+use fleet::registry::{CertificateId, CognitoIdentity, PolicyName, Principal, ThingName};
+
+use crate::{Config, Error};
+
+/// Writes and reads the ARNs of one account and region.
+#[derive(Clone, Debug)]
+pub(crate) struct Arns {
+    prefix: String,
+    account: String,
+    region: String,
+    any_region: bool,
+}
+
+impl Arns {
+    pub(crate) fn new(config: &Config) -> Self {
+        let Config { account, region, any_region, .. } = config;
+        Self {
+            prefix: format!("arn:aws:iot:{region}:{account}:"),
+            account: account.clone(),
+            region: region.clone(),
+            any_region: *any_region,
+        }
+    }
+
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// As the policies of this installation see it.
+    pub(crate) fn for_policies(&self) -> policy::Arns {
+        policy::Arns {
+            partition: "aws".into(),
+            region: self.region.clone(),
+            account: self.account.clone(),
+        }
+    }
+
+    pub(crate) fn thing(&self, name: &ThingName) -> String {
+        self.write("thing", name)
+    }
+
+    pub(crate) fn thing_type(&self, name: impl Display) -> String {
+        self.write("thingtype", name)
+    }
+
+    pub(crate) fn certificate(&self, id: &CertificateId) -> String {
+        self.write("cert", id)
+    }
+
+    pub(crate) fn policy(&self, name: &PolicyName) -> String {
+        self.write("policy", name)
+    }
+
+    pub(crate) fn principal(&self, principal: &Principal) -> String {
+        match principal {
+            Principal::Certificate(id) => self.certificate(id),
+            Principal::Cognito(identity) => identity.to_string(),
+        }
+    }
+
+    fn write(&self, kind: &str, name: impl Display) -> String {
+        format!("{}{kind}/{name}", self.prefix)
+    }
+
+    /// Reads what policies and things can be attached to: the ARN of a certificate, or the id of a
+    /// Cognito identity.
+    pub(crate) fn parse_principal(&self, text: &str) -> Result<Principal, Error> {
+        if !text.starts_with("arn:") {
+            return Ok(Principal::Cognito(CognitoIdentity::new(text)?));
+        }
+        match self.parse(text)?.split_once('/') {
+            Some(("cert", id)) => {
+                let id = CertificateId::new(&id.to_ascii_lowercase())?;
+                Ok(Principal::Certificate(id))
+            }
+            Some(("thinggroup", name)) => {
+                Err(Error::NotFound(format!("Thing group {name} not found")))
+            }
+            _ => Err(Error::Invalid(format!("'{text}' is not the ARN of a principal"))),
+        }
+    }
+
+    /// The end of an ARN of this account; everything behind the fifth colon, for names may contain
+    /// further ones.
+    pub(crate) fn parse<'a>(&self, arn: &'a str) -> Result<&'a str, Error> {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let ["arn", _, "iot", region, account, resource] = parts[..] else {
+            return Err(Error::Invalid(format!("'{arn}' is not an ARN of the service iot")));
+        };
+        if account != self.account || (region != self.region && !self.any_region) {
+            return Err(Error::Invalid(format!(
+                "'{arn}' is not of account {} in region {}",
+                self.account, self.region
+            )));
+        }
+        Ok(resource)
+    }
+}

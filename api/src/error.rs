@@ -1,0 +1,252 @@
+//! What a client is told when a request fails: the one place where a failure becomes an HTTP
+//! status, an AWS error code and a body.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use fleet::registry::{NameError, Rejection};
+use serde_json::json;
+use thiserror::Error;
+
+use crate::arn::Arns;
+use crate::backend::{ProposeError, PublishError, ShadowError, Unavailable};
+use crate::sigv4::AuthError;
+
+/// A failed request.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// The request itself is wrong: what, and where.
+    #[error("{0}")]
+    Invalid(String),
+    /// A policy document is not one.
+    #[error("{0}")]
+    MalformedPolicy(String),
+    /// A certificate is not one that can be registered.
+    #[error("{0}")]
+    CertificateValidation(String),
+    /// The signature is missing or wrong.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The policies of the caller do not allow it.
+    #[error("Forbidden")]
+    Forbidden,
+    /// What the request is about does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// No operation has this path.
+    #[error("{0}")]
+    UnknownOperation(String),
+    /// There are operations with this path, but none with this method.
+    #[error("the method is not allowed here; allowed: {0}")]
+    MethodNotAllowed(String),
+    /// The body did not arrive in time.
+    #[error("the body of the request did not arrive in time")]
+    BodyTimeout,
+    /// The certificate's status does not allow it.
+    #[error("{0}")]
+    CertificateState(String),
+    /// What is to be created exists and is different.
+    #[error("{message}")]
+    AlreadyExists {
+        /// What exists.
+        message: String,
+        /// Its id.
+        id: String,
+        /// Its ARN.
+        arn: String,
+    },
+    /// What is to be deleted is in use.
+    #[error("{0}")]
+    DeleteConflict(String),
+    /// The version is not the one expected.
+    #[error("{0}")]
+    VersionConflict(String),
+    /// A policy has all the versions it can have.
+    #[error("{0}")]
+    VersionsLimitExceeded(String),
+    /// A limit of the account or of a principal.
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// The body is larger than it may be.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The shadow service refused.
+    #[error("{}", .0.message)]
+    Shadow(shadow::Rejected),
+    /// Too many requests at once, or no leader, or a queue that is full.
+    #[error("the service cannot answer now; try again")]
+    Unavailable,
+    /// A fault of ours; the log says more.
+    #[error("internal failure")]
+    Internal,
+}
+
+/// Which of the two APIs an error belongs to; they name a few errors differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plane {
+    Control,
+    Data,
+}
+
+impl Error {
+    /// What a refused command means for the client.
+    pub(crate) fn rejected(rejection: Rejection, arns: &Arns) -> Self {
+        use Rejection as R;
+        let message = rejection.to_string();
+        match rejection {
+            R::ThingNotFound(_)
+            | R::ThingTypeNotFound(_)
+            | R::CertificateNotFound(_)
+            | R::PolicyNotFound(_)
+            | R::PolicyVersionNotFound { .. } => Self::NotFound(message),
+            R::ThingExists { thing, id } => {
+                let arn = arns.thing(&thing);
+                Self::AlreadyExists { message, id: id.to_string(), arn }
+            }
+            R::ThingTypeExists { thing_type, id } => {
+                let arn = arns.thing_type(thing_type);
+                Self::AlreadyExists { message, id: id.to_string(), arn }
+            }
+            R::CertificateExists(id) => {
+                let arn = arns.certificate(&id);
+                Self::AlreadyExists { message, id: id.to_string(), arn }
+            }
+            R::PolicyExists(name) => {
+                let arn = arns.policy(&name);
+                Self::AlreadyExists { message, id: name.to_string(), arn }
+            }
+            R::VersionConflict { .. } => Self::VersionConflict(message),
+            R::CertificateActive(_) | R::CertificateInTransfer(_) => {
+                Self::CertificateState(message)
+            }
+            R::CertificateHasThings(_)
+            | R::CertificateHasPolicies(_)
+            | R::PolicyVersionIsDefault(_)
+            | R::PolicyAttached(_)
+            | R::PolicyHasVersions(_) => Self::DeleteConflict(message),
+            R::PolicyMalformed(_) => Self::MalformedPolicy(message),
+            R::PolicyVersionLimit { .. } => Self::VersionsLimitExceeded(message),
+            R::PolicyLimit { .. } => Self::LimitExceeded(message),
+            R::Name(_)
+            | R::ThingHasPrincipals(_)
+            | R::TooManyAttributes { .. }
+            | R::AttributesTooLarge { .. }
+            | R::ThingTypeSetAndRemoved
+            | R::ThingTypeDeprecated(_)
+            | R::ThingTypeNotDeprecated(_)
+            | R::ThingTypeDeprecatedRecently { .. }
+            | R::ThingTypeInUse(_)
+            | R::ThingTypeTooLarge { .. }
+            | R::PropagatingAttribute(_)
+            | R::CertificateStatusNotSettable(_)
+            | R::AttachedExclusively { .. }
+            | R::AttachedElsewhere { .. } => Self::Invalid(message),
+        }
+    }
+
+    pub(crate) fn proposed(error: ProposeError, arns: &Arns) -> Self {
+        match error {
+            ProposeError::Rejected(rejection) => Self::rejected(rejection, arns),
+            ProposeError::Unavailable(Unavailable) => Self::Unavailable,
+        }
+    }
+
+    /// The HTTP status and the name of the exception.
+    pub(crate) fn status_and_code(&self, plane: Plane) -> (u16, &'static str) {
+        match self {
+            Self::Invalid(_) => (400, "InvalidRequestException"),
+            Self::MalformedPolicy(_) => (400, "MalformedPolicyException"),
+            Self::CertificateValidation(_) => (400, "CertificateValidationException"),
+            Self::Auth(error) => (403, error.code()),
+            Self::Forbidden if plane == Plane::Data => (403, "ForbiddenException"),
+            Self::Forbidden => (403, "AccessDeniedException"),
+            Self::NotFound(_) => (404, "ResourceNotFoundException"),
+            Self::UnknownOperation(_) => (404, "UnknownOperationException"),
+            Self::MethodNotAllowed(_) => (405, "MethodNotAllowedException"),
+            Self::CertificateState(_) => (406, "CertificateStateException"),
+            Self::BodyTimeout => (408, "RequestTimeoutException"),
+            Self::AlreadyExists { .. } => (409, "ResourceAlreadyExistsException"),
+            Self::DeleteConflict(_) => (409, "DeleteConflictException"),
+            Self::VersionConflict(_) => (409, "VersionConflictException"),
+            Self::VersionsLimitExceeded(_) => (409, "VersionsLimitExceededException"),
+            Self::LimitExceeded(_) => (410, "LimitExceededException"),
+            Self::TooLarge(_) => (413, "RequestEntityTooLargeException"),
+            Self::Shadow(rejected) => (rejected.code, shadow_code(rejected.code)),
+            Self::Internal => (500, "InternalFailureException"),
+            Self::Unavailable => (503, "ServiceUnavailableException"),
+        }
+    }
+
+    /// The response without the request id.
+    pub(crate) fn response(&self, plane: Plane, trace: &str) -> Response<Body> {
+        let (status, code) = self.status_and_code(plane);
+        let mut body = json!({ "message": self.to_string() });
+        match self {
+            Self::AlreadyExists { id, arn, .. } => {
+                body["resourceId"] = id.as_str().into();
+                body["resourceArn"] = arn.as_str().into();
+            }
+            Self::Shadow(rejected) => body["code"] = rejected.code.into(),
+            _ => {}
+        }
+        if plane == Plane::Data {
+            body["traceId"] = trace.into();
+        }
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() =
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-amzn-errortype", HeaderValue::from_static(code));
+        if let Self::MethodNotAllowed(methods) = self
+            && let Ok(methods) = HeaderValue::from_str(methods)
+        {
+            headers.insert(header::ALLOW, methods);
+        }
+        response
+    }
+}
+
+fn shadow_code(status: u16) -> &'static str {
+    match status {
+        401 => "UnauthorizedException",
+        403 => "ForbiddenException",
+        404 => "ResourceNotFoundException",
+        409 => "ConflictException",
+        413 => "RequestEntityTooLargeException",
+        415 => "UnsupportedDocumentEncodingException",
+        429 => "ThrottlingException",
+        500.. => "InternalFailureException",
+        _ => "InvalidRequestException",
+    }
+}
+
+impl From<NameError> for Error {
+    fn from(error: NameError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+impl From<Unavailable> for Error {
+    fn from(Unavailable: Unavailable) -> Self {
+        Self::Unavailable
+    }
+}
+
+impl From<ShadowError> for Error {
+    fn from(error: ShadowError) -> Self {
+        match error {
+            ShadowError::Rejected(rejected) => Self::Shadow(rejected),
+            ShadowError::Unavailable(Unavailable) => Self::Unavailable,
+        }
+    }
+}
+
+impl From<PublishError> for Error {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            PublishError::Topic(_) => Self::Invalid(error.to_string()),
+            PublishError::Unavailable(Unavailable) => Self::Unavailable,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What operators watch on the API.
+
+use metrics::{Counter, Unit, counter, describe_counter};
+
+use crate::routes::Operation;
+
+const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
+
+/// Requests by operation and class of status; requests that are no operation are not counted here.
+pub(crate) struct ApiMetrics {
+    requests: Vec<[Counter; CLASSES.len()]>,
+}
+
+impl ApiMetrics {
+    pub(crate) fn register() -> Self {
+        describe_counter!("api_requests_total", Unit::Count, "REST requests answered");
+        let of = |operation: &Operation| {
+            let name = operation.name();
+            CLASSES
+                .map(|class| counter!("api_requests_total", "operation" => name, "status" => class))
+        };
+        Self { requests: Operation::ALL.iter().map(of).collect() }
+    }
+
+    pub(crate) fn answered(&self, operation: Operation, status: u16) {
+        let class = match status {
+            ..400 => 0,
+            400..500 => 1,
+            _ => 2,
+        };
+        self.requests[operation as usize][class].increment(1);
+    }
+}

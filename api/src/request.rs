@@ -1,0 +1,136 @@
+//! A request that has been matched and authenticated, as the operations read it.
+
+use std::collections::BTreeMap;
+
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use fleet::registry::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+use crate::backend::CertificateCaller;
+use crate::routes::Operation;
+
+/// On whose behalf a request is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// The owner of an access key, who may do everything.
+    AccessKey,
+    /// A device, which may do what its policies allow.
+    Certificate(CertificateCaller),
+}
+
+/// A request to carry out.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) operation: Operation,
+    pub(crate) labels: Vec<String>,
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) caller: Caller,
+    pub(crate) now: Timestamp,
+    /// Tells this request from all others, in the answer and in the log.
+    pub(crate) trace: String,
+}
+
+impl Call {
+    /// The label at this place of the path.
+    pub(crate) fn label(&self, place: usize) -> &str {
+        &self.labels[place]
+    }
+
+    /// A parameter of the query; an empty one is as good as none.
+    pub(crate) fn query(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.query.iter().find(|(found, _)| found == name)?;
+        Some(value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A parameter that has to be there.
+    pub(crate) fn required_query(&self, name: &str) -> Result<&str, Error> {
+        self.query(name).ok_or_else(|| Error::Invalid(format!("the parameter {name} is missing")))
+    }
+
+    /// `true` or `false`; absent is false.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Error> {
+        match self.query(name) {
+            None => Ok(false),
+            Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+            Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+            Some(text) => {
+                Err(Error::Invalid(format!("{name} must be true or false, not '{text}'")))
+            }
+        }
+    }
+
+    /// A number in a range.
+    pub(crate) fn number(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Error> {
+        let Some(text) = self.query(name) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(Error::Invalid(format!(
+                "{name} must be a number from {} to {}, not '{text}'",
+                range.start(),
+                range.end()
+            ))),
+        }
+    }
+
+    /// A header.
+    pub(crate) fn header(&self, name: &str) -> Result<Option<&str>, Error> {
+        let Some(value) = self.headers.get(name) else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(value.as_bytes())
+            .map_err(|_| Error::Invalid(format!("the header {name} is not UTF-8")))?;
+        Ok(Some(text.trim()).filter(|text| !text.is_empty()))
+    }
+
+    /// A header that has to be there.
+    pub(crate) fn required_header(&self, name: &str) -> Result<&str, Error> {
+        self.header(name)?.ok_or_else(|| Error::Invalid(format!("the header {name} is missing")))
+    }
+
+    /// The members of the body; none when there is no body.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let body = if self.body.trim_ascii().is_empty() { b"{}" } else { &self.body[..] };
+        serde_json::from_slice(body)
+            .map_err(|error| Error::Invalid(format!("the body cannot be read: {error}")))
+    }
+}
+
+/// A tag as AWS writes it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Tag {
+    key: String,
+    value: Option<String>,
+}
+
+/// The tags of a resource, checked against their limits.
+pub(crate) fn tags(tags: Vec<Tag>) -> Result<BTreeMap<String, String>, Error> {
+    const MOST: usize = 50;
+    if tags.len() > MOST {
+        return Err(Error::Invalid(format!("a resource can have {MOST} tags, not {}", tags.len())));
+    }
+    let mut map = BTreeMap::new();
+    for Tag { key, value } in tags {
+        let value = value.unwrap_or_default();
+        if !(1..=128).contains(&key.chars().count()) || value.chars().count() > 256 {
+            return Err(Error::Invalid(format!(
+                "the key of tag '{key}' must have 1 to 128 characters and its value at most 256"
+            )));
+        }
+        if let Some(_twice) = map.insert(key.clone(), value) {
+            return Err(Error::Invalid(format!("the tag '{key}' is there twice")));
+        }
+    }
+    Ok(map)
+}

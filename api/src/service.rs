@@ -1,0 +1,348 @@
+//! From an HTTP request to an operation and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Response, header};
+use bytes::Bytes;
+use fleet::registry::{Command, Outcome, Page, Paging, Registry};
+use policy::Action;
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::arn::Arns;
+use crate::backend::CertificateCaller;
+use crate::error::Plane;
+use crate::metrics::ApiMetrics;
+use crate::paging::Cursor;
+use crate::request::{Call, Caller};
+use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Operation};
+use crate::sigv4::{self, BodyHash, Claim, Verifier};
+use crate::x509::Issuer;
+use crate::{
+    Backend, Clock, Config, Endpoints, Error, certificates, connections, effective, endpoint,
+    policies, principals, publish, retained, shadows, thing_types, things,
+};
+
+/// The largest body that is read, and hashed, at all.
+const BODY_BYTES: usize = 1024 * 1024;
+/// How long a client may take to send its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests that are carried out at the same time; more are told to come again.
+const CONCURRENT: usize = 512;
+/// Key pairs that are made at the same time; more wait, as part of [`CONCURRENT`].
+const CONCURRENT_KEY_PAIRS: usize = 2;
+/// How often a list goes on looking when a filter left its page empty.
+const ROUNDS: usize = 20;
+
+/// Control plane and data plane on one port, told apart by the service that a request is signed for.
+pub fn router<B: Backend>(backend: B, config: Config) -> Router {
+    serve(backend, config, Door::Signed)
+}
+
+/// The data plane alone, where a request is signed or carries a [`CertificateCaller`] in its
+/// extensions, put there by whoever ended its TLS.
+pub fn data_plane<B: Backend>(backend: B, config: Config) -> Router {
+    serve(backend, config, Door::Data)
+}
+
+fn serve<B: Backend>(backend: B, config: Config, door: Door) -> Router {
+    let api = Arc::new(Api::new(backend, config));
+    // Paths are matched by `routes`, which sees them as they came: axum would decode them first.
+    Router::new().fallback(move |request: Request| async move { api.answer(request, door).await })
+}
+
+/// Where a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Signed,
+    Data,
+}
+
+/// The answer of an operation.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A JSON object.
+    Json(Value),
+    /// JSON that is there as bytes already.
+    Raw(Bytes),
+    /// Nothing to say.
+    Empty,
+}
+
+/// What the operations share.
+pub(crate) struct Api<B> {
+    pub(crate) backend: B,
+    pub(crate) arns: Arns,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) issuer: Issuer,
+    pub(crate) key_pairs: Semaphore,
+    clock: Clock,
+    verifier: Verifier,
+    requests: Semaphore,
+    metrics: ApiMetrics,
+}
+
+impl<B: Backend> Api<B> {
+    fn new(backend: B, config: Config) -> Self {
+        Self {
+            backend,
+            arns: Arns::new(&config),
+            verifier: config.verifier(),
+            endpoints: config.endpoints,
+            issuer: config.issuer,
+            clock: config.clock,
+            key_pairs: Semaphore::new(CONCURRENT_KEY_PAIRS),
+            requests: Semaphore::new(CONCURRENT),
+            metrics: ApiMetrics::register(),
+        }
+    }
+
+    async fn answer(&self, request: Request, door: Door) -> Response<Body> {
+        let trace = Uuid::new_v4().to_string();
+        let (parts, body) = request.into_parts();
+        let mut plane = plane_of_path(door, &parts);
+        let mut response = match self.carry_out(&parts, body, door, &mut plane, &trace).await {
+            Ok(reply) => reply.response(),
+            Err(error) => {
+                let (status, code) = error.status_and_code(plane);
+                if status >= 500 {
+                    tracing::warn!(%trace, code, %error, path = parts.uri.path(), "request failed");
+                }
+                error.response(plane, &trace)
+            }
+        };
+        if let Ok(id) = HeaderValue::from_str(&trace) {
+            response.headers_mut().insert("x-amzn-requestid", id);
+        }
+        response
+    }
+
+    async fn carry_out(
+        &self,
+        parts: &Parts,
+        body: Body,
+        door: Door,
+        plane: &mut Plane,
+        trace: &str,
+    ) -> Result<Reply, Error> {
+        let _permit = self.requests.try_acquire().map_err(|_| Error::Unavailable)?;
+        let now = self.clock.now();
+        let headers: Vec<_> =
+            parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        let request = sigv4::Request {
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or_default(),
+            headers: &headers,
+        };
+        let certificate = parts.extensions.get::<CertificateCaller>();
+        let claim = match certificate {
+            Some(_) if door == Door::Data && !request.is_signed() => None,
+            _ => Some(self.claim(&request, door, now.0 / 1000, plane)?),
+        };
+        let matched = routes::find(*plane, request.method, request.path)?;
+        let body = read(parts, body).await?;
+        let caller = match (claim, certificate) {
+            (Some(claim), _) => {
+                claim.finish(&request, BodyHash::of(&body))?;
+                Caller::AccessKey
+            }
+            (None, Some(certificate)) => Caller::Certificate(certificate.clone()),
+            (None, None) => return Err(sigv4::AuthError::Missing.into()),
+        };
+        let call = Call {
+            operation: matched.operation,
+            labels: matched.labels,
+            query: sigv4::decoded_query(request.query),
+            headers: parts.headers.clone(),
+            body,
+            caller,
+            now,
+            trace: trace.to_owned(),
+        };
+        let result = self.call(&call).await;
+        let status = result.as_ref().map_or_else(|error| error.status_and_code(*plane).0, |_| 200);
+        self.metrics.answered(call.operation, status);
+        result
+    }
+
+    /// Checks what can be checked before the body is read, and learns which API is meant.
+    fn claim<'a>(
+        &'a self,
+        request: &sigv4::Request<'_>,
+        door: Door,
+        now_secs: u64,
+        plane: &mut Plane,
+    ) -> Result<Claim<'a>, Error> {
+        let both = [CONTROL_SERVICES, DATA_SERVICES].concat();
+        let services = if door == Door::Data { DATA_SERVICES } else { &both };
+        let claim = self.verifier.begin(request, services, now_secs)?;
+        let is_control = CONTROL_SERVICES.contains(&claim.service());
+        *plane = if is_control { Plane::Control } else { Plane::Data };
+        Ok(claim)
+    }
+
+    async fn call(&self, call: &Call) -> Result<Reply, Error> {
+        use Operation as O;
+        match call.operation {
+            O::CreateThing => things::create(self, call).await,
+            O::DescribeThing => things::describe(self, call).await,
+            O::UpdateThing => things::update(self, call).await,
+            O::DeleteThing => things::delete(self, call).await,
+            O::ListThings => things::list(self, call).await,
+            O::CreateThingType => thing_types::create(self, call).await,
+            O::DescribeThingType => thing_types::describe(self, call).await,
+            O::UpdateThingType => thing_types::update(self, call).await,
+            O::DeprecateThingType => thing_types::deprecate(self, call).await,
+            O::DeleteThingType => thing_types::delete(self, call).await,
+            O::ListThingTypes => thing_types::list(self, call).await,
+            O::AttachThingPrincipal => principals::attach_thing(self, call).await,
+            O::DetachThingPrincipal => principals::detach_thing(self, call).await,
+            O::ListThingPrincipals => principals::of_thing(self, call).await,
+            O::ListThingPrincipalsV2 => principals::of_thing_v2(self, call).await,
+            O::ListPrincipalThings => principals::things(self, call).await,
+            O::ListPrincipalThingsV2 => principals::things_v2(self, call).await,
+            O::CreateKeysAndCertificate => certificates::create_keys(self, call).await,
+            O::CreateCertificateFromCsr => certificates::create_from_csr(self, call).await,
+            O::RegisterCertificate => certificates::register(self, call).await,
+            O::RegisterCertificateWithoutCA => certificates::register_without_ca(self, call).await,
+            O::DescribeCertificate => certificates::describe(self, call).await,
+            O::UpdateCertificate => certificates::update(self, call).await,
+            O::DeleteCertificate => certificates::delete(self, call).await,
+            O::ListCertificates => certificates::list(self, call).await,
+            O::CreatePolicy => policies::create(self, call).await,
+            O::GetPolicy => policies::get(self, call).await,
+            O::DeletePolicy => policies::delete(self, call).await,
+            O::ListPolicies => policies::list(self, call).await,
+            O::CreatePolicyVersion => policies::create_version(self, call).await,
+            O::GetPolicyVersion => policies::get_version(self, call).await,
+            O::SetDefaultPolicyVersion => policies::set_default_version(self, call).await,
+            O::DeletePolicyVersion => policies::delete_version(self, call).await,
+            O::ListPolicyVersions => policies::list_versions(self, call).await,
+            O::AttachPolicy => principals::attach_policy(self, call).await,
+            O::DetachPolicy => principals::detach_policy(self, call).await,
+            O::ListAttachedPolicies => principals::attached_policies(self, call).await,
+            O::ListTargetsForPolicy => principals::targets(self, call).await,
+            O::AttachPrincipalPolicy => principals::attach_principal_policy(self, call).await,
+            O::DetachPrincipalPolicy => principals::detach_principal_policy(self, call).await,
+            O::ListPrincipalPolicies => principals::principal_policies(self, call).await,
+            O::ListPolicyPrincipals => principals::policy_principals(self, call).await,
+            O::GetEffectivePolicies => effective::policies(self, call).await,
+            O::TestAuthorization => effective::test(self, call).await,
+            O::DescribeEndpoint => endpoint::describe(self, call),
+            O::GetThingShadow => shadows::get(self, call).await,
+            O::UpdateThingShadow => shadows::update(self, call).await,
+            O::DeleteThingShadow => shadows::delete(self, call).await,
+            O::ListNamedShadowsForThing => shadows::list_names(self, call).await,
+            O::Publish => publish::publish(self, call).await,
+            O::ListRetainedMessages => retained::list(self, call).await,
+            O::GetRetainedMessage => retained::get(self, call).await,
+            O::GetConnection => connections::get(self, call).await,
+            O::DeleteConnection => connections::delete(self, call).await,
+            O::ListSubscriptions => connections::subscriptions(self, call).await,
+        }
+    }
+
+    /// Has the registry change.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, Error> {
+        let proposed = self.backend.registry_propose(command).await;
+        proposed.map_err(|error| Error::proposed(error, &self.arns))
+    }
+
+    /// Reads the registry.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Registry) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.backend.registry_read(read).await?
+    }
+
+    /// Answers with a page of a list of the registry, under this name.
+    pub(crate) async fn list(
+        &self,
+        cursor: Cursor,
+        member: &str,
+        read: impl Fn(&Registry, &Paging) -> Result<Page<Value>, Error> + Clone + Send + 'static,
+    ) -> Result<Reply, Error> {
+        let mut paging = cursor.paging.clone();
+        let mut items = Vec::new();
+        for _ in 0..ROUNDS {
+            let (read, asked) = (read.clone(), paging.clone());
+            let page = self.read(move |registry| read(registry, &asked)).await?;
+            items.extend(page.items);
+            paging.limit = cursor.paging.limit - items.len();
+            paging.after = page.next;
+            if paging.limit == 0 || paging.after.is_none() {
+                break;
+            }
+        }
+        Ok(cursor.reply(member, items, paging.after))
+    }
+
+    /// An access key may do everything, a device what its policies allow.
+    pub(crate) async fn authorize(
+        &self,
+        call: &Call,
+        action: Action,
+        resource: String,
+    ) -> Result<(), Error> {
+        let Caller::Certificate(caller) = &call.caller else {
+            return Ok(());
+        };
+        let decision = self.backend.authorize(caller, action, resource).await;
+        if decision.is_allowed() { Ok(()) } else { Err(Error::Forbidden) }
+    }
+}
+
+impl Cursor {
+    /// A page under its name, with the token for the next one.
+    pub(crate) fn reply(&self, member: &str, items: Vec<Value>, next: Option<String>) -> Reply {
+        let mut body = Map::from_iter([(member.to_owned(), Value::Array(items))]);
+        if let Some(place) = next {
+            body.insert(self.next.to_owned(), self.token(&place).into());
+        }
+        Reply::Json(Value::Object(body))
+    }
+}
+
+impl Reply {
+    fn response(self) -> Response<Body> {
+        let body = match self {
+            Self::Json(value) => Body::from(value.to_string()),
+            Self::Raw(bytes) => Body::from(bytes),
+            Self::Empty => Body::from("{}"),
+        };
+        let mut response = Response::new(body);
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    }
+}
+
+/// Which API an answer is for when the request does not get as far as saying so.
+fn plane_of_path(door: Door, parts: &Parts) -> Plane {
+    let is_data = routes::find(Plane::Data, parts.method.as_str(), parts.uri.path()).is_ok();
+    if door == Door::Data || is_data { Plane::Data } else { Plane::Control }
+}
+
+async fn read(parts: &Parts, body: Body) -> Result<Bytes, Error> {
+    let too_large = || Error::TooLarge(format!("the body exceeds {BODY_BYTES} bytes"));
+    let announced = parts.headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(body)) => Ok(body),
+        // What announced no length and is still coming was cut off by the limit.
+        Ok(Err(_)) if announced.is_none() => Err(too_large()),
+        Ok(Err(error)) => Err(Error::Invalid(format!("the body did not arrive: {error}"))),
+        Err(_) => Err(Error::BodyTimeout),
+    }
+}

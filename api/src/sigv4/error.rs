@@ -1,0 +1,65 @@
+//! Why a request is not taken to come from the owner of a key.
+
+use thiserror::Error;
+
+/// A request that is not signed, or not well. The messages are for the client; none of them tells
+/// what a right signature would have been.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the messages say what each variant and value means")]
+pub enum AuthError {
+    #[error("Missing Authentication Token")]
+    Missing,
+    #[error("the signature's algorithm is not AWS4-HMAC-SHA256")]
+    Algorithm,
+    #[error("the signature has no usable {0}")]
+    Incomplete(&'static str),
+    #[error("the credential '{0}' is not <key>/<yyyymmdd>/<region>/<service>/aws4_request")]
+    Scope(String),
+    #[error("'host' must be a signed header")]
+    HostNotSigned,
+    #[error("X-Amz-Expires '{0}' is not a number of seconds from 1 to 604800")]
+    Expires(String),
+    #[error("X-Amz-Date '{0}' is not of the form yyyymmddThhmmssZ")]
+    Date(String),
+    #[error(
+        "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP"
+    )]
+    ScopeDate,
+    #[error(
+        "Signature expired: {timestamp} is now earlier than the server's time {now_secs} allows"
+    )]
+    Expired { timestamp: String, now_secs: u64 },
+    #[error(
+        "Signature not yet current: {timestamp} is still later than the server's time {now_secs}"
+    )]
+    NotYet { timestamp: String, now_secs: u64 },
+    #[error("Credential should be scoped to a valid region, not '{0}'")]
+    Region(String),
+    #[error("Credential should be scoped to correct service, not '{0}'")]
+    Service(String),
+    #[error("The security token included in the request is invalid: no access key '{0}'")]
+    UnknownKey(String),
+    #[error("the body does not have the SHA-256 that x-amz-content-sha256 says")]
+    BodyHash,
+    #[error(
+        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details."
+    )]
+    Signature,
+}
+
+impl AuthError {
+    /// The name AWS gives the error; its status is 403.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing => "MissingAuthenticationTokenException",
+            Self::UnknownKey(_) => "UnrecognizedClientException",
+            Self::Algorithm
+            | Self::Incomplete(_)
+            | Self::Scope(_)
+            | Self::HostNotSigned
+            | Self::Expires(_)
+            | Self::Date(_) => "IncompleteSignatureException",
+            _ => "InvalidSignatureException",
+        }
+    }
+}

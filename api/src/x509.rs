@@ -1,0 +1,51 @@
+//! X.509: reading certificates before they are registered, and issuing new ones.
+//!
+//! The registry never parses a certificate; it is given the [`Inspected`] summary.
+
+mod der;
+mod inspect;
+mod issuer;
+
+#[cfg(test)]
+mod tests;
+
+use fleet::registry::CertificateId;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+pub use inspect::{Inspected, inspect};
+pub use issuer::{Issued, Issuer, KeyPair};
+
+/// Why a certificate, a request or an authority cannot be used.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the messages say what each variant and value means")]
+pub enum CertificateError {
+    #[error("the PEM text cannot be read: {0}")]
+    Pem(String),
+    #[error("the PEM text must hold exactly one {expected}, not {found}")]
+    PemBlocks { expected: &'static str, found: String },
+    #[error("the {what} is not valid DER: {reason}")]
+    Der { what: &'static str, reason: String },
+    #[error("{bits} bits are too few for an RSA key; at least 2048 are needed")]
+    RsaBits { bits: usize },
+    #[error("keys of the kind {0} are not supported; RSA, P-256, P-384 and P-521 are")]
+    Key(String),
+    #[error("signatures of the kind {0} are not supported")]
+    Signature(String),
+    #[error("the request is not signed by its own key")]
+    RequestSignature,
+    #[error("the certificate is not one of a certificate authority")]
+    NotAnAuthority,
+    #[error("the private key is not usable: {0}")]
+    PrivateKey(String),
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
+    #[error("signing failed: {0}")]
+    Signing(String),
+}
+
+/// The id of a certificate: the SHA-256 of its DER form.
+pub fn certificate_id(der: &[u8]) -> CertificateId {
+    CertificateId::new(&hex::encode(Sha256::digest(der)))
+        .expect("a SHA-256 in hex is a certificate id")
+}

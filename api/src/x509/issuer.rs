@@ -1,0 +1,253 @@
+//! The node's own authority for device certificates.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fleet::registry::{CertificateId, CertificateSummary, Timestamp};
+use rcgen::{PublicKeyData, RsaKeySize, SigningKey};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use time::macros::format_description;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use super::der::{self, BIT_STRING, INTEGER, OCTET_STRING, SEQUENCE, SET, UTC_TIME, UTF8_STRING};
+use super::{CertificateError, certificate_id, inspect};
+
+/// AWS lets its certificates begin a little earlier, for devices whose clock is behind.
+const BACKDATED_MS: u64 = 2 * 60 * 1000;
+const NOT_AFTER: &[u8] = b"491231235959Z";
+const COMMON_NAME: &[u8] = b"AWS IoT Certificate";
+
+const OID_COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
+const OID_SUBJECT_KEY_IDENTIFIER: &[u8] = &[0x06, 3, 0x55, 29, 14];
+const OID_KEY_USAGE: &[u8] = &[0x06, 3, 0x55, 29, 15];
+const OID_BASIC_CONSTRAINTS: &[u8] = &[0x06, 3, 0x55, 29, 19];
+const OID_AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x06, 3, 0x55, 29, 35];
+/// keyUsage with nothing but digitalSignature.
+const DIGITAL_SIGNATURE: &[u8] = &[BIT_STRING, 2, 7, 0x80];
+
+const ECDSA_SHA256: &[u8] = &[SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+const ECDSA_SHA384: &[u8] = &[SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
+const RSA_SHA256: &[u8] = &[SEQUENCE, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11, 5, 0];
+
+/// Signs device certificates with the key of an authority. Clones share the key.
+#[derive(Clone)]
+pub struct Issuer(Arc<Authority>);
+
+struct Authority {
+    key: rcgen::KeyPair,
+    algorithm: &'static [u8],
+    /// The subject of the authority, byte for byte.
+    name: Vec<u8>,
+    key_identifier: Vec<u8>,
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Issuer")
+    }
+}
+
+/// A certificate that was just signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Its id.
+    pub id: CertificateId,
+    /// Its PEM form.
+    pub pem: String,
+    /// What the registry keeps of its contents.
+    pub summary: CertificateSummary,
+}
+
+/// A new RSA key pair, for a device that cannot make its own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// `BEGIN PUBLIC KEY`
+    pub public_pem: String,
+    /// `BEGIN RSA PRIVATE KEY`
+    pub private_pem: String,
+    public_der: Vec<u8>,
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("public_pem", &self.public_pem).finish_non_exhaustive()
+    }
+}
+
+impl KeyPair {
+    /// Makes a key pair of 2048 bits. Takes a good part of a second.
+    pub fn generate() -> Result<Self, CertificateError> {
+        let failed = |error: rcgen::Error| CertificateError::PrivateKey(error.to_string());
+        let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
+            .map_err(failed)?;
+        let pkcs8 = key.serialize_der();
+        let pkcs1 = inner_key(&pkcs8)
+            .ok_or_else(|| CertificateError::PrivateKey("not in PKCS #8".into()))?;
+        Ok(Self {
+            public_pem: key.public_key_pem(),
+            private_pem: pem("RSA PRIVATE KEY", pkcs1),
+            public_der: key.subject_public_key_info(),
+        })
+    }
+}
+
+impl Issuer {
+    /// Takes the certificate and the private key of an authority.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, CertificateError> {
+        let der = inspect::only_block(certificate_pem, "CERTIFICATE", &["CERTIFICATE"])?;
+        let certificate = inspect::parse(&der)?;
+        if !certificate.is_ca() {
+            return Err(CertificateError::NotAnAuthority);
+        }
+        let key = rcgen::KeyPair::from_pem(key_pem)
+            .map_err(|error| CertificateError::PrivateKey(error.to_string()))?;
+        if key.subject_public_key_info() != certificate.public_key().raw {
+            return Err(CertificateError::KeyMismatch);
+        }
+        let algorithm = match key.algorithm() {
+            found if *found == rcgen::PKCS_ECDSA_P256_SHA256 => ECDSA_SHA256,
+            found if *found == rcgen::PKCS_ECDSA_P384_SHA384 => ECDSA_SHA384,
+            found if *found == rcgen::PKCS_RSA_SHA256 => RSA_SHA256,
+            found => return Err(CertificateError::Key(format!("{found:?}"))),
+        };
+        let said = certificate.extensions().iter().find_map(|extension| {
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+                _ => None,
+            }
+        });
+        let key_identifier = said.unwrap_or_else(|| key_identifier(certificate.public_key()));
+        let name = certificate.subject().as_raw().to_vec();
+        Ok(Self(Arc::new(Authority { key, algorithm, name, key_identifier })))
+    }
+
+    /// Signs a certificate for a new key pair.
+    pub fn issue(&self, key: &KeyPair, now: Timestamp) -> Result<Issued, CertificateError> {
+        let name = [OID_COMMON_NAME, &der::tagged(UTF8_STRING, &[COMMON_NAME])];
+        let subject = der::tagged(SEQUENCE, &[&der::tagged(SET, &[&der::tagged(SEQUENCE, &name)])]);
+        let (_, public) = SubjectPublicKeyInfo::from_der(&key.public_der)
+            .map_err(|error| unreadable("public key", error))?;
+        self.sign(&subject, &public, now)
+    }
+
+    /// Signs a certificate for the key and the subject of a signing request; extensions that the
+    /// request asks for are not taken over.
+    pub fn issue_for_request(
+        &self,
+        request_pem: &str,
+        now: Timestamp,
+    ) -> Result<Issued, CertificateError> {
+        let labels = &["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
+        let der = inspect::only_block(request_pem, "CERTIFICATE REQUEST", labels)?;
+        let (_, request) = X509CertificationRequest::from_der(&der)
+            .map_err(|error| unreadable("certificate request", error))?;
+        let info = &request.certification_request_info;
+        inspect::check_key(&info.subject_pki)?;
+        request.verify_signature().map_err(|_| CertificateError::RequestSignature)?;
+        self.sign(info.subject.as_raw(), &info.subject_pki, now)
+    }
+
+    fn sign(
+        &self,
+        subject: &[u8],
+        public: &SubjectPublicKeyInfo<'_>,
+        now: Timestamp,
+    ) -> Result<Issued, CertificateError> {
+        let authority = &*self.0;
+        let version = der::tagged(der::context(0), &[&[INTEGER, 1, 2]]);
+        let serial = der::tagged(INTEGER, &[&serial_number()]);
+        let not_before = der::tagged(UTC_TIME, &[&utc_time(now.0.saturating_sub(BACKDATED_MS))]);
+        let validity = der::tagged(SEQUENCE, &[&not_before, &der::tagged(UTC_TIME, &[NOT_AFTER])]);
+        let extensions = der::tagged(
+            SEQUENCE,
+            &[
+                &der::extension(OID_BASIC_CONSTRAINTS, true, &der::tagged(SEQUENCE, &[])),
+                &der::extension(OID_KEY_USAGE, true, DIGITAL_SIGNATURE),
+                &der::extension(
+                    OID_SUBJECT_KEY_IDENTIFIER,
+                    false,
+                    &der::tagged(OCTET_STRING, &[&key_identifier(public)]),
+                ),
+                &der::extension(
+                    OID_AUTHORITY_KEY_IDENTIFIER,
+                    false,
+                    &der::tagged(SEQUENCE, &[&der::tagged(0x80, &[&authority.key_identifier])]),
+                ),
+            ],
+        );
+        let extensions = der::tagged(der::context(3), &[&extensions]);
+        let contents = der::tagged(
+            SEQUENCE,
+            &[
+                &version,
+                &serial,
+                authority.algorithm,
+                &authority.name,
+                &validity,
+                subject,
+                public.raw,
+                &extensions,
+            ],
+        );
+        let signature = authority
+            .key
+            .sign(&contents)
+            .map_err(|error| CertificateError::Signing(error.to_string()))?;
+        let der = der::tagged(SEQUENCE, &[&contents, authority.algorithm, &der::bits(&signature)]);
+        let summary = inspect::summary(&inspect::parse(&der)?);
+        Ok(Issued { id: certificate_id(&der), pem: pem("CERTIFICATE", &der), summary })
+    }
+}
+
+fn unreadable(what: &'static str, error: impl fmt::Display) -> CertificateError {
+    CertificateError::Der { what, reason: error.to_string() }
+}
+
+/// RFC 7093, method 1: the first 160 bits of the SHA-256 of the key.
+fn key_identifier(public: &SubjectPublicKeyInfo<'_>) -> Vec<u8> {
+    Sha256::digest(&public.subject_public_key.data)[..20].to_vec()
+}
+
+/// Random, positive, and without leading zeros.
+fn serial_number() -> [u8; 16] {
+    let mut serial: [u8; 16] = rand::random();
+    serial[0] = serial[0] & 0x7f | 0x40;
+    serial
+}
+
+fn utc_time(ms: u64) -> Vec<u8> {
+    let format = format_description!("[year repr:last_two][month][day][hour][minute][second]Z");
+    let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+    let time = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    time.format(format).expect("the format fits every date").into_bytes()
+}
+
+/// The RSAPrivateKey inside a PKCS #8 structure, as AWS hands out private keys.
+fn inner_key(pkcs8: &[u8]) -> Option<&[u8]> {
+    let (SEQUENCE, contents, []) = der::split(pkcs8)? else {
+        return None;
+    };
+    let (_version, _, rest) = der::split(contents)?;
+    let (_algorithm, _, rest) = der::split(rest)?;
+    match der::split(rest)? {
+        (OCTET_STRING, key, _) => Some(key),
+        _ => None,
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
+        pem.push('\n');
+    }
+    pem.push_str(&format!("-----END {label}-----\n"));
+    pem
+}

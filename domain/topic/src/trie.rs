@@ -5,6 +5,7 @@
 //!
 //! Invariant: a filter without a value occupies no memory that another filter could not use.
 
+mod edges;
 mod label;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Finding the wildcard filters that match a name.
 
-use super::wildcards::{NONE, Node, ROOT, Wildcards};
+use super::wildcards::{Literals, NONE, Node, ROOT, Wildcards};
 use crate::{MAX_BYTES, is_reserved, level_end};
 
 /// A depth-first walk over the branches that agree with a name. At every node the literal child is
@@ -43,15 +43,13 @@ impl<'a, 'n, V> Walk<'a, 'n, V> {
     /// Steps to a child that agrees with the next level, and says whether there was one.
     fn descend(&mut self) -> bool {
         let node = self.here();
-        if self.is_at_end() || (node.literals == 0 && node.plus == NONE) {
+        if self.is_at_end() || (node.literals == Literals::NONE && node.plus == NONE) {
             return false;
         }
         let level = self.next_level();
-        let mut child = NONE;
-        if node.literals > 0 {
-            let bytes = &self.name.as_bytes()[level.start..level.end];
-            child = self.trie.literal(self.node, bytes, level.hash);
-        }
+        let bytes = &self.name.as_bytes()[level.start..level.end];
+        let hash = || level.hash.unwrap_or_else(|| self.trie.level_hash(bytes));
+        let mut child = self.trie.literal(self.node, bytes, hash);
         if child == NONE && self.may_begin_with_wildcard() {
             child = node.plus;
         }
@@ -84,9 +82,11 @@ impl<'a, 'n, V> Walk<'a, 'n, V> {
             return level;
         }
         let end = level_end(self.name, start);
-        let hash = self.trie.level_hash(&self.name.as_bytes()[start..end]);
-        let level = Level { start, end, hash };
-        self.long.remember(level);
+        let mut level = Level { start, end, hash: None };
+        if end - start >= LongLevels::LONG {
+            level.hash = Some(self.trie.level_hash(&self.name.as_bytes()[start..end]));
+            self.long.remember(level);
+        }
         level
     }
 
@@ -116,7 +116,8 @@ impl<'a, 'n, V> Walk<'a, 'n, V> {
 struct Level {
     start: usize,
     end: usize,
-    hash: u64,
+    /// Known in advance where it is long.
+    hash: Option<u64>,
 }
 
 /// The long levels of a name that the walk has met.
@@ -131,7 +132,7 @@ struct LongLevels {
 
 impl LongLevels {
     /// What a branch may scan and hash anew.
-    const LONG: usize = 4096;
+    const LONG: usize = 8192;
     /// A name has room for no more.
     const MOST: usize = MAX_BYTES / Self::LONG + 1;
 
@@ -140,8 +141,8 @@ impl LongLevels {
     }
 
     fn remember(&mut self, level: Level) {
-        if level.end - level.start >= Self::LONG && self.len < Self::MOST {
-            self.known[self.len] = level;
+        if let Some(slot) = self.known.get_mut(self.len) {
+            *slot = level;
             self.len += 1;
         }
     }

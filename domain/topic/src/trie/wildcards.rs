@@ -1,15 +1,16 @@
 //! The trie of the filters that contain wildcards.
 //!
-//! Nodes lie in one arena and know their parent; one hash table holds all edges that a literal level
-//! labels. So a node needs no container of children, a walk finds its way back without a stack, and
-//! dropping the deepest trie is dropping two vectors.
+//! Nodes lie in one arena and know their parent; a node with many literal children has them in one hash
+//! table for all. So a node needs no container, a walk finds its way back without a stack, and dropping
+//! the deepest trie is dropping two vectors.
 //!
 //! Invariant: every node but the root has a value or a child.
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
+use super::edges::Edges;
 use super::label::Label;
 use super::walk::Walk;
 
@@ -22,8 +23,7 @@ pub(super) struct Node<V> {
     label: Label,
     /// The next free node while this one is free.
     pub(super) parent: u32,
-    /// How many edges with literal levels begin here.
-    pub(super) literals: u32,
+    pub(super) literals: Literals,
     /// The child for `+`.
     pub(super) plus: u32,
     /// The child for `#`.
@@ -31,17 +31,37 @@ pub(super) struct Node<V> {
     pub(super) value: Option<V>,
 }
 
-/// An edge in the hash table: a part of its hash, so that growing the table looks at no node.
-#[derive(Clone, Copy, Debug)]
-struct Edge {
-    hash: u32,
-    child: u32,
+/// The children behind literal levels, packed into 32 bits: levels below a device's own are mostly
+/// only children, and those cost no look into the hash table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Literals(u32);
+
+/// What [`Literals`] hold.
+pub(super) enum Children {
+    None,
+    Only(u32),
+    /// So many, all in the hash table.
+    Many(u32),
 }
 
-impl Edge {
-    /// Hash tables look at both ends of 64 bits; an odd factor spreads the 32 over them.
-    fn spread(hash: u32) -> u64 {
-        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+impl Literals {
+    pub(super) const NONE: Self = Self(NONE);
+    const MANY: u32 = 1 << 31;
+
+    fn only(child: u32) -> Self {
+        Self(child)
+    }
+
+    fn many(count: u32) -> Self {
+        Self(if count == 0 { NONE } else { Self::MANY | count })
+    }
+
+    pub(super) fn get(self) -> Children {
+        match self.0 {
+            NONE => Children::None,
+            many if many & Self::MANY != 0 => Children::Many(many & !Self::MANY),
+            child => Children::Only(child),
+        }
     }
 }
 
@@ -49,7 +69,7 @@ impl Edge {
 pub(super) struct Wildcards<V> {
     nodes: Vec<Node<V>>,
     free: u32,
-    edges: HashTable<Edge>,
+    edges: Edges,
     /// Seeded: filters come from clients, who must not be able to choose what collides.
     hasher: DefaultHashBuilder,
     len: usize,
@@ -57,7 +77,7 @@ pub(super) struct Wildcards<V> {
 
 impl<V> Wildcards<V> {
     pub(super) fn new() -> Self {
-        let (edges, hasher) = (HashTable::new(), DefaultHashBuilder::default());
+        let (edges, hasher) = (Edges::default(), DefaultHashBuilder::default());
         Self { nodes: Vec::new(), free: NONE, edges, hasher, len: 0 }
     }
 
@@ -92,7 +112,7 @@ impl<V> Wildcards<V> {
         let removed = self.nodes[node as usize].value.take()?;
         self.len -= 1;
         if self.len == 0 {
-            (self.nodes, self.edges, self.free) = (Vec::new(), HashTable::new(), NONE);
+            (self.nodes, self.edges, self.free) = (Vec::new(), Edges::default(), NONE);
         } else {
             self.prune(node);
         }
@@ -141,18 +161,27 @@ impl<V> Wildcards<V> {
         match level {
             "+" => self.node(node).plus,
             "#" => self.node(node).rest,
-            _ => self.literal(node, level.as_bytes(), self.level_hash(level.as_bytes())),
+            _ => {
+                let level = level.as_bytes();
+                self.literal(node, level, || self.level_hash(level))
+            }
         }
     }
 
-    /// The child behind a literal level, given the level's hash.
-    pub(super) fn literal(&self, node: u32, level: &[u8], level_hash: u64) -> u32 {
-        let hash = self.edge_hash(node, level_hash);
-        let found = self.edges.find(Edge::spread(hash), |edge| {
-            let child = self.node(edge.child);
-            edge.hash == hash && child.parent == node && child.label.as_bytes() == level
-        });
-        found.map_or(NONE, |edge| edge.child)
+    /// The child behind a literal level, whose hash is asked for when it is needed.
+    pub(super) fn literal(&self, node: u32, level: &[u8], hash: impl FnOnce() -> u64) -> u32 {
+        match self.node(node).literals.get() {
+            Children::None => NONE,
+            Children::Only(child) if self.node(child).label.as_bytes() == level => child,
+            Children::Only(_) => NONE,
+            Children::Many(_) => {
+                let found = self.edges.find(self.edge_hash(node, hash()), |child| {
+                    let child = self.node(child);
+                    child.parent == node && child.label.as_bytes() == level
+                });
+                found.unwrap_or(NONE)
+            }
+        }
     }
 
     /// Apart from [`Self::edge_hash`], so that a walk hashes a long level once.
@@ -174,22 +203,42 @@ impl<V> Wildcards<V> {
         match level {
             "+" => parent.plus = child,
             "#" => parent.rest = child,
-            _ => {
-                parent.literals += 1;
-                let hash = self.edge_hash(node, self.level_hash(level.as_bytes()));
-                let rehash = |edge: &Edge| Edge::spread(edge.hash);
-                self.edges.insert_unique(Edge::spread(hash), Edge { hash, child }, rehash);
-            }
+            _ => self.link(node, child),
         }
         child
     }
 
+    /// Adds a literal child.
+    fn link(&mut self, parent: u32, child: u32) {
+        let literals = match self.node(parent).literals.get() {
+            Children::None => Literals::only(child),
+            Children::Only(first) => {
+                self.edges.insert(self.hash_of(first), first);
+                self.edges.insert(self.hash_of(child), child);
+                Literals::many(2)
+            }
+            Children::Many(count) => {
+                self.edges.insert(self.hash_of(child), child);
+                Literals::many(count + 1)
+            }
+        };
+        self.nodes[parent as usize].literals = literals;
+    }
+
+    fn hash_of(&self, child: u32) -> u32 {
+        let child = self.node(child);
+        self.edge_hash(child.parent, self.level_hash(child.label.as_bytes()))
+    }
+
     fn allocate(&mut self, level: &str, parent: u32) -> u32 {
         let label = Label::new(level);
-        let node = Node { label, parent, literals: 0, plus: NONE, rest: NONE, value: None };
+        let node =
+            Node { label, parent, literals: Literals::NONE, plus: NONE, rest: NONE, value: None };
         if self.free == NONE {
             self.nodes.push(node);
-            return u32::try_from(self.nodes.len() - 1).expect("memory ends before 2^32 nodes");
+            let index = u32::try_from(self.nodes.len() - 1).ok();
+            let index = index.filter(|index| index & Literals::MANY == 0);
+            return index.expect("memory ends before 2^31 nodes");
         }
         let index = self.free;
         let slot = &mut self.nodes[index as usize];
@@ -209,31 +258,28 @@ impl<V> Wildcards<V> {
             self.free = node;
             node = parent;
         }
-        if self.edges.len() < self.edges.capacity() / 8 {
-            let most = 2 * self.edges.len();
-            self.edges.shrink_to(most, |edge| Edge::spread(edge.hash));
-        }
     }
 
     fn unlink(&mut self, parent: u32, child: u32) {
-        let it = &mut self.nodes[parent as usize];
-        if it.plus == child {
-            it.plus = NONE;
-        } else if it.rest == child {
-            it.rest = NONE;
+        let hash = self.hash_of(child);
+        let parent = &mut self.nodes[parent as usize];
+        if parent.plus == child {
+            parent.plus = NONE;
+        } else if parent.rest == child {
+            parent.rest = NONE;
+        } else if let Children::Many(count) = parent.literals.get() {
+            parent.literals = Literals::many(count - 1);
+            self.edges.remove(hash, child);
         } else {
-            it.literals -= 1;
-            let label = self.node(child).label.as_bytes();
-            let hash = Edge::spread(self.edge_hash(parent, self.level_hash(label)));
-            let edge = self.edges.find_entry(hash, |edge| edge.child == child);
-            edge.expect("a literal child has its edge").remove();
+            parent.literals = Literals::NONE;
         }
     }
 }
 
 impl<V> Node<V> {
     fn leads_nowhere(&self) -> bool {
-        self.value.is_none() && self.literals == 0 && self.plus == NONE && self.rest == NONE
+        let Self { literals, plus, rest, value, .. } = self;
+        value.is_none() && *literals == Literals::NONE && *plus == NONE && *rest == NONE
     }
 }
 

@@ -32,7 +32,7 @@ fn refused_v311(rows: &[(&str, DecodeError)]) {
     }
 }
 
-/// MQTT 5 names the reason in a CONNACK [v5 MQTT-3.1.4-2].
+/// MQTT 5 names the reason in a CONNACK [v5 MQTT-3.1.4-1].
 #[track_caller]
 fn refused_v5(rows: &[(&str, DecodeError, Reason)]) {
     for (text, error, reason) in rows {
@@ -233,7 +233,8 @@ fn connects_of_mqtt_3_are_strict() {
     refused("10: s'MQTT' 04 00 0000 0000", DecodeError::ClientIdMissing, answer);
 }
 
-/// [v5 MQTT-3.1.2-3, MQTT-3.1.2-11, MQTT-3.1.2-12, MQTT-3.1.2-13, MQTT-3.1.2-22 ff.]
+/// [v5 MQTT-3.1.2-3, MQTT-3.1.2-9, MQTT-3.1.2-11 to MQTT-3.1.2-13, MQTT-3.1.2-16 to MQTT-3.1.2-19,
+/// MQTT-3.1.3-3, MQTT-3.1.3-4, MQTT-3.1.3-11, MQTT-3.1.3-12]
 #[test]
 fn connects_of_mqtt_5_are_strict() {
     let malformed = Reason::MalformedPacket;
@@ -252,6 +253,19 @@ fn connects_of_mqtt_5_are_strict() {
         (
             "10: s'MQTT' 05 06 0000 00 s'c' 00 s'w'",
             DecodeError::Truncated("will payload"),
+            malformed,
+        ),
+        (
+            "10: s'MQTT' 05 06 0000 00 s'c' 00 0001 80 s'x'",
+            DecodeError::Utf8("will topic"),
+            malformed,
+        ),
+        ("10: s'MQTT' 05 82 0000 00 s'c'", DecodeError::Truncated("user name"), malformed),
+        ("10: s'MQTT' 05 82 0000 00 s'c' 0001 ff", DecodeError::Utf8("user name"), malformed),
+        ("10: s'MQTT' 05 42 0000 00 s'c'", DecodeError::Truncated("password"), malformed),
+        (
+            "10: s'MQTT' 05 02 0000 00 s'c' s'u'",
+            DecodeError::Trailing { packet: PacketType::Connect, bytes: 3 },
             malformed,
         ),
         (

@@ -188,7 +188,7 @@ fn qos_0_is_never_a_duplicate() {
     }
 }
 
-/// [v3 MQTT-2.3.1-1, v5 MQTT-2.2.1-4]
+/// [v3 MQTT-2.3.1-1, v5 MQTT-2.2.1-3]
 #[test]
 fn packet_identifier_0_is_refused() {
     for version in BOTH {
@@ -260,7 +260,7 @@ fn packets_end_inside_their_identifier() {
     }
 }
 
-/// [v5 MQTT-3.3.2-8, MQTT-3.3.2-14, MQTT-3.3.4-6]
+/// [v5 MQTT-1.5.7-1, MQTT-3.3.2-8, MQTT-3.3.2-13, MQTT-3.3.2-14, MQTT-3.3.2-19, MQTT-3.3.4-6]
 #[test]
 fn properties_of_a_publish_are_strict() {
     use PropertyId::*;
@@ -290,6 +290,7 @@ fn properties_of_a_publish_are_strict() {
             ("30: s'a' ( 26 s'k' )", DecodeError::Truncated("user property value"), malformed),
             ("30: s'a' ( 26 0009 )", DecodeError::Truncated("user property name"), malformed),
             ("30: s'a' ( 03 0001 ff )", DecodeError::Utf8("property value"), malformed),
+            ("30: s'a' ( 08 0001 ff )", DecodeError::Utf8("property value"), malformed),
             ("30: s'a' ( 03 0001 00 )", DecodeError::NullCharacter("property value"), malformed),
             ("30: s'a' ( 26 0001 ff s'v' )", DecodeError::Utf8("user property name"), malformed),
             ("30: s'a' ( 26 s'k' 0001 80 )", DecodeError::Utf8("user property value"), malformed),

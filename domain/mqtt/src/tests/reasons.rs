@@ -15,7 +15,7 @@ fn reason_codes_are_what_the_specification_lists() {
     assert_eq!(Reason::try_from(0x03).unwrap_err().to_string(), "0x03 is not a reason code");
 }
 
-/// [v3 MQTT-3.2.2-6]: 3.1.1 knows five refusals.
+/// [v3 table 3.1]: 3.1.1 knows five refusals.
 #[test]
 fn connack_return_codes_of_mqtt_3() {
     use Reason::*;

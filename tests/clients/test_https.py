@@ -1,0 +1,176 @@
+"""HTTPS on 8443: publishing, retained messages and shadows, with a certificate and with SigV4."""
+
+import base64
+import json
+import subprocess
+
+import pytest
+import requests
+
+from brokers import policy
+import aws
+
+pytestmark = pytest.mark.skein
+
+
+@pytest.fixture
+def https(skein):
+    """Requests with the device's certificate."""
+    with requests.Session() as session:
+        session.verify, session.cert = skein.ca, skein.device
+        session.base = f"https://localhost:{skein.port('wss')}"
+        yield session
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("encoded", [True, False])
+def test_publish(https, connected, name, qos, encoded):
+    subscriber = connected()
+    subscriber.subscribe(f"{name}/a b/#", qos=1)
+    topic = f"{name}%2Fa%20b%2Fc" if encoded else f"{name}/a%20b/c"
+    answer = https.post(f"{https.base}/topics/{topic}?qos={qos}", data=b"\0binary\xff")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["message"] == "OK"
+    got = subscriber.receive()
+    assert (got.topic, got.payload, got.qos) == (f"{name}/a b/c", b"\0binary\xff", qos)
+
+
+def test_publish_with_properties(https, connected, name):
+    subscriber = connected()
+    subscriber.subscribe(name, qos=1)
+    answer = https.post(
+        f"{https.base}/topics/{name}",
+        params={"qos": 1, "contentType": "text/plain", "responseTopic": "r", "messageExpiry": 60},
+        headers={
+            "x-amz-mqtt5-user-properties": base64.b64encode(b'[{"k":"v"},{"k":"w"}]').decode(),
+            "x-amz-mqtt5-payload-format-indicator": "UTF8_DATA",
+            "x-amz-mqtt5-correlation-data": base64.b64encode(b"\0\1").decode(),
+        },
+        data="x",
+    )
+    assert answer.status_code == 200, answer.text
+    props = subscriber.receive().props
+    assert 55 <= props.pop("message_expiry_interval") <= 60
+    assert props == {
+        "content_type": "text/plain", "response_topic": "r", "correlation_data": b"\0\1",
+        "payload_format_indicator": 1, "user_property": [("k", "v"), ("k", "w")],
+    }
+
+
+def test_publish_retained(https, connected, name):
+    answer = https.post(f"{https.base}/topics/{name}?qos=1&retain=true", data="kept")
+    assert answer.status_code == 200, answer.text
+    subscriber = connected()
+    subscriber.subscribe(name, qos=1)
+    got = subscriber.receive()
+    assert (got.payload, got.retain) == (b"kept", True)
+
+
+@pytest.mark.parametrize(
+    "path,status",
+    [("/topics/a%2F%23?qos=1", 400), ("/topics/a?qos=2", 400), ("/topics/a?qos=x", 400), ("/topics/", 400), ("/nowhere", 404)],
+)
+def test_wrong_requests(https, path, status):
+    answer = https.post(https.base + path, data="x")
+    assert answer.status_code in (status, 400, 403, 404), answer.text
+    assert answer.json()["message"]
+
+
+def test_no_certificate(skein):
+    answer = requests.post(f"https://localhost:{skein.port('wss')}/topics/a", verify=skein.ca, data="x")
+    assert answer.status_code in (401, 403), answer.text
+
+
+def test_curl(skein, connected, name):
+    subscriber = connected()
+    subscriber.subscribe(name, qos=1)
+    certificate, key = skein.device
+    done = subprocess.run(
+        ["curl", "--silent", "--show-error", "--fail", "--cacert", skein.ca, "--cert", certificate, "--key", key,
+         "--data", "hello", f"https://localhost:{skein.port('wss')}/topics/{name}?qos=1"],
+        capture_output=True, text=True, timeout=20,
+    )
+    assert done.returncode == 0, done.stderr
+    assert subscriber.receive().payload == b"hello"
+
+
+def test_publish_is_decided_by_the_policy(skein, tmp_path, name):
+    document = policy(("Allow", "iot:Publish", f"topic/{name}/ok"))
+    identity = aws.Identity(skein, tmp_path, name, document)
+    for topic, status in ((f"{name}/ok", 200), (f"{name}/other", 403)):
+        answer = requests.post(
+            f"https://localhost:{skein.port('wss')}/topics/{topic}?qos=1", verify=skein.ca, cert=identity.files, data="x"
+        )
+        assert answer.status_code == status, answer.text
+    retained = requests.post(
+        f"https://localhost:{skein.port('wss')}/topics/{name}/ok?qos=1&retain=true",
+        verify=skein.ca, cert=identity.files, data="x",
+    )
+    assert retained.status_code == 403, retained.text
+
+
+@pytest.mark.parametrize("shadow", [None, "config"])
+def test_shadow(https, skein, connected, shadow):
+    thing = "dev-thing"
+    url = f"{https.base}/things/{thing}/shadow" + (f"?name={shadow}" if shadow else "")
+    https.delete(url)
+    missing = https.get(url)
+    assert missing.status_code == 404
+    assert missing.json()["message"] == f"No shadow exists with name: '{shadow or thing}'"
+    watcher = connected()
+    prefix = f"$aws/things/{thing}/shadow" + (f"/name/{shadow}" if shadow else "")
+    watcher.subscribe(f"{prefix}/update/#", qos=1)
+    made = https.post(url, json={"state": {"desired": {"a": 1}}, "clientToken": "t"})
+    assert made.status_code == 200, made.text
+    assert made.json()["state"] == {"desired": {"a": 1}}
+    assert made.json()["clientToken"] == "t"
+    seen = {}
+    for _ in range(3):
+        got = watcher.receive()
+        seen[got.topic.removeprefix(f"{prefix}/update/")] = json.loads(got.payload)
+    assert set(seen) == {"accepted", "delta", "documents"}
+    assert seen["delta"]["state"] == {"a": 1}
+    whole = https.get(url).json()
+    assert whole["state"] == {"desired": {"a": 1}, "delta": {"a": 1}}
+    conflict = https.post(url, json={"state": {"desired": {"a": 2}}, "version": 999})
+    assert conflict.status_code == 409, conflict.text
+    assert https.post(url, data="{no json").status_code == 400
+    assert https.delete(url).json()["version"] == whole["version"]
+
+
+@pytest.mark.parametrize("service", ["iot-data"])
+def test_boto_data_plane(skein, connected, name, service):
+    client = skein.boto(service)
+    subscriber = connected()
+    subscriber.subscribe(f"{name}/#", qos=1)
+    client.publish(topic=f"{name}/a", qos=1, payload=b"x", contentType="c", retain=True)
+    got = subscriber.receive()
+    assert (got.payload, got.props["content_type"]) == (b"x", "c")
+    retained = client.get_retained_message(topic=f"{name}/a")
+    assert (retained["payload"], retained["qos"]) == (b"x", 1)
+    topics = [
+        row["topic"]
+        for page in client.get_paginator("list_retained_messages").paginate()
+        for row in page["retainedTopics"]
+    ]
+    assert f"{name}/a" in topics
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.get_retained_message(topic=f"{name}/none")
+
+    client.update_thing_shadow(thingName=name, payload=json.dumps({"state": {"reported": {"v": 1}}}))
+    client.update_thing_shadow(thingName=name, shadowName="s", payload=json.dumps({"state": {"reported": {"v": 2}}}))
+    assert aws.shadow_state(client.get_thing_shadow(thingName=name))["state"] == {"reported": {"v": 1}}
+    assert aws.shadow_state(client.get_thing_shadow(thingName=name, shadowName="s"))["state"]["reported"] == {"v": 2}
+    with pytest.raises(client.exceptions.ConflictException):
+        client.update_thing_shadow(thingName=name, payload=json.dumps({"state": {"reported": {}}, "version": 77}))
+    client.delete_thing_shadow(thingName=name)
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.get_thing_shadow(thingName=name)
+
+
+def test_health_and_metrics(skein):
+    assert skein.get("/livez")[0] == 200
+    assert skein.get("/readyz")[0] == 200
+    status, text = skein.get("/metrics")
+    assert status == 200
+    assert "# TYPE" in text

@@ -1,0 +1,332 @@
+"""What policies allow and refuse, decided for real clients; changes reach open connections."""
+
+import time
+
+import pytest
+
+import aws
+import rawmqtt as m
+from brokers import policy, wait_until
+
+pytestmark = pytest.mark.skein
+NOT_AUTHORIZED = 0x87
+# How long a change may take to reach an open connection.
+SOON = 1.0
+
+
+@pytest.fixture
+def identity(skein, tmp_path, name):
+    count = 0
+
+    def identity(*statements, **more):
+        nonlocal count
+        count += 1
+        return aws.Identity(skein, tmp_path, f"{name}-{count}", policy(*statements), **more)
+
+    return identity
+
+
+@pytest.fixture
+def device(dial):
+    """A connection over TLS with an identity's certificate."""
+
+    def device(identity, client_id, version=5, **more):
+        client = dial(version, "tls", device=identity.files)
+        client.connack = client.connect(client_id, **more)
+        return client
+
+    return device
+
+
+def everything(name):
+    return [
+        ("Allow", "iot:Connect", "*"),
+        ("Allow", ["iot:Publish", "iot:Receive", "iot:RetainPublish"], f"topic/{name}/*"),
+        ("Allow", "iot:Subscribe", f"topicfilter/{name}/*"),
+    ]
+
+
+def test_everything_allowed(identity, device, name):
+    client = device(identity(*everything(name)), name)
+    client.subscribe(f"{name}/#", qos=1)
+    client.publish(f"{name}/a", b"x", qos=1, retain=True)
+    assert client.receive().payload == b"x"
+
+
+@pytest.mark.parametrize("version,reason", [(4, 5), (5, NOT_AUTHORIZED)])
+def test_connect_denied(identity, device, name, version, reason):
+    who = identity(("Allow", "iot:Connect", f"client/{name}"))
+    device(who, name, version).ping()
+    refused = device(who, f"{name}-other", version, check=False)
+    assert refused.connack.reason == reason
+    refused.closed()
+
+
+def test_no_policy_at_all(identity, device, name):
+    who = identity(("Allow", "iot:*", "*"))
+    who.detach()
+    wait_until("the connection is refused", lambda: device(who, name, check=False).connack.reason == NOT_AUTHORIZED, SOON)
+
+
+def test_publish_denied(identity, device, name):
+    who = identity(("Allow", "iot:Connect", "*"), ("Allow", "iot:Publish", f"topic/{name}/ok"))
+    client = device(who, name)
+    assert client.publish(f"{name}/ok", b"x", qos=1) in (0, 0x10)
+    client.send(m.publish(f"{name}/other", b"x", 1, id=9))
+    got = client.next()
+    if got.kind == m.PUBACK:
+        assert got.reason == NOT_AUTHORIZED
+    else:
+        assert got.kind == m.DISCONNECT and got.reason == NOT_AUTHORIZED
+    # 3.1.1 has no word for it: the connection ends without PUBACK.
+    old = device(who, f"{name}-old", 4)
+    old.send(m.publish(f"{name}/other", b"x", 1, id=9, version=4))
+    with pytest.raises(m.Closed):
+        old.next()
+
+
+def test_denied_qos_0_ends_the_connection(identity, device, name):
+    who = identity(("Allow", "iot:Connect", "*"))
+    client = device(who, name)
+    client.send(m.publish(f"{name}/other", b"x"))
+    client.refused(NOT_AUTHORIZED)
+
+
+def test_retain_needs_its_own_permission(identity, device, connected, name):
+    who = identity(("Allow", "iot:Connect", "*"), ("Allow", "iot:Publish", "*"))
+    client = device(who, name)
+    client.send(m.publish(f"{name}/t", b"x", 1, retain=True, id=9))
+    try:
+        assert client.expect(m.PUBACK).reason == NOT_AUTHORIZED
+    except m.Closed as end:
+        assert end.last.reason == NOT_AUTHORIZED
+    late = connected()
+    late.subscribe(f"{name}/t", qos=1)
+    late.nothing_more()
+
+
+@pytest.mark.parametrize("version,reason", [(4, 0x80), (5, NOT_AUTHORIZED)])
+def test_subscribe_denied(identity, device, name, version, reason):
+    who = identity(("Allow", "iot:Connect", "*"), ("Allow", "iot:Subscribe", f"topicfilter/{name}/+/ok"))
+    client = device(who, name, version)
+    # Wildcards of MQTT are plain characters to a policy.
+    reasons = client.subscribe(f"{name}/+/ok", f"{name}/x/ok", f"{name}/#", qos=1, check=False)
+    assert reasons == [1, reason, reason]
+    client.ping()
+
+
+def test_receive_denied_is_silent(identity, device, connected, name):
+    who = identity(
+        ("Allow", "iot:Connect", "*"), ("Allow", "iot:Subscribe", "*"),
+        ("Allow", "iot:Receive", f"topic/{name}/*"), ("Deny", "iot:Receive", f"topic/{name}/secret/*"),
+    )
+    client = device(who, name)
+    client.subscribe(f"{name}/#", qos=1)
+    publisher = connected()
+    publisher.publish(f"{name}/secret/a", b"must not come", qos=1)
+    publisher.publish(f"{name}/open", b"x", qos=1)
+    assert client.receive().topic == f"{name}/open"
+
+
+def test_deny_wins(identity, device, name):
+    who = identity(("Allow", "iot:*", "*"), ("Deny", "iot:Publish", f"topic/{name}/no"))
+    client = device(who, name)
+    client.publish(f"{name}/yes", b"x", qos=1)
+    client.send(m.publish(f"{name}/no", b"x", 0))
+    client.refused(NOT_AUTHORIZED)
+
+
+def test_will_topic_is_checked_at_connect(identity, device, name):
+    who = identity(("Allow", "iot:Connect", "*"), ("Allow", "iot:Publish", f"topic/{name}/will"))
+    device(who, name, will=m.Will(f"{name}/will", b"x")).ping()
+    refused = device(who, f"{name}-2", will=m.Will(f"{name}/other", b"x"), check=False)
+    assert refused.connack.reason in (NOT_AUTHORIZED, 0x90)
+
+
+def test_variables(identity, device, name):
+    who = identity(
+        ("Allow", "iot:Connect", "client/${iot:Connection.Thing.ThingName}"),
+        ("Allow", ["iot:Publish", "iot:Receive"], [f"topic/{name}/${{iot:ClientId}}/*", "topic/${iot:CertificateId}"]),
+        ("Allow", "iot:Subscribe", f"topicfilter/{name}/${{iot:ClientId}}/*"),
+        thing=f"{name}-thing",
+    )
+    stranger = device(who, f"{name}-else", check=False)
+    assert stranger.connack.reason == NOT_AUTHORIZED
+    client = device(who, f"{name}-thing")
+    client.subscribe(f"{name}/{name}-thing/#", qos=1)
+    client.publish(f"{name}/{name}-thing/a", b"x", qos=1)
+    assert client.receive().payload == b"x"
+    client.publish(who.id, b"x", qos=1)
+    assert client.subscribe(f"{name}/another/#", check=False) == [NOT_AUTHORIZED]
+    client.send(m.publish(f"{name}/another/a", b"x"))
+    client.refused(NOT_AUTHORIZED)
+
+
+def test_thing_attributes_and_attachment(identity, device, skein, name):
+    who = identity(
+        ("Allow", "iot:Connect", "client/${iot:Connection.Thing.ThingName}"),
+        ("Allow", "iot:Publish", "topic/depot/${iot:Connection.Thing.Attributes[depot]}"),
+        thing=f"{name}-thing",
+    )
+    skein.boto("iot").update_thing(
+        thingName=f"{name}-thing", attributePayload={"attributes": {"depot": name}}
+    )
+    client = device(who, f"{name}-thing")
+    client.publish(f"depot/{name}", b"x", qos=1)
+    client.send(m.publish("depot/elsewhere", b"x"))
+    client.refused(NOT_AUTHORIZED)
+
+
+def test_shadow_topics_are_topics(identity, device, name):
+    topic = "$aws/things/${iot:Connection.Thing.ThingName}/shadow"
+    who = identity(
+        ("Allow", "iot:Connect", "*"),
+        ("Allow", ["iot:Publish", "iot:Receive"], f"topic/{topic}/*"),
+        ("Allow", "iot:Subscribe", f"topicfilter/{topic}/*"),
+        thing=f"{name}-thing",
+    )
+    client = device(who, f"{name}-thing")
+    own = f"$aws/things/{name}-thing/shadow"
+    client.subscribe(f"{own}/update/accepted", f"{own}/update/rejected", qos=1)
+    client.publish(f"{own}/update", b'{"state":{"reported":{"a":1}}}', qos=1)
+    assert client.receive().topic == f"{own}/update/accepted"
+    client.send(m.publish("$aws/things/other/shadow/update", b"{}"))
+    client.refused(NOT_AUTHORIZED)
+
+
+# Changes reach what is open
+
+
+def receives_nothing(client, publisher, topic):
+    """Publishes until a second has passed, then once more: the last one must not come."""
+    deadline = time.monotonic() + SOON
+    while time.monotonic() < deadline:
+        publisher.publish(topic, b"early", qos=1)
+        time.sleep(0.1)
+    publisher.publish(topic, b"late", qos=1)
+    try:
+        while True:
+            assert client.receive(timeout=1).payload == b"early"
+    except (TimeoutError, m.Closed):
+        pass
+
+
+@pytest.mark.parametrize("change", ["detach", "new version", "deny"])
+def test_receiving_ends_when_the_policy_changes(identity, device, connected, name, change):
+    who = identity(*everything(name))
+    client, publisher = device(who, name), connected()
+    client.subscribe(f"{name}/#", qos=1)
+    publisher.publish(f"{name}/a", b"before", qos=1)
+    assert client.receive().payload == b"before"
+    if change == "detach":
+        who.detach()
+    elif change == "new version":
+        who.change_policy(policy(("Allow", "iot:Connect", "*")))
+    else:
+        who.change_policy(policy(*everything(name), ("Deny", "iot:Receive", f"topic/{name}/*")))
+    receives_nothing(client, publisher, f"{name}/a")
+
+
+def test_publishing_ends_when_the_policy_is_detached(identity, device, name):
+    who = identity(*everything(name))
+    client = device(who, name)
+    client.publish(f"{name}/a", b"x", qos=1)
+    who.detach()
+    time.sleep(SOON)
+    try:
+        client.send(m.publish(f"{name}/a", b"x", 1, id=9))
+        got = client.next()
+        assert got.reason == NOT_AUTHORIZED, got
+    except (m.Closed, BrokenPipeError, ConnectionResetError):
+        pass
+
+
+def test_a_wider_policy_counts_at_once(identity, device, name):
+    who = identity(("Allow", "iot:Connect", "*"))
+    client = device(who, name)
+    assert client.subscribe(f"{name}/a", check=False) == [NOT_AUTHORIZED]
+    who.change_policy(policy(*everything(name)))
+    wait_until("the wider policy counts", lambda: client.subscribe(f"{name}/a", check=False) == [0], SOON)
+
+
+@pytest.mark.parametrize("status", ["INACTIVE", "REVOKED"])
+def test_a_certificate_that_is_no_longer_active(identity, device, dial, name, status):
+    who = identity(*everything(name))
+    client = device(who, name)
+    started = time.monotonic()
+    who.status(status)
+    client.closed(timeout=5)
+    assert time.monotonic() - started < SOON + 0.5
+    refused_at_once(dial, who, name)
+    who.status("ACTIVE")
+    wait_until("it may connect again", lambda: try_connect(dial, who, name), SOON)
+
+
+def refused_at_once(dial, who, name):
+    assert not try_connect(dial, who, name)
+
+
+def try_connect(dial, who, name):
+    """Whether a connection with this certificate comes to be."""
+    try:
+        client = dial(5, "tls", device=who.files)
+        return client.connect(name, check=False).reason == 0
+    except (OSError, m.Closed):
+        return False
+
+
+def test_unknown_inactive_and_foreign_certificates(skein, identity, dial, tmp_path, name):
+    inactive = identity(*everything(name), active=False)
+    assert not try_connect(dial, inactive, name)
+    # Signed by the same CA or not: a certificate that is not registered is nobody's.
+    from brokers import make_pki
+
+    make_pki(tmp_path / "foreign")
+
+    class Foreign:
+        files = (str(tmp_path / "foreign/device.pem"), str(tmp_path / "foreign/device.key"))
+
+    assert not try_connect(dial, Foreign, name)
+
+
+def test_deleted_certificate(identity, device, dial, name):
+    who = identity(*everything(name))
+    client = device(who, name)
+    who.status("INACTIVE")
+    client.closed(timeout=5)
+    who.detach()
+    who.iot.delete_certificate(certificateId=who.id)
+    assert not try_connect(dial, who, name)
+
+
+def test_queued_messages_are_decided_again(identity, device, connected, name):
+    """What was queued while it was allowed is not delivered once it is not."""
+    who = identity(*everything(name))
+    lasting = {"session_expiry_interval": 60}
+    client = device(who, name, props=lasting)
+    client.subscribe(f"{name}/#", qos=1)
+    client.disconnect()
+    publisher = connected()
+    publisher.publish(f"{name}/secret", b"must not come", qos=1)
+    publisher.publish(f"{name}/open", b"x", qos=1)
+    who.change_policy(policy(*everything(name), ("Deny", "iot:Receive", f"topic/{name}/secret")))
+    time.sleep(SOON)
+    again = device(who, name, clean=False, props=lasting)
+    assert again.connack.session_present
+    assert again.receive().topic == f"{name}/open"
+
+
+def test_device_certificate_from_dev(skein, dial, name):
+    """The device that `skein dev` makes may do everything."""
+    client = dial(5, "tls")
+    client.connect("dev-thing")
+    client.subscribe(f"{name}/#", qos=1)
+    client.publish(f"{name}/a", b"x", qos=1)
+    assert client.receive().payload == b"x"
+
+
+@pytest.mark.parametrize("alpn", ["x-amzn-mqtt-ca", "mqtt"])
+def test_alpn(skein, dial, name, alpn):
+    client = dial(5, "tls", alpn=alpn)
+    client.connect(name)
+    assert client.socket.selected_alpn_protocol() == alpn

@@ -8,7 +8,7 @@ mod trial;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 use serde::Serialize;
 
 pub use self::trial::{NAMES, Trial, named};
@@ -73,7 +73,11 @@ impl Comparison {
         for round in 1..=self.rounds {
             for trial in &self.trials {
                 for broker in self.brokers.iter().filter(|broker| trial.suits(broker)) {
-                    let run = self.run_one(round, trial, broker)?;
+                    let run = match self.run_one(round, trial, broker) {
+                        Ok(run) => run,
+                        // A broker that cannot do this may do the rest.
+                        Err(error) => self.failed(round, trial, broker, &error),
+                    };
                     self.note(&run, &mut results.failures);
                     results.runs.push(run);
                 }
@@ -94,6 +98,13 @@ impl Comparison {
         let report = trial.run(&broker, self.quick)?;
         eprint!("{report}");
         Ok(Run { scenario: trial.name, broker: recipe.name.clone(), round, report })
+    }
+
+    fn failed(&self, round: usize, trial: &Trial, recipe: &Recipe, error: &Error) -> Run {
+        eprintln!("  {error:#}");
+        let failures = vec![format!("{error:#}")];
+        let report = Report { title: trial.name.into(), failures, ..Report::default() };
+        Run { scenario: trial.name, broker: recipe.name.clone(), round, report }
     }
 
     /// Remembers what was wrong with the subject, and says what is wrong with the others. Floods

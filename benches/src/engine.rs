@@ -8,6 +8,7 @@
 
 mod ledger;
 mod link;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -20,11 +21,12 @@ use mio::{Events, Poll, Token};
 use self::ledger::Ledger;
 pub use self::ledger::Receivers;
 use self::link::Link;
+use self::verdict::Irregularities;
+pub use self::verdict::Verdict;
 use crate::client::Client;
 use crate::frame::{Pace, Qos, Shape, Stamper, acknowledgement, packet_id};
 use crate::histogram::Histogram;
 use crate::scan::{self, Packet, Publication};
-use crate::tally::Faults;
 
 /// Bytes that one write takes at most.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -76,15 +78,6 @@ pub struct Counters {
     pub acknowledged: u64,
 }
 
-/// What was wrong at the end.
-#[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    /// Lost, duplicated and reordered publications.
-    pub faults: Faults,
-    /// Everything else, in words.
-    pub failures: Vec<String>,
-}
-
 #[derive(Debug, Default)]
 struct Publisher {
     sent: u64,
@@ -95,17 +88,6 @@ struct Publisher {
     delivered: u64,
     /// Waits in the run queue.
     queued: bool,
-}
-
-#[derive(Debug, Default)]
-struct Irregularities {
-    closed: u64,
-    foreign: u64,
-    wrong_qos: u64,
-    wrong_length: u64,
-    refused: u64,
-    acknowledged_out_of_order: u64,
-    unacknowledged: u64,
 }
 
 /// Drives the connections of one run.
@@ -230,19 +212,7 @@ impl<'a> Engine<'a> {
             self.irregular.unacknowledged = self.publishers.iter().map(open).sum();
         }
         self.irregular.closed = self.links.iter().filter(|link| link.closed).count() as u64;
-        let irregular = &self.irregular;
-        let failures = [
-            (irregular.closed, "connections closed by the broker"),
-            (irregular.foreign, "publications at the wrong subscriber"),
-            (irregular.wrong_qos, "publications with the wrong QoS"),
-            (irregular.wrong_length, "publications with the wrong payload length"),
-            (irregular.refused, "publications refused"),
-            (irregular.acknowledged_out_of_order, "acknowledgements out of order"),
-            (irregular.unacknowledged, "publications never acknowledged"),
-        ];
-        let failures = failures.iter().filter(|(count, _)| *count > 0);
-        let failures = failures.map(|(count, what)| format!("{count} {what}")).collect();
-        Verdict { faults: self.ledger.faults(sent), failures }
+        Verdict { faults: self.ledger.faults(sent), failures: self.irregular.failures() }
     }
 
     fn run_until(
@@ -358,9 +328,8 @@ impl<'a> Engine<'a> {
             let open = publisher.sent.saturating_sub(publisher.acknowledged);
             allowance = allowance.min(self.flow.window.saturating_sub(open));
         }
-        let each = self.ledger.receivers_of_each();
-        if each > 0 {
-            let open = publisher.sent.saturating_sub(publisher.delivered / each);
+        if let Some(delivered) = publisher.delivered.checked_div(self.ledger.receivers_of_each()) {
+            let open = publisher.sent.saturating_sub(delivered);
             let room = self.flow.backlog.saturating_sub(open);
             // A flood comes in pieces worth a system call.
             let worthwhile = room >= self.flow.backlog / 8 || self.flow.shape.qos > Qos::Zero;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// User and system time of a process so far.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
@@ -33,6 +33,12 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
     kib.map(|kib: u64| kib * 1024).with_context(|| format!("{path}: no VmRSS"))
 }
 
+/// The cores that this process may use.
+pub fn cores() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
+}
+
 /// Keeps this process on one core.
 pub fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
@@ -55,5 +61,6 @@ mod tests {
         let pid = std::process::id();
         assert!(resident_bytes(pid).unwrap() > 100_000);
         cpu_time(pid).unwrap();
+        assert!(!cores().unwrap().is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use benches::broker::Recipe;
 use benches::compare::{self, Comparison};
 use benches::engine::Receivers;
@@ -23,6 +23,7 @@ use benches::scenario::subscriptions::Subscriptions;
 use benches::scenario::traffic::Traffic;
 use clap::{Args, Parser, Subcommand};
 use rustls::ClientConfig;
+use serde::Serialize;
 
 /// Loads an MQTT broker and reports what it did, and whether every message arrived as promised.
 #[derive(Parser)]
@@ -31,9 +32,9 @@ struct Cli {
     /// Keep this process on one core.
     #[arg(long, global = true)]
     core: Option<usize>,
-    /// Print the report as JSON.
-    #[arg(long, global = true)]
-    json: bool,
+    /// Also write the results to this file as JSON.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -184,15 +185,12 @@ struct CompareArgs {
     /// Protocol version: 3 (meaning 3.1.1) or 5.
     #[arg(long, default_value = "3", value_parser = version)]
     version: Version,
-    /// The brokers' core.
-    #[arg(long, default_value_t = 0)]
-    broker_core: usize,
+    /// The brokers' core [default: the first; the generator's, --core, is the last].
+    #[arg(long)]
+    broker_core: Option<usize>,
     /// Where brokers keep their data [default: the system's directory for temporary files].
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Write all runs to this file as JSON.
-    #[arg(long = "out")]
-    out: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -305,7 +303,16 @@ impl StoredArgs {
 }
 
 impl CompareArgs {
-    fn run(self, core: Option<usize>) -> Result<bool> {
+    fn run(self, core: Option<usize>, json: Option<PathBuf>) -> Result<bool> {
+        let cores = process::cores()?;
+        let (first, last) = (cores[0], cores[cores.len() - 1]);
+        let (broker_core, generator_core) =
+            (self.broker_core.unwrap_or(first), core.unwrap_or(last));
+        if broker_core == generator_core {
+            eprintln!(
+                "broker and generator share a core: no figure here says anything about speed"
+            );
+        }
         let default = ["skein", "mosquitto", "relay"].map(|name| name.parse().expect("known"));
         let comparison = Comparison {
             brokers: if self.brokers.is_empty() { default.into() } else { self.brokers },
@@ -313,14 +320,12 @@ impl CompareArgs {
             rounds: if self.quick { 1 } else { self.rounds },
             quick: self.quick,
             version: self.version,
-            broker_core: self.broker_core,
-            generator_core: core.unwrap_or(1),
+            broker_core,
+            generator_core,
             root: self.data.unwrap_or_else(std::env::temp_dir),
         };
         let results = comparison.run()?;
-        if let Some(path) = self.out {
-            fs::write(path, serde_json::to_vec_pretty(&results)?)?;
-        }
+        write_json(json, &results)?;
         results.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
         Ok(results.failures.is_empty())
     }
@@ -366,16 +371,19 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<bool> {
     if let Command::Compare(arguments) = cli.command {
-        return arguments.run(cli.core);
+        return arguments.run(cli.core, cli.json);
     }
     if let Some(core) = cli.core {
         process::pin(core)?;
     }
     let report = cli.command.run()?;
-    if cli.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{report}");
-    }
+    print!("{report}");
+    write_json(cli.json, &report)?;
     Ok(report.passed())
+}
+
+fn write_json(path: Option<PathBuf>, results: &impl Serialize) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    fs::write(&path, serde_json::to_vec_pretty(results)?)
+        .with_context(|| format!("writing {}", path.display()))
 }

@@ -35,11 +35,8 @@ impl Link {
 
     /// Writes what the socket takes; less than everything means that it is blocked.
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
-        let written = match self.stream.write(bytes) {
-            Ok(written) => written,
-            // A broken connection is noticed by its reader.
-            Err(_) => 0,
-        };
+        // A broken connection is noticed by its reader.
+        let written = self.stream.write(bytes).unwrap_or(0);
         self.blocked = written < bytes.len();
         written
     }

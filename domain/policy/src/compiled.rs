@@ -163,8 +163,10 @@ impl Compiled {
         let pattern = || &self.patterns[rule.range()];
         match rule.shape {
             Shape::Any => true,
-            Shape::Exact => rule.length as usize == name.len() && pattern() == name.as_bytes(),
-            Shape::Prefix => name.as_bytes().starts_with(pattern()),
+            Shape::Exact => {
+                rule.length as usize == name.len() && glob::starts_with(name.as_bytes(), pattern())
+            }
+            Shape::Prefix => glob::starts_with(name.as_bytes(), pattern()),
             Shape::Glob => glob::matches(pattern(), name),
         }
     }

@@ -75,17 +75,33 @@ fn match_end(part: &[u8], text: &[u8]) -> Option<usize> {
 
 /// Where the leftmost occurrence of a part without [`ANY`] ends.
 fn find(part: &[u8], text: &[u8]) -> Option<usize> {
-    if memchr::memchr(ONE, part).is_none() {
-        return memmem::find(text, part).map(|at| at + part.len());
-    }
-    let mut at = 0;
-    while at < text.len() {
-        if let Some(covered) = match_start(part, &text[at..]) {
-            return Some(at + covered);
+    let is_literal = memchr::memchr(ONE, part).is_none();
+    match part {
+        [] => Some(0),
+        // Short parts are not worth preparing a search that is never slow.
+        _ if is_literal && part.len() > 16 => memmem::find(text, part).map(|at| at + part.len()),
+        [ONE, ..] => {
+            let mut at = 0;
+            while at < text.len() {
+                if let Some(covered) = match_start(part, &text[at..]) {
+                    return Some(at + covered);
+                }
+                at += width(text[at]);
+            }
+            None
         }
-        at += width(text[at]);
+        [first, ..] => memchr::memchr_iter(*first, text)
+            .find_map(|at| match_start(part, &text[at..]).map(|covered| at + covered)),
     }
-    None
+}
+
+/// As `text.starts_with(start)`; the ends of patterns differ more often than their beginnings.
+pub(crate) fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    let Some(head) = text.get(..start.len()) else { return false };
+    match (head.last_chunk::<8>(), start.last_chunk::<8>()) {
+        (Some(head), Some(start)) if head != start => false,
+        _ => head == start,
+    }
 }
 
 fn is_continuation(byte: u8) -> bool {
@@ -186,6 +202,22 @@ mod tests {
             ("a**b", "ab", true),
         ] {
             assert_eq!(matches(&from_wildcards(pattern), text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn beginnings_are_compared() {
+        for (text, start, expected) in [
+            ("", "", true),
+            ("a", "", true),
+            ("", "a", false),
+            ("fleet/truck-1/x", "fleet/truck-1/", true),
+            ("fleet/truck-1/x", "fleet/truck-2/", false),
+            ("fleet/truck-1/x", "gleet/truck-1/", false),
+            ("fleet/1", "fleet/1", true),
+            ("fleet/1", "fleet/12", false),
+        ] {
+            assert_eq!(starts_with(text.as_bytes(), start.as_bytes()), expected, "{text} {start}");
         }
     }
 

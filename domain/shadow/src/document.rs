@@ -119,20 +119,20 @@ impl Document {
         Some(out)
     }
 
-    /// Payload of `update/documents`.
+    /// Payload of `update/documents`, and on the way the [`Document::state_bytes`].
     pub(crate) fn to_documents_json(
         &self,
         previous: &Document,
         client_token: Option<&str>,
         now_secs: u64,
-    ) -> Vec<u8> {
-        let mut out = Vec::with_capacity(2048);
+    ) -> (Vec<u8>, usize) {
+        let mut out = Vec::with_capacity(4096);
         out.extend_from_slice(b"{\"previous\":");
         previous.write_whole(&mut out);
         out.extend_from_slice(b",\"current\":");
-        self.write_whole(&mut out);
+        let state_bytes = self.write_whole(&mut out);
         end(&mut out, client_token, now_secs);
-        out
+        (out, state_bytes)
     }
 
     /// Payload of `delete/accepted`.
@@ -158,18 +158,34 @@ impl Document {
         }
     }
 
-    /// Both sections, be they empty.
-    fn write_whole(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"state\":{\"desired\":");
-        self.desired.write_state(out);
-        out.extend_from_slice(b",\"reported\":");
-        self.reported.write_state(out);
-        out.extend_from_slice(b"},\"metadata\":{\"desired\":");
-        self.desired.write_metadata(out);
-        out.extend_from_slice(b",\"reported\":");
-        self.reported.write_metadata(out);
-        out.extend_from_slice(b"},\"version\":");
+    /// Both sections, be they empty. Returns what [`Document::state_bytes`] does.
+    fn write_whole(&self, out: &mut Vec<u8>) -> usize {
+        out.extend_from_slice(b"{\"state\":");
+        let start = out.len();
+        self.write_both(out, Tree::write_state);
+        let mut state_bytes = out.len() - start;
+        // Empty sections do not count: without them, the comma is not needed either.
+        for (name, section) in [("desired", &self.desired), ("reported", &self.reported)] {
+            if section.is_empty() {
+                state_bytes -= name.len() + "\"\":{}".len();
+            }
+        }
+        if self.desired.is_empty() || self.reported.is_empty() {
+            state_bytes -= ",".len();
+        }
+        out.extend_from_slice(b",\"metadata\":");
+        self.write_both(out, Tree::write_metadata);
+        out.extend_from_slice(b",\"version\":");
         write_json(out, &self.version);
+        out.push(b'}');
+        state_bytes
+    }
+
+    fn write_both(&self, out: &mut Vec<u8>, write: fn(&Tree, &mut Vec<u8>)) {
+        out.extend_from_slice(b"{\"desired\":");
+        write(&self.desired, out);
+        out.extend_from_slice(b",\"reported\":");
+        write(&self.reported, out);
         out.push(b'}');
     }
 }

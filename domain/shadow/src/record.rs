@@ -69,13 +69,15 @@ pub fn update(
         return Err(Rejected::version_conflict().with_token(token));
     }
     let document = previous.merged(update, now_secs);
-    if document.state_bytes() > limits.document_bytes {
+    let (documents, state_bytes) = document.to_documents_json(previous, token, now_secs);
+    debug_assert_eq!(state_bytes, document.state_bytes());
+    if state_bytes > limits.document_bytes {
         return Err(Rejected::too_large().with_token(token));
     }
     Ok(Change {
         accepted: document.to_accepted_json(update, now_secs),
         delta: document.to_delta_json(token, now_secs),
-        documents: document.to_documents_json(previous, token, now_secs),
+        documents,
         document,
     })
 }

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// An object of a section. Ordered, so that every replica writes the same bytes.
+/// An object of a section. Ordered, so that every replica writes the same bytes; shared, so that the
+/// document after an update costs no more than the branches that the update touches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Tree(BTreeMap<String, Node>);
+pub(crate) struct Tree(Arc<BTreeMap<String, Node>>);
 
 /// Stored as an object for a branch and as `[timestamp, value]` for a leaf.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,56 +35,26 @@ impl Tree {
 
     /// Puts a request's values in: `null` deletes, objects merge, anything else replaces.
     pub(crate) fn merge(&mut self, patch: &Map<String, Value>, now_secs: u64) {
-        for (key, value) in patch {
-            match value {
-                Value::Null => drop(self.0.remove(key)),
-                Value::Object(entries) => self.merge_object(key, entries, now_secs),
-                value => {
-                    let leaf = Leaf { timestamp: now_secs, value: value.clone() };
-                    self.put(key, Node::Leaf(leaf));
-                }
-            }
-        }
-    }
-
-    /// An object that has nothing left in it disappears.
-    fn merge_object(&mut self, key: &str, entries: &Map<String, Value>, now_secs: u64) {
-        if let Some(Node::Branch(branch)) = self.0.get_mut(key) {
-            branch.merge(entries, now_secs);
-            if branch.is_empty() {
-                self.0.remove(key);
-            }
-            return;
-        }
-        let mut branch = Tree::default();
-        branch.merge(entries, now_secs);
-        match branch.is_empty() {
-            true => drop(self.0.remove(key)),
-            false => self.put(key, Node::Branch(branch)),
-        }
-    }
-
-    fn put(&mut self, key: &str, node: Node) {
-        match self.0.get_mut(key) {
-            Some(place) => *place = node,
-            None => drop(self.0.insert(key.to_owned(), node)),
+        if !patch.is_empty() {
+            let entries = Arc::make_mut(&mut self.0);
+            patch.iter().for_each(|(key, value)| merge_entry(entries, key, value, now_secs));
         }
     }
 
     /// Appends the values as JSON.
     pub(crate) fn write_state(&self, out: &mut Vec<u8>) {
-        write_object(out, &self.0, |out, node| node.write_state(out));
+        write_object(out, &*self.0, |out, node| node.write_state(out));
     }
 
     /// Appends the timestamps as JSON, in the shape of the values.
     pub(crate) fn write_metadata(&self, out: &mut Vec<u8>) {
-        write_object(out, &self.0, |out, node| node.write_metadata(out));
+        write_object(out, &*self.0, |out, node| node.write_metadata(out));
     }
 
     /// What is desired and not reported.
     pub(crate) fn delta<'a>(&'a self, reported: &Tree) -> Delta<'a> {
         let mut differing = Vec::new();
-        for (key, desired) in &self.0 {
+        for (key, desired) in &*self.0 {
             match (desired, reported.0.get(key)) {
                 (Node::Branch(desired), Some(Node::Branch(reported))) => {
                     let delta = desired.delta(reported);
@@ -99,11 +71,36 @@ impl Tree {
     }
 }
 
+fn merge_entry(entries: &mut BTreeMap<String, Node>, key: &str, value: &Value, now_secs: u64) {
+    let node = match (value, entries.get_mut(key)) {
+        (Value::Null, _) => None,
+        (Value::Object(patch), Some(Node::Branch(branch))) => {
+            branch.merge(patch, now_secs);
+            if !branch.is_empty() {
+                return;
+            }
+            None
+        }
+        (Value::Object(patch), _) => {
+            let mut branch = Tree::default();
+            branch.merge(patch, now_secs);
+            (!branch.is_empty()).then_some(Node::Branch(branch))
+        }
+        (value, _) => Some(Node::Leaf(Leaf { timestamp: now_secs, value: value.clone() })),
+    };
+    match (node, entries.get_mut(key)) {
+        (Some(node), Some(place)) => *place = node,
+        (Some(node), None) => drop(entries.insert(key.to_owned(), node)),
+        // An object in which nothing is left disappears too.
+        (None, _) => drop(entries.remove(key)),
+    }
+}
+
 impl Node {
     fn write_state(&self, out: &mut Vec<u8>) {
         match self {
             Self::Branch(tree) => tree.write_state(out),
-            Self::Leaf(leaf) => write_json(out, &leaf.value),
+            Self::Leaf(leaf) => write_value(out, &leaf.value),
         }
     }
 
@@ -181,11 +178,29 @@ fn write_object<K: AsRef<str>, V>(
         if index > 0 {
             out.push(b',');
         }
-        write_json(out, key.as_ref());
+        write_text(out, key.as_ref());
         out.push(b':');
         write(out, value);
     }
     out.push(b'}');
+}
+
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::String(text) => write_text(out, text),
+        value => write_json(out, value),
+    }
+}
+
+/// Appends a string; nearly all of them need no escaping.
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    let is_plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if !text.bytes().all(is_plain) {
+        return write_json(out, text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 /// Appends a value as compact JSON.
@@ -214,11 +229,11 @@ impl<'de> Deserialize<'de> for Node {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-                let mut tree = Tree::default();
+                let mut entries = BTreeMap::new();
                 while let Some((key, node)) = map.next_entry()? {
-                    tree.0.insert(key, node);
+                    entries.insert(key, node);
                 }
-                Ok(Node::Branch(tree))
+                Ok(Node::Branch(Tree(Arc::new(entries))))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {

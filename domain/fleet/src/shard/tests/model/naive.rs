@@ -1,0 +1,507 @@
+//! The rules of a shard, each written the way it is said.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::shadow::topic::{Operation, Reply, reply};
+use ::shadow::{Limits, Record, Rejected};
+
+use super::{Seen, SessionSeen, steps};
+use crate::shard::tests::*;
+
+struct Entry {
+    seq: u64,
+    qos: u8,
+    retain: bool,
+    ids: Vec<u32>,
+    /// Number and content; none when released.
+    message: Option<(u64, Publication)>,
+}
+
+struct Known {
+    id: u64,
+    epoch: u64,
+    connect: Connect,
+    disconnected_at: Option<u64>,
+    ended_at: Option<u64>,
+    subscriptions: BTreeMap<String, Options>,
+    inbound: BTreeSet<u16>,
+    queue: Vec<Entry>,
+    next_seq: u64,
+    sent_below: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Model {
+    sessions: BTreeMap<String, Known>,
+    begun: u64,
+    claims: u64,
+    messages: u64,
+    retained: BTreeMap<String, Publication>,
+    outbox: Vec<(u64, Publication, bool, bool)>,
+    emitted: u64,
+    seen_of: BTreeMap<u64, u64>,
+    shadows: BTreeMap<(String, Option<String>), Record>,
+}
+
+fn after(at: u64, secs: u32) -> u64 {
+    at + u64::from(secs) * 1000
+}
+
+impl Known {
+    fn expires_at(&self) -> Option<u64> {
+        let end = self.disconnected_at?;
+        (self.connect.expiry_secs != NEVER).then(|| after(end, self.connect.expiry_secs))
+    }
+
+    fn will_due(&self) -> Option<u64> {
+        let will = self.connect.will.as_ref()?;
+        Some(after(self.disconnected_at?, will.delay_secs.min(self.connect.expiry_secs)))
+    }
+
+    fn end_connection(&mut self, at: u64) {
+        if self.disconnected_at.is_none() {
+            self.disconnected_at = Some(at);
+            self.sent_below = self.next_seq;
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let messages = self.queue.iter().filter_map(|entry| entry.message.as_ref());
+        messages.map(|(_, message)| message.bytes() as u64).sum()
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.queue.len() < self.connect.queue_limit_messages as usize
+            && self.bytes() + bytes as u64 <= self.connect.queue_limit_bytes
+    }
+
+    fn offer(
+        &mut self,
+        number: u64,
+        message: &Publication,
+        qos: u32,
+        retain: bool,
+        ids: Vec<u32>,
+    ) -> bool {
+        if !self.has_room(message.bytes()) && self.disconnected_at.is_some() {
+            let sent_below = self.sent_below;
+            self.queue.retain(|entry| {
+                let message_of = entry.message.as_ref().map(|(_, message)| message);
+                let over = message_of.is_some_and(|it| it.expired(message.published_at));
+                entry.seq < sent_below || !over
+            });
+        }
+        if !self.has_room(message.bytes()) {
+            return false;
+        }
+        let (seq, message) = (self.next_seq, Some((number, message.clone())));
+        self.next_seq += 1;
+        self.queue.push(Entry { seq, qos: qos as u8, retain, ids, message });
+        true
+    }
+}
+
+impl Model {
+    pub(super) fn tell(&mut self, command: Command) -> Outcome {
+        match command.kind.unwrap() {
+            Kind::Connect(command) => self.connect(command),
+            Kind::Disconnect(Disconnect { client, epoch, at, expiry_secs, will }) => {
+                self.with(&client, epoch, |model, session| {
+                    session.end_connection(at);
+                    session.connect.expiry_secs =
+                        expiry_secs.unwrap_or(session.connect.expiry_secs);
+                    if will == i32::from(WillAction::Discard) {
+                        session.connect.will = None;
+                    }
+                    model.fire(session, at);
+                    let removed = session.connect.expiry_secs == 0;
+                    session.ended_at = removed.then_some(at);
+                    Outcome::Disconnected { removed }
+                })
+            }
+            Kind::Subscribe(Subscribe { client, epoch, filters }) => {
+                self.with(&client, epoch, |_, session| {
+                    let answers = filters.iter().map(|Subscription { filter, options }| {
+                        if topic::parse_subscription(filter).is_err() {
+                            return Subscribed::Invalid;
+                        }
+                        let options = Options { qos: options.qos.min(2), ..*options };
+                        match session.subscriptions.insert(filter.clone(), options) {
+                            Some(_) => Subscribed::Replaced,
+                            None => Subscribed::New,
+                        }
+                    });
+                    Outcome::Subscribed(answers.collect())
+                })
+            }
+            Kind::Unsubscribe(Unsubscribe { client, epoch, filters }) => {
+                self.with(&client, epoch, |_, session| {
+                    let subscriptions = &mut session.subscriptions;
+                    let removed = filters.iter().map(|it| subscriptions.remove(it).is_some());
+                    Outcome::Unsubscribed(removed.collect())
+                })
+            }
+            Kind::Publish(command) => self.publish(command),
+            Kind::ReceiveQos2(command) => {
+                let ReceiveQos2 { client, epoch, packet_id, publication, store_retained, route } =
+                    command;
+                self.with(&client, epoch, |model, session| {
+                    if packet_id == 0 {
+                        return Outcome::Invalid;
+                    }
+                    let duplicate = !session.inbound.insert(packet_id as u16);
+                    if !duplicate && (store_retained || route) {
+                        model.emit(publication, store_retained, route);
+                    }
+                    Outcome::Received { duplicate }
+                })
+            }
+            Kind::ReleaseQos2(ReleaseQos2 { client, epoch, packet_id }) => {
+                self.with(&client, epoch, |_, session| {
+                    let known = session.inbound.remove(&(packet_id as u16));
+                    Outcome::Released { known }
+                })
+            }
+            Kind::Acknowledge(Acknowledge { client, epoch, seqs }) => {
+                self.with(&client, epoch, |_, session| {
+                    let before = session.queue.len();
+                    session.queue.retain(|entry| !seqs.contains(&entry.seq));
+                    Outcome::Acknowledged { removed: (before - session.queue.len()) as u32 }
+                })
+            }
+            Kind::PubrecReceived(PubrecReceived { client, epoch, seqs }) => {
+                self.with(&client, epoch, |_, session| {
+                    let owed = seqs.iter().map(|&seq| {
+                        let found = session.queue.iter_mut().find(|entry| entry.seq == seq);
+                        let Some(entry) = found.filter(|entry| entry.qos == 2) else {
+                            return false;
+                        };
+                        let (retain, ids) = (false, Vec::new());
+                        *entry = Entry { seq, qos: 2, retain, ids, message: None };
+                        true
+                    });
+                    Outcome::PubrecRecorded(owed.collect())
+                })
+            }
+            Kind::Expire(Expire { client, epoch, at }) => {
+                self.with(&client, epoch, |_, session| {
+                    let due = session.expires_at().is_some_and(|end| end <= at);
+                    session.ended_at = due.then_some(at);
+                    Outcome::Due(due)
+                })
+            }
+            Kind::FireWill(FireWill { client, epoch, at }) => {
+                self.with(&client, epoch, |model, session| Outcome::Due(model.fire(session, at)))
+            }
+            Kind::UpdateShadow(command) => self.update_shadow(command),
+            Kind::DeleteShadow(command) => self.delete_shadow(command),
+            Kind::TrimOutbox(TrimOutbox { upto }) => {
+                self.outbox.retain(|(seq, ..)| *seq > upto);
+                Outcome::Trimmed
+            }
+        }
+    }
+
+    /// What the present connection of a client asks for.
+    fn with(
+        &mut self,
+        client: &[u8],
+        epoch: u64,
+        act: impl FnOnce(&mut Self, &mut Known) -> Outcome,
+    ) -> Outcome {
+        let name = text(client);
+        if self.sessions.get(&name).is_none_or(|session| session.epoch != epoch) {
+            return Outcome::Stale;
+        }
+        let mut session = self.sessions.remove(&name).unwrap();
+        let outcome = act(self, &mut session);
+        match session.ended_at {
+            Some(at) => self.publish_will(&mut session, at),
+            None => drop(self.sessions.insert(name, session)),
+        }
+        outcome
+    }
+
+    fn connect(&mut self, connect: Connect) -> Outcome {
+        self.claims += 1;
+        let (name, epoch) = (text(&connect.client), self.claims);
+        let mut known = None;
+        if let Some(mut session) = self.sessions.remove(&name) {
+            let lives = match session.disconnected_at {
+                None => session.connect.expiry_secs != 0,
+                Some(_) => session.expires_at().is_none_or(|end| connect.at < end),
+            };
+            let same = session.connect.version == connect.version;
+            if lives && same && !connect.clean_start {
+                session.end_connection(connect.at);
+                self.fire(&mut session, connect.at);
+                known = Some(session);
+            } else {
+                self.publish_will(&mut session, connect.at);
+            }
+        }
+        let session_present = known.is_some();
+        self.begun += u64::from(!session_present);
+        let mut session = known.unwrap_or_else(|| Known {
+            id: self.begun,
+            epoch,
+            connect: connect.clone(),
+            disconnected_at: None,
+            ended_at: None,
+            subscriptions: BTreeMap::new(),
+            inbound: BTreeSet::new(),
+            queue: Vec::new(),
+            next_seq: 1,
+            sent_below: 1,
+        });
+        (session.epoch, session.connect, session.disconnected_at) = (epoch, connect, None);
+        let subscription = |(filter, options): (&String, &Options)| Subscription {
+            filter: filter.clone(),
+            options: *options,
+        };
+        let connected = Connected {
+            session_present,
+            session: session.id,
+            epoch,
+            subscriptions: session.subscriptions.iter().map(subscription).collect(),
+            inbound: session.inbound.iter().copied().collect(),
+        };
+        self.sessions.insert(name, session);
+        Outcome::Connected(connected)
+    }
+
+    /// Publishes the will if it is due.
+    fn fire(&mut self, session: &mut Known, at: u64) -> bool {
+        let due = session.will_due().is_some_and(|due| due <= at);
+        if due {
+            self.publish_will(session, at);
+        }
+        due
+    }
+
+    fn publish_will(&mut self, session: &mut Known, at: u64) {
+        if let Some(will) = session.connect.will.take() {
+            let expires_at = will.message_expiry_secs.map(|secs| after(at, secs));
+            let retain = will.publication.retain;
+            let publication = Publication { published_at: at, expires_at, ..will.publication };
+            self.emit(publication, retain, true);
+        }
+    }
+
+    fn publish(&mut self, command: Publish) -> Outcome {
+        let message = &command.publication;
+        if let Some(Origin { group, seq }) = command.origin {
+            if self.seen_of.get(&group).is_some_and(|&seen| seq <= seen) {
+                return Outcome::Published(Published { duplicate: true, ..Published::default() });
+            }
+            self.seen_of.insert(group, seq);
+        }
+        if command.store_retained {
+            match message.payload.is_empty() {
+                true => self.retained.remove(&text(&message.topic)),
+                false => self.retained.insert(text(&message.topic), message.clone()),
+            };
+        }
+        let mut published = Published::default();
+        let mut copies = Vec::new();
+        for (name, session) in &self.sessions {
+            let own = message.publisher == session.connect.client;
+            let matching: Vec<_> = session
+                .subscriptions
+                .iter()
+                .filter(|(filter, _)| !filter.starts_with("$share/"))
+                .filter(|(filter, _)| topic::matches(filter, &text(&message.topic)))
+                .map(|(_, options)| options)
+                .filter(|options| !(options.no_local && own))
+                .collect();
+            let qos = matching.iter().map(|each| each.qos).max().unwrap_or(0);
+            let retain = matching.iter().any(|each| each.retain_as_published) && message.retain;
+            let ids = matching.iter().map(|each| each.subscription_id).filter(|&id| id != 0);
+            let mut ids: Vec<_> = ids.collect();
+            ids.sort();
+            if command.enqueue {
+                copies.push((name.clone(), qos, retain, ids));
+            }
+        }
+        for Directed { client, qos, retain, subscription_ids } in &command.directed {
+            copies.push((text(client), *qos, *retain, subscription_ids.clone()));
+        }
+        self.messages += 1;
+        for (name, qos, retain, ids) in copies {
+            let Some(session) = self.sessions.get_mut(&name) else {
+                published.gone += 1;
+                continue;
+            };
+            let qos = qos.min(message.qos);
+            if qos > 0 {
+                match session.offer(self.messages, message, qos, retain, ids) {
+                    true => published.queued += 1,
+                    false => published.dropped += 1,
+                }
+            }
+        }
+        Outcome::Published(published)
+    }
+
+    fn update_shadow(&mut self, command: UpdateShadow) -> Outcome {
+        let (now, limits) = (command.at / 1000, Limits::default());
+        let key = (command.thing.clone(), command.name.clone());
+        self.forget(now);
+        let change = ::shadow::parse_update(&command.payload, &limits)
+            .and_then(|update| ::shadow::update(self.shadows.get(&key), &update, now, &limits));
+        let say = |model: &mut Self, kind, payload: &[u8]| {
+            model.say(&key, kind, payload, command.at);
+        };
+        match change {
+            Ok(change) => {
+                say(self, Reply::Accepted(Operation::Update), &change.accepted);
+                if let Some(delta) = &change.delta {
+                    say(self, Reply::Delta, delta);
+                }
+                say(self, Reply::Documents, &change.documents);
+                self.shadows.insert(key, Record::Present(change.document));
+                answer(200, change.accepted)
+            }
+            Err(rejected) => {
+                if command.reply {
+                    say(self, Reply::Rejected(Operation::Update), &rejected.to_json(now));
+                }
+                refusal(&rejected)
+            }
+        }
+    }
+
+    fn delete_shadow(&mut self, command: DeleteShadow) -> Outcome {
+        let now = command.at / 1000;
+        let key = (command.thing.clone(), command.name.clone());
+        let label = command.name.as_deref().unwrap_or(&command.thing);
+        self.forget(now);
+        match ::shadow::delete(self.shadows.get(&key), label, None, now) {
+            Ok(deletion) => {
+                let kind = Reply::Accepted(Operation::Delete);
+                self.say(&key, kind, &deletion.accepted, command.at);
+                self.shadows.insert(key, Record::Deleted(deletion.tombstone));
+                answer(200, deletion.accepted)
+            }
+            Err(rejected) => {
+                if command.reply {
+                    let kind = Reply::Rejected(Operation::Delete);
+                    self.say(&key, kind, &rejected.to_json(now), command.at);
+                }
+                refusal(&rejected)
+            }
+        }
+    }
+
+    fn forget(&mut self, now: u64) {
+        self.shadows.retain(|_, record| !record.is_forgotten(now));
+    }
+
+    fn say(&mut self, key: &(String, Option<String>), kind: Reply, payload: &[u8], at: u64) {
+        let publication = Publication {
+            topic: reply(&key.0, key.1.as_deref(), kind).into(),
+            payload: Bytes::copy_from_slice(payload),
+            qos: 1,
+            published_at: at,
+            ..Publication::default()
+        };
+        self.emit(publication, false, true);
+    }
+
+    fn emit(&mut self, publication: Publication, store_retained: bool, route: bool) {
+        self.emitted += 1;
+        self.outbox.push((self.emitted, publication, store_retained, route));
+    }
+
+    pub(super) fn seen(&self, now: u64) -> Seen {
+        let mut wanted = BTreeSet::new();
+        let mut members = BTreeMap::new();
+        for session in self.sessions.values() {
+            for (filter, &options) in &session.subscriptions {
+                match topic::parse_subscription(filter).unwrap() {
+                    topic::Subscription::Plain(_) if options.qos == 0 => {}
+                    topic::Subscription::Plain(_) => drop(wanted.insert(filter.clone())),
+                    topic::Subscription::Shared(share) => {
+                        let key = (share.name.to_owned(), share.filter.to_owned(), session.id);
+                        members.insert(key, (session.disconnected_at.is_none(), options));
+                    }
+                }
+            }
+        }
+        let timers = self.sessions.values().flat_map(|it| [it.will_due(), it.expires_at()]);
+        let retained = self.retained.values().filter(|each| !each.expired(now));
+        Seen {
+            sessions: self.sessions.iter().map(|(name, it)| (name.clone(), it.seen())).collect(),
+            retained: retained.cloned().collect(),
+            outbox: self.outbox.clone(),
+            shadows: steps::THINGS
+                .iter()
+                .map(|it| (it.to_string(), self.documents(it, now)))
+                .collect(),
+            wanted,
+            members,
+            stats: self.stats(),
+            deadline: timers.flatten().min(),
+        }
+    }
+
+    fn documents(&self, thing: &str, now: u64) -> Vec<String> {
+        let of_thing = self.shadows.iter().filter(|((of, _), _)| of == thing);
+        let documents = of_thing.filter_map(|((thing, name), record)| {
+            ::shadow::get(Some(record), name.as_ref().unwrap_or(thing), None, now / 1000).ok()
+        });
+        documents.map(|document| text(&document)).collect()
+    }
+
+    fn stats(&self) -> Stats {
+        let entries = self.sessions.values().flat_map(|session| &session.queue);
+        let messages: BTreeMap<_, _> = entries
+            .filter_map(|entry| entry.message.as_ref())
+            .map(|(number, message)| (number, message.bytes()))
+            .collect();
+        let present = self.shadows.values().filter(|it| matches!(it, Record::Present(_)));
+        let count = |of: fn(&Known) -> usize| self.sessions.values().map(of).sum();
+        Stats {
+            sessions: self.sessions.len(),
+            connected: count(|session| usize::from(session.disconnected_at.is_none())),
+            subscriptions: count(|session| session.subscriptions.len()),
+            queued: count(|session| session.queue.len()),
+            messages: messages.len(),
+            message_bytes: messages.values().sum(),
+            retained: 0,
+            retained_bytes: 0,
+            shadows: present.count(),
+            outbox: self.outbox.len(),
+        }
+    }
+}
+
+impl Known {
+    fn seen(&self) -> SessionSeen {
+        let queue = self.queue.iter().map(|Entry { seq, qos, retain, ids, message }| {
+            let message = message.as_ref().map(|(_, message)| message.clone());
+            (*seq, *qos, *retain, ids.clone(), message)
+        });
+        SessionSeen {
+            id: self.id,
+            epoch: self.epoch,
+            version: self.connect.version,
+            node: self.connect.node,
+            expiry_secs: self.connect.expiry_secs,
+            connected_at: self.connect.at,
+            disconnected_at: self.disconnected_at,
+            will: self.connect.will.clone(),
+            subscriptions: self.subscriptions.iter().map(|(it, of)| (it.clone(), *of)).collect(),
+            queue: queue.collect(),
+            bytes: self.bytes(),
+        }
+    }
+}
+
+fn answer(code: u16, body: Vec<u8>) -> Outcome {
+    Outcome::Shadow(ShadowAnswer { code, body: body.into() })
+}
+
+fn refusal(rejected: &Rejected) -> Outcome {
+    answer(rejected.code, rejected.to_rest_json())
+}

@@ -3,7 +3,7 @@
 //! [`FilterTrie`] finds the filters that match a name (who wants this publication?), [`TopicTree`]
 //! finds the names that match a filter (which retained messages does this subscription see?).
 //!
-//! Invariant: [`FilterTrie`], [`TopicTree`] and [`matches`] agree on every valid pair. No length or
+//! Invariant: [`FilterTrie`], [`TopicTree`] and [`matches()`] agree on every valid pair. No length or
 //! depth of a name, a filter or a collection overflows the stack.
 
 mod filter;

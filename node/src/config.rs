@@ -26,6 +26,8 @@ pub struct Config {
     pub shards: u16,
     /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
     pub accept_log_loss: bool,
+    /// `host` or `host:port` where devices reach this cluster, for DescribeEndpoint.
+    pub public_host: Option<String>,
     /// The account that ARNs name.
     pub account: Account,
     /// Where the node listens. A listener without an address is not opened.
@@ -49,6 +51,7 @@ impl Default for Config {
             cores: None,
             shards: 16,
             accept_log_loss: false,
+            public_host: None,
             account: Account::default(),
             listeners: Listeners::default(),
             tls: Tls::default(),
@@ -359,15 +362,22 @@ impl Config {
         }
         if self.limits.maximum_packet_size > 268_435_460 || self.limits.maximum_packet_size < 1024 {
             let size = self.limits.maximum_packet_size;
-            return value("limits.maximum_packet_size", format!("{size} is not in 1024..=268435460"));
+            return value(
+                "limits.maximum_packet_size",
+                format!("{size} is not in 1024..=268435460"),
+            );
         }
         if self.limits.receive_maximum == 0 {
-            return value("limits.receive_maximum", "0 would refuse every QoS 1 publication".into());
+            return value(
+                "limits.receive_maximum",
+                "0 would refuse every QoS 1 publication".into(),
+            );
         }
         if !(0.0..=1.0).contains(&self.traces.ratio) {
             return value("traces.ratio", format!("{} is not in 0..=1", self.traces.ratio));
         }
-        let needs_tls = self.listeners.mqtts.address.is_some() || self.listeners.https.address.is_some();
+        let needs_tls =
+            self.listeners.mqtts.address.is_some() || self.listeners.https.address.is_some();
         if needs_tls && (self.tls.certificate.is_none() || self.tls.private_key.is_none()) {
             return value("tls", "a TLS listener needs tls.certificate and tls.private_key".into());
         }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Running};
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use mqtt::session::{Inbound, Owed, Receipt};
 use mqtt::{AckKind, Packet, Publish, QoS, Reason, Version};
 use policy::Action;
@@ -53,8 +53,8 @@ pub struct Connection {
     partial: Vec<u8>,
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
-    /// Its topic filters.
-    filters: HashSet<Box<str>, FxBuildHasher>,
+    /// Its topic filters and the QoS they were granted.
+    filters: HashMap<Box<str>, QoS, FxBuildHasher>,
     /// Seconds the session outlives the connection.
     expiry: u32,
     has_will: bool,
@@ -104,7 +104,7 @@ impl Connection {
             inbound: start.inbound,
             partial: start.partial,
             allowed_route: 0,
-            filters: HashSet::default(),
+            filters: HashMap::default(),
             expiry: start.expiry,
             has_will: start.has_will,
             pressed: None,
@@ -306,8 +306,7 @@ impl Connection {
             return Ok(());
         };
         // Whether takers have to be waited for is known afterwards; until then count one more.
-        let kind =
-            if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+        let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
         let owed = Owed { kind, id, reason: Reason::Success, waiting: 1 };
         let number = self.endpoint.owe(owed);
         let ticket = Some(Ticket::Connection { live: self.endpoint.profile.live, number });
@@ -328,9 +327,8 @@ impl Connection {
             return false;
         }
         let policy = self.endpoint.policy.borrow();
-        let decide = |action| {
-            policy.decide_topic(action, topic, &policy::Request::default()).is_allowed()
-        };
+        let decide =
+            |action| policy.decide_topic(action, topic, &policy::Request::default()).is_allowed();
         decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
     }
 
@@ -456,5 +454,50 @@ impl Handler<CheckKeepAlive> for Connection {
         } else {
             self.core.wheel.borrow_mut().set(deadline, Timer::KeepAlive(live));
         }
+    }
+}
+
+/// Ends the connection because an operator wants it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Delete {
+    /// The connection that is meant.
+    pub live: Live,
+    /// What happens to its session and its will.
+    pub ending: api::backend::Ending,
+}
+
+impl Handler<Delete> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, Delete { live, ending }: Delete, _: &mut Self::Context) {
+        if live != self.endpoint.profile.live {
+            return;
+        }
+        if ending.clean_session {
+            self.expiry = 0;
+        }
+        let end = End::by_server(Reason::AdministrativeAction);
+        self.finish(End { will: !ending.prevent_will, ..end });
+    }
+}
+
+/// Asks for the topic filters of the connection; `None` when another one has taken its place.
+#[derive(Message)]
+#[rtype(result = "Option<Vec<(String, u8)>>")]
+pub struct Subscriptions(pub Live);
+
+impl Handler<Subscriptions> for Connection {
+    type Result = Option<Vec<(String, u8)>>;
+
+    fn handle(
+        &mut self,
+        Subscriptions(live): Subscriptions,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        (live == self.endpoint.profile.live).then(|| {
+            let filters = self.filters.iter();
+            filters.map(|(filter, qos)| (filter.to_string(), *qos as u8)).collect()
+        })
     }
 }

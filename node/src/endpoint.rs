@@ -86,6 +86,12 @@ pub struct Profile {
     pub principal: crate::identity::Principal,
     /// Where it connects from.
     pub source_ip: Option<std::net::IpAddr>,
+    /// The port there.
+    pub source_port: u16,
+    /// Keep alive in seconds; 0 for none.
+    pub keep_alive: u16,
+    /// Milliseconds of the epoch.
+    pub connected_at_ms: u64,
     /// The largest packet the client takes.
     pub maximum_packet_size: u32,
     /// Its place: core, slot, generation.
@@ -156,8 +162,8 @@ impl Endpoint {
         receive_maximum: u16,
         topic_alias_maximum: u16,
     ) -> Self {
-        let aliases = (topic_alias_maximum > 0)
-            .then(|| Box::new(OutboundAliases::new(topic_alias_maximum)));
+        let aliases =
+            (topic_alias_maximum > 0).then(|| Box::new(OutboundAliases::new(topic_alias_maximum)));
         let state = State {
             outbox: Outbox::default(),
             waker: None,
@@ -362,7 +368,13 @@ impl Endpoint {
             }
             // [v5 MQTT-4.3.3-7]: PUBREL follows PUBREC, here to say that there is nothing to release.
             Settled::Unknown if kind == AckKind::PubRec => {
-                self.put_ack(&mut state, AckKind::PubRel, id, Reason::PacketIdentifierNotFound, pool);
+                self.put_ack(
+                    &mut state,
+                    AckKind::PubRel,
+                    id,
+                    Reason::PacketIdentifierNotFound,
+                    pool,
+                );
             }
             _ => {}
         }
@@ -434,7 +446,14 @@ impl Endpoint {
         }
     }
 
-    fn put_ack(&self, state: &mut State, kind: AckKind, id: PacketId, reason: Reason, pool: &mut Pool) {
+    fn put_ack(
+        &self,
+        state: &mut State,
+        kind: AckKind,
+        id: PacketId,
+        reason: Reason,
+        pool: &mut Pool,
+    ) {
         let version = self.profile.version;
         state.outbox.append(pool, |out| mqtt::encode_ack(version, kind, id, reason, None, out));
         self.wake(state);

@@ -178,28 +178,28 @@ async fn serve(
     place: Place,
 ) -> Result<Served, Failure> {
     stream.set_nodelay(true)?;
-    let peer = client_address(door, &stream, peer).await?;
+    let (ip, port) = client_address(door, &stream, peer).await?;
     let limit = core.shared.limits.maximum_packet_size;
     match &door.speaks {
         Speaks::Mqtt => {
             let transport = Transport::Stream(Stream::Tcp(stream));
-            let peer = Peer { principal: Principal::Anonymous, ip: peer };
+            let peer = Peer { principal: Principal::Anonymous, ip, port };
             handshake::connect(core, transport, peer, place).await?;
             Ok(Served::Connection)
         }
         Speaks::Mqtts(acceptor) => {
             let (stream, principal) = secure(acceptor, stream).await?;
-            let peer = Peer { principal, ip: peer };
+            let peer = Peer { principal, ip, port };
             handshake::connect(core, Transport::Stream(stream), peer, place).await?;
             Ok(Served::Connection)
         }
         Speaks::WebSocket(data_plane) => {
-            let peer = Peer { principal: Principal::Anonymous, ip: peer };
+            let peer = Peer { principal: Principal::Anonymous, ip, port };
             http::serve(core, data_plane, Stream::Tcp(stream), peer, limit, place).await
         }
         Speaks::Https(acceptor, data_plane) => {
             let (stream, principal) = secure(acceptor, stream).await?;
-            let peer = Peer { principal, ip: peer };
+            let peer = Peer { principal, ip, port };
             if speaks_mqtt(&stream) {
                 handshake::connect(core, Transport::Stream(stream), peer, place).await?;
                 return Ok(Served::Connection);
@@ -214,17 +214,18 @@ async fn client_address(
     door: &Door,
     stream: &TcpStream,
     peer: SocketAddr,
-) -> Result<Option<IpAddr>, Failure> {
+) -> Result<(Option<IpAddr>, u16), Failure> {
     let ip = peer.ip().to_canonical();
     if !door.proxy_from.iter().any(|net| net.contains(&ip)) {
-        return Ok(Some(ip));
+        return Ok((Some(ip), peer.port()));
     }
     let limit = wire::proxy::MAX_V2_BYTES + 1;
     let (header, length) = handshake::peek(stream, limit, wire::proxy::parse)
         .await?
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     handshake::discard(stream, length).await?;
-    Ok(header.source.map_or(Some(ip), |source| Some(source.ip().to_canonical())))
+    let source = header.source.unwrap_or(peer);
+    Ok((Some(source.ip().to_canonical()), source.port()))
 }
 
 async fn secure(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<(Stream, Principal)> {

@@ -185,9 +185,7 @@ impl StateMachine for Machine {
     fn loaded(&mut self) -> Result<(), LoadError> {
         match self {
             Self::Shard(shard) => shard.loaded().map_err(|error| LoadError(error.0)),
-            Self::Meta(registry) => {
-                registry.loaded().map_err(|error| LoadError(error.to_string()))
-            }
+            Self::Meta(registry) => registry.loaded().map_err(|error| LoadError(error.to_string())),
         }
     }
 }
@@ -222,11 +220,7 @@ pub struct NodeHost {
 impl NodeHost {
     /// The host of this node; `stopped` is told when the raft thread ends, with the error if there
     /// was one.
-    pub fn new(
-        shared: Arc<Shared>,
-        node: u64,
-        stopped: oneshot::Sender<Option<String>>,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, node: u64, stopped: oneshot::Sender<Option<String>>) -> Self {
         let for_cores = shared.cores.iter().map(|_| ForCore::default()).collect();
         Self {
             shared,
@@ -362,8 +356,7 @@ impl NodeHost {
 
     /// Proposes without waiting. What is refused is due again at the next tick or restart.
     fn propose(&self, group: GroupId, command: shard::Command) {
-        let proposal =
-            cluster::Proposal { group, command: command.encoded(), reply: None };
+        let proposal = cluster::Proposal { group, command: command.encoded(), reply: None };
         let _ = self.shared.groups.try_propose_all(vec![proposal]);
     }
 }

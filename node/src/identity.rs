@@ -84,11 +84,8 @@ pub async fn policy_of(
     client_id: Option<&str>,
     source_ip: Option<IpAddr>,
 ) -> Result<Compiled, Refused> {
-    let variables = Variables {
-        client_id: client_id.map(Into::into),
-        source_ip,
-        ..Variables::default()
-    };
+    let variables =
+        Variables { client_id: client_id.map(Into::into), source_ip, ..Variables::default() };
     let id = match principal {
         Principal::AccessKey(_) => return Ok(Compiled::allow_all()),
         Principal::Anonymous => {
@@ -153,7 +150,8 @@ impl Core {
             }
             Err(refused) => {
                 warn!(client, %refused, "connection ended");
-                *endpoint.policy.borrow_mut() = Rc::new(Compiled::new(&[], &self.shared.arns, &Variables::default()));
+                *endpoint.policy.borrow_mut() =
+                    Rc::new(Compiled::new(&[], &self.shared.arns, &Variables::default()));
                 endpoint.doom(mqtt::Reason::NotAuthorized);
             }
         }

@@ -130,7 +130,12 @@ impl InterestIndex {
 
     /// Changes one member of a shared subscription; a member that is neither connected nor
     /// persistent afterwards is gone. Returns whether the member is new.
-    pub fn share(&self, share: topic::Share<'_>, client: &str, change: impl FnOnce(&mut Member)) -> bool {
+    pub fn share(
+        &self,
+        share: topic::Share<'_>,
+        client: &str,
+        change: impl FnOnce(&mut Member),
+    ) -> bool {
         let mut trie = self.shard(share.filter).write();
         let interest = trie.entry(share.filter);
         let group = match interest.shares.iter().find(|group| *group.name == *share.name) {

@@ -4,10 +4,13 @@
 //! the rest of the modules are the rooms of a core ([`connection`], [`endpoint`], [`route`],
 //! [`publish`]) and what cores share ([`interest`], [`shared`], [`host`]).
 
+pub mod admin;
+pub mod backend;
 pub mod claims;
 pub mod config;
 pub mod connection;
 pub mod core;
+pub mod dev;
 pub mod endpoint;
 pub mod gateway;
 pub mod host;
@@ -17,11 +20,14 @@ pub mod metrics;
 pub mod node;
 pub mod outbox;
 pub mod pending;
+pub mod pki;
 pub mod publication;
 pub mod publish;
 pub mod reserved;
 pub mod route;
+pub mod run;
 pub mod shared;
+pub mod telemetry;
 pub mod tls;
 pub mod websocket;
 pub mod wheel;

@@ -1,3 +1,99 @@
 //! `skein`: the command line.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use node::config::Config;
+use node::dev::{Dev, Options};
+use node::run;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A self-hosted, clustered IoT core.
+#[derive(Parser)]
+#[command(name = "skein", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a single node with embedded defaults, for development.
+    Dev {
+        /// Where the node keeps its state, its certificates and its keys.
+        #[arg(long, default_value = "skein-data")]
+        data: PathBuf,
+        /// Added to every port.
+        #[arg(long, default_value_t = 0)]
+        port_offset: u16,
+        /// The account in ARNs: twelve digits.
+        #[arg(long, default_value = "000000000000")]
+        account_id: String,
+        /// The region in ARNs.
+        #[arg(long, default_value = "us-east-1")]
+        region: String,
+    },
+    /// Runs a node in production.
+    Serve {
+        /// The configuration, in TOML. `SKEIN__A__B=value` in the environment overrides `a.b`.
+        #[arg(long)]
+        config: PathBuf,
+        /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
+        #[arg(long)]
+        accept_log_loss: bool,
+    },
+    /// Looks after configuration files.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Checks a file and says what a node would do with it.
+    Check {
+        /// The configuration, in TOML.
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Dev { data, port_offset, account_id, region } => {
+            dev(Options { data, port_offset, account: account_id, region })
+        }
+        Command::Serve { config, accept_log_loss } => serve(&config, accept_log_loss),
+        Command::Config { command: ConfigCommand::Check { file } } => check(&file),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("skein: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dev(options: Options) -> anyhow::Result<()> {
+    let dev = Dev::prepare(options)?;
+    run::run(dev.config.clone(), Some(dev))
+}
+
+fn serve(path: &std::path::Path, accept_log_loss: bool) -> anyhow::Result<()> {
+    let mut config = Config::read(path, std::env::vars())?;
+    config.accept_log_loss |= accept_log_loss;
+    run::run(config, None)
+}
+
+fn check(path: &std::path::Path) -> anyhow::Result<()> {
+    let config =
+        Config::read(path, std::env::vars()).context("the configuration cannot be used")?;
+    run::check_files(&config)?;
+    print!("{}", run::explain(&config));
+    Ok(())
+}

@@ -80,6 +80,7 @@ impl Node {
         self,
         data_plane: Option<axum::Router>,
         verifier: api::sigv4::Verifier,
+        ready: impl FnOnce(),
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let doors = doors(&self.config, data_plane, verifier)?;
@@ -100,6 +101,7 @@ impl Node {
         for door in &doors {
             info!(address = %door.address, "listening");
         }
+        ready();
         let failed = tokio::select! {
             failed = self.stopped => failed.ok().flatten(),
             () = stop => None,

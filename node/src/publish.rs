@@ -72,7 +72,9 @@ impl Core {
             }
         }
         let acknowledged = publication.qos != QoS::AtMostOnce;
-        if !publication.retain && route.shares.is_empty() && !(acknowledged && !route.groups.is_empty())
+        if !publication.retain
+            && route.shares.is_empty()
+            && !(acknowledged && !route.groups.is_empty())
         {
             return published;
         }
@@ -166,8 +168,7 @@ impl Core {
         published: &mut Published,
     ) {
         let clock = self.clock();
-        let delivered =
-            endpoint.deliver(publication, terms, clock, &mut self.pool.borrow_mut());
+        let delivered = endpoint.deliver(publication, terms, clock, &mut self.pool.borrow_mut());
         match delivered {
             Delivered::Taken => {
                 published.reached = true;

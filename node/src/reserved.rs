@@ -40,7 +40,8 @@ impl Core {
         let command: shard::Command = match target.operation {
             Operation::Get => return self.get_shadow(group, thing, name, payload, at),
             Operation::Update => {
-                shard::UpdateShadow { thing, name, payload, at, reply: true, ..Default::default() }.into()
+                shard::UpdateShadow { thing, name, payload, at, reply: true, ..Default::default() }
+                    .into()
             }
             Operation::Delete => {
                 shard::DeleteShadow { thing, name, payload, at, reply: true }.into()

@@ -56,7 +56,10 @@ impl Shared {
     }
 
     /// Runs something on every core.
-    pub fn on_every_core(self: &Arc<Self>, run: impl Fn(&std::rc::Rc<crate::core::Core>) + Clone + Send + 'static) {
+    pub fn on_every_core(
+        self: &Arc<Self>,
+        run: impl Fn(&std::rc::Rc<crate::core::Core>) + Clone + Send + 'static,
+    ) {
         for core in 0..self.cores.len() {
             let run = run.clone();
             self.send(core as u16, ToCore::Run(Box::new(move |core| run(core))));

@@ -5,9 +5,8 @@ fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let path = directory.path().join("skein.toml");
     std::fs::write(&path, text).unwrap();
     let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    Config::read(&path, environment).map_err(|error| {
-        error.to_string().replace(&*path.to_string_lossy(), "FILE")
-    })
+    Config::read(&path, environment)
+        .map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "FILE"))
 }
 
 #[test]

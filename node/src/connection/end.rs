@@ -114,7 +114,7 @@ impl Connection {
         let profile = &self.endpoint.profile;
         debug!(client = &*profile.client, cause = end.cause, detail = end.detail, "disconnected");
         self.endpoint.close();
-        for filter in std::mem::take(&mut self.filters) {
+        for (filter, _) in std::mem::take(&mut self.filters) {
             self.remove_subscription(&filter);
         }
         let slot = profile.live.slot;
@@ -125,7 +125,8 @@ impl Connection {
         let group = GroupId(record.group.into());
         let (session, epoch) = (record.session, record.epoch);
         let _ = self.core.shared.groups.signal(Signal::Detach { group, session, epoch });
-        let will = if end.will && self.has_will { WillAction::Publish } else { WillAction::Discard };
+        let will =
+            if end.will && self.has_will { WillAction::Publish } else { WillAction::Discard };
         let command = shard::Disconnect {
             client: Bytes::copy_from_slice(profile.client.as_bytes()),
             epoch,

@@ -22,8 +22,8 @@ use super::transport::Transport;
 use super::{Connection, Start};
 use crate::claims::Claim;
 use crate::core::Core;
-use crate::gateway::Place;
 use crate::endpoint::{Budget, Endpoint, Profile, Record};
+use crate::gateway::Place;
 use crate::host::{Machine, Outcome, Proposal, Reply};
 use crate::identity::{self, Principal, Refused};
 use crate::outbox::{Outbox, Pool};
@@ -36,6 +36,8 @@ pub struct Peer {
     pub principal: Principal,
     /// Its address, from the PROXY header where one is believed.
     pub ip: Option<IpAddr>,
+    /// Its port.
+    pub port: u16,
 }
 
 /// Why a stream did not become a connection. The label is bounded.
@@ -105,10 +107,7 @@ pub async fn connect(
 }
 
 /// Reads until CONNECT is complete; gives back what was read and the length of CONNECT.
-async fn read_connect(
-    core: &Core,
-    transport: &mut Transport,
-) -> Result<(Vec<u8>, usize), Failure> {
+async fn read_connect(core: &Core, transport: &mut Transport) -> Result<(Vec<u8>, usize), Failure> {
     let limit = core.shared.limits.connect_packet_size;
     let mut buffer = Vec::new();
     loop {
@@ -268,8 +267,7 @@ async fn open_session(
 }
 
 fn will_of(client: &str, will: &mqtt::Will<'_>) -> shard::Will {
-    let mut publication =
-        Publication::borrowed(will.topic, will.payload, will.qos, will.retain);
+    let mut publication = Publication::borrowed(will.topic, will.payload, will.qos, will.retain);
     publication.properties = &will.properties;
     publication.publisher = client;
     shard::Will {
@@ -310,6 +308,9 @@ fn start(
             record,
             principal: peer.principal,
             source_ip: peer.ip,
+            source_port: peer.port,
+            keep_alive,
+            connected_at_ms: core.clock().epoch_ms,
             maximum_packet_size: connect.maximum_packet_size.unwrap_or(u32::MAX),
             live,
         };
@@ -401,4 +402,3 @@ pub async fn discard(stream: &tokio::net::TcpStream, count: usize) -> io::Result
     }
     Ok(())
 }
-

@@ -68,7 +68,8 @@ impl Connection {
             return Ok(());
         }
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
-        let (packet_id, group) = (subscribe.packet_id, self.endpoint.profile.record.map(|r| r.group));
+        let (packet_id, group) =
+            (subscribe.packet_id, self.endpoint.profile.record.map(|r| r.group));
         self.core.flush();
         actix_rt::spawn(async move {
             if let Some(safe) = safe
@@ -97,7 +98,7 @@ impl Connection {
             Subscription::Shared(share) => share.filter,
             Subscription::Plain(filter) => filter,
         };
-        let is_known = self.filters.contains(filter);
+        let is_known = self.filters.contains_key(filter);
         if !is_known && self.filters.len() >= limits.subscriptions_per_connection {
             return Ok(Some(Reason::QuotaExceeded));
         }
@@ -132,24 +133,24 @@ impl Connection {
             });
         } else {
             let mut routes = self.core.routes.borrow_mut();
-            let subscribed =
-                routes.subscribe(filter, profile.live.slot, options, subscription_id);
+            let subscribed = routes.subscribe(filter, profile.live.slot, options, subscription_id);
             drop(routes);
             if subscribed.is_first {
                 index.add(filter, Destination::Core(self.core.id));
             }
         }
-        match self.filters.contains(filter) {
-            true => false,
-            false => self.filters.insert(filter.into()),
+        match self.filters.get_mut(filter) {
+            Some(qos) => *qos = options.qos,
+            None => return self.filters.insert(filter.into(), options.qos).is_none(),
         }
+        false
     }
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), End> {
         let mut reasons: SmallVec<[Reason; 8]> = SmallVec::new();
         let mut filters = Vec::new();
         for filter in unsubscribe.filters() {
-            let known = self.filters.remove(filter);
+            let known = self.filters.remove(filter).is_some();
             reasons.push(match (known, topic::parse_subscription(filter)) {
                 (true, _) => Reason::Success,
                 (false, Ok(_)) => Reason::NoSubscriptionExisted,
@@ -277,14 +278,19 @@ async fn send_retained(
                 origin: None,
             };
             let (group, command) = (GroupId(group.into()), shard::Command::from(command).encoded());
-            if core.shared.groups.propose_all(vec![Proposal { group, command, reply: None }]).await.is_err() {
+            if core
+                .shared
+                .groups
+                .propose_all(vec![Proposal { group, command, reply: None }])
+                .await
+                .is_err()
+            {
                 return;
             }
             continue;
         }
         let terms = Terms { qos, retain: true, subscription_ids: &ids };
-        let delivered =
-            endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
+        let delivered = endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
         match delivered {
             Delivered::Pressed => {
                 std::future::poll_fn(|cx| match endpoint.wait_for_room(cx.waker()) {

@@ -63,7 +63,11 @@ pub(super) async fn serve(
     };
     if !upgrade.is_websocket() {
         let Some(router) = &data_plane.router else {
-            write(&mut stream, &Refusal::new(404, "only WebSocket requests are answered here").response()).await?;
+            write(
+                &mut stream,
+                &Refusal::new(404, "only WebSocket requests are answered here").response(),
+            )
+            .await?;
             return Err(Failure::Http("not a WebSocket request".into()));
         };
         let router = for_caller(core, router.clone(), &peer).await;

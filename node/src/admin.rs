@@ -1,0 +1,53 @@
+//! Metrics and health, on a listener of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::identity;
+use crate::shared::Shared;
+
+/// Longer than this without an answer from the groups, and the node is not ready.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Collects the metrics of the process. Once per process.
+pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    let seconds =
+        [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?
+        .install_recorder()?)
+}
+
+/// `/metrics`, `/livez`, `/readyz`.
+pub fn router(shared: Arc<Shared>, metrics: PrometheusHandle) -> Router {
+    Router::new()
+        .route("/metrics", get(move || std::future::ready(metrics.render())))
+        .route("/livez", get(|| std::future::ready("ok\n")))
+        .route("/readyz", get(ready))
+        .with_state(shared)
+}
+
+/// Ready: not draining, and the groups answer.
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    if shared.draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+    }
+    let read = identity::read(&shared, |groups| {
+        let ids = groups.ids();
+        let led = ids.iter().filter(|group| groups.leads(**group)).count();
+        (led, ids.len())
+    });
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Some((led, all))) if led == all => (StatusCode::OK, "ready\n".into()),
+        Ok(Some((led, all))) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{led} of {all} groups have a leader\n"))
+        }
+        Ok(None) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the groups do not answer\n".into()),
+    }
+}

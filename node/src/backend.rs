@@ -1,0 +1,391 @@
+//! What the REST API asks of the node, answered over its handles.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use api::backend::{
+    CertificateCaller, Connection, Ending, Listed, ProposeError, PublishError, PublishRequest,
+    Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
+};
+use bytes::Bytes;
+use cluster::GroupId;
+use fleet::registry::{self, Registry};
+use fleet::shard::{self, Shard};
+use policy::{Action, Decision};
+use tokio::sync::oneshot;
+
+use crate::core::{Core, ToCore};
+use crate::endpoint::Endpoint;
+use crate::host::{Machine, Outcome, Proposal, Reply};
+use crate::identity::{self, Principal};
+use crate::interest::Live;
+use crate::publication::Kept;
+use crate::shared::Shared;
+
+/// The node as the API sees it.
+#[derive(Clone)]
+pub struct Backend {
+    shared: Arc<Shared>,
+}
+
+impl Backend {
+    /// Over the handles of a node.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    async fn propose(&self, group: GroupId, command: Bytes) -> Result<Outcome, Unavailable> {
+        let (answer, outcome) = oneshot::channel();
+        let proposal = Proposal { group, command, reply: Some(Reply::Once(answer)) };
+        let proposed = self.shared.groups.propose_all(vec![proposal]).await;
+        proposed.map_err(|_| Unavailable)?;
+        outcome.await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
+    }
+
+    fn group_of(&self, key: &str) -> GroupId {
+        GroupId(self.shared.group_of(key).into())
+    }
+
+    async fn read_shard<T: Send + 'static>(
+        &self,
+        group: GroupId,
+        look: impl FnOnce(&Shard) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let read = identity::read(&self.shared, move |groups| {
+            groups.get(group).and_then(Machine::shard).map(look)
+        });
+        read.await.flatten().ok_or(Unavailable)
+    }
+
+    async fn change_shadow(
+        &self,
+        thing: &str,
+        command: shard::Command,
+    ) -> Result<Bytes, ShadowError> {
+        match self.propose(self.group_of(thing), command.encoded()).await? {
+            Outcome::Shard(shard::Outcome::Shadow(answer)) if answer.accepted() => Ok(answer.body),
+            Outcome::Shard(shard::Outcome::Shadow(answer)) => {
+                Err(ShadowError::Rejected(rejected(&answer)))
+            }
+            _ => Err(Unavailable.into()),
+        }
+    }
+
+    /// Runs something on a core and waits for what it gives back.
+    async fn on_core<T: Send + 'static>(
+        &self,
+        core: u16,
+        run: impl FnOnce(&Rc<Core>) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (answer, result) = oneshot::channel();
+        let run = Box::new(move |core: &Rc<Core>| {
+            // Whoever asked may have gone away.
+            let _ = answer.send(run(core));
+        });
+        self.shared.send(core, ToCore::Run(run));
+        result.await.map_err(|_| Unavailable)
+    }
+
+    /// The connection that holds a client id.
+    async fn live(&self, client: &str) -> Result<Option<Live>, Unavailable> {
+        let name = client.to_owned();
+        let home = self.shared.home_of(client);
+        self.on_core(home, move |core| core.claims.borrow().holder(&name)).await
+    }
+
+    /// Looks at a connection.
+    async fn at_endpoint<T: Send + 'static>(
+        &self,
+        live: Live,
+        look: impl FnOnce(&Endpoint) -> T + Send + 'static,
+    ) -> Result<Option<T>, Unavailable> {
+        self.on_core(live.core, move |core| core.endpoint(live).map(|endpoint| look(&endpoint)))
+            .await
+    }
+}
+
+fn rejected(answer: &shard::ShadowAnswer) -> shadow::Rejected {
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let message = body.get("message").and_then(|message| message.as_str()).unwrap_or_default();
+    shadow::Rejected { code: answer.code, message: message.to_owned(), client_token: None }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl api::Backend for Backend {
+    async fn registry_propose(
+        &self,
+        command: registry::Command,
+    ) -> Result<registry::Outcome, ProposeError> {
+        match self.propose(GroupId::META, command.encode().into()).await? {
+            Outcome::Registry(result) => Ok(result?),
+            _ => Err(Unavailable.into()),
+        }
+    }
+
+    async fn registry_read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Registry) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        identity::read_registry(&self.shared, read).await.ok_or(Unavailable)
+    }
+
+    async fn shadow_get(&self, thing: String, name: Option<String>) -> Result<Bytes, ShadowError> {
+        let group = self.group_of(&thing);
+        let look = move |shard: &Shard| shard.get_shadow(&thing, name.as_deref(), b"", now_ms());
+        Ok(self.read_shard(group, look).await??.into())
+    }
+
+    async fn shadow_update(
+        &self,
+        thing: String,
+        name: Option<String>,
+        request: Bytes,
+    ) -> Result<Bytes, ShadowError> {
+        let command = shard::UpdateShadow {
+            thing: thing.clone(),
+            name,
+            payload: request,
+            at: now_ms(),
+            ..shard::UpdateShadow::default()
+        };
+        self.change_shadow(&thing, command.into()).await
+    }
+
+    async fn shadow_delete(
+        &self,
+        thing: String,
+        name: Option<String>,
+    ) -> Result<Bytes, ShadowError> {
+        let command = shard::DeleteShadow {
+            thing: thing.clone(),
+            name,
+            at: now_ms(),
+            ..shard::DeleteShadow::default()
+        };
+        self.change_shadow(&thing, command.into()).await
+    }
+
+    async fn shadow_names(
+        &self,
+        thing: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Listed<String>, Unavailable> {
+        let group = self.group_of(&thing);
+        let look = move |shard: &Shard| {
+            let names = shard.named_shadows(&thing, after.as_deref(), limit + 1);
+            names.into_iter().map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        Ok(page(self.read_shard(group, look).await?, limit, Clone::clone))
+    }
+
+    async fn publish(&self, publication: PublishRequest) -> Result<(), PublishError> {
+        let limit = self.shared.limits.maximum_packet_size as usize;
+        let size = publication.payload.len() + publication.properties.len();
+        if size + publication.topic.len() > limit {
+            return Err(PublishError::TooLarge { size, limit });
+        }
+        if publication.topic.starts_with('$') && !crate::reserved::may_publish(&publication.topic) {
+            return Err(PublishError::Topic(publication.topic));
+        }
+        let at = now_ms();
+        // One core per topic keeps the order of what is published to it.
+        let core = self.shared.home_of(&publication.topic);
+        let kept = Kept {
+            topic: publication.topic.into(),
+            payload: publication.payload,
+            properties: publication.properties.into(),
+            qos: publication.qos.into(),
+            retain: publication.retain,
+            expires_at: publication.expiry_secs.map(|secs| at + u64::from(secs.max(1)) * 1000),
+            publisher: Bytes::new(),
+            published_at: at,
+        };
+        let (answer, safe) = oneshot::channel();
+        let run = Box::new(move |core: &Rc<Core>| core.publish_for(&kept, answer));
+        self.shared.send(core, ToCore::Run(run));
+        match safe.await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) | Err(_) => Err(Unavailable.into()),
+        }
+    }
+
+    async fn retained_get(&self, topic: String) -> Result<Option<Retained>, Unavailable> {
+        let group = self.group_of(&topic);
+        let look = move |shard: &Shard| {
+            let kept = shard.retained(&topic).filter(|kept| !kept.expired(now_ms()))?;
+            Some(Retained {
+                topic,
+                payload: kept.payload.clone(),
+                qos: u8::try_from(kept.qos).unwrap_or(0),
+                stored_at_ms: kept.published_at,
+                properties: kept.properties.clone(),
+            })
+        };
+        self.read_shard(group, look).await
+    }
+
+    async fn retained_list(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Listed<RetainedSummary>, Unavailable> {
+        let summarise = |kept: &Arc<Kept>| {
+            Some(RetainedSummary {
+                topic: kept.topic_name()?.to_owned(),
+                payload_bytes: kept.payload.len(),
+                qos: u8::try_from(kept.qos).unwrap_or(0),
+                stored_at_ms: kept.published_at,
+            })
+        };
+        let look = identity::read(&self.shared, move |groups| {
+            let now = now_ms();
+            let mut found = Vec::new();
+            for group in groups.ids() {
+                let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
+                let kept = shard.retained_after(after.as_deref());
+                let kept = kept.filter(|kept| !kept.expired(now)).take(limit + 1);
+                found.extend(kept.filter_map(summarise));
+            }
+            found
+        });
+        let mut found: Vec<RetainedSummary> = look.await.ok_or(Unavailable)?;
+        found.sort_by(|a, b| a.topic.cmp(&b.topic));
+        Ok(page(found, limit, |summary| summary.topic.clone()))
+    }
+
+    async fn connection_get(&self, client: String) -> Result<Option<Connection>, Unavailable> {
+        let name = client.clone();
+        let record = self.read_shard(self.group_of(&client), move |shard| {
+            let session = shard.session(name.as_bytes())?;
+            Some(Connection {
+                clean_session: session.expiry_secs() == 0,
+                disconnected_since_ms: session.disconnected_at(),
+                session_expiry_secs: Some(session.expiry_secs()),
+                ..Connection::default()
+            })
+        });
+        let record = record.await?;
+        let Some(live) = self.live(&client).await? else { return Ok(record) };
+        let connected = self.at_endpoint(live, |endpoint| {
+            let profile = &endpoint.profile;
+            Connection {
+                connected: true,
+                clean_session: !profile.persistent,
+                source: profile.source_ip.map(|ip| (ip, profile.source_port)),
+                keep_alive_secs: Some(profile.keep_alive.into()),
+                connected_since_ms: Some(profile.connected_at_ms),
+                ..Connection::default()
+            }
+        });
+        let Some(connected) = connected.await? else { return Ok(record) };
+        let session_expiry_secs = record.and_then(|record| record.session_expiry_secs);
+        Ok(Some(Connection { session_expiry_secs, ..connected }))
+    }
+
+    async fn connection_delete(&self, client: String, ending: Ending) -> Result<bool, Unavailable> {
+        let Some(live) = self.live(&client).await? else {
+            return self.end_session(client, ending).await;
+        };
+        let found = self.on_core(live.core, move |core| {
+            let actor = core.actors.borrow().get(&live.slot).cloned();
+            let Some(actor) = actor.filter(|_| core.endpoint(live).is_some()) else { return false };
+            actor.try_send(crate::connection::Delete { live, ending }).is_ok()
+        });
+        found.await
+    }
+
+    async fn subscriptions(
+        &self,
+        client: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Option<Listed<Subscription>>, Unavailable> {
+        let all = match self.live(&client).await? {
+            Some(live) => {
+                let actor = self
+                    .on_core(live.core, move |core| core.actors.borrow().get(&live.slot).cloned());
+                match actor.await? {
+                    Some(actor) => actor
+                        .send(crate::connection::Subscriptions(live))
+                        .await
+                        .map_err(|_| Unavailable)?,
+                    None => None,
+                }
+            }
+            None => None,
+        };
+        let all = match all {
+            Some(all) => Some(all),
+            None => {
+                let name = client.clone();
+                let look = move |shard: &Shard| {
+                    let session = shard.session(name.as_bytes())?;
+                    let all = session.subscriptions().map(|(filter, options)| {
+                        (filter.to_owned(), u8::try_from(options.qos).unwrap_or(0))
+                    });
+                    Some(all.collect::<Vec<_>>())
+                };
+                self.read_shard(self.group_of(&client), look).await?
+            }
+        };
+        Ok(all.map(|mut all| {
+            all.sort();
+            let rest = all.into_iter().filter(|(filter, _)| Some(filter) > after.as_ref());
+            let rest = rest.map(|(filter, qos)| Subscription { filter, qos }).take(limit + 1);
+            page(rest.collect(), limit, |subscription| subscription.filter.clone())
+        }))
+    }
+
+    async fn authorize(
+        &self,
+        caller: &CertificateCaller,
+        action: Action,
+        resource: String,
+    ) -> Decision {
+        let principal = Principal::Certificate(caller.certificate.as_str().into());
+        match identity::policy_of(&self.shared, &principal, None, caller.source_ip).await {
+            Ok(policy) => policy.decide(action, &resource, &policy::Request::default()),
+            Err(_) => Decision::ImplicitDeny,
+        }
+    }
+}
+
+impl Backend {
+    /// Ends the session of a client that is not connected; false when there is none.
+    async fn end_session(&self, client: String, ending: Ending) -> Result<bool, Unavailable> {
+        let group = self.group_of(&client);
+        let name = client.clone();
+        let look = move |shard: &Shard| shard.session(name.as_bytes()).map(shard::Session::epoch);
+        let Some(epoch) = self.read_shard(group, look).await? else { return Ok(false) };
+        if ending.clean_session {
+            let will = if ending.prevent_will {
+                shard::WillAction::Discard
+            } else {
+                shard::WillAction::Publish
+            };
+            let command = shard::Disconnect {
+                client: client.into(),
+                epoch,
+                at: now_ms(),
+                expiry_secs: Some(0),
+                will: will.into(),
+            };
+            self.propose(group, shard::Command::from(command).encoded()).await?;
+        }
+        Ok(true)
+    }
+}
+
+/// The first `limit` of what was asked for one more than.
+fn page<T>(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> String) -> Listed<T> {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(key);
+    Listed { items, next }
+}

@@ -1,0 +1,212 @@
+//! `skein dev`: a node with everything it needs to be tried.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use api::Backend as _;
+use fleet::registry::{
+    CertificateStatus, Command, PolicyName, Principal, Rejection, ThingName, ThingPrincipalType,
+    Timestamp,
+};
+use uuid::Uuid;
+
+use crate::backend::Backend;
+use crate::config::{AccessKey, Account, Config, Listener, Log, LogFormat};
+use crate::pki::{Pki, write_secret};
+
+/// The thing that a new data directory holds.
+const THING: &str = "dev-thing";
+
+/// What devices and anonymous clients may do in development: everything.
+const POLICY: &str =
+    r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}"#;
+
+/// What the command line says about a development node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the node keeps its state, its certificates and its keys.
+    pub data: PathBuf,
+    /// Added to every port.
+    pub port_offset: u16,
+    /// The account in ARNs.
+    pub account: String,
+    /// The region in ARNs.
+    pub region: String,
+}
+
+/// A development node's files and configuration.
+pub struct Dev {
+    /// Its configuration.
+    pub config: Config,
+    pki: Pki,
+    port_offset: u16,
+}
+
+impl Dev {
+    /// Makes what is missing in the data directory.
+    pub fn prepare(options: Options) -> anyhow::Result<Self> {
+        let Options { data, port_offset, account, region } = options;
+        if port_offset > u16::MAX - 9464 {
+            bail!(
+                "--port-offset {port_offset}: ports end at 65535, so at most {}",
+                u16::MAX - 9464
+            );
+        }
+        fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+        let data = fs::canonicalize(&data)?;
+        let pki = Pki::open(&data.join("pki"))?;
+        let access_key = access_key(&data.join("aws"), &region)?;
+        let port = |port: u16| Some(([127, 0, 0, 1], port + port_offset).into());
+        let everywhere = |port: u16| Some(([0, 0, 0, 0], port + port_offset).into());
+        let open = Some(POLICY.to_owned());
+        let mut config = Config { data, ..Config::default() };
+        config.account = Account { id: account, region, any_region: true, ..Account::default() };
+        let listeners = &mut config.listeners;
+        let listener = |address| Listener { address, ..Listener::default() };
+        listeners.mqtt = Listener { anonymous_policy: open.clone(), ..listener(port(1883)) };
+        listeners.ws = Listener { anonymous_policy: open, ..listener(port(8083)) };
+        listeners.mqtts = listener(everywhere(8883));
+        listeners.https = listener(everywhere(8443));
+        listeners.http = listener(port(8080));
+        listeners.admin = listener(port(9464));
+        config.tls.certificate = Some(pki.server.clone());
+        config.tls.private_key = Some(pki.server_key.clone());
+        config.tls.issuer_certificate = Some(pki.ca.clone());
+        config.tls.issuer_private_key = Some(pki.ca_key.clone());
+        config.access_keys = vec![access_key];
+        config.log = Log { format: LogFormat::Human, ..Log::default() };
+        config.check()?;
+        Ok(Self { config, pki, port_offset })
+    }
+
+    /// Registers the development thing, its certificate and its policy, where they are missing.
+    pub async fn populate(&self, backend: &Backend) -> anyhow::Result<()> {
+        let pem = fs::read_to_string(&self.pki.device)?;
+        let inspected = api::x509::inspect(&pem)?;
+        let at = now();
+        let thing = ThingName::new(THING)?;
+        let policy = PolicyName::new("dev-policy")?;
+        let principal = Principal::Certificate(inspected.id.clone());
+        let certificate = Command::RegisterCertificate {
+            certificate: inspected.id,
+            pem,
+            status: CertificateStatus::Active,
+            mode: Default::default(),
+            authority: None,
+            summary: inspected.summary,
+            generation: Uuid::new_v4(),
+            at,
+        };
+        let known = backend.registry_read(|registry| registry.thing(THING).is_some()).await?;
+        if known {
+            return Ok(());
+        }
+        let document = POLICY.to_owned();
+        let (tags, generation) = (Default::default(), Uuid::new_v4());
+        let target = principal.clone();
+        let attributes = Default::default();
+        let id = Uuid::new_v4();
+        for command in [
+            certificate,
+            Command::CreatePolicy { policy: policy.clone(), document, tags, generation, at },
+            Command::AttachPolicy { policy, target },
+            Command::CreateThing { thing: thing.clone(), id, thing_type: None, attributes, at },
+            Command::AttachThingPrincipal {
+                thing,
+                principal,
+                kind: ThingPrincipalType::NonExclusiveThing,
+            },
+        ] {
+            match backend.registry_propose(command).await {
+                Ok(_) => {}
+                // Left by a start that was cut short.
+                Err(api::backend::ProposeError::Rejected(
+                    Rejection::PolicyExists(_) | Rejection::CertificateExists(_),
+                )) => {}
+                Err(error) => return Err(error).context("cannot register the development thing"),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a person needs to use the node: endpoints, files, and commands to copy.
+    pub fn welcome(&self) -> String {
+        let port = |port: u16| port + self.port_offset;
+        let data = self.config.data.display();
+        let Pki { ca, device, device_key, .. } = &self.pki;
+        let (ca, device, key) = (quoted(ca), quoted(device), quoted(device_key));
+        let aws = self.config.data.join("aws");
+        let (credentials, config) = (quoted(&aws.join("credentials")), quoted(&aws.join("config")));
+        format!(
+            "\
+Skein is ready. Data, certificates and keys are in {data}
+
+  MQTT                 127.0.0.1:{}  (no TLS, no credentials, loopback only)
+  MQTT over TLS        localhost:{}  (client certificate)
+  MQTT over WebSocket  ws://127.0.0.1:{}/mqtt
+  WebSocket and HTTPS  https://localhost:{}  (client certificate or SigV4)
+  AWS-compatible REST  http://127.0.0.1:{}
+  Metrics and health   http://127.0.0.1:{}/metrics /livez /readyz
+
+Try it:
+
+  mosquitto_sub -h localhost -p {} --cafile {ca} --cert {device} --key {key} -i dev-thing -q 1 -t 'greetings/#' -v
+  mosquitto_pub -h 127.0.0.1 -p {} -q 1 -t greetings/world -m hello
+  mosquitto_pub -h 127.0.0.1 -p {} -q 1 -t '$aws/things/dev-thing/shadow/update' -m '{{\"state\":{{\"desired\":{{\"light\":\"on\"}}}}}}'
+  AWS_SHARED_CREDENTIALS_FILE={credentials} AWS_CONFIG_FILE={config} aws --endpoint-url http://127.0.0.1:{} iot list-things
+  curl http://127.0.0.1:{}/metrics
+",
+            port(1883),
+            port(8883),
+            port(8083),
+            port(8443),
+            port(8080),
+            port(9464),
+            port(8883),
+            port(1883),
+            port(1883),
+            port(8080),
+            port(9464),
+        )
+    }
+}
+
+/// Reads the access key of an earlier start, or makes one.
+fn access_key(folder: &Path, region: &str) -> anyhow::Result<AccessKey> {
+    let credentials = folder.join("credentials");
+    if let Ok(text) = fs::read_to_string(&credentials) {
+        let value = |key: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once('='));
+            lines.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())
+        };
+        if let (Some(id), Some(secret)) =
+            (value("aws_access_key_id"), value("aws_secret_access_key"))
+        {
+            return Ok(AccessKey { id, secret });
+        }
+        bail!("{} holds no access key; remove it to have one made", credentials.display());
+    }
+    let random = || Uuid::new_v4().simple().to_string();
+    let id = format!("AKIADEV{}", random()[..13].to_uppercase());
+    let secret = format!("{}{}", random(), &random()[..8]);
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("config"), format!("[default]\nregion = {region}\noutput = json\n"))?;
+    let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
+    write_secret(&credentials, &text)
+        .with_context(|| format!("cannot write {}", credentials.display()))?;
+    Ok(AccessKey { id, secret })
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

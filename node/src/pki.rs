@@ -1,0 +1,102 @@
+//! Keys and certificates that `skein dev` makes for itself.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+
+/// The files in `DIR/pki`.
+#[derive(Clone, Debug)]
+pub struct Pki {
+    /// The CA that signed the other certificates.
+    pub ca: PathBuf,
+    /// Its key.
+    pub ca_key: PathBuf,
+    /// The node's certificate: localhost, 127.0.0.1, ::1.
+    pub server: PathBuf,
+    /// Its key.
+    pub server_key: PathBuf,
+    /// The certificate of `dev-thing`.
+    pub device: PathBuf,
+    /// Its key.
+    pub device_key: PathBuf,
+}
+
+impl Pki {
+    /// Uses the files in a folder; makes all of them when the first is not there.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let pki = Self {
+            ca: folder.join("ca.pem"),
+            ca_key: folder.join("ca.key"),
+            server: folder.join("server.pem"),
+            server_key: folder.join("server.key"),
+            device: folder.join("device.pem"),
+            device_key: folder.join("device.key"),
+        };
+        if !pki.device.exists() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+            pki.make()
+                .with_context(|| format!("cannot make certificates in {}", folder.display()))?;
+        }
+        Ok(pki)
+    }
+
+    fn make(&self) -> anyhow::Result<()> {
+        let ca_key = KeyPair::generate()?;
+        let mut ca = params("Skein development CA");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca_certificate = ca.self_signed(&ca_key)?;
+        write_secret(&self.ca_key, &ca_key.serialize_pem())?;
+        fs::write(&self.ca, ca_certificate.pem())?;
+        let issuer = Issuer::new(ca, ca_key);
+
+        let mut server =
+            CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from))?;
+        leaf(&mut server, "localhost", ExtendedKeyUsagePurpose::ServerAuth);
+        let key = KeyPair::generate()?;
+        write_secret(&self.server_key, &key.serialize_pem())?;
+        fs::write(&self.server, server.signed_by(&key, &issuer)?.pem())?;
+
+        let mut device = CertificateParams::default();
+        leaf(&mut device, "dev-thing", ExtendedKeyUsagePurpose::ClientAuth);
+        let key = KeyPair::generate()?;
+        write_secret(&self.device_key, &key.serialize_pem())?;
+        // The last file: when it is there, all are.
+        fs::write(&self.device, device.signed_by(&key, &issuer)?.pem())?;
+        Ok(())
+    }
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(2024, 1, 1);
+    params.not_after = date_time_ymd(2049, 12, 31);
+    params
+}
+
+fn leaf(certificate: &mut CertificateParams, name: &str, purpose: ExtendedKeyUsagePurpose) {
+    let names = std::mem::take(&mut certificate.subject_alt_names);
+    *certificate = params(name);
+    certificate.subject_alt_names = names;
+    certificate.is_ca = IsCa::ExplicitNoCa;
+    certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    certificate.extended_key_usages = vec![purpose];
+    certificate.use_authority_key_identifier_extension = true;
+}
+
+/// Writes a file that only its owner may read.
+pub fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}

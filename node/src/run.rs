@@ -1,0 +1,150 @@
+//! From a configuration to a running process and back to its end.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use crate::admin;
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::dev::Dev;
+use crate::node::Node;
+use crate::telemetry;
+
+/// Runs a node until it is told to stop or cannot go on.
+pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("skein-control")
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
+    let entered = control.enter();
+    let _telemetry = telemetry::install(&config.log, &config.traces)?;
+    drop(entered);
+    let metrics = admin::install_metrics()?;
+    let api = api_config(&config)?;
+    let listeners = config.listeners.clone();
+    let node = Node::restore(config)?;
+    let backend = Backend::new(node.shared.clone());
+    if let Some(dev) = &dev {
+        control.block_on(dev.populate(&backend))?;
+    }
+    if let Some(address) = listeners.admin.address {
+        serve_http(&control, address, admin::router(node.shared.clone(), metrics))?;
+    }
+    let verifier =
+        api.as_ref().map_or_else(|| api::sigv4::Verifier::new([], None), api::Config::verifier);
+    let data_plane = api.clone().map(|api| api::data_plane(backend.clone(), api));
+    if let Some(address) = listeners.http.address {
+        let api =
+            api.context("listeners.http needs tls.issuer_certificate and tls.issuer_private_key")?;
+        serve_http(&control, address, api::router(backend, api))?;
+    }
+    let system = actix::System::new();
+    system.block_on(async move {
+        let stop = stop_signal()?;
+        let ready = || {
+            if let Some(dev) = &dev {
+                print!("{}", dev.welcome());
+            }
+            info!("ready");
+        };
+        node.serve(data_plane, verifier, ready, stop).await
+    })
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn serve_http(
+    control: &Runtime,
+    address: std::net::SocketAddr,
+    router: axum::Router,
+) -> anyhow::Result<()> {
+    let listener = control
+        .block_on(TcpListener::bind(address))
+        .with_context(|| format!("cannot listen on {address}"))?;
+    control.spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, %address, "HTTP listener ended");
+        }
+    });
+    info!(%address, "listening");
+    Ok(())
+}
+
+/// What the API is told; `None` without a CA to issue certificates with.
+fn api_config(config: &Config) -> anyhow::Result<Option<api::Config>> {
+    let tls = &config.tls;
+    let (Some(certificate), Some(key)) = (&tls.issuer_certificate, &tls.issuer_private_key) else {
+        return Ok(None);
+    };
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let issuer = api::x509::Issuer::from_pem(&read(certificate)?, &read(key)?)
+        .with_context(|| format!("{} cannot issue certificates", certificate.display()))?;
+    let port = config.listeners.https.address.map_or(8443, |address| address.port());
+    let host = config.public_host.clone().unwrap_or_else(|| format!("localhost:{port}"));
+    let key = |key: &crate::config::AccessKey| api::sigv4::AccessKey {
+        id: key.id.clone(),
+        secret: key.secret.clone(),
+    };
+    Ok(Some(api::Config {
+        account: config.account.id.clone(),
+        region: config.account.region.clone(),
+        any_region: config.account.any_region,
+        endpoints: api::Endpoints { data: host.clone(), jobs: host.clone(), credentials: host },
+        access_keys: config.access_keys.iter().map(key).collect(),
+        issuer,
+        clock: api::Clock::default(),
+    }))
+}
+
+/// Reads every file that a configuration names.
+pub fn check_files(config: &Config) -> anyhow::Result<()> {
+    let tls = &config.tls;
+    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.private_key) {
+        crate::tls::server_config(certificate, key, crate::tls::ClientCertificates::Required, &[])?;
+    }
+    if config.listeners.http.address.is_some() && tls.issuer_certificate.is_none() {
+        bail!("listeners.http needs tls.issuer_certificate and tls.issuer_private_key");
+    }
+    api_config(config).map(drop)
+}
+
+/// What a node would do with a configuration, for people.
+pub fn explain(config: &Config) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{key:<24}{value}");
+    };
+    line("data", config.data.display().to_string());
+    line("account", format!("{} in {}", config.account.id, config.account.region));
+    line("shards", config.shards.to_string());
+    for (key, listener) in config.listeners.all() {
+        let address = listener.address.map_or("closed".into(), |address| address.to_string());
+        let anonymous = listener.anonymous_policy.as_ref().map_or("", |_| ", anonymous clients");
+        line(key, format!("{address}{anonymous}"));
+    }
+    line("access keys", config.access_keys.len().to_string());
+    line("traces", config.traces.endpoint.clone().unwrap_or_else(|| "off".into()));
+    text
+}

@@ -128,8 +128,12 @@ class Broker:
                 raise TimeoutError(f"{self.kind} did not end on SIGTERM\n{self.tail()}") from None
         return self.process.returncode
 
-    def restart(self):
+    def crash(self):
+        """The hardest end that the broker promises to survive."""
         self.kill()
+
+    def restart(self):
+        self.crash()
         return self.start()
 
     def alive(self):
@@ -232,6 +236,10 @@ class Mosquitto(Broker):
             f"listener {self.port('ws')} 127.0.0.1\nprotocol websockets\n"
         )
         return super().start()
+
+    def crash(self):
+        """Mosquitto writes its state when it is asked to end, and not before."""
+        self.stop()
 
     def is_ready(self):
         try:

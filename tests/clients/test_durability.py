@@ -1,0 +1,320 @@
+"""kill -9 at any moment: what was acknowledged is there afterwards, and QoS 2 is exactly once."""
+
+import collections
+import json
+import random
+import threading
+import time
+
+import pytest
+
+import rawmqtt as m
+from brokers import wait_until
+
+LASTING = {"session_expiry_interval": 3600}
+WINDOW = 20
+ENDED = (m.Closed, m.Malformed, OSError)
+
+
+class Party(threading.Thread):
+    """One client of the story. It runs until its link breaks or its work is done."""
+
+    def __init__(self, broker, client_id):
+        super().__init__(daemon=True)
+        self.broker, self.client_id = broker, client_id
+        # Whether a CONNACK was seen, after which the session must be there for good.
+        self.established = False
+        self.wrong = None
+
+    def run(self):
+        try:
+            with m.Client(self.broker.plain, 5, timeout=30) as client:
+                answer = client.connect(self.client_id, clean=False, props=LASTING | {"receive_maximum": 50})
+                if self.established and not answer.session_present:
+                    raise AssertionError(f"{self.client_id}: the session is gone")
+                self.established = True
+                self.work(client)
+        except ENDED:
+            pass
+        except BaseException as wrong:  # noqa: BLE001, told to the test
+            self.wrong = wrong
+
+    def again(self):
+        """The same party on a new connection."""
+        thread = threading.Thread(target=self.run, daemon=True)
+        thread.start()
+        return thread
+
+
+class Publisher(Party):
+    """Sends numbers, QoS 1 and 2 in turn, and keeps what is not acknowledged."""
+
+    def __init__(self, broker, name, number):
+        super().__init__(broker, f"{name}-publisher-{number}")
+        self.topic, self.next = f"{name}/{number}", 0
+        # id -> (payload, qos, whether PUBREC has come)
+        self.pending = {}
+        self.acknowledged = {1: set(), 2: set()}
+        self.finishing = False
+
+    def work(self, client):
+        for id, (payload, qos, received) in self.pending.items():
+            if received:
+                client.send(m.ack(m.PUBREL, id))
+            else:
+                client.send(m.publish(self.topic, payload, qos, dup=True, id=id))
+        while self.pending or not self.finishing:
+            while len(self.pending) < WINDOW and not self.finishing:
+                id = client.new_id()
+                while id in self.pending:
+                    id = client.new_id()
+                qos = 1 + self.next % 2
+                self.pending[id] = (b"%d" % self.next, qos, False)
+                self.next += 1
+                client.send(m.publish(self.topic, self.pending[id][0], qos, id=id))
+            self.take(client, client.next())
+
+    def take(self, client, got):
+        payload, qos, _ = self.pending.get(got.id, (None, None, None))
+        if got.kind == m.PUBACK:
+            assert got.reason == 0, got
+            del self.pending[got.id]
+            self.acknowledged[1].add(int(payload))
+        elif got.kind == m.PUBREC:
+            assert got.reason == 0, got
+            # Now the broker owns it.
+            self.acknowledged[2].add(int(payload))
+            # Releases are repeated in the order of PUBREC.
+            del self.pending[got.id]
+            self.pending[got.id] = (payload, qos, True)
+            client.send(m.ack(m.PUBREL, got.id))
+        elif got.kind == m.PUBCOMP:
+            self.pending.pop(got.id, None)
+        else:
+            raise AssertionError(f"unexpected {got}")
+
+
+class Subscriber(Party):
+    """Counts what it is given, as a receiver that forgets nothing over its connections."""
+
+    def __init__(self, broker, name):
+        super().__init__(broker, f"{name}-subscriber")
+        self.filter = f"{name}/#"
+        self.subscribed = threading.Event()
+        self.seen = collections.defaultdict(list)
+        self.held = set()
+
+    def work(self, client):
+        if not self.subscribed.is_set():
+            client.subscribe(self.filter, qos=2)
+            self.subscribed.set()
+        while True:
+            got = client.next(timeout=30)
+            if got.kind == m.PUBREL:
+                self.held.discard(got.id)
+                client.send(m.ack(m.PUBCOMP, got.id))
+            elif got.qos == 2:
+                if got.id not in self.held:
+                    self.held.add(got.id)
+                    self.seen[got.topic].append(int(got.payload))
+                client.send(m.ack(m.PUBREC, got.id))
+            else:
+                self.seen[got.topic].append(int(got.payload))
+                client.send(m.ack(m.PUBACK, got.id))
+
+
+@pytest.mark.timeout(240)
+def test_killed_at_random_moments(fresh_broker, name, seed, request):
+    dice = random.Random(seed)
+    subscriber = Subscriber(fresh_broker, name)
+    subscriber.start()
+    assert subscriber.subscribed.wait(10)
+    publishers = [Publisher(fresh_broker, name, number) for number in range(3)]
+    parties = [subscriber, *publishers]
+    threads = [subscriber] + [publisher.again() for publisher in publishers]
+    for _ in range(request.config.getoption("--rounds") or 6):
+        time.sleep(dice.uniform(0.05, 0.8))
+        fresh_broker.crash()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        fresh_broker.start()
+        for party in parties:
+            assert party.wrong is None, party.wrong
+        # Sometimes the subscriber stays away for a life of the broker.
+        awake = parties if dice.random() < 0.7 else publishers
+        threads = [party.again() for party in awake]
+    if subscriber not in awake:
+        threads.append(subscriber.again())
+    for publisher in publishers:
+        publisher.finishing = True
+    for thread in threads[:3] if subscriber in awake else threads[:-1]:
+        thread.join(1)
+    wait_until("all is acknowledged", lambda: not any(p.pending for p in publishers), 40)
+
+    def missing():
+        return {
+            (publisher.topic, qos): sorted(left)[:5]
+            for publisher in publishers
+            for qos in (1, 2)
+            if (left := publisher.acknowledged[qos] - set(subscriber.seen[publisher.topic]))
+        }
+
+    try:
+        wait_until("all is delivered", lambda: not missing(), 30)
+    except TimeoutError:
+        pass
+    assert not missing(), f"acknowledged and lost: {missing()}"
+    time.sleep(0.3)
+    for party in parties:
+        assert party.wrong is None, party.wrong
+    for publisher in publishers:
+        assert publisher.acknowledged[1] and publisher.acknowledged[2]
+        counts = collections.Counter(subscriber.seen[publisher.topic])
+        twice = {number: count for number, count in counts.items() if count > 1 and number % 2}
+        assert not twice, f"QoS 2 more than once: {twice}"
+        for qos in (1, 2):
+            first = list(dict.fromkeys(n for n in subscriber.seen[publisher.topic] if 1 + n % 2 == qos))
+            assert first == sorted(first), f"QoS {qos} out of order on {publisher.topic}"
+
+
+def test_subscription_is_kept_once_acknowledged(fresh_broker, name):
+    client = m.Client(fresh_broker.plain)
+    client.connect(name, clean=False, props=LASTING)
+    client.subscribe(f"{name}/#", qos=1)
+    client.unsubscribe(f"{name}/#")
+    client.subscribe(f"{name}/a", qos=1)
+    fresh_broker.restart()
+    publisher = m.Client(fresh_broker.plain)
+    publisher.connect("publisher")
+    publisher.publish(f"{name}/b", b"must not come", qos=1)
+    assert publisher.publish(f"{name}/a", b"x", qos=1) == 0
+    again = m.Client(fresh_broker.plain)
+    assert again.connect(name, clean=False, props=LASTING).session_present
+    assert again.receive().payload == b"x"
+    again.nothing_more()
+
+
+def test_retained_are_kept_once_acknowledged(fresh_broker, name):
+    client = m.Client(fresh_broker.plain)
+    client.connect(name)
+    props = {"user_property": [("k", "v")], "content_type": "c"}
+    for number in range(50):
+        client.publish(f"{name}/{number}", b"%d" % number, qos=1 + number % 2, retain=True, props=props)
+    client.publish(f"{name}/7", b"", qos=1, retain=True)
+    fresh_broker.restart()
+    client = m.Client(fresh_broker.plain)
+    client.connect(name)
+    client.subscribe(f"{name}/#", qos=2)
+    got = {}
+    for _ in range(49):
+        one = client.receive()
+        got[one.topic] = (one.payload, one.qos, one.retain, one.props)
+    wanted = {f"{name}/{n}": (b"%d" % n, 1 + n % 2, True, props) for n in range(50) if n != 7}
+    assert got == wanted
+    client.nothing_more()
+
+
+def test_windows_survive(fresh_broker, name):
+    """Half-done exchanges of both directions go on where they were, with the same identifiers."""
+    client = m.Client(fresh_broker.plain)
+    client.connect(name, clean=False, props=LASTING)
+    client.subscribe(f"{name}/in", qos=2)
+    publisher = m.Client(fresh_broker.plain)
+    publisher.connect("publisher")
+    for number in range(4):
+        publisher.publish(f"{name}/in", b"%d" % number, qos=2)
+    ids = [client.receive(ack_it=False).id for _ in range(4)]
+    # The first is received, the second released; the others not even that.
+    for id in ids[:2]:
+        client.send(m.ack(m.PUBREC, id))
+        assert client.expect(m.PUBREL).id == id
+    client.send(m.ack(m.PUBCOMP, ids[0]))
+    client.send(m.publish("out", b"x", 2, id=500))
+    client.expect(m.PUBREC)
+    client.ping()
+    fresh_broker.restart()
+    again = m.Client(fresh_broker.plain)
+    assert again.connect(name, clean=False, props=LASTING).session_present
+    assert again.expect(m.PUBREL).id in ids[:2]
+    repeated = {again.expect(m.PUBLISH).id for _ in range(2)}
+    assert repeated == set(ids[2:])
+    again.send(m.publish("out", b"x", 2, dup=True, id=500))
+    assert again.expect(m.PUBREC).id == 500
+    again.send(m.ack(m.PUBREL, 500))
+    assert again.expect(m.PUBCOMP).id == 500
+
+
+@pytest.mark.skein
+def test_shadows_and_registry_at_random_moments(fresh_broker, name, seed, request):
+    dice = random.Random(seed)
+    things, versions = [], {}
+    for round in range(request.config.getoption("--rounds") or 4):
+        stop = threading.Event()
+        made, updated = [], []
+
+        def create():
+            iot = fresh_broker.boto("iot")
+            number = 0
+            while not stop.is_set():
+                thing = f"{name}-{round}-{number}"
+                iot.create_thing(thingName=thing, attributePayload={"attributes": {"n": str(number)}})
+                made.append((thing, str(number)))
+                number += 1
+
+        def update():
+            data = fresh_broker.boto("iot-data")
+            number = 0
+            while not stop.is_set():
+                payload = json.dumps({"state": {"reported": {"n": number}}})
+                answer = data.update_thing_shadow(thingName=name, shadowName=f"s{round}", payload=payload)
+                updated.append((json.loads(answer["payload"].read())["version"], number))
+                number += 1
+
+        def until_cut(body):
+            try:
+                body()
+            except Exception:  # noqa: BLE001, the broker was killed
+                pass
+
+        threads = [threading.Thread(target=until_cut, args=(body,)) for body in (create, update)]
+        for thread in threads:
+            thread.start()
+        wait_until("there is something to lose", lambda: made and updated)
+        time.sleep(dice.uniform(0.05, 0.6))
+        fresh_broker.crash()
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+        fresh_broker.start()
+        things += made
+        versions[f"s{round}"] = updated[-1]
+        iot, data = fresh_broker.boto("iot"), fresh_broker.boto("iot-data")
+        for thing, number in things:
+            assert iot.describe_thing(thingName=thing)["attributes"] == {"n": number}
+        for shadow, (version, number) in versions.items():
+            document = json.loads(data.get_thing_shadow(thingName=name, shadowName=shadow)["payload"].read())
+            # One more may have been stored without its answer reaching us.
+            assert document["version"] in (version, version + 1), shadow
+            assert document["state"]["reported"]["n"] == number + document["version"] - version
+
+
+@pytest.mark.skein
+def test_identity_survives(fresh_broker, tmp_path, name):
+    import aws
+    from brokers import policy
+    from conftest import tls_context
+
+    statements = [("Allow", "iot:Connect", f"client/{name}")]
+    who = aws.Identity(fresh_broker, tmp_path, name, policy(*statements), thing=name)
+    fresh_broker.restart()
+    context = tls_context(fresh_broker, who.files)
+    wrap = lambda raw: context.wrap_socket(raw, server_hostname="localhost")  # noqa: E731
+    m.Client(fresh_broker.address("tls"), wrap=wrap).connect(name)
+    refused = m.Client(fresh_broker.address("tls"), wrap=wrap)
+    assert refused.connect("other", check=False).reason == 0x87
+    who.iot = fresh_broker.boto("iot")
+    who.detach()
+    fresh_broker.restart()
+    refused = m.Client(fresh_broker.address("tls"), wrap=wrap)
+    assert refused.connect(name, check=False).reason == 0x87

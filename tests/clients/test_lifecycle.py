@@ -1,0 +1,227 @@
+"""Start, drain, configuration."""
+
+import subprocess
+import time
+
+import pytest
+
+import brokers
+import rawmqtt as m
+
+pytestmark = pytest.mark.skein
+
+
+def test_ready_within_two_seconds(tmp_path):
+    times = []
+    for number in range(3):
+        broker = brokers.Skein(tmp_path / str(number))
+        started = time.monotonic()
+        broker.start()
+        times.append(time.monotonic() - started)
+        broker.stop()
+    assert min(times) < 2, times
+
+
+def test_a_second_start_keeps_the_files(fresh_broker):
+    files = {path: path.read_bytes() for path in fresh_broker.pki.iterdir()}
+    files |= {path: path.read_bytes() for path in (fresh_broker.data / "aws").iterdir()}
+    fresh_broker.restart()
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_secret_files_are_private(fresh_broker):
+    secret = [*fresh_broker.pki.glob("*.key"), fresh_broker.data / "aws" / "credentials"]
+    for path in secret:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_certificates_pass_strict_verification(fresh_broker):
+    for name, purpose in (("server", "sslserver"), ("device", "sslclient")):
+        done = subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", fresh_broker.ca,
+             str(fresh_broker.pki / f"{name}.pem")],
+            capture_output=True, text=True, timeout=20,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_tls_versions(fresh_broker, version):
+    certificate, key = fresh_broker.device
+    done = subprocess.run(
+        ["openssl", "s_client", version, "-connect", f"localhost:{fresh_broker.port('tls')}", "-CAfile", fresh_broker.ca,
+         "-cert", certificate, "-key", key, "-verify_return_error", "-servername", "localhost"],
+        input="", capture_output=True, text=True, timeout=20,
+    )
+    assert "Verify return code: 0 (ok)" in done.stdout, done.stdout + done.stderr
+
+
+def test_old_tls_is_refused(fresh_broker):
+    done = subprocess.run(
+        ["openssl", "s_client", "-tls1_1", "-cipher", "ALL@SECLEVEL=0", "-connect", f"localhost:{fresh_broker.port('tls')}"],
+        input="", capture_output=True, text=True, timeout=20,
+    )
+    assert "Cipher is (NONE)" in done.stdout or done.returncode != 0
+
+
+def test_plain_listeners_are_loopback_only(fresh_broker):
+    listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    for line in listening.splitlines():
+        address, _, port = line.split()[3].rpartition(":")
+        if int(port) in [fresh_broker.port(name) for name in ("plain", "ws", "admin")]:
+            assert address in ("127.0.0.1", "[::1]"), line
+
+
+def test_drain(fresh_broker, name):
+    new, old = m.Client(fresh_broker.plain, 5), m.Client(fresh_broker.plain, 4)
+    new.connect(f"{name}-5", clean=False, props={"session_expiry_interval": 60})
+    new.subscribe(f"{name}/#", qos=1)
+    old.connect(f"{name}-4", clean=False)
+    fresh_broker.terminate()
+    last = new.closed()
+    assert last is not None and last.reason == 0x8B
+    assert old.closed() is None
+    assert fresh_broker.process.wait(20) == 0
+    fresh_broker.start()
+    again = m.Client(fresh_broker.plain, 5)
+    assert again.connect(f"{name}-5", clean=False).session_present
+    again.publish(f"{name}/a", b"x", qos=1)
+    assert again.receive().payload == b"x"
+    assert m.Client(fresh_broker.plain, 4).connect(f"{name}-4", clean=False).session_present
+
+
+def test_drain_keeps_what_is_queued(fresh_broker, name):
+    client = m.Client(fresh_broker.plain)
+    client.connect(name, clean=False, props={"session_expiry_interval": 60})
+    client.subscribe(f"{name}/#", qos=1)
+    client.cut()
+    publisher = m.Client(fresh_broker.plain)
+    publisher.connect("publisher")
+    for number in range(100):
+        publisher.publish(f"{name}/a", b"%d" % number, qos=1)
+    fresh_broker.stop()
+    fresh_broker.start()
+    again = m.Client(fresh_broker.plain)
+    assert again.connect(name, clean=False).session_present
+    assert again.receive_payloads(100) == [b"%d" % number for number in range(100)]
+
+
+def skein(*words, **more):
+    return subprocess.run(
+        [str(brokers.skein_binary()), *map(str, words)], capture_output=True, text=True, timeout=30, **more
+    )
+
+
+@pytest.mark.parametrize(
+    "text,named",
+    [
+        ("shard = 4", "shard"),
+        ("[listeners.mqtts]\nport = 1", "port"),
+        ("[listeners.nowhere]\naddress = '127.0.0.1:1'", "nowhere"),
+        ("shards = 3", "shards"),
+        ("shards = 'many'", "shards"),
+        ("[account]\nid = '12'", "account.id"),
+        ("[listeners.mqtts]\naddress = '0.0.0.0:8883'", "tls"),
+        ("[listeners.mqtt]\naddress = 'here'", "address"),
+        ("[listeners.mqtt]\nanonymous_policy = '{}'", "anonymous_policy"),
+        ("[limits]\nreceive_maximum = 0", "receive_maximum"),
+        ("this is no toml", "line 1"),
+        ("[listeners.mqtt\n", "line 1"),
+    ],
+)
+def test_bad_configuration_is_explained(tmp_path, text, named):
+    path = tmp_path / "skein.toml"
+    path.write_text(text)
+    done = skein("config", "check", path)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0, said
+    assert named in said and "panicked" not in said, said
+    refused = skein("serve", "--config", path)
+    assert refused.returncode != 0
+    assert named in refused.stdout + refused.stderr
+
+
+def test_missing_configuration(tmp_path):
+    path = tmp_path / "none.toml"
+    for words in (("config", "check", path), ("serve", "--config", path)):
+        done = skein(*words)
+        assert done.returncode != 0 and "none.toml" in done.stdout + done.stderr
+
+
+def test_the_example_configuration_is_valid():
+    done = skein("config", "check", brokers.REPO / "deploy" / "skein.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Serving(brokers.Skein):
+    """`skein serve` with the certificates that `skein dev` has made."""
+
+    def command(self):
+        return [str(brokers.skein_binary()), "serve", "--config", str(self.folder / "skein.toml")]
+
+    def environment(self):
+        return {"SKEIN__LISTENERS__MQTTS__ADDRESS": f"127.0.0.1:{self.port('tls')}"}
+
+
+def test_serve(fresh_broker, tmp_path, name):
+    served = Serving(tmp_path / "served")
+    pki = fresh_broker.pki
+    (served.folder / "skein.toml").write_text(
+        f"""
+        data = '{served.data}'
+        [account]
+        id = '123456789012'
+        region = 'eu-central-1'
+        [listeners.admin]
+        address = '127.0.0.1:{served.port("admin")}'
+        [listeners.mqtts]
+        address = '127.0.0.1:1'
+        [listeners.http]
+        address = '127.0.0.1:{served.port("http")}'
+        [tls]
+        certificate = '{pki}/server.pem'
+        private_key = '{pki}/server.key'
+        [[access_keys]]
+        id = 'AKIAEXAMPLE'
+        secret = 'example secret'
+        """
+    )
+    served.start()
+    try:
+        # Nobody is known here: the certificate of another node is refused.
+        from conftest import tls_context
+
+        context = tls_context(fresh_broker, fresh_broker.device)
+        with pytest.raises((OSError, m.Closed, AssertionError)):
+            client = m.Client(
+                served.address("tls"), wrap=lambda raw: context.wrap_socket(raw, server_hostname="localhost")
+            )
+            client.connect(name)
+        # No plain listener unless it is configured.
+        assert brokers.is_free(served.port("plain"))
+        import boto3
+
+        iot = boto3.client(
+            "iot", endpoint_url=served.http_url, region_name="eu-central-1",
+            aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="example secret",
+        )
+        assert iot.create_thing(thingName=name)["thingArn"] == f"arn:aws:iot:eu-central-1:123456789012:thing/{name}"
+    finally:
+        served.stop()
+
+
+def test_help_and_version():
+    assert skein("--version").stdout.startswith("skein ")
+    for words in (("--help",), ("dev", "--help"), ("serve", "--help"), ("config", "check", "--help")):
+        done = skein(*words)
+        assert done.returncode == 0 and done.stdout, words
+
+
+def test_port_in_use_is_named(fresh_broker, tmp_path):
+    other = brokers.Skein(tmp_path / "other", offset=fresh_broker.offset)
+    with pytest.raises(RuntimeError) as refused:
+        # Its own readiness check would be answered by the first one.
+        other.is_ready = lambda: False
+        other.start()
+    assert "panicked" not in str(refused.value)
+    assert str(fresh_broker.port("plain")) in str(refused.value) or "in use" in str(refused.value)

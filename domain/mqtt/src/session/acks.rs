@@ -55,7 +55,9 @@ impl Acks {
 
     /// One taker has the publication safe; `reason` replaces success when it is an error.
     pub fn taken(&mut self, number: u32, reason: Option<Reason>) {
-        let Some(owed) = self.owed.get_mut(number.wrapping_sub(self.first) as usize) else { return };
+        let Some(owed) = self.owed.get_mut(number.wrapping_sub(self.first) as usize) else {
+            return;
+        };
         owed.waiting = owed.waiting.saturating_sub(1);
         if let Some(reason) = reason {
             owed.reason = reason;

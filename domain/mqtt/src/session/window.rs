@@ -162,7 +162,10 @@ mod tests {
             assert!(window.has_room());
             let next = window.open_next(QoS::AtLeastOnce);
             assert_ne!(next, first);
-            assert_eq!(window.puback(next), Settled::Ended(window.base + u64::from(next.get()) - 1));
+            assert_eq!(
+                window.puback(next),
+                Settled::Ended(window.base + u64::from(next.get()) - 1)
+            );
         }
         assert!(!window.has_room(), "the oldest exchange holds its identifier");
         assert_eq!(window.puback(first), Settled::Ended(0));

@@ -1,23 +1,26 @@
 //! An ordered map that is one small vector for as long as it has few keys.
 //!
-//! Most sessions have a handful of subscriptions and most filters a handful of subscribers; a tree
-//! node for each would outweigh what it holds. The few that have many get a tree.
+//! Most sessions have a handful of subscriptions and most filters one subscriber; a tree node for
+//! each would outweigh what it holds, and a single key needs no allocation. The few that have many
+//! get a tree.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, btree_map};
 use std::slice;
 
+use smallvec::SmallVec;
+
 /// Keys that one vector may hold: about what a binary search and a move touch in two cache lines.
 const FEW: usize = 32;
 
 pub(super) enum Few<K, V> {
-    Few(Vec<(K, V)>),
+    Few(SmallVec<[(K, V); 1]>),
     Many(BTreeMap<K, V>),
 }
 
 impl<K: Ord, V> Few<K, V> {
     pub(super) fn new() -> Self {
-        Self::Few(Vec::new())
+        Self::Few(SmallVec::new())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -49,10 +52,6 @@ impl<K: Ord, V> Few<K, V> {
             Self::Few(few) => match few.binary_search_by(|(other, _)| other.cmp(&key)) {
                 Ok(place) => Some(std::mem::replace(&mut few[place].1, value)),
                 Err(place) if few.len() < FEW => {
-                    if few.len() == few.capacity() {
-                        // One is the common case, and a vector's own first step is to four.
-                        few.reserve_exact(few.len().clamp(1, 8));
-                    }
                     few.insert(place, (key, value));
                     None
                 }

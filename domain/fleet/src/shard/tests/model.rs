@@ -14,6 +14,9 @@ use super::*;
 use naive::Model;
 use steps::{Step, step};
 
+/// Seq, QoS, RETAIN, identifiers, and the message unless it is released.
+type EntrySeen = (u64, u8, bool, Vec<u32>, Option<Publication>);
+
 /// What can be seen of one session.
 #[derive(Debug, PartialEq)]
 struct SessionSeen {
@@ -26,8 +29,7 @@ struct SessionSeen {
     disconnected_at: Option<u64>,
     will: Option<Will>,
     subscriptions: Vec<(String, Options)>,
-    /// Seq, QoS, RETAIN, identifiers, and the message unless it is released.
-    queue: Vec<(u64, u8, bool, Vec<u32>, Option<Publication>)>,
+    queue: Vec<EntrySeen>,
     bytes: u64,
 }
 

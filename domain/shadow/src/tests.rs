@@ -210,6 +210,18 @@ fn the_deepest_document_can_be_stored() {
     }
 }
 
+/// Parsing a number to the nearest but one would make a record differ from its stored form.
+#[test]
+fn numbers_read_back_as_they_were() {
+    for number in ["118446744073709551614", "0.30000000000000004", "1.7976931348623157e308"] {
+        let payload = format!(r#"{{"state":{{"reported":{{"n":{number}}}}}}}"#);
+        let request = parse_update(payload.as_bytes(), &Limits::default()).unwrap();
+        let record =
+            Record::Present(update(None, &request, 1, &Limits::default()).unwrap().document);
+        assert_eq!(Record::from_bytes(&record.to_bytes()).unwrap(), record, "{number}");
+    }
+}
+
 /// A scalar, an array or an object with few keys, so that sections collide often.
 fn value() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![

@@ -22,6 +22,7 @@ PEER = os.environ.get("SKEIN_TEST_BROKER", "skein")
 
 def pytest_addoption(parser):
     parser.addoption("--clauses", metavar="FILE", help="write which test covers which clause")
+    parser.addoption("--tables", action="store_true", help="write the client tests into docs/conformance")
     parser.addoption("--seed", type=int, default=None, help="of the tests that draw lots")
     parser.addoption("--rounds", type=int, default=None, help="of the tests that kill the broker")
 
@@ -49,13 +50,29 @@ def pytest_collection_modifyitems(config, items):
 
 def write_clauses(path, items):
     """One line per clause: the version, the clause, the test."""
-    lines = set()
-    for item in items:
-        version = "5" if getattr(item.module, "VERSION", 5) == 5 else "3.1.1"
-        for marker in item.iter_markers("clause"):
-            test = f"{item.path.relative_to(brokers.REPO)}::{item.originalname}"
-            lines |= {f"{version}\t{name}\t{test}" for name in marker.args}
+    lines = {"\t".join(line) for item in items for line in clauses(item)}
     Path(path).write_text("\n".join(sorted(lines)) + "\n")
+
+
+def clauses(item):
+    """(version, clause, test) for everything that a test says it covers."""
+    # A module of no version tests what both have.
+    level = getattr(item.module, "VERSION", None)
+    versions = [{4: "3.1.1", 5: "5"}[level]] if level else ["3.1.1", "5"]
+    test = f"{item.path.stem}::{item.originalname}"
+    for marker in item.iter_markers("clause"):
+        for name in marker.args:
+            only, colon, clause = name.rpartition(":")
+            for version in [only] if colon else versions:
+                yield version, clause, test
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item):
+    """Kept apart, because -k takes tests out of the session's own list."""
+    if not hasattr(item.session, "all_items"):
+        item.session.all_items = []
+    item.session.all_items.append(item)
 
 
 @pytest.hookimpl(hookwrapper=True)

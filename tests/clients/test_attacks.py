@@ -252,8 +252,9 @@ def test_very_deep_topics(attacked, clients, levels):
     (client,) = clients(1)
     started = time.monotonic()
     topic = "/".join("a" * levels)
+    # The broker may refuse filters with that many wildcards, but must not fall over them.
     for filter in (topic, "/".join("+" * levels), "/".join("a" * (levels - 1)) + "/#", "/".join("+a"[n % 2] for n in range(levels))):
-        client.subscribe(filter, qos=0)
+        client.subscribe(filter, qos=0, check=filter == topic)
     client.publish(topic, b"x", qos=1)
     client.publish(topic, b"", qos=1, retain=True)
     assert client.receive().payload == b"x"

@@ -68,6 +68,7 @@ def test_no_policy_at_all(identity, device, name):
     wait_until("the connection is refused", lambda: device(who, name, check=False).connack.reason == NOT_AUTHORIZED, SOON)
 
 
+@pytest.mark.clause("3.1.1:MQTT-3.3.5-2")
 def test_publish_denied(identity, device, name):
     who = identity(("Allow", "iot:Connect", "*"), ("Allow", "iot:Publish", f"topic/{name}/ok"))
     client = device(who, name)

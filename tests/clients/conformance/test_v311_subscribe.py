@@ -20,7 +20,7 @@ def test_no_filter_at_all(connected, packet):
     client.closed()
 
 
-@clause("MQTT-3.8.3-4")
+@clause("MQTT-3-8.3-4")
 @pytest.mark.parametrize("options", [3, 4, 0x80, 0xFD])
 def test_reserved_bits_of_the_requested_qos(connected, options):
     client = connected()

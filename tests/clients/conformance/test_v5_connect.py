@@ -169,7 +169,7 @@ def test_no_reason_strings_when_not_wanted(connected, name):
         assert not {"reason_string", "user_property"} & answer.props.keys(), answer
 
 
-@clause("MQTT-4.12.0-1", "MQTT-3.1.4-2", "MQTT-4.13.2-1", "MQTT-3.2.2-7", "MQTT-3.2.2-8")
+@clause("MQTT-4.12.0-4", "MQTT-4.12.0-1", "MQTT-3.1.4-2", "MQTT-4.13.2-1", "MQTT-3.2.2-7", "MQTT-3.2.2-8")
 def test_unknown_authentication_method(dial, name):
     client = dial()
     answer = client.connect(name, check=False, props={"authentication_method": "no such method"})
@@ -177,7 +177,7 @@ def test_unknown_authentication_method(dial, name):
     assert client.closed() is None
 
 
-@clause("MQTT-4.12.0-6", "MQTT-4.12.1-1")
+@clause("MQTT-4.12.0-7", "MQTT-4.12.0-6", "MQTT-4.12.1-1")
 def test_auth_without_a_method(connected):
     client = connected()
     client.send(m.auth(0x19, {"authentication_method": "x"}))

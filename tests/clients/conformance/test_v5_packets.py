@@ -13,7 +13,7 @@ VERSION = 5
 BAD_TEXT = {"bad": b"\xff", "overlong": b"\xc0\x80", "surrogate": b"\xed\xa0\x80", "nul": b"a\0b"}
 
 
-@clause("MQTT-1.5.4-1", "MQTT-1.5.4-2", "MQTT-3.1.3-4", "MQTT-3.1.3-11", "MQTT-3.1.3-12", "MQTT-3.1.4-1", "MQTT-4.13.1-1")
+@clause("MQTT-3.1.3-8", "MQTT-1.5.4-1", "MQTT-1.5.4-2", "MQTT-3.1.3-4", "MQTT-3.1.3-11", "MQTT-3.1.3-12", "MQTT-3.1.4-1", "MQTT-4.13.1-1")
 @pytest.mark.parametrize("field", ["client", "will", "user"])
 @pytest.mark.parametrize("kind", BAD_TEXT)
 def test_connect_field_that_is_no_text(dial, field, kind):
@@ -241,7 +241,7 @@ def test_packet_identifier_zero(connected, packet):
     client.refused(MALFORMED, PROTOCOL_ERROR)
 
 
-@clause("MQTT-2.2.1-4")
+@clause("MQTT-2.2.1-4", "MQTT-4.3.2-1", "MQTT-4.3.2-2", "MQTT-4.3.3-1", "MQTT-4.3.3-2")
 @pytest.mark.parametrize("qos", [1, 2])
 def test_server_uses_free_identifiers(connected, name, qos):
     subscriber, publisher = connected(), connected()
@@ -252,7 +252,7 @@ def test_server_uses_free_identifiers(connected, name, qos):
     assert len({packet.id for packet in got}) == 10
 
 
-@clause("MQTT-2.2.1-5", "MQTT-2.2.1-6", "MQTT-3.8.4-1", "MQTT-3.8.4-2", "MQTT-3.10.4-4", "MQTT-3.10.4-5")
+@clause("MQTT-3.3.4-1", "MQTT-2.2.1-5", "MQTT-2.2.1-6", "MQTT-3.8.4-1", "MQTT-3.8.4-2", "MQTT-3.10.4-4", "MQTT-3.10.4-5")
 @pytest.mark.parametrize("id", [1, 255, 256, 65535])
 def test_answers_carry_the_identifier(connected, name, id):
     client = connected()

@@ -248,6 +248,36 @@ def test_maximum_packet_size_is_exact(connected, name):
     assert small.receive().payload[:1] == b"y"
 
 
+@clause(
+    *("MQTT-3.2.2-19", "MQTT-3.2.2-20", "MQTT-3.4.2-2", "MQTT-3.5.2-2", "MQTT-3.6.2-2", "MQTT-3.7.2-2"),
+    *("MQTT-3.9.2-1", "MQTT-3.11.2-1", "MQTT-3.14.2-3", "MQTT-3.1.2-24"),
+)
+@pytest.mark.not_mosquitto("sends larger ones")
+@pytest.mark.parametrize("most", [20, 50])
+def test_no_answer_exceeds_the_maximum_packet_size(connected, name, most):
+    """Reason strings and user properties are left out where they would not fit."""
+
+    def fits(packet):
+        # The header of so small a packet has two bytes.
+        assert packet.size + 2 <= most, packet
+
+    client = connected(props={"maximum_packet_size": most})
+    fits(client.connack)
+    client.send(m.subscribe(1, [("a/#/b", 0)]))
+    try:
+        fits(client.expect(m.SUBACK))
+    except m.Closed as end:
+        assert end.last is None or fits(end.last) is None
+        client = connected(props={"maximum_packet_size": most})
+    client.send(m.unsubscribe(2, ["never"]), m.publish(name, b"", 1, id=3), m.publish(name, b"", 2, id=4))
+    client.send(m.ack(m.PUBREL, 77), m.ack(m.PUBREC, 78))
+    for kind in (m.UNSUBACK, m.PUBACK, m.PUBREC, m.PUBCOMP, m.PUBREL):
+        fits(client.expect(kind))
+    client.send(m.connect(name))
+    last = client.closed()
+    assert last is None or fits(last) is None
+
+
 @clause("MQTT-3.2.2-15")
 def test_more_than_the_servers_maximum_packet_size(connected, name):
     client = connected()

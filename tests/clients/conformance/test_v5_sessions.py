@@ -51,7 +51,7 @@ def test_session_keeps_subscriptions_and_messages(connected, dial, name, end):
     assert all(one.props["user_property"] == [("k", "v")] for one in got)
 
 
-@clause("MQTT-3.1.2-23")
+@clause("MQTT-3.1.2-23", "MQTT-4.1.0-2")
 def test_session_ends_when_its_time_is_over(connected, dial, name):
     connected(name, props=expiry(1)).disconnect()
     time.sleep(2.5)
@@ -163,6 +163,26 @@ def test_qos_2_repeated_before_release_is_one_message(connected, dial, name):
     again.publish(f"{name}/t", b"second", qos=2, id=11)
     assert subscriber.receive_payloads(2) == [b"once", b"second"]
     subscriber.nothing_more()
+
+
+@clause("MQTT-4.3.3-7")
+@pytest.mark.not_mosquitto("lets it expire")
+def test_what_was_sent_does_not_expire(connected, dial, name):
+    client = connected(name, props=expiry(60))
+    client.subscribe(f"{name}/t", qos=2)
+    publisher = connected()
+    for number in range(2):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=2, props={"message_expiry_interval": 1})
+    ids = [client.receive(ack_it=False).id for _ in range(2)]
+    client.send(m.ack(m.PUBREC, ids[0]))
+    client.expect(m.PUBREL)
+    client.cut()
+    time.sleep(2.2)
+    again = dial()
+    assert again.connect(name, clean=False).session_present
+    assert again.expect(m.PUBREL).id == ids[0]
+    got = again.receive(ack_it=False)
+    assert (got.id, got.dup) == (ids[1], True)
 
 
 @clause("MQTT-3.7.2-1", "MQTT-3.6.2-1")

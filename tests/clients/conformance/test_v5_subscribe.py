@@ -247,7 +247,7 @@ def test_disconnect_reason_of_a_server(connected, name, reason):
 # Order
 
 
-@clause("MQTT-4.6.0-1", "MQTT-4.6.0-2", "MQTT-4.6.0-3", "MQTT-4.6.0-4", "MQTT-4.5.0-1", "MQTT-4.5.0-2")
+@clause("MQTT-4.6.0-5", "MQTT-4.6.0-6", "MQTT-4.6.0-1", "MQTT-4.6.0-2", "MQTT-4.6.0-3", "MQTT-4.6.0-4", "MQTT-4.5.0-1", "MQTT-4.5.0-2")
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_order_per_topic(connected, name, qos):
     subscriber, publisher = connected(), connected()

@@ -22,6 +22,8 @@ pub struct Config {
     pub inbox_count: usize,
     /// The largest command, and about the largest packed entry, in bytes.
     pub max_command_bytes: usize,
+    /// Length of a log segment file in bytes.
+    pub segment_bytes: u64,
     /// A checkpoint starts when the log has grown by this many bytes since the last one.
     pub checkpoint_bytes: u64,
     /// A checkpoint starts this long after the last one if anything changed.
@@ -48,6 +50,7 @@ impl Config {
             inbox_bytes: 64 << 20,
             inbox_count: 1 << 20,
             max_command_bytes: 16 << 20,
+            segment_bytes: 64 << 20,
             checkpoint_bytes: 32 << 20,
             checkpoint_interval: Duration::from_secs(15),
             max_log_bytes: 1 << 30,

@@ -1,19 +1,56 @@
 //! Why the raft thread could not start or had to end.
 
+use storage::data::DataError;
+use storage::log::{AppendError, OpenError, ReadError};
+use storage::store::StoreError;
 use thiserror::Error;
 
-use crate::machine::{GroupId, LoadError};
+use crate::machine::GroupId;
 
 /// What stops the groups of a node.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The stored state of a group could not be taken back.
-    #[error("group {group}: stored state cannot be loaded: {source}")]
-    Load {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The log does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The log takes nothing more.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The state store failed, or a machine did not take back what was stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored state is older than what the log still holds: the store has lost data.
+    #[error(
+        "group {group}: the state store holds the state up to entry {stored}, but the log starts \
+         only after {compacted}; restore the data directory from a backup or a peer"
+    )]
+    StateLost {
         /// The group.
         group: GroupId,
-        /// Which pair and why.
-        source: LoadError,
+        /// What the store holds.
+        stored: u64,
+        /// What the log has dropped because the store held it.
+        compacted: u64,
+    },
+    /// The log ends before the stored state: the log has lost data.
+    #[error(
+        "group {group}: the log ends at entry {last}, but the state store holds the state up to \
+         {stored}; restore the log from a backup or a peer, or go on from the stored state with \
+         --accept-log-loss"
+    )]
+    LogLost {
+        /// The group.
+        group: GroupId,
+        /// Where the log ends.
+        last: u64,
+        /// What the store holds.
+        stored: u64,
     },
     /// The Raft library refused what the log holds; an invariant is broken.
     #[error("group {group}: raft: {reason}")]
@@ -23,10 +60,20 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// A committed entry is none this version can read.
+    #[error("group {group}: entry {index}: {reason}")]
+    Entry {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The raft thread panicked.
     #[error("the raft thread panicked: {0}")]
     Panicked(String),
     /// The operating system gave no thread.
-    #[error("cannot start the raft thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
 }

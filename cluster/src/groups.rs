@@ -1,12 +1,23 @@
 //! The node's handle to its groups, and the bounded inbox behind it.
+//!
+//! Everything that arrives between two turns of the raft thread is taken at once, so an inbox is a
+//! vector behind a lock that is held for a push. It is bounded in bytes and in count: `try_propose`
+//! is refused beyond that, `propose` waits.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::config::Config;
 use crate::host::Refusal;
 use crate::machine::GroupId;
+use crate::metrics;
+
+/// What a waiting command costs besides its bytes.
+const OVERHEAD: usize = 64;
 
 /// A command on its way to a group.
 #[derive(Debug)]
@@ -28,10 +39,70 @@ pub struct Refused<T> {
     pub why: Refusal,
 }
 
+struct Shared<R, S> {
+    waiting: Mutex<Waiting<R, S>>,
+    arrived: Condvar,
+    max_bytes: usize,
+    max_count: usize,
+    max_command: usize,
+}
+
+struct Waiting<R, S> {
+    proposals: Vec<Proposal<R>>,
+    bytes: usize,
+    signals: Vec<S>,
+    /// Proposers that wait for room.
+    wakers: Vec<Waker>,
+    asleep: bool,
+    /// Something besides the inbox wants a turn.
+    nudged: bool,
+    stopping: bool,
+}
+
+impl<R, S> Shared<R, S> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<R, S>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the lock and wakes the raft thread if it sleeps.
+    fn wake(&self, mut waiting: MutexGuard<'_, Waiting<R, S>>) {
+        if std::mem::take(&mut waiting.asleep) {
+            drop(waiting);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Takes all proposals or says why none is taken.
+    fn push(&self, proposals: &mut Vec<Proposal<R>>, waker: Option<&Waker>) -> Result<(), Refusal> {
+        let largest = proposals.iter().map(|proposal| proposal.command.len()).max();
+        if largest.unwrap_or(0) > self.max_command {
+            return Err(Refusal::TooLarge);
+        }
+        let bytes: usize = proposals.iter().map(|it| OVERHEAD + it.command.len()).sum();
+        let mut waiting = self.lock();
+        if waiting.stopping {
+            return Err(Refusal::Stopping);
+        }
+        let fits = waiting.bytes + bytes <= self.max_bytes
+            && waiting.proposals.len() + proposals.len() <= self.max_count;
+        // What is larger than the inbox passes when it has it for itself.
+        if !fits && !waiting.proposals.is_empty() {
+            if let Some(waker) = waker {
+                waiting.wakers.push(waker.clone());
+            }
+            return Err(Refusal::Busy);
+        }
+        waiting.bytes += bytes;
+        waiting.proposals.append(proposals);
+        self.wake(waiting);
+        Ok(())
+    }
+}
+
 /// Handle to the groups of this node; cheap to clone. `R` travels with a proposal, `S` is the
 /// host's signal.
 pub struct Groups<R, S> {
-    shared: Arc<std::marker::PhantomData<fn(R, S)>>,
+    shared: Arc<Shared<R, S>>,
 }
 
 impl<R, S> Clone for Groups<R, S> {
@@ -40,16 +111,25 @@ impl<R, S> Clone for Groups<R, S> {
     }
 }
 
-/// The receiving end, given to [`crate::start`].
-pub struct Inbox<R, S> {
-    #[expect(dead_code)]
-    shared: Arc<std::marker::PhantomData<fn(R, S)>>,
-}
-
 impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
     /// A handle and its inbox, so that the host can be made with the handle in it.
-    pub fn new(_config: &Config) -> (Self, Inbox<R, S>) {
-        let shared = Arc::new(std::marker::PhantomData);
+    pub fn new(config: &Config) -> (Self, Inbox<R, S>) {
+        let waiting = Waiting {
+            proposals: Vec::new(),
+            bytes: 0,
+            signals: Vec::new(),
+            wakers: Vec::new(),
+            asleep: false,
+            nudged: false,
+            stopping: false,
+        };
+        let shared = Arc::new(Shared {
+            waiting: Mutex::new(waiting),
+            arrived: Condvar::new(),
+            max_bytes: config.inbox_bytes,
+            max_count: config.inbox_count,
+            max_command: config.max_command_bytes,
+        });
         (Self { shared: Arc::clone(&shared) }, Inbox { shared })
     }
 
@@ -60,18 +140,19 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         command: Bytes,
         reply: R,
     ) -> Result<(), Refused<Proposal<R>>> {
-        Err(Refused {
-            what: Proposal { group, command, reply: Some(reply) },
-            why: Refusal::Stopping,
-        })
+        let proposals = vec![Proposal { group, command, reply: Some(reply) }];
+        self.try_propose_all(proposals).map_err(only)
     }
 
     /// Offers many commands with one wake-up; all are taken, in order, or none.
     pub fn try_propose_all(
         &self,
-        proposals: Vec<Proposal<R>>,
+        mut proposals: Vec<Proposal<R>>,
     ) -> Result<(), Refused<Vec<Proposal<R>>>> {
-        Err(Refused { what: proposals, why: Refusal::Stopping })
+        match self.shared.push(&mut proposals, None) {
+            Ok(()) => Ok(()),
+            Err(why) => Err(refuse(proposals, why)),
+        }
     }
 
     /// Offers a command and waits while the inbox is full; never refused with [`Refusal::Busy`].
@@ -81,19 +162,110 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         command: Bytes,
         reply: R,
     ) -> Result<(), Refused<Proposal<R>>> {
-        self.try_propose(group, command, reply)
+        let proposals = vec![Proposal { group, command, reply: Some(reply) }];
+        self.propose_all(proposals).await.map_err(only)
     }
 
-    /// Offers many commands and waits while the inbox is full.
+    /// Offers many commands and waits while the inbox is full; all are taken, in order, or none.
     pub async fn propose_all(
         &self,
-        proposals: Vec<Proposal<R>>,
+        mut proposals: Vec<Proposal<R>>,
     ) -> Result<(), Refused<Vec<Proposal<R>>>> {
-        self.try_propose_all(proposals)
+        let taken =
+            poll_fn(|context| match self.shared.push(&mut proposals, Some(context.waker())) {
+                Err(Refusal::Busy) => Poll::Pending,
+                taken => Poll::Ready(taken),
+            })
+            .await;
+        taken.map_err(|why| refuse(proposals, why))
     }
 
-    /// Sends the host a node-local message.
+    /// Sends the host a node-local message. Refused when the raft thread has ended, or is so far
+    /// behind that as many signals wait as the inbox may count.
     pub fn signal(&self, signal: S) -> Result<(), Refused<S>> {
-        Err(Refused { what: signal, why: Refusal::Stopping })
+        let mut waiting = self.shared.lock();
+        if waiting.stopping {
+            return Err(Refused { what: signal, why: Refusal::Stopping });
+        }
+        if waiting.signals.len() >= self.shared.max_count {
+            return Err(Refused { what: signal, why: Refusal::Busy });
+        }
+        waiting.signals.push(signal);
+        self.shared.wake(waiting);
+        Ok(())
+    }
+}
+
+fn refuse<R>(what: Vec<Proposal<R>>, why: Refusal) -> Refused<Vec<Proposal<R>>> {
+    metrics::refused(why, what.len() as u64);
+    Refused { what, why }
+}
+
+fn only<R>(refused: Refused<Vec<Proposal<R>>>) -> Refused<Proposal<R>> {
+    let what = refused.what.into_iter().next().expect("one was offered");
+    Refused { what, why: refused.why }
+}
+
+/// The receiving end, given to [`crate::start`].
+pub struct Inbox<R, S> {
+    shared: Arc<Shared<R, S>>,
+}
+
+impl<R, S> Inbox<R, S> {
+    /// Another receiver of the same inbox, to nudge and close it from elsewhere.
+    pub(crate) fn share(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Moves what waits into two empty vectors; tells whether the node shall stop. Blocks, up to
+    /// `timeout`, while there is nothing. Proposals are left alone unless `accept`.
+    pub(crate) fn take(
+        &self,
+        proposals: &mut Vec<Proposal<R>>,
+        signals: &mut Vec<S>,
+        accept: bool,
+        timeout: Duration,
+    ) -> bool {
+        let mut waiting = self.shared.lock();
+        let idle = |waiting: &mut Waiting<R, S>| {
+            let nothing = waiting.signals.is_empty()
+                && (!accept || waiting.proposals.is_empty())
+                && !waiting.nudged;
+            waiting.asleep = nothing;
+            nothing
+        };
+        if !timeout.is_zero() {
+            let wait = self.shared.arrived.wait_timeout_while(waiting, timeout, idle);
+            waiting = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        waiting.asleep = false;
+        waiting.nudged = false;
+        std::mem::swap(&mut waiting.signals, signals);
+        if accept {
+            std::mem::swap(&mut waiting.proposals, proposals);
+            waiting.bytes = 0;
+        }
+        let wakers = if accept { std::mem::take(&mut waiting.wakers) } else { Vec::new() };
+        let stopping = waiting.stopping;
+        drop(waiting);
+        wakers.into_iter().for_each(Waker::wake);
+        stopping
+    }
+
+    /// Wants a turn of the raft thread.
+    pub(crate) fn nudge(&self) {
+        let mut waiting = self.shared.lock();
+        waiting.nudged = true;
+        self.shared.wake(waiting);
+    }
+
+    /// From now on nothing is let in.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.shared.lock();
+        waiting.stopping = true;
+        waiting.nudged = true;
+        let wakers = std::mem::take(&mut waiting.wakers);
+        self.shared.wake(waiting);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }

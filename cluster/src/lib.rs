@@ -7,14 +7,22 @@
 //!
 //! Invariant: a command is applied, and its proposer answered, only after it is on disk.
 
+mod checkpoint;
 mod config;
+mod engine;
 mod error;
 mod groups;
 mod host;
+mod logger;
 mod machine;
+mod metrics;
+mod pack;
 mod thread;
+mod view;
 
+pub use checkpoint::Worker;
 pub use config::Config;
+pub use engine::{Engine, Now, Opened};
 pub use error::Error;
 pub use groups::{Groups, Inbox, Proposal, Refused};
 pub use host::{GroupsView, Host, Refusal};

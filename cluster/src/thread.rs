@@ -1,41 +1,238 @@
 //! The raft thread: starts it, waits for it, ends it.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use storage::data::DataDir;
+use storage::disk::RealDisk;
+use storage::store::SledStore;
+use tracing::{error, info, warn};
+
+use crate::checkpoint::Worker;
 use crate::config::Config;
+use crate::engine::{Engine, Now, Opened};
 use crate::error::Error;
 use crate::groups::Inbox;
-use crate::host::Host;
+use crate::host::{Host, Refusal};
 use crate::machine::{GroupId, StateMachine};
 
+/// A store that cannot take the last checkpoint keeps the node from ending no longer than this;
+/// the log has everything.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
+
 /// The raft thread of a node.
-pub struct Running {}
+pub struct Running {
+    close: Box<dyn Fn() + Send + Sync>,
+    started: Receiver<()>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
 
 impl Running {
     /// Blocks until the state is loaded and the log replayed, or the start has failed.
     pub fn wait_started(&mut self) -> Result<(), Error> {
-        Ok(())
+        match self.started.recv() {
+            Ok(()) => Ok(()),
+            Err(_) => self.join(),
+        }
     }
 
     /// Asks for a graceful end: what waits is committed, a last checkpoint written, the log sealed.
     /// [`Host::stopped`] tells when it is done.
-    pub fn request_stop(&self) {}
+    pub fn request_stop(&self) {
+        (self.close)();
+    }
 
     /// Asks for a graceful end and blocks until it is done.
-    pub fn stop(self) -> Result<(), Error> {
-        Ok(())
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.request_stop();
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), Error> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => Err(Error::Panicked(text_of(panic.as_ref()))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Running {
+    /// Dropping it ends the thread gracefully, so that no data directory is left in use.
+    fn drop(&mut self) {
+        self.request_stop();
+        if let Err(error) = self.join() {
+            error!(%error, "the raft thread has failed");
+        }
     }
 }
 
 /// Starts the raft thread `skein-raft` on the data directory. Each group's machine is made by
 /// `machine` on that thread, so it need not be `Send`.
 pub fn start<M, H>(
-    _config: Config,
-    _inbox: Inbox<H::Reply, H::Signal>,
-    _machine: impl FnMut(GroupId) -> M + Send + 'static,
-    _host: H,
+    config: Config,
+    inbox: Inbox<H::Reply, H::Signal>,
+    machine: impl FnMut(GroupId) -> M + Send + 'static,
+    host: H,
 ) -> Result<Running, Error>
 where
     M: StateMachine,
     H: Host<M>,
 {
-    Ok(Running {})
+    let closer = inbox.share();
+    let (up, started) = channel();
+    let run = move || run(config, &inbox, machine, host, up);
+    let thread = thread::Builder::new().name("skein-raft".into()).spawn(run);
+    let thread = Some(thread.map_err(Error::Thread)?);
+    Ok(Running { close: Box::new(move || closer.close()), started, thread })
+}
+
+fn run<M, H>(
+    config: Config,
+    inbox: &Inbox<H::Reply, H::Signal>,
+    machine: impl FnMut(GroupId) -> M,
+    mut host: H,
+    up: Sender<()>,
+) -> Result<(), Error>
+where
+    M: StateMachine,
+    H: Host<M>,
+{
+    let clock = Clock::new();
+    let data = match DataDir::open(&config.data) {
+        Ok(data) => data,
+        Err(error) => return failed(inbox, &mut host, error.into()),
+    };
+    let opened = caught(|| open(&config, &data, machine, inbox));
+    let (opened, worker) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return failed(inbox, &mut host, error),
+    };
+    let mut engine = Engine::new(config, opened, worker, host, clock.now());
+    let result = caught(|| {
+        drive(&mut engine, inbox, &clock, up)?;
+        finish(&mut engine, &clock)
+    });
+    inbox.close();
+    refuse_waiting(engine.host(), inbox);
+    if let Err(error) = &result {
+        error!(%error, "the raft thread ends");
+    }
+    let result = engine.end(result);
+    drop(data);
+    result
+}
+
+/// Opens log and store, and loads the machines.
+fn open<M: StateMachine, R: Send + 'static, S: Send + 'static>(
+    config: &Config,
+    data: &DataDir,
+    machine: impl FnMut(GroupId) -> M,
+    inbox: &Inbox<R, S>,
+) -> Result<(Opened<M>, Worker), Error> {
+    let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;
+    let opened = Opened::load(config, Arc::new(RealDisk), &data.log(), None, &mut store, machine)?;
+    let nudger = inbox.share();
+    let worker = Worker::thread(Box::new(store), move || nudger.nudge())?;
+    Ok((opened, worker))
+}
+
+/// Takes turns until the inbox is closed and empty.
+fn drive<M: StateMachine, H: Host<M>>(
+    engine: &mut Engine<M, H>,
+    inbox: &Inbox<H::Reply, H::Signal>,
+    clock: &Clock,
+    up: Sender<()>,
+) -> Result<(), Error> {
+    let (mut proposals, mut signals) = (Vec::new(), Vec::new());
+    while !engine.is_started() {
+        engine.turn(&mut proposals, &mut signals, clock.now())?;
+    }
+    // Nobody has to wait for it.
+    let _ = up.send(());
+    loop {
+        let accept = engine.is_accepting();
+        let mut timeout = Duration::ZERO;
+        if !engine.is_busy() {
+            engine.idle();
+            timeout = engine.next_turn().saturating_sub(clock.now().monotonic);
+        }
+        let stopping = inbox.take(&mut proposals, &mut signals, accept, timeout);
+        let last = stopping && accept;
+        engine.turn(&mut proposals, &mut signals, clock.now())?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes a last checkpoint, so that the next start has nothing to replay.
+fn finish<M: StateMachine, H: Host<M>>(
+    engine: &mut Engine<M, H>,
+    clock: &Clock,
+) -> Result<(), Error> {
+    let started = clock.now().monotonic;
+    while !engine.is_stored() {
+        let now = clock.now();
+        if now.monotonic - started > LAST_CHECKPOINT {
+            warn!("the last checkpoint does not get done; the next start replays the log");
+            break;
+        }
+        engine.begin_checkpoint(now);
+        engine.turn(&mut Vec::new(), &mut Vec::new(), now)?;
+        if !engine.is_busy() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    info!("groups have stopped");
+    Ok(())
+}
+
+fn failed<M: StateMachine, H: Host<M>>(
+    inbox: &Inbox<H::Reply, H::Signal>,
+    host: &mut H,
+    error: Error,
+) -> Result<(), Error> {
+    inbox.close();
+    refuse_waiting(host, inbox);
+    host.stopped(Some(&error));
+    Err(error)
+}
+
+/// What came in after the last turn gets an answer too.
+fn refuse_waiting<M: StateMachine, H: Host<M>>(host: &mut H, inbox: &Inbox<H::Reply, H::Signal>) {
+    let (mut proposals, mut signals) = (Vec::new(), Vec::new());
+    inbox.take(&mut proposals, &mut signals, true, Duration::ZERO);
+    for reply in proposals.into_iter().filter_map(|proposal| proposal.reply) {
+        host.refused(reply, Refusal::Stopping);
+    }
+}
+
+/// Turns a panic into an error, so that the node hears of it.
+fn caught<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(act))
+        .unwrap_or_else(|panic| Err(Error::Panicked(text_of(panic.as_ref()))))
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given").to_owned()
+}
+
+/// The clocks of the raft thread.
+struct Clock(Instant);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic: self.0.elapsed(), unix_ms: unix.as_millis() as u64 }
+    }
 }

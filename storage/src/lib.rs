@@ -5,9 +5,9 @@
 //! simulation can lose writes, flip bits and fill up. No type of a domain and none of Raft is known
 //! here.
 
-//pub mod data;
+pub mod data;
 pub mod dice;
 pub mod disk;
 pub mod log;
 pub mod sim;
-//pub mod store;
+pub mod store;

@@ -1,0 +1,350 @@
+//! The turn of the raft thread, without the thread: a simulation can drive it as well.
+//!
+//! [`Engine::turn`] hands signals to the host, packs what was proposed into one entry per group,
+//! makes all groups' entries durable with one sync, applies what is committed and collects
+//! checkpoints. It reads no clock and blocks on nothing but the log's sync.
+
+mod group;
+mod open;
+mod round;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::Ready;
+use raft::prelude::Entry;
+use rustc_hash::FxHashMap;
+use storage::log::{AppendError, Batch, HardState};
+use storage::store::Applied;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::groups::Proposal;
+use crate::host::{GroupsView, Host, Refusal};
+use crate::machine::{GroupId, StateMachine};
+use crate::metrics::{self, RaftMetrics};
+use crate::view::SharedLog;
+use group::{Command, Group};
+pub use open::Opened;
+use round::Rounds;
+
+/// How often the disk is asked for its free bytes.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The time of a turn, read by whoever drives it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Since some fixed moment; never goes back.
+    pub monotonic: Duration,
+    /// Wall clock, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// All groups of a node.
+pub struct Engine<M: StateMachine, H: Host<M>> {
+    config: Config,
+    log: SharedLog,
+    groups: Vec<Group<H::Reply>>,
+    /// Where in `groups` a group is.
+    places: FxHashMap<GroupId, usize>,
+    machines: FxHashMap<GroupId, M>,
+    leaders: FxHashMap<GroupId, bool>,
+    host: H,
+    rounds: Rounds,
+    batch: Batch,
+    /// What a full disk keeps from being appended: it is tried again each turn.
+    held: Option<Vec<(usize, Ready)>>,
+    next_tick: Duration,
+    next_room: Duration,
+    room: bool,
+    started: bool,
+    metrics: RaftMetrics,
+}
+
+impl<M: StateMachine, H: Host<M>> Engine<M, H> {
+    /// Takes one turn: everything in the two vectors is taken out of them.
+    pub fn turn(
+        &mut self,
+        proposals: &mut Vec<Proposal<H::Reply>>,
+        signals: &mut Vec<H::Signal>,
+        now: Now,
+    ) -> Result<(), Error> {
+        if !self.started {
+            return self.turn_unstarted(now);
+        }
+        for signal in signals.drain(..) {
+            self.host.signal(&mut view(&mut self.machines, &self.leaders), signal);
+        }
+        if now.monotonic >= self.next_tick {
+            self.next_tick = now.monotonic + self.config.tick;
+            let mut groups = view(&mut self.machines, &self.leaders);
+            let commands = self.host.ticked(&mut groups, now.unix_ms);
+            for (group, command) in commands {
+                proposals.push(Proposal { group, command, reply: None });
+            }
+        }
+        self.propose(proposals, now);
+        self.settle(now)?;
+        self.checkpoint(now)?;
+        self.host.turn_ended();
+        Ok(())
+    }
+
+    /// Whether there is more to do even if nothing arrives.
+    pub fn is_busy(&self) -> bool {
+        !self.started || self.rounds.is_collecting()
+    }
+
+    /// Whether proposals may be taken: not while the log has outgrown its bound.
+    pub fn is_accepting(&self) -> bool {
+        self.started && self.log.borrow().bytes() < self.config.max_log_bytes
+    }
+
+    /// When the next turn is due if nothing arrives.
+    pub fn next_turn(&self) -> Duration {
+        self.next_tick
+    }
+
+    /// Whether state is loaded and the log replayed.
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// The host.
+    pub fn host(&mut self) -> &mut H {
+        &mut self.host
+    }
+
+    /// The machine of a group.
+    pub fn machine(&self, group: GroupId) -> Option<&M> {
+        self.machines.get(&group)
+    }
+
+    /// Bytes the log takes on disk.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.borrow().bytes()
+    }
+
+    /// Notes that there is nothing to do.
+    pub fn idle(&mut self) {
+        if self.held.is_none() {
+            self.log.borrow_mut().mark();
+        }
+    }
+
+    /// Ends the groups: refuses everything that is not decided, closes the log in good order if all
+    /// went well, and tells the host.
+    pub fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
+        for group in &mut self.groups {
+            refuse(&mut self.host, group.undecided(), Refusal::Stopping);
+        }
+        self.host.turn_ended();
+        let Self { log, groups, mut host, .. } = self;
+        drop(groups);
+        let log = Rc::into_inner(log).expect("only the groups share the log").into_inner();
+        let result = result.and_then(|()| Ok(log.seal()?));
+        host.stopped(result.as_ref().err());
+        result
+    }
+
+    fn turn_unstarted(&mut self, now: Now) -> Result<(), Error> {
+        self.settle(now)?;
+        if self.held.is_none() && self.groups.iter().all(|it| it.leads() && it.is_caught_up()) {
+            self.started = true;
+            self.next_tick = now.monotonic;
+            self.rounds.start(now.monotonic, self.log.borrow().written());
+            info!(groups = self.groups.len(), "groups are up");
+            self.host.started(&mut view(&mut self.machines, &self.leaders));
+        }
+        self.host.turn_ended();
+        Ok(())
+    }
+
+    /// Proposes what came in, or refuses it.
+    fn propose(&mut self, proposals: &mut Vec<Proposal<H::Reply>>, now: Now) {
+        if proposals.is_empty() {
+            return;
+        }
+        let count = proposals.len();
+        if !self.has_room(proposals, now) {
+            for proposal in proposals.drain(..) {
+                refuse_one(&mut self.host, proposal.reply, Refusal::DiskFull);
+            }
+            return;
+        }
+        self.metrics.commands_per_batch.record(count as f64);
+        let mut unknown = 0;
+        for Proposal { group, command, reply } in proposals.drain(..) {
+            match self.places.get(&group) {
+                Some(&place) => self.groups[place].incoming.push(Command { bytes: command, reply }),
+                None => {
+                    unknown += 1;
+                    refuse_one(&mut self.host, reply, Refusal::UnknownGroup);
+                }
+            }
+        }
+        self.metrics.accepted.increment(count as u64 - unknown);
+        for group in &mut self.groups {
+            if !group.incoming.is_empty() {
+                let back = group.propose(self.config.max_command_bytes, now.monotonic);
+                refuse(&mut self.host, back.into_iter(), Refusal::NotLeader);
+            }
+        }
+    }
+
+    /// Whether the disk has room for these commands. Asked before they are proposed, since what
+    /// Raft has once taken cannot be given back.
+    fn has_room(&mut self, proposals: &[Proposal<H::Reply>], now: Now) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
+        if now.monotonic >= self.next_room {
+            self.next_room = now.monotonic + ROOM_INTERVAL;
+            let free = self.log.borrow().free_bytes().unwrap_or(u64::MAX);
+            let room = free >= self.config.min_free_bytes;
+            if room != self.room {
+                warn!(room, free, "the disk's room for the log has changed");
+            }
+            self.room = room;
+        }
+        let commands: usize = proposals.iter().map(|it| 16 + it.command.len()).sum();
+        let bytes = commands + self.groups.len() * 256;
+        self.room && self.log.borrow_mut().reserve(bytes).is_ok()
+    }
+
+    /// Makes durable and applies until no group has anything ready.
+    fn settle(&mut self, now: Now) -> Result<(), Error> {
+        loop {
+            let readies = match self.held.take() {
+                Some(held) => held,
+                None => self.collect(now)?,
+            };
+            if readies.is_empty() && self.batch.is_empty() {
+                return Ok(());
+            }
+            if !self.append()? {
+                self.held = Some(readies);
+                return Ok(());
+            }
+            for (place, ready) in readies {
+                let mut light = self.groups[place].raft.advance_append(ready);
+                self.apply(place, light.take_committed_entries(), now)?;
+                let group = &mut self.groups[place];
+                if let Some(leads) = self.leaders.get_mut(&group.id) {
+                    *leads = group.leads();
+                }
+            }
+        }
+    }
+
+    /// Puts what every group has ready into the batch.
+    fn collect(&mut self, now: Now) -> Result<Vec<(usize, Ready)>, Error> {
+        let mut readies = Vec::new();
+        for place in 0..self.groups.len() {
+            if !self.groups[place].raft.has_ready() {
+                continue;
+            }
+            let mut ready = self.groups[place].raft.ready();
+            self.apply(place, ready.take_committed_entries(), now)?;
+            let id = self.groups[place].id;
+            let entries = ready.take_entries();
+            if let Some(state) = ready.hs() {
+                // A new commit index alone is worth no sync; the next entries take it along.
+                if ready.must_sync() {
+                    let HardStateOf(state) = state.into();
+                    self.batch.hard_state(id.0, state);
+                }
+            }
+            self.metrics.entries_per_batch.record(entries.len() as f64);
+            for entry in entries {
+                self.batch.entry(id.0, entry.index, entry.term, Bytes::from(entry.data));
+            }
+            readies.push((place, ready));
+        }
+        Ok(readies)
+    }
+
+    /// Makes the batch durable. False if the disk is full; the batch is kept.
+    fn append(&mut self) -> Result<bool, Error> {
+        if self.batch.is_empty() {
+            return Ok(true);
+        }
+        let mut log = self.log.borrow_mut();
+        match log.append(&mut self.batch) {
+            Ok(appended) => {
+                self.metrics.fsync_seconds.record(appended.sync);
+                self.metrics.written_bytes.increment(appended.bytes);
+                self.metrics.log_bytes.set(log.bytes() as f64);
+                Ok(true)
+            }
+            Err(AppendError::Full(error)) => {
+                if self.room {
+                    warn!(%error, "the disk is full, the log waits");
+                }
+                self.room = false;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Applies committed entries of a group and tells the host.
+    fn apply(&mut self, place: usize, entries: Vec<Entry>, now: Now) -> Result<(), Error> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let to = Applied { index: last.index, term: last.term };
+        let group = &mut self.groups[place];
+        let id = group.id;
+        let machine = self.machines.get_mut(&id).expect("every group has a machine");
+        let mut lost = Vec::new();
+        for entry in entries {
+            let read = || Ok(self.log.borrow().entry(id.0, entry.index)?.data);
+            let decided = group.decide(&entry, read, &mut lost)?;
+            if let Some(at) = decided.proposed_at {
+                self.metrics.commit_seconds.record(now.monotonic.saturating_sub(at));
+            }
+            group.dirty |= !decided.commands.is_empty();
+            for Command { bytes, reply } in decided.commands {
+                let outcome = machine.apply(bytes);
+                self.host.applied(id, machine, reply, outcome);
+            }
+        }
+        group.applied = to;
+        group.raft.advance_apply_to(to.index);
+        self.log.borrow_mut().forget(id.0, to.index);
+        refuse(&mut self.host, lost.into_iter(), Refusal::NotLeader);
+        Ok(())
+    }
+}
+
+fn view<'a, M>(
+    machines: &'a mut FxHashMap<GroupId, M>,
+    leaders: &'a FxHashMap<GroupId, bool>,
+) -> GroupsView<'a, M> {
+    GroupsView { machines, leaders }
+}
+
+fn refuse<M: StateMachine, H: Host<M>>(
+    host: &mut H,
+    commands: impl Iterator<Item = Command<H::Reply>>,
+    why: Refusal,
+) {
+    commands.for_each(|command| refuse_one(host, command.reply, why));
+}
+
+fn refuse_one<M: StateMachine, H: Host<M>>(host: &mut H, reply: Option<H::Reply>, why: Refusal) {
+    metrics::refused(why, 1);
+    if let Some(reply) = reply {
+        host.refused(reply, why);
+    }
+}
+
+/// Raft's hard state as the log wants it.
+struct HardStateOf(HardState);
+
+impl From<&raft::prelude::HardState> for HardStateOf {
+    fn from(state: &raft::prelude::HardState) -> Self {
+        Self(HardState { term: state.term, vote: state.vote, commit: state.commit })
+    }
+}

@@ -1,0 +1,184 @@
+//! From what is on disk to running groups.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use raft::RawNode;
+use rustc_hash::FxHashMap;
+use storage::disk::Disk;
+use storage::log::{Batch, Log, Options};
+use storage::store::{Applied, Store, StoreError};
+use tracing::{info, warn};
+
+use super::group::Group;
+use super::round::Rounds;
+use super::{Engine, Now};
+use crate::checkpoint::Worker;
+use crate::config::Config;
+use crate::error::Error;
+use crate::host::Host;
+use crate::logger::logger;
+use crate::machine::{GroupId, StateMachine};
+use crate::metrics::RaftMetrics;
+use crate::view::{SharedLog, View};
+
+/// A start that takes longer than this says how far it is.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// State and log of a node, opened and compared, before its groups run.
+pub struct Opened<M> {
+    log: SharedLog,
+    machines: FxHashMap<GroupId, M>,
+    groups: Vec<(GroupId, RawNode<View>, Applied)>,
+}
+
+impl<M: StateMachine> Opened<M> {
+    /// Opens the log in `dir` and loads every group's machine from the store.
+    pub fn load(
+        config: &Config,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        seed: Option<u64>,
+        store: &mut dyn Store,
+        mut machine: impl FnMut(GroupId) -> M,
+    ) -> Result<Self, Error> {
+        let options = Options {
+            segment_bytes: config.segment_bytes,
+            truncate_at_corruption: config.accept_log_loss,
+            seed,
+        };
+        let mut log = Log::open(disk, dir, &options)?;
+        info!(bytes = log.bytes(), clean = log.found().clean, "log opened");
+        let mut opened = Vec::new();
+        let mut machines = FxHashMap::default();
+        let mut progress = Progress::new();
+        for &group in &config.groups {
+            let mut machine = machine(group);
+            let applied = load(group, &mut machine, store, &mut progress)?;
+            reconcile(config, &mut log, group, applied)?;
+            machines.insert(group, machine);
+            opened.push((group, applied));
+        }
+        let log = Rc::new(RefCell::new(log));
+        let groups = opened.into_iter().map(|(group, applied)| {
+            let raft = campaigner(config, &log, group, applied);
+            let failed = |e: raft::Error| Error::Raft { group, reason: e.to_string() };
+            Ok((group, raft.map_err(failed)?, applied))
+        });
+        Ok(Self { groups: groups.collect::<Result<_, Error>>()?, log, machines })
+    }
+}
+
+/// Gives a machine its stored state back.
+fn load<M: StateMachine>(
+    group: GroupId,
+    machine: &mut M,
+    store: &mut dyn Store,
+    progress: &mut Progress,
+) -> Result<Applied, Error> {
+    let mut visit = |key: &[u8], value: &[u8]| {
+        progress.pair(group);
+        machine.load(key, value).map_err(|error| format!("key \"{}\": {error}", key.escape_ascii()))
+    };
+    let applied = store.load(group.0, &mut visit)?;
+    machine.loaded().map_err(|error| {
+        Error::Store(StoreError::Refused { group: group.0, reason: error.to_string() })
+    })?;
+    Ok(applied)
+}
+
+/// The log must go on where the stored state ends.
+fn reconcile(
+    config: &Config,
+    log: &mut Log,
+    group: GroupId,
+    applied: Applied,
+) -> Result<(), Error> {
+    let (compacted, last) = (log.compacted(group.0).0, log.last_index(group.0));
+    let stored = applied.index;
+    if stored < compacted {
+        return Err(Error::StateLost { group, stored, compacted });
+    }
+    if stored > last {
+        if !config.accept_log_loss {
+            return Err(Error::LogLost { group, last, stored });
+        }
+        warn!(%group, last, stored, "the log has lost its end, the stored state is kept as asked");
+        let mut batch = Batch::new();
+        batch.compact(group.0, applied.index, applied.term);
+        log.append(&mut batch)?;
+    }
+    Ok(())
+}
+
+/// Says how a slow start gets on.
+struct Progress {
+    pairs: u64,
+    said: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { pairs: 0, said: Instant::now() }
+    }
+
+    fn pair(&mut self, group: GroupId) {
+        self.pairs += 1;
+        // The clock is not worth reading for each.
+        if self.pairs.is_multiple_of(1024) && self.said.elapsed() > SLOW {
+            self.said = Instant::now();
+            info!(%group, pairs = self.pairs, "loading stored state");
+        }
+    }
+}
+
+/// The Raft of a group; being its only voter, it leads once its first entry is on disk.
+fn campaigner(
+    config: &Config,
+    log: &SharedLog,
+    group: GroupId,
+    applied: Applied,
+) -> raft::Result<RawNode<View>> {
+    let settings = raft::Config {
+        id: config.node,
+        applied: applied.index,
+        election_tick: 10,
+        heartbeat_tick: 1,
+        max_size_per_msg: 1 << 20,
+        max_inflight_msgs: 256,
+        ..raft::Config::default()
+    };
+    let view = View { log: Rc::clone(log), group, node: config.node, applied };
+    let mut raft = RawNode::new(&settings, view, &logger())?;
+    raft.campaign()?;
+    Ok(raft)
+}
+
+impl<M: StateMachine, H: Host<M>> Engine<M, H> {
+    /// Makes the groups. Turns replay the log until [`Engine::is_started`].
+    pub fn new(config: Config, opened: Opened<M>, worker: Worker, host: H, now: Now) -> Self {
+        let Opened { log, machines, groups } = opened;
+        let groups: Vec<_> =
+            groups.into_iter().map(|(id, raft, stored)| Group::new(id, raft, stored)).collect();
+        Self {
+            places: groups.iter().enumerate().map(|(place, group)| (group.id, place)).collect(),
+            leaders: groups.iter().map(|group| (group.id, false)).collect(),
+            rounds: Rounds::new(worker),
+            config,
+            log,
+            groups,
+            machines,
+            host,
+            batch: Batch::new(),
+            held: None,
+            next_tick: now.monotonic,
+            next_room: now.monotonic,
+            room: true,
+            started: false,
+            metrics: RaftMetrics::register(),
+        }
+    }
+}

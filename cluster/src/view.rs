@@ -1,0 +1,98 @@
+//! One group's part of the shared log, as the Raft library wants to see it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use raft::prelude::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, StorageError};
+use storage::log::{Log, ReadError};
+use storage::store::Applied;
+
+use crate::machine::GroupId;
+
+/// The log all groups share; they live on one thread.
+pub(crate) type SharedLog = Rc<RefCell<Log>>;
+
+/// A group's view of the log.
+pub(crate) struct View {
+    pub(crate) log: SharedLog,
+    pub(crate) group: GroupId,
+    /// The only voter.
+    pub(crate) node: u64,
+    /// What was applied before the start; it was committed, whatever the last hard state says.
+    pub(crate) applied: Applied,
+}
+
+impl raft::Storage for View {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let state = self.log.borrow().hard_state(self.group.0);
+        let mut hard_state = HardState::default();
+        hard_state.set_term(state.term.max(self.applied.term));
+        hard_state.set_vote(state.vote);
+        hard_state.set_commit(state.commit.max(self.applied.index));
+        let mut conf_state = ConfState::default();
+        conf_state.set_voters(vec![self.node]);
+        Ok(RaftState::new(hard_state, conf_state))
+    }
+
+    /// Entries to apply come without their data, which [`Log::entry`] or the proposer's own copy
+    /// gives when it is needed; only entries to send to a peer carry it.
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        let log = self.log.borrow();
+        let group = self.group.0;
+        if low <= log.compacted(group).0 {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        let max_size = max_size.into().unwrap_or(u64::MAX);
+        let mut size = 0;
+        let mut entries = Vec::with_capacity((high - low) as usize);
+        for index in low..high {
+            let Some(term) = log.term(group, index) else {
+                return Err(raft::Error::Store(StorageError::Unavailable));
+            };
+            size += log.entry_bytes(group, index);
+            if size > max_size && index > low {
+                break;
+            }
+            let mut entry = Entry::default();
+            entry.set_index(index);
+            entry.set_term(term);
+            if context.can_async() {
+                entry.set_data(log.entry(group, index).map_err(read_error)?.data.into());
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        let log = self.log.borrow();
+        log.term(self.group.0, index).ok_or_else(|| {
+            let compacted = index < log.compacted(self.group.0).0;
+            let why = if compacted { StorageError::Compacted } else { StorageError::Unavailable };
+            raft::Error::Store(why)
+        })
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.log.borrow().compacted(self.group.0).0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.log.borrow().last_index(self.group.0))
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+fn read_error(error: ReadError) -> raft::Error {
+    raft::Error::Store(StorageError::Other(Box::new(error)))
+}

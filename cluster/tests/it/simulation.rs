@@ -1,0 +1,311 @@
+//! The engine over a disk that crashes, fills up and fails, from seeds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Config, Engine, Error, GroupId, Now, Opened, Proposal, Refusal, Worker};
+use storage::dice::Dice;
+use storage::sim::SimDisk;
+use storage::store::MemStore;
+
+use crate::chronicle::{Chronicle, Ledger, command};
+
+const GROUPS: u32 = 3;
+
+/// One node over many lives, and what its clients were told.
+struct Simulation {
+    seed: u64,
+    dice: Dice,
+    disk: SimDisk,
+    store: MemStore,
+    config: Config,
+    now: Now,
+    next_number: u64,
+    /// What each group's machine must hold, in order.
+    expected: BTreeMap<GroupId, Vec<u64>>,
+    /// Of the turn that a crash cut off: all of it may be there, or nothing.
+    unsure: BTreeMap<GroupId, Vec<u64>>,
+    refusals: u64,
+}
+
+type Node = Engine<Chronicle, Ledger>;
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let config = Config {
+            segment_bytes: 16 << 10,
+            checkpoint_bytes: 24 << 10,
+            checkpoint_interval: Duration::from_millis(500),
+            max_log_bytes: 256 << 10,
+            max_command_bytes: 4 << 10,
+            min_free_bytes: 0,
+            ..Config::new("/data", GROUPS - 1)
+        };
+        Self {
+            seed,
+            dice: Dice::new(seed),
+            disk: SimDisk::new(seed),
+            store: MemStore::new(),
+            config,
+            now: Now::default(),
+            next_number: 1,
+            expected: BTreeMap::new(),
+            unsure: BTreeMap::new(),
+            refusals: 0,
+        }
+    }
+
+    fn open(&mut self) -> Result<Node, Error> {
+        let mut store = self.store.clone();
+        let disk = Arc::new(self.disk.clone());
+        let dir = Path::new("/data/log");
+        let opened = Opened::load(&self.config, disk, dir, Some(self.seed), &mut store, |_| {
+            Chronicle::default()
+        })?;
+        let worker = Worker::inline(Box::new(store));
+        let mut node =
+            Engine::new(self.config.clone(), opened, worker, Ledger::default(), self.now);
+        while !node.is_started() {
+            node.turn(&mut Vec::new(), &mut Vec::new(), self.now)?;
+        }
+        self.check(&node);
+        Ok(node)
+    }
+
+    /// Every acknowledged command is there once and in order, and no turn is there by half.
+    fn check(&mut self, node: &Node) {
+        let held = |group| &node.machine(GroupId(group)).unwrap().numbers;
+        let with_unsure = |group| {
+            let of =
+                |all: &BTreeMap<_, Vec<u64>>| all.get(&GroupId(group)).cloned().unwrap_or_default();
+            [of(&self.expected), of(&self.unsure)].concat()
+        };
+        if (0..GROUPS).all(|group| *held(group) == with_unsure(group)) {
+            self.expected = (0..GROUPS).map(|group| (GroupId(group), with_unsure(group))).collect();
+        }
+        self.unsure.clear();
+        for group in 0..GROUPS {
+            let expected = self.expected.entry(GroupId(group)).or_default();
+            assert_eq!(held(group), expected, "seed {} group {group}", self.seed);
+        }
+    }
+
+    fn proposals(&mut self) -> Vec<Proposal<u64>> {
+        let count = if self.dice.one_in(3) { 0 } else { self.dice.below(12) };
+        let mut proposals = Vec::new();
+        for _ in 0..count {
+            let number = self.next_number;
+            self.next_number += 1;
+            let group = GroupId(self.dice.below(u64::from(GROUPS)) as u32);
+            let len = if self.dice.one_in(30) { 3000 } else { self.dice.below(300) };
+            self.unsure.entry(group).or_default().push(number);
+            let command = command(number, len as usize);
+            proposals.push(Proposal { group, command, reply: Some(number) });
+        }
+        proposals
+    }
+
+    /// One turn; what the host was told becomes what must be there.
+    fn turn(&mut self, node: &mut Node) -> Result<(), Error> {
+        let millis = self.dice.below(40);
+        self.now.monotonic += Duration::from_millis(millis);
+        self.now.unix_ms += millis;
+        let mut proposals = if node.is_accepting() { self.proposals() } else { Vec::new() };
+        node.turn(&mut proposals, &mut vec![7], self.now)?;
+        if self.dice.one_in(4) {
+            node.idle();
+        }
+        self.settle(node);
+        Ok(())
+    }
+
+    fn settle(&mut self, node: &mut Node) {
+        let ledger = node.host();
+        for (group, numbers) in std::mem::take(&mut ledger.acknowledged) {
+            let unsure = self.unsure.entry(group).or_default();
+            for number in numbers {
+                assert_eq!(unsure.remove(0), number, "seed {}: out of order", self.seed);
+                self.expected.entry(group).or_default().push(number);
+            }
+        }
+        for (number, why) in std::mem::take(&mut ledger.refused) {
+            assert_eq!(why, Refusal::DiskFull, "seed {}", self.seed);
+            self.refusals += 1;
+            for numbers in self.unsure.values_mut() {
+                numbers.retain(|&unsure| unsure != number);
+            }
+        }
+        self.unsure.retain(|_, numbers| !numbers.is_empty());
+    }
+
+    fn crash(&mut self) {
+        self.disk.crash();
+        let kept = self.dice.below(self.store.unflushed() as u64 + 1) as usize;
+        self.store.crash(kept);
+    }
+
+    /// Stops in good order: everything is stored.
+    fn stop(&mut self, mut node: Node) {
+        for _ in 0..100 {
+            node.begin_checkpoint(self.now);
+            node.turn(&mut Vec::new(), &mut Vec::new(), self.now).unwrap();
+        }
+        self.settle(&mut node);
+        assert!(node.is_stored() && self.unsure.is_empty(), "seed {}", self.seed);
+        node.end(Ok(())).unwrap();
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_crashes_once_and_in_order() {
+    let mut commands = 0;
+    for seed in 0..1000 {
+        let mut simulation = Simulation::new(seed);
+        for _ in 0..5 {
+            let mut node = simulation.open().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            for _ in 0..simulation.dice.below(60) {
+                simulation.turn(&mut node).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+                assert!(simulation.unsure.is_empty(), "seed {seed}: a turn without an answer");
+            }
+            match simulation.dice.below(4) {
+                0 => simulation.stop(node),
+                1 => {
+                    drop(node);
+                    simulation.disk.kill();
+                }
+                _ => {
+                    simulation.disk.fail_syncs();
+                    // The log is dead, whatever is tried: nothing is acknowledged any more.
+                    let mut failed = false;
+                    for _ in 0..5 {
+                        failed |= simulation.turn(&mut node).is_err();
+                        if failed {
+                            break;
+                        }
+                    }
+                    assert!(failed || simulation.unsure.is_empty(), "seed {seed}");
+                    drop(node);
+                }
+            }
+            simulation.crash();
+        }
+        drop(simulation.open().unwrap_or_else(|e| panic!("seed {seed}: {e}")));
+        commands += simulation.expected.values().map(Vec::len).sum::<usize>();
+    }
+    assert!(commands > 100_000, "{commands}");
+}
+
+#[test]
+fn a_full_disk_refuses_and_what_was_taken_is_kept() {
+    let mut refusals = 0;
+    for seed in 0..300 {
+        let mut simulation = Simulation::new(seed);
+        for _ in 0..3 {
+            let mut node = simulation.open().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            for _ in 0..80 {
+                match simulation.dice.below(15) {
+                    0 => {
+                        let room = simulation.dice.below(20 << 10);
+                        simulation.disk.set_capacity(simulation.disk.used_bytes() + room);
+                    }
+                    1 => simulation.store.set_failing(true),
+                    2 => simulation.store.set_failing(false),
+                    3..6 => simulation.disk.set_capacity(u64::MAX),
+                    _ => {}
+                }
+                simulation.turn(&mut node).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            }
+            simulation.disk.set_capacity(u64::MAX);
+            simulation.store.set_failing(false);
+            for _ in 0..50 {
+                simulation.turn(&mut node).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            }
+            assert!(simulation.unsure.is_empty(), "seed {seed}: something never got an answer");
+            drop(node);
+            simulation.crash();
+        }
+        drop(simulation.open().unwrap_or_else(|e| panic!("seed {seed}: {e}")));
+        refusals += simulation.refusals;
+    }
+    assert!(refusals > 1000, "{refusals}");
+}
+
+#[test]
+fn the_log_stays_within_its_bound() {
+    for seed in 0..20 {
+        let mut simulation = Simulation::new(seed);
+        let mut node = simulation.open().unwrap();
+        simulation.store.set_failing(true);
+        let mut waited = false;
+        for _ in 0..1500 {
+            simulation.turn(&mut node).unwrap();
+            waited |= !node.is_accepting();
+        }
+        assert!(waited, "seed {seed}");
+        assert!(node.log_bytes() < simulation.config.max_log_bytes + (32 << 10), "seed {seed}");
+        simulation.store.set_failing(false);
+        for _ in 0..20 {
+            simulation.turn(&mut node).unwrap();
+        }
+        assert!(node.is_accepting(), "seed {seed}");
+        assert!(node.log_bytes() < 128 << 10, "seed {seed}: {}", node.log_bytes());
+    }
+}
+
+#[test]
+fn a_store_that_lost_state_is_not_believed() {
+    let mut simulation = Simulation::new(1);
+    let mut node = simulation.open().unwrap();
+    for _ in 0..200 {
+        simulation.turn(&mut node).unwrap();
+    }
+    simulation.stop(node);
+    simulation.store = MemStore::new();
+    let error = simulation.open().err().unwrap();
+    assert!(matches!(error, Error::StateLost { stored: 0, .. }), "{error}");
+}
+
+#[test]
+fn a_log_that_lost_its_end_is_told_and_the_stored_state_can_go_on() {
+    let mut simulation = Simulation::new(1);
+    let mut node = simulation.open().unwrap();
+    for _ in 0..200 {
+        simulation.turn(&mut node).unwrap();
+    }
+    simulation.stop(node);
+    simulation.disk = SimDisk::new(2);
+    let error = simulation.open().err().unwrap();
+    assert!(matches!(error, Error::LogLost { last: 0, .. }), "{error}");
+    simulation.config.accept_log_loss = true;
+    let mut node = simulation.open().unwrap();
+    for _ in 0..50 {
+        simulation.turn(&mut node).unwrap();
+    }
+    drop(node);
+    simulation.crash();
+    simulation.config.accept_log_loss = false;
+    drop(simulation.open().unwrap());
+}
+
+#[test]
+fn one_seed_gives_one_history() {
+    let run = |seed| {
+        let mut simulation = Simulation::new(seed);
+        for _ in 0..3 {
+            let mut node = simulation.open().unwrap();
+            for _ in 0..50 {
+                simulation.turn(&mut node).unwrap();
+            }
+            drop(node);
+            simulation.crash();
+        }
+        let files = simulation.disk.files();
+        let bytes: Vec<_> = files.iter().map(|(path, _)| simulation.disk.read(path)).collect();
+        (simulation.expected, files, bytes)
+    };
+    for seed in 0..20 {
+        assert!(run(seed) == run(seed), "seed {seed}");
+    }
+}

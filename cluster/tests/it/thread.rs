@@ -1,0 +1,80 @@
+//! The raft thread on a real disk.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use cluster::{Config, Error, GroupId, Groups, Refusal, Running, start};
+
+use crate::chronicle::{Chronicle, Ledger, command};
+
+type Told = Receiver<Result<u64, Refusal>>;
+
+fn run(config: &Config) -> (Groups<u64, u64>, Running, Told) {
+    let (groups, inbox) = Groups::new(config);
+    let (told, hear) = channel();
+    let host = Ledger { told: Some(told), ..Ledger::default() };
+    let mut running = start(config.clone(), inbox, |_| Chronicle::default(), host).unwrap();
+    running.wait_started().unwrap();
+    (groups, running, hear)
+}
+
+fn hear(told: &Told) -> Result<u64, Refusal> {
+    told.recv_timeout(Duration::from_secs(20)).unwrap()
+}
+
+#[test]
+fn commands_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { segment_bytes: 1 << 20, min_free_bytes: 0, ..Config::new(dir.path(), 4) };
+    let mut number = 0;
+    for life in 0..4 {
+        let (groups, running, told) = run(&config);
+        for _ in 0..50 {
+            number += 1;
+            groups.try_propose(GroupId(number as u32 % 5), command(number, 100), number).unwrap();
+        }
+        for _ in 0..50 {
+            hear(&told).unwrap();
+        }
+        groups.signal(life).unwrap();
+        running.stop().unwrap();
+        let late = groups.try_propose(GroupId(0), command(0, 1), 0).unwrap_err();
+        assert_eq!(late.why, Refusal::Stopping);
+    }
+}
+
+#[test]
+fn a_second_node_on_the_same_data_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.path(), 1) };
+    let (_groups, running, _told) = run(&config);
+    let (_, inbox) = Groups::new(&config);
+    let mut second =
+        start(config.clone(), inbox, |_| Chronicle::default(), Ledger::default()).unwrap();
+    let error = second.wait_started().unwrap_err();
+    assert!(matches!(error, Error::Data(_)), "{error}");
+    assert!(error.to_string().contains("in use by process"), "{error}");
+    running.stop().unwrap();
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        segment_bytes: 1 << 20,
+        max_command_bytes: 1000,
+        min_free_bytes: 0,
+        ..Config::new(dir.path(), 1)
+    };
+    let (groups, running, told) = run(&config);
+    let large = groups.try_propose(GroupId(0), command(1, 1000), 1).unwrap_err();
+    assert_eq!(large.why, Refusal::TooLarge);
+    groups.try_propose(GroupId(9), command(2, 10), 2).unwrap();
+    assert_eq!(hear(&told), Err(Refusal::UnknownGroup));
+    running.stop().unwrap();
+    let full = Config { min_free_bytes: u64::MAX, ..config };
+    let (groups, running, told) = run(&full);
+    groups.try_propose(GroupId(0), command(3, 10), 3).unwrap();
+    assert_eq!(hear(&told), Err(Refusal::DiskFull));
+    running.stop().unwrap();
+}

@@ -1,0 +1,157 @@
+//! The data directory of a node: one process at a time, in a format this version knows.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+const FORMAT: &str = "skein data 1";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// Another process uses it.
+    #[error("{} is in use by process {pid}", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other process, or what is known of it.
+        pid: String,
+    },
+    /// It was written by a version this one does not know.
+    #[error("{} holds {found:?}, this version reads {FORMAT:?}", path.display())]
+    Format {
+        /// The file that names the format.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// It holds a log and no word of its format.
+    #[error("{} is missing, though there is a log beside it", path.display())]
+    NoFormat {
+        /// The file that names the format.
+        path: PathBuf,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A data directory that this process holds until the value is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// The kernel gives the lock back however the process ends.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if need be, locks it and checks its format.
+    pub fn open(path: &Path) -> Result<Self, DataError> {
+        fs::create_dir_all(path).map_err(failed("create", path))?;
+        let lock = lock(path)?;
+        check_format(path)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where the log lives.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the state store lives.
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state")
+    }
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DataError + 'a {
+    move |source| DataError::Io { action, path: path.to_owned(), source }
+}
+
+fn lock(dir: &Path) -> Result<File, DataError> {
+    let path = dir.join("lock");
+    let mut options = File::options();
+    let open = options.read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = open.map_err(failed("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let pid = fs::read_to_string(&path).unwrap_or_default();
+            let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() };
+            return Err(DataError::InUse { path: dir.to_owned(), pid: pid.to_owned() });
+        }
+        Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+    }
+    // The number only helps people; a full disk must not keep the node from starting for it.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+fn check_format(dir: &Path) -> Result<(), DataError> {
+    let path = dir.join("format");
+    match fs::read_to_string(&path) {
+        Ok(found) if found.trim() == FORMAT => Ok(()),
+        Ok(found) => Err(DataError::Format { path, found: found.trim().to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if dir.join("log").exists() {
+                return Err(DataError::NoFormat { path });
+            }
+            write_format(dir, &path).map_err(failed("write", &path))
+        }
+        Err(source) => Err(failed("read", &path)(source)),
+    }
+}
+
+fn write_format(dir: &Path, path: &Path) -> io::Result<()> {
+    let fresh = dir.join("format.tmp");
+    let mut file = File::create(&fresh)?;
+    writeln!(file, "{FORMAT}")?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_told_who_holds_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        drop(held);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_format_is_refused() {
+        for (format, log, wanted) in [
+            (Some("skein data 2\n"), false, "\"skein data 2\""),
+            (None, true, "is missing"),
+            (Some(FORMAT), true, ""),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            if let Some(format) = format {
+                fs::write(dir.path().join("format"), format).unwrap();
+            }
+            if log {
+                fs::create_dir(dir.path().join("log")).unwrap();
+            }
+            match DataDir::open(dir.path()) {
+                Ok(_) => assert_eq!(wanted, ""),
+                Err(error) => assert!(error.to_string().contains(wanted), "{error}"),
+            }
+        }
+    }
+}

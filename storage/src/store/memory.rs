@@ -1,0 +1,127 @@
+//! A store in memory, for simulations: it forgets what was not flushed when it crashes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Applied, Changes, Store, StoreError, Visit};
+use crate::log::Group;
+
+/// A store in memory; clones share it.
+#[derive(Clone, Default)]
+pub struct MemStore {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    flushed: BTreeMap<Group, Pairs>,
+    now: BTreeMap<Group, Pairs>,
+    /// What was applied since the last flush, in order.
+    unflushed: Vec<(Group, Applied, Changes)>,
+    failing: bool,
+}
+
+#[derive(Clone, Default)]
+struct Pairs {
+    applied: Applied,
+    pairs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Pairs {
+    fn apply(&mut self, to: Applied, changes: Changes) {
+        self.applied = to;
+        for (key, value) in changes {
+            match value {
+                Some(value) => drop(self.pairs.insert(key, value)),
+                None => drop(self.pairs.remove(&key)),
+            }
+        }
+    }
+}
+
+impl MemStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The power fails: of what was applied since the last flush only the first `kept` survive.
+    pub fn crash(&self, kept: usize) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.failing = false;
+        for (group, to, changes) in state.unflushed.drain(..).take(kept) {
+            state.flushed.entry(group).or_default().apply(to, changes);
+        }
+        state.now = state.flushed.clone();
+    }
+
+    /// How many batches were applied since the last flush.
+    pub fn unflushed(&self) -> usize {
+        self.lock().unflushed.len()
+    }
+
+    /// Makes every write fail, or work again.
+    pub fn set_failing(&self, failing: bool) {
+        self.lock().failing = failing;
+    }
+
+    fn failure(action: &'static str) -> StoreError {
+        StoreError::Failed {
+            path: PathBuf::from("memory"),
+            action,
+            reason: "simulated failure".into(),
+        }
+    }
+}
+
+impl Store for MemStore {
+    fn applied(&mut self, group: Group) -> Result<Applied, StoreError> {
+        Ok(self.lock().now.get(&group).map(|pairs| pairs.applied).unwrap_or_default())
+    }
+
+    fn load(&mut self, group: Group, visit: &mut Visit<'_>) -> Result<Applied, StoreError> {
+        let state = self.lock();
+        let Some(of) = state.now.get(&group) else { return Ok(Applied::default()) };
+        for (key, value) in &of.pairs {
+            visit(key, value).map_err(|reason| StoreError::Refused { group, reason })?;
+        }
+        Ok(of.applied)
+    }
+
+    fn apply(
+        &mut self,
+        group: Group,
+        from: u64,
+        to: Applied,
+        changes: Changes,
+    ) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.failing {
+            return Err(Self::failure("apply"));
+        }
+        let of = state.now.entry(group).or_default();
+        if ![from, to.index].contains(&of.applied.index) {
+            let what = format!("it holds up to {} instead of {from}", of.applied.index);
+            return Err(StoreError::Damaged { path: PathBuf::from("memory"), group, what });
+        }
+        of.apply(to, changes.clone());
+        state.unflushed.push((group, to, changes));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.failing {
+            return Err(Self::failure("flush"));
+        }
+        state.unflushed.clear();
+        state.flushed = state.now.clone();
+        Ok(())
+    }
+}

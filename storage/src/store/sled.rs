@@ -1,0 +1,346 @@
+//! The store on sled 0.34, contained: versioned and checksummed values, panics caught, a real sync
+//! behind each flush.
+//!
+//! sled's own flush uses `sync_file_range`, which tells a disk's write cache nothing, and leaves
+//! its blob files unsynced; [`Store::flush`] here adds both. One tree holds one group: key `00` its
+//! applied index, count and digest, keys `01…` its pairs.
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::{Applied, Changes, Store, StoreError, Sum, Visit, last_of_each, pair_crc};
+use crate::log::Group;
+
+const VERSION: u8 = 1;
+const STATUS_KEY: &[u8] = &[0];
+const PAIR: u8 = 1;
+const FRAME: usize = 5;
+
+/// A store in a directory of sled files.
+pub struct SledStore {
+    path: PathBuf,
+    cache_bytes: u64,
+    /// `None` after a failure, until it is opened again.
+    db: Option<sled::Db>,
+    /// The newest blob file that is known to be synced; their names only grow.
+    synced_blob: Option<i64>,
+}
+
+/// A group's first pair: up to where the others hold, and what they amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Status {
+    applied: Applied,
+    sum: Sum,
+}
+
+impl Status {
+    fn encode(&self) -> Vec<u8> {
+        let numbers = [self.applied.index, self.applied.term, self.sum.pairs, self.sum.digest];
+        frame(STATUS_KEY, &numbers.map(u64::to_le_bytes).concat())
+    }
+
+    fn decode(framed: &[u8]) -> Result<Self, String> {
+        let bytes = unframe(STATUS_KEY, framed)?;
+        if bytes.len() != 32 {
+            return Err(format!("its status has {} bytes", bytes.len()));
+        }
+        let number = |at: usize| {
+            u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes are eight bytes"))
+        };
+        Ok(Self {
+            applied: Applied { index: number(0), term: number(8) },
+            sum: Sum { pairs: number(16), digest: number(24) },
+        })
+    }
+}
+
+fn frame(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut framed = Vec::with_capacity(FRAME + value.len());
+    framed.push(VERSION);
+    framed.extend_from_slice(&pair_crc(key, value).to_le_bytes());
+    framed.extend_from_slice(value);
+    framed
+}
+
+fn unframe<'a>(key: &[u8], framed: &'a [u8]) -> Result<&'a [u8], String> {
+    let name = || key.escape_ascii();
+    match framed {
+        [VERSION, a, b, c, d, value @ ..] => {
+            if pair_crc(key, value) != u32::from_le_bytes([*a, *b, *c, *d]) {
+                return Err(format!("the checksum of key \"{}\" is wrong", name()));
+            }
+            Ok(value)
+        }
+        [version, ..] => Err(format!("key \"{}\" has the unknown version {version}", name())),
+        [] => Err(format!("key \"{}\" has no value", name())),
+    }
+}
+
+impl SledStore {
+    /// Opens the store in a directory, or starts one; sled may cache about `cache_bytes`.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let mut store = Self { path: path.to_owned(), cache_bytes, db: None, synced_blob: None };
+        store.db()?;
+        Ok(store)
+    }
+
+    fn db(&mut self) -> Result<&sled::Db, StoreError> {
+        if self.db.is_none() {
+            let config = sled::Config::new()
+                .path(&self.path)
+                .cache_capacity(self.cache_bytes)
+                .flush_every_ms(None);
+            let opened = caught(|| config.open());
+            self.db = Some(
+                opened.map_err(|reason| StoreError::Open { path: self.path.clone(), reason })?,
+            );
+        }
+        Ok(self.db.as_ref().expect("it was just opened"))
+    }
+
+    /// Runs an operation on a group's tree; after a failure sled is opened afresh the next time.
+    fn with<T>(
+        &mut self,
+        group: Group,
+        action: &'static str,
+        act: impl FnOnce(&sled::Tree) -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        let db = self.db()?;
+        let result = caught(|| act(&db.open_tree(format!("group-{group}"))?));
+        result.map_err(|reason| self.failed(action, reason))
+    }
+
+    fn failed(&mut self, action: &'static str, reason: String) -> StoreError {
+        let broken = self.db.take();
+        // Dropping flushes, which may fail or panic once more.
+        let _ = caught(|| {
+            drop(broken);
+            Ok(())
+        });
+        StoreError::Failed { path: self.path.clone(), action, reason }
+    }
+
+    fn damaged(&self, group: Group, what: String) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), group, what }
+    }
+
+    fn status(&mut self, group: Group) -> Result<Option<Status>, StoreError> {
+        let Some(framed) = self.with(group, "read", |tree| tree.get(STATUS_KEY))? else {
+            return Ok(None);
+        };
+        Status::decode(&framed).map(Some).map_err(|what| self.damaged(group, what))
+    }
+
+    /// Syncs what sled wrote without telling the disk.
+    fn sync_files(&mut self) -> io::Result<()> {
+        let blobs = self.path.join("blobs");
+        let mut newest = self.synced_blob;
+        if blobs.exists() {
+            for entry in fs::read_dir(&blobs)? {
+                let entry = entry?;
+                let id = entry.file_name().to_str().and_then(|name| name.parse::<i64>().ok());
+                if id.is_some() && id <= self.synced_blob {
+                    continue;
+                }
+                match File::open(entry.path()) {
+                    Ok(file) => file.sync_all()?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+                newest = newest.max(id);
+            }
+            File::open(&blobs)?.sync_all()?;
+        }
+        File::open(self.path.join("db"))?.sync_all()?;
+        File::open(&self.path)?.sync_all()?;
+        self.synced_blob = newest;
+        Ok(())
+    }
+}
+
+/// Runs something of sled's, which panics where others return errors.
+fn caught<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(act)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("sled panicked: {}", text.unwrap_or("no reason given")))
+        }
+    }
+}
+
+impl Store for SledStore {
+    fn applied(&mut self, group: Group) -> Result<Applied, StoreError> {
+        Ok(self.status(group)?.unwrap_or_default().applied)
+    }
+
+    fn load(&mut self, group: Group, visit: &mut Visit<'_>) -> Result<Applied, StoreError> {
+        let status = self.status(group)?.unwrap_or_default();
+        let mut sum = Sum::default();
+        let iter = self.with(group, "read", |tree| Ok(tree.range([PAIR]..)))?;
+        let mut iter = AssertUnwindSafe(iter);
+        loop {
+            let next = caught(|| iter.next().transpose());
+            let Some((key, framed)) = next.map_err(|reason| self.failed("read", reason))? else {
+                break;
+            };
+            let key = &key[1..];
+            let value = unframe(key, &framed).map_err(|what| self.damaged(group, what))?;
+            sum.add(key, value);
+            visit(key, value).map_err(|reason| StoreError::Refused { group, reason })?;
+        }
+        if sum != status.sum {
+            let (found, expected) = (sum.pairs, status.sum.pairs);
+            let what = if found == expected {
+                format!("its {found} pairs are not the ones that were stored")
+            } else {
+                format!("it has {found} pairs instead of {expected}")
+            };
+            return Err(self.damaged(group, what));
+        }
+        Ok(status.applied)
+    }
+
+    fn apply(
+        &mut self,
+        group: Group,
+        from: u64,
+        to: Applied,
+        changes: Changes,
+    ) -> Result<(), StoreError> {
+        let status = self.status(group)?.unwrap_or_default();
+        if ![from, to.index].contains(&status.applied.index) {
+            let what = format!("it holds up to {} instead of {from}", status.applied.index);
+            return Err(self.damaged(group, what));
+        }
+        let mut sum = status.sum;
+        let mut batch = sled::Batch::default();
+        let mut stored_key = vec![PAIR];
+        for (key, value) in last_of_each(changes) {
+            stored_key.truncate(1);
+            stored_key.extend_from_slice(&key);
+            if let Some(framed) = self.with(group, "read", |tree| tree.get(&stored_key))? {
+                let old = unframe(&key, &framed).map_err(|what| self.damaged(group, what))?;
+                sum.remove(&key, old);
+            }
+            match value {
+                Some(value) => {
+                    sum.add(&key, &value);
+                    batch.insert(stored_key.as_slice(), frame(&key, &value));
+                }
+                None => batch.remove(stored_key.as_slice()),
+            }
+        }
+        batch.insert(STATUS_KEY, Status { applied: to, sum }.encode());
+        self.with(group, "write", |tree| tree.apply_batch(batch))
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let db = self.db()?;
+        caught(|| db.flush()).map_err(|reason| self.failed("flush", reason))?;
+        self.sync_files().map_err(|error| self.failed("sync", error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(store: &mut SledStore, group: Group) -> Result<Vec<(String, String)>, StoreError> {
+        let mut pairs = Vec::new();
+        store.load(group, &mut |key, value| {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            pairs.push((text(key), text(value)));
+            Ok(())
+        })?;
+        Ok(pairs)
+    }
+
+    fn changes(of: &[(&str, Option<&str>)]) -> Changes {
+        let change = |(key, value): &(&str, Option<&str>)| {
+            (key.as_bytes().to_vec(), value.map(|value| value.as_bytes().to_vec()))
+        };
+        of.iter().map(change).collect()
+    }
+
+    #[test]
+    fn what_was_flushed_is_loaded_in_key_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |index| Applied { index, term: 2 };
+        {
+            let mut store = SledStore::open(dir.path(), 1 << 20).unwrap();
+            let first = changes(&[("b", Some("2")), ("a", Some("1")), ("", Some("0"))]);
+            store.apply(3, 0, at(10), first).unwrap();
+            let second = changes(&[("b", None), ("c", Some("x")), ("c", Some("3"))]);
+            store.apply(3, 10, at(20), second.clone()).unwrap();
+            // Once more, as after a failure.
+            store.apply(3, 10, at(20), second).unwrap();
+            let gap = store.apply(3, 30, at(40), Changes::new()).unwrap_err();
+            assert!(matches!(gap, StoreError::Damaged { group: 3, .. }), "{gap}");
+            store.flush().unwrap();
+        }
+        let mut store = SledStore::open(dir.path(), 1 << 20).unwrap();
+        assert_eq!(store.applied(3).unwrap(), at(20));
+        assert_eq!(store.applied(4).unwrap(), Applied::default());
+        let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let expected = [text("", "0"), text("a", "1"), text("c", "3")];
+        assert_eq!(pairs(&mut store, 3).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_changed_or_lost_pair_is_found_out() {
+        type Harm = fn(&sled::Tree);
+        let harms: [(Harm, &str); 4] = [
+            (|tree| drop(tree.insert(b"\x01a", b"\x01....1".to_vec()).unwrap()), "key \"a\""),
+            (|tree| drop(tree.insert(b"\x01a", b"\x07".to_vec()).unwrap()), "version 7"),
+            (|tree| drop(tree.remove(b"\x01a").unwrap()), "1 pairs instead of 2"),
+            (|tree| drop(tree.insert(b"\x01a", frame(b"a", b"old")).unwrap()), "not the ones"),
+        ];
+        for (harm, wanted) in harms {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = SledStore::open(dir.path(), 1 << 20).unwrap();
+            let to = Applied { index: 1, term: 1 };
+            store.apply(0, 0, to, changes(&[("a", Some("1")), ("b", Some("2"))])).unwrap();
+            let harmed = store.with(0, "harm", |tree| {
+                harm(tree);
+                Ok(())
+            });
+            harmed.unwrap();
+            let error = pairs(&mut store, 0).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_or_an_older_state_and_never_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let big = "x".repeat(3000);
+        {
+            let mut store = SledStore::open(dir.path(), 1 << 20).unwrap();
+            for index in 0..200 {
+                let to = Applied { index: index + 1, term: 1 };
+                let key = format!("key {index}");
+                store.apply(0, index, to, changes(&[(&key, Some(&big))])).unwrap();
+            }
+            store.flush().unwrap();
+        }
+        let file = dir.path().join("db");
+        let whole = fs::read(&file).unwrap();
+        for at in (0..whole.len()).step_by(whole.len() / 40) {
+            let mut bytes = whole.clone();
+            bytes[at..].iter_mut().take(600).for_each(|byte| *byte ^= 0x55);
+            fs::write(&file, &bytes).unwrap();
+            let loaded = SledStore::open(dir.path(), 1 << 20)
+                .and_then(|mut store| Ok((pairs(&mut store, 0)?.len(), store.applied(0)?)));
+            // sled drops what it finds damaged and falls back to an older state, which the caller
+            // tells from its log.
+            if let Ok((pairs, applied)) = loaded {
+                assert_eq!(pairs as u64, applied.index, "at {at}");
+            }
+        }
+    }
+}

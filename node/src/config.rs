@@ -180,6 +180,8 @@ pub struct Limits {
     pub topic_alias_maximum: u16,
     /// Topic filters of one connection.
     pub subscriptions_per_connection: usize,
+    /// Levels of a topic filter with wildcards; each costs memory in every index it is in.
+    pub filter_levels: usize,
     /// Seconds; a longer keep alive is shortened, and none becomes this. 0 leaves it to the client.
     pub maximum_keep_alive_secs: u16,
     /// The longest a session may outlive its connection; not limited when absent.
@@ -216,6 +218,7 @@ impl Default for Limits {
             receive_maximum: 1024,
             topic_alias_maximum: 64,
             subscriptions_per_connection: 1_000_000,
+            filter_levels: 256,
             maximum_keep_alive_secs: 0,
             maximum_session_expiry: None,
             v311_session_expiry: None,

@@ -7,6 +7,7 @@
 mod acknowledge;
 mod end;
 pub mod handshake;
+mod rate;
 mod subscribe;
 pub mod transport;
 
@@ -24,6 +25,7 @@ use policy::Action;
 use rustc_hash::FxBuildHasher;
 
 pub use end::End;
+use rate::Rate;
 use transport::Transport;
 
 use crate::claims::Claim;
@@ -51,6 +53,8 @@ pub struct Connection {
     inbound: Inbound,
     /// Bytes of a packet that is not complete.
     partial: Vec<u8>,
+    /// Whether `partial` came with CONNECT and may hold whole packets.
+    early: bool,
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
     /// Its topic filters and the QoS they were granted.
@@ -62,6 +66,7 @@ pub struct Connection {
     pressed: Option<Rc<Endpoint>>,
     keep_alive: Duration,
     heard: Instant,
+    rate: Option<Rate>,
     end: Option<End>,
     ends_by: Option<Instant>,
     since: Instant,
@@ -97,11 +102,13 @@ impl Connection {
     /// A connection whose CONNACK is in the outbox.
     pub fn new(start: Start) -> Self {
         let now = Instant::now();
+        let rate = start.core.shared.limits.publish_rate.map(|rate| Rate::new(rate, now));
         Self {
             core: start.core,
             endpoint: start.endpoint,
             transport: start.transport,
             inbound: start.inbound,
+            early: !start.partial.is_empty(),
             partial: start.partial,
             allowed_route: 0,
             filters: HashMap::default(),
@@ -110,6 +117,7 @@ impl Connection {
             pressed: None,
             keep_alive: start.keep_alive.mul_f32(1.5),
             heard: now,
+            rate,
             end: None,
             ends_by: None,
             since: now,
@@ -141,6 +149,9 @@ impl Connection {
 
     /// Reads until the socket is empty, the turn is over or somebody has to be waited for.
     fn read(&mut self, cx: &mut TaskContext<'_>) {
+        if std::mem::take(&mut self.early) {
+            self.receive_early();
+        }
         let mut buffer = self.core.read_buffer.take();
         for turn in 0.. {
             if self.must_wait(cx) {
@@ -163,7 +174,22 @@ impl Connection {
         self.core.read_buffer.set(buffer);
     }
 
+    /// Handles what the client sent together with CONNECT, which it may [v5 MQTT-3.1.4-5].
+    fn receive_early(&mut self) {
+        let early = std::mem::take(&mut self.partial);
+        match self.receive(&early) {
+            Ok(consumed) => self.partial = early[consumed..].to_vec(),
+            Err(end) => self.finish(end),
+        }
+        self.core.flush();
+    }
+
     fn must_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if let Some(at) = self.rate.as_ref().and_then(Rate::paused_until) {
+            if self.core.clock().now < at {
+                return true;
+            }
+        }
         if let Some(pressed) = &self.pressed {
             if pressed.wait_for_room(cx.waker()) {
                 return true;
@@ -259,6 +285,7 @@ impl Connection {
     fn publish(&mut self, publish: &Publish<'_>) -> Result<(), End> {
         let receipt = self.inbound.publish(publish).map_err(|error| End::violation(&error))?;
         self.core.metrics.publish(publish.qos);
+        self.count_publish();
         if receipt == Receipt::Again {
             self.owe(AckKind::PubRec, publish, Reason::Success, 0);
             return Ok(());
@@ -302,7 +329,7 @@ impl Connection {
         }
         let Some(id) = publish.packet_id else {
             let published = core.publish(&publication, &route, Errand::default());
-            self.pressed = published.pressed;
+            self.pressed = published.pressed.or(self.pressed.take());
             return Ok(());
         };
         // Whether takers have to be waited for is known afterwards; until then count one more.
@@ -313,8 +340,21 @@ impl Connection {
         let published = core.publish(&publication, &route, Errand { ticket, origin: None });
         let nobody = !published.reached && published.waiting == 0;
         self.endpoint.sent(number, published.waiting, nobody);
-        self.pressed = published.pressed;
+        self.pressed = published.pressed.or(self.pressed.take());
         Ok(())
+    }
+
+    /// Slows a client down that publishes faster than it may: what it has sent is routed, and then
+    /// it is not read until its rate is back to the limit.
+    fn count_publish(&mut self) {
+        let now = self.core.clock().now;
+        if let Some(rate) = &mut self.rate
+            && let Some(until) = rate.count(now)
+        {
+            let timer = Timer::Connection(self.endpoint.profile.live);
+            self.core.wheel.borrow_mut().set(until, timer);
+            self.core.metrics.throttled();
+        }
     }
 
     /// The record of a session that outlives its connection.
@@ -393,7 +433,7 @@ impl Connection {
         }
         let by = self.core.clock().now + LAST_WORD;
         self.ends_by = Some(by);
-        self.core.wheel.borrow_mut().set(by, Timer::KeepAlive(self.endpoint.profile.live));
+        self.core.wheel.borrow_mut().set(by, Timer::Connection(self.endpoint.profile.live));
         self.end = Some(end);
     }
 }
@@ -407,7 +447,7 @@ impl Actor for Connection {
         self.core.actors.borrow_mut().insert(live.slot, ctx.address());
         self.core.metrics.connected();
         if !self.keep_alive.is_zero() {
-            self.core.wheel.borrow_mut().set(self.heard + self.keep_alive, Timer::KeepAlive(live));
+            self.core.wheel.borrow_mut().set(self.heard + self.keep_alive, Timer::Connection(live));
         }
         self.attach();
         ctx.spawn(Io);
@@ -435,15 +475,15 @@ impl ActorFuture<Connection> for Io {
     }
 }
 
-/// Looks whether the client has been silent for too long [v5 MQTT-3.1.2-22].
+/// Looks whether the client has been silent for too long [v5 MQTT-3.1.2-22], or may be read again.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct CheckKeepAlive(pub Live);
+pub struct LookAtTime(pub Live);
 
-impl Handler<CheckKeepAlive> for Connection {
+impl Handler<LookAtTime> for Connection {
     type Result = ();
 
-    fn handle(&mut self, CheckKeepAlive(live): CheckKeepAlive, _: &mut Self::Context) {
+    fn handle(&mut self, LookAtTime(live): LookAtTime, _: &mut Self::Context) {
         // The actor's future is polled after every message, so it acts on what is set here.
         if live != self.endpoint.profile.live || self.end.is_some() || self.keep_alive.is_zero() {
             return;
@@ -452,7 +492,7 @@ impl Handler<CheckKeepAlive> for Connection {
         if self.core.clock().now >= deadline {
             self.finish(End::keep_alive());
         } else {
-            self.core.wheel.borrow_mut().set(deadline, Timer::KeepAlive(live));
+            self.core.wheel.borrow_mut().set(deadline, Timer::Connection(live));
         }
     }
 }

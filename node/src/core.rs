@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cluster::GroupId;
 use fleet::shard;
@@ -35,6 +35,9 @@ pub const CREDIT: usize = 4 << 20;
 
 /// The size of the buffer that all connections of a core read into.
 pub const READ_BUFFER: usize = 128 * 1024;
+
+/// A loop that is later than this takes no new connections.
+const OVERLOADED: Duration = Duration::from_millis(250);
 
 /// What reaches a core from other threads.
 pub enum ToCore {
@@ -121,8 +124,8 @@ struct Acknowledged {
 /// What a timer of the wheel is for.
 #[derive(Clone, Copy, Debug)]
 pub enum Timer {
-    /// A connection's keep alive.
-    KeepAlive(Live),
+    /// A connection looks whether its time has come: keep alive, rate limit, last word.
+    Connection(Live),
 }
 
 /// See the module.
@@ -157,6 +160,7 @@ pub struct Core {
     proposals: RefCell<Vec<Proposal>>,
     proposing: Cell<bool>,
     clock: Cell<Clock>,
+    loop_delay: Cell<Duration>,
 }
 
 impl Core {
@@ -184,6 +188,7 @@ impl Core {
             proposals: RefCell::default(),
             proposing: Cell::new(false),
             clock: Cell::new(read_clock()),
+            loop_delay: Cell::default(),
         })
     }
 
@@ -197,6 +202,11 @@ impl Core {
     /// The time as last read: at the start of the present batch.
     pub fn clock(&self) -> Clock {
         self.clock.get()
+    }
+
+    /// Whether the core is so late that newcomers have to wait for those who are connected.
+    pub fn is_overloaded(&self) -> bool {
+        self.loop_delay.get() > OVERLOADED
     }
 
     /// A place for a new connection.
@@ -383,12 +393,14 @@ impl Core {
         loop {
             let planned = interval.tick().await;
             let now = self.read_clock().now;
-            self.metrics.loop_delay.record(now.saturating_duration_since(planned.into_std()));
+            let delay = now.saturating_duration_since(planned.into_std());
+            self.metrics.loop_delay.record(delay);
+            self.loop_delay.set(delay);
             self.wheel.borrow_mut().turn(now, &mut due);
-            for Timer::KeepAlive(live) in due.drain(..) {
+            for Timer::Connection(live) in due.drain(..) {
                 if let Some(actor) = self.actors.borrow().get(&live.slot) {
                     // A full mailbox means the actor is being told to end already.
-                    let _ = actor.try_send(crate::connection::CheckKeepAlive(live));
+                    let _ = actor.try_send(crate::connection::LookAtTime(live));
                 }
             }
             self.check_pressed();

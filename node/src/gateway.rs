@@ -123,6 +123,9 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Arc
                 continue;
             }
         };
+        while core.is_overloaded() && !core.shared.draining() {
+            tokio::time::sleep(crate::wheel::TICK).await;
+        }
         let place = Place::take(&door);
         let Some(place) = place else {
             metrics::connect("too_many");

@@ -46,6 +46,7 @@ pub struct CoreMetrics {
     dropped: [Local; 4],
     denied: [Local; 3],
     subscriptions: Local,
+    throttled: Local,
     connections: Gauge,
     session_seconds: Histogram,
     /// How late the core's timer wakes: what every connection on it waits at least.
@@ -70,6 +71,7 @@ pub fn describe() {
     describe_counter!("gateway_denied_total", count, "Actions that policies denied");
     describe_counter!("gateway_subscribes_total", count, "Subscriptions granted");
     describe_counter!("session_queue_dropped_total", count, "Queue entries lost, by reason");
+    describe_counter!("gateway_throttled_total", count, "Times a client had to pause publishing");
     describe_histogram!("gateway_connection_seconds", Unit::Seconds, "Life of a connection");
     describe_histogram!("core_loop_delay_seconds", Unit::Seconds, "How late a core's timer wakes");
     describe_gauge!("skein_build_info", count, "Always 1; labels say what runs");
@@ -96,6 +98,7 @@ impl CoreMetrics {
             denied: DENIED
                 .map(|action| Local::new(counter!("gateway_denied_total", "action" => action))),
             subscriptions: Local::new(counter!("gateway_subscribes_total")),
+            throttled: Local::new(counter!("gateway_throttled_total")),
             connections: gauge!("gateway_connections"),
             session_seconds: histogram!("gateway_connection_seconds"),
             loop_delay: histogram!("core_loop_delay_seconds", "core" => core),
@@ -143,6 +146,11 @@ impl CoreMetrics {
         self.subscriptions.add(count as u64);
     }
 
+    /// A client publishes faster than it may.
+    pub fn throttled(&self) {
+        self.throttled.add(1);
+    }
+
     /// A connection is open.
     pub fn connected(&self) {
         self.connections.increment(1.0);
@@ -162,5 +170,6 @@ impl CoreMetrics {
         self.bytes_received.flush();
         self.payload_bytes_sent.flush();
         self.subscriptions.flush();
+        self.throttled.flush();
     }
 }

@@ -99,7 +99,9 @@ impl Connection {
             Subscription::Plain(filter) => filter,
         };
         let is_known = self.filters.contains_key(filter);
-        if !is_known && self.filters.len() >= limits.subscriptions_per_connection {
+        let too_many = !is_known && self.filters.len() >= limits.subscriptions_per_connection;
+        let levels = plain.split('/').count();
+        if too_many || topic::is_wildcard(plain) && levels > limits.filter_levels {
             return Ok(Some(Reason::QuotaExceeded));
         }
         let policy = self.endpoint.policy.borrow();

@@ -205,8 +205,6 @@ fn session_seen(shard: &Shard, session: &Session) -> SessionSeen {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     #[test]
     fn the_shard_does_as_the_model(steps in prop::collection::vec(step(), 1..150)) {
         let mut world = World::new();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ::shadow::topic::{Operation, Reply, reply};
-use ::shadow::{Limits, Record, Rejected};
+use ::shadow::{Limits, Record};
 
 use super::{Seen, SessionSeen, steps};
 use crate::shard::tests::*;
@@ -349,24 +349,22 @@ impl Model {
         self.forget(now);
         let change = ::shadow::parse_update(&command.payload, &limits)
             .and_then(|update| ::shadow::update(self.shadows.get(&key), &update, now, &limits));
-        let say = |model: &mut Self, kind, payload: &[u8]| {
-            model.say(&key, kind, payload, command.at);
-        };
         match change {
             Ok(change) => {
-                say(self, Reply::Accepted(Operation::Update), &change.accepted);
+                self.say(&key, Reply::Accepted(Operation::Update), &change.accepted, command.at);
                 if let Some(delta) = &change.delta {
-                    say(self, Reply::Delta, delta);
+                    self.say(&key, Reply::Delta, delta, command.at);
                 }
-                say(self, Reply::Documents, &change.documents);
+                self.say(&key, Reply::Documents, &change.documents, command.at);
                 self.shadows.insert(key, Record::Present(change.document));
                 answer(200, change.accepted)
             }
             Err(rejected) => {
                 if command.reply {
-                    say(self, Reply::Rejected(Operation::Update), &rejected.to_json(now));
+                    let kind = Reply::Rejected(Operation::Update);
+                    self.say(&key, kind, &rejected.to_json(now), command.at);
                 }
-                refusal(&rejected)
+                answer(rejected.code, rejected.to_rest_json())
             }
         }
     }
@@ -388,7 +386,7 @@ impl Model {
                     let kind = Reply::Rejected(Operation::Delete);
                     self.say(&key, kind, &rejected.to_json(now), command.at);
                 }
-                refusal(&rejected)
+                answer(rejected.code, rejected.to_rest_json())
             }
         }
     }
@@ -500,8 +498,4 @@ impl Known {
 
 fn answer(code: u16, body: Vec<u8>) -> Outcome {
     Outcome::Shadow(ShadowAnswer { code, body: body.into() })
-}
-
-fn refusal(rejected: &Rejected) -> Outcome {
-    answer(rejected.code, rejected.to_rest_json())
 }

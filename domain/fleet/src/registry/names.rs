@@ -30,11 +30,17 @@ struct Rule {
     min: usize,
     max: usize,
     allows: fn(u8) -> bool,
+    /// A byte that has to be in it.
+    needs: Option<u8>,
 }
 
 impl Rule {
     fn check(&self, value: &str) -> Result<(), NameError> {
-        if (self.min..=self.max).contains(&value.len()) && value.bytes().all(self.allows) {
+        let is_complete = self.needs.is_none_or(|byte| value.as_bytes().contains(&byte));
+        if (self.min..=self.max).contains(&value.len())
+            && value.bytes().all(self.allows)
+            && is_complete
+        {
             return Ok(());
         }
         Err(NameError {
@@ -74,6 +80,7 @@ const ATTRIBUTE_NAME: Rule = Rule {
     min: 1,
     max: 128,
     allows: is_attribute_name,
+    needs: None,
 };
 const ATTRIBUTE_VALUE: Rule = Rule {
     what: "attribute value",
@@ -81,6 +88,7 @@ const ATTRIBUTE_VALUE: Rule = Rule {
     min: 0,
     max: 800,
     allows: is_attribute_value,
+    needs: None,
 };
 
 /// Checks the name of a thing's attribute.
@@ -166,7 +174,7 @@ macro_rules! name {
 name!(
     /// The name of a thing; case-sensitive, never changes.
     ThingName,
-    Rule { what: "thingName", pattern: REGISTRY_NAME, min: 1, max: 128, allows: is_registry_name }
+    Rule { what: "thingName", pattern: REGISTRY_NAME, min: 1, max: 128, allows: is_registry_name, needs: None }
 );
 name!(
     /// The name of a thing type.
@@ -176,7 +184,7 @@ name!(
         pattern: REGISTRY_NAME,
         min: 1,
         max: 128,
-        allows: is_registry_name
+        allows: is_registry_name, needs: None,
     }
 );
 name!(
@@ -187,7 +195,7 @@ name!(
         pattern: r"[\w+=,.@-]+",
         min: 1,
         max: 128,
-        allows: is_policy_name
+        allows: is_policy_name, needs: None,
     }
 );
 name!(
@@ -198,7 +206,8 @@ name!(
         pattern: "[a-f0-9]+",
         min: 64,
         max: 64,
-        allows: |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+        allows: |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        needs: None,
     }
 );
 name!(
@@ -209,7 +218,8 @@ name!(
         pattern: "[a-zA-Z0-9_-]+:[a-zA-Z0-9:_-]+",
         min: 3,
         max: 128,
-        allows: is_cognito_identity
+        allows: is_cognito_identity,
+        needs: Some(b':'),
     }
 );
 

@@ -1,0 +1,63 @@
+//! Bodies and lists have their ends.
+
+use axum::body::Body;
+use bytes::Bytes;
+use fleet::registry::{Command, Timestamp};
+use uuid::Uuid;
+
+use crate::signed::{Node, send, signed, unsigned};
+
+#[tokio::test]
+async fn a_body_ends_at_a_mebibyte_announced_or_not() {
+    let node = Node::start();
+    let body = vec![b' '; 1024 * 1024 + 1];
+    let announced = signed("iot", "POST", "/things/x", &[], &body);
+    let mut streamed = signed("iot", "POST", "/things/x", &[], &body);
+    let chunks = body.chunks(4096).map(|chunk| Ok::<_, axum::Error>(Bytes::copy_from_slice(chunk)));
+    *streamed.body_mut() =
+        Body::from_stream(futures_util::stream::iter(chunks.collect::<Vec<_>>()));
+    for request in [announced, streamed] {
+        let answer = send(&node.control, request).await;
+        assert_eq!(answer.error(), (413, "RequestEntityTooLargeException"));
+    }
+    let fits = signed("iot", "POST", "/things/x", &[], &body[1..]);
+    assert_eq!(send(&node.control, fits).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_body_of_a_stranger_is_not_read() {
+    let node = Node::start();
+    let mut request = unsigned("POST", "/things/x", b"");
+    *request.body_mut() = Body::from_stream(futures_util::stream::poll_fn(
+        |_| -> std::task::Poll<Option<Result<Bytes, axum::Error>>> { panic!("the body was read") },
+    ));
+    let answer = send(&node.control, request).await;
+    assert_eq!(answer.error(), (403, "MissingAuthenticationTokenException"));
+}
+
+#[tokio::test]
+async fn a_filter_that_few_things_match_still_finds_them() {
+    let node = Node::start();
+    node.memory.with(|state| {
+        for number in 0..25_000 {
+            let mut attributes = fleet::registry::Attributes::new();
+            if number % 12_000 == 11_999 {
+                attributes.insert("rare".into(), "yes".into());
+            }
+            let thing = fleet::registry::ThingName::new(&format!("t{number:05}")).unwrap();
+            let command = Command::CreateThing {
+                thing,
+                id: Uuid::nil(),
+                thing_type: None,
+                attributes,
+                at: Timestamp(1),
+            };
+            state.registry.apply(command).unwrap();
+        }
+    });
+    let found = node.iot("GET", "/things?attributeName=rare", "").await.body;
+    let names: Vec<_> =
+        found["things"].as_array().unwrap().iter().map(|thing| &thing["thingName"]).collect();
+    assert_eq!(names, ["t11999", "t23999"]);
+    assert!(found.get("nextToken").is_none());
+}

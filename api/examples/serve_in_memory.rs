@@ -7,7 +7,7 @@
 //! ```
 
 #[path = "../tests/it/memory.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
+#[allow(dead_code, clippy::unwrap_used, reason = "it belongs to the tests, which use more of it")]
 mod memory;
 
 #[tokio::main]

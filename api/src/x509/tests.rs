@@ -97,7 +97,8 @@ fn damaged_certificates_are_refused_and_harm_nothing() {
     }
     for (pem, blocks) in [("", "0 blocks"), ("hello", "0 blocks")] {
         let error = inspect(pem).unwrap_err();
-        let expected = CertificateError::PemBlocks { expected: "CERTIFICATE", found: blocks.into() };
+        let expected =
+            CertificateError::PemBlocks { expected: "CERTIFICATE", found: blocks.into() };
         assert_eq!(error, expected);
     }
 }

@@ -1,5 +1,7 @@
 //! The API over a node in memory.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 mod data_plane;
 mod devices;
 mod doors;

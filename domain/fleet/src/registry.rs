@@ -23,6 +23,9 @@ mod thing_types;
 mod things;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -47,7 +50,7 @@ use store::Key;
 
 /// The registry. Reading is plain field access behind methods; changing goes through
 /// [`apply`](Self::apply).
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Registry {
     things: BTreeMap<ThingName, Thing>,
     thing_types: BTreeMap<ThingTypeName, ThingType>,
@@ -61,7 +64,7 @@ pub struct Registry {
 }
 
 /// What follows from the stored state and is rebuilt when that has been loaded.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Indexes {
     things_of_type: BTreeMap<ThingTypeName, BTreeSet<ThingName>>,
     certificates_by_age: BTreeSet<(Timestamp, CertificateId)>,

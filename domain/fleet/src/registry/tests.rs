@@ -1,0 +1,126 @@
+//! The registry as its users know it: tables of what is refused, and properties that hold for any
+//! sequence of commands.
+
+mod principals;
+mod properties;
+mod stored;
+mod things;
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const DAY: Timestamp = Timestamp(86_400_000);
+const ALLOW: &str =
+    r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}"#;
+
+fn thing(name: &str) -> ThingName {
+    ThingName::new(name).unwrap()
+}
+
+fn thing_type(name: &str) -> ThingTypeName {
+    ThingTypeName::new(name).unwrap()
+}
+
+fn policy(name: &str) -> PolicyName {
+    PolicyName::new(name).unwrap()
+}
+
+fn certificate(number: u8) -> CertificateId {
+    CertificateId::new(&format!("{number:02x}").repeat(32)).unwrap()
+}
+
+fn principal(number: u8) -> Principal {
+    Principal::Certificate(certificate(number))
+}
+
+fn uuid(number: u128) -> uuid::Uuid {
+    uuid::Uuid::from_u128(number)
+}
+
+fn attributes(pairs: &[(&str, &str)]) -> Attributes {
+    pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+fn create(name: &str, of_type: Option<&str>, pairs: &[(&str, &str)]) -> Command {
+    Command::CreateThing {
+        thing: thing(name),
+        id: uuid(1),
+        thing_type: of_type.map(thing_type),
+        attributes: attributes(pairs),
+        at: DAY,
+    }
+}
+
+fn update(name: &str) -> Command {
+    Command::UpdateThing {
+        thing: thing(name),
+        attributes: None,
+        thing_type: None,
+        remove_thing_type: false,
+        expected_version: None,
+    }
+}
+
+fn create_type(name: &str) -> Command {
+    Command::CreateThingType {
+        thing_type: thing_type(name),
+        id: uuid(2),
+        properties: ThingTypeProperties::default(),
+        tags: BTreeMap::new(),
+        at: DAY,
+    }
+}
+
+fn register(number: u8, status: CertificateStatus) -> Command {
+    Command::RegisterCertificate {
+        certificate: certificate(number),
+        pem: "pem".into(),
+        status,
+        mode: CertificateMode::Default,
+        authority: None,
+        summary: CertificateSummary { not_after: Timestamp(u64::MAX), ..Default::default() },
+        generation: uuid(3),
+        at: Timestamp(DAY.0 + u64::from(number)),
+    }
+}
+
+fn create_policy(name: &str) -> Command {
+    Command::CreatePolicy {
+        policy: policy(name),
+        document: ALLOW.into(),
+        tags: BTreeMap::new(),
+        generation: uuid(4),
+        at: DAY,
+    }
+}
+
+fn attach(name: &str, number: u8) -> Command {
+    Command::AttachPolicy { policy: policy(name), target: principal(number) }
+}
+
+fn attach_thing(name: &str, number: u8, kind: ThingPrincipalType) -> Command {
+    Command::AttachThingPrincipal { thing: thing(name), principal: principal(number), kind }
+}
+
+fn deprecate(name: &str, undo: bool) -> Command {
+    Command::DeprecateThingType { thing_type: thing_type(name), undo, at: DAY }
+}
+
+fn after(commands: impl IntoIterator<Item = Command>) -> Registry {
+    let mut registry = Registry::default();
+    for command in commands {
+        let shown = format!("{command:?}");
+        registry.apply(command).unwrap_or_else(|rejection| panic!("{shown}: {rejection}"));
+    }
+    registry
+}
+
+/// Refused, and nothing has changed.
+fn refuse(registry: &mut Registry, command: Command) -> Rejection {
+    let before = registry.clone();
+    let shown = format!("{command:?}");
+    let rejection = registry.apply(command).expect_err(&shown);
+    assert_eq!(*registry, before, "{shown}");
+    rejection
+}

@@ -1,0 +1,108 @@
+//! Whatever is proposed: a rejected command changes nothing, and a registry that was stored and
+//! loaded on the way is the one that never stopped.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Commands about so few names that they meet.
+fn any_command() -> impl Strategy<Value = Command> {
+    let name = prop::sample::select(vec!["a", "b", "c"]);
+    let number = 1_u8..4;
+    let flag = any::<bool>();
+    (0_u8..19, name.clone(), name, number, flag, 0_u64..4).prop_map(
+        |(kind, name, other, number, flag, count)| {
+            let at = Timestamp(DAY.0 + count * 400_000);
+            let status = [
+                CertificateStatus::Active,
+                CertificateStatus::Inactive,
+                CertificateStatus::Revoked,
+                CertificateStatus::PendingActivation,
+            ][usize::try_from(count).unwrap()];
+            let kind_of_thing = if flag {
+                ThingPrincipalType::ExclusiveThing
+            } else {
+                ThingPrincipalType::NonExclusiveThing
+            };
+            match kind {
+                0 => create(name, flag.then_some(other), &[("k", other)]),
+                1 => Command::UpdateThing {
+                    thing: thing(name),
+                    attributes: Some(AttributePatch {
+                        attributes: attributes(&[(other, if flag { "" } else { "v" })]),
+                        merge: count > 1,
+                    }),
+                    thing_type: (count == 1).then(|| thing_type(other)),
+                    remove_thing_type: count == 2,
+                    expected_version: flag.then_some(count),
+                },
+                2 => Command::DeleteThing { thing: thing(name), expected_version: None },
+                3 => create_type(name),
+                4 => Command::UpdateThingType {
+                    thing_type: thing_type(name),
+                    patch: ThingTypePatch {
+                        description: Some(other.into()),
+                        ..ThingTypePatch::default()
+                    },
+                },
+                5 => Command::DeprecateThingType { thing_type: thing_type(name), undo: flag, at },
+                6 => Command::DeleteThingType { thing_type: thing_type(name), at },
+                7 => register(number, status),
+                8 => Command::UpdateCertificate { certificate: certificate(number), status, at },
+                9 => Command::DeleteCertificate { certificate: certificate(number), force: flag },
+                10 => create_policy(name),
+                11 => Command::CreatePolicyVersion {
+                    policy: policy(name),
+                    document: if flag { ALLOW.into() } else { "{}".into() },
+                    set_as_default: count == 1,
+                    at,
+                },
+                12 => Command::SetDefaultPolicyVersion { policy: policy(name), version: count, at },
+                13 => Command::DeletePolicyVersion { policy: policy(name), version: count, at },
+                14 => Command::DeletePolicy { policy: policy(name) },
+                15 => attach(name, number),
+                16 => Command::DetachPolicy { policy: policy(name), target: principal(number) },
+                17 => attach_thing(name, number, kind_of_thing),
+                _ => Command::DetachThingPrincipal {
+                    thing: thing(name),
+                    principal: principal(number),
+                },
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_stored_registry_is_the_same(
+        commands in prop::collection::vec((any_command(), 0_u8..8), 1..200),
+    ) {
+        let mut registry = Registry::default();
+        let mut stored = BTreeMap::new();
+        for (command, then) in commands {
+            let before = registry.clone();
+            if registry.apply(command).is_err() {
+                prop_assert_eq!(&registry, &before);
+            }
+            if then == 0 {
+                for (key, value) in registry.checkpoint() {
+                    match value {
+                        Some(value) => drop(stored.insert(key, value)),
+                        None => drop(stored.remove(&key)),
+                    }
+                }
+                let mut loaded = Registry::default();
+                for (key, value) in &stored {
+                    loaded.load(key, value).unwrap();
+                }
+                loaded.loaded().unwrap();
+                prop_assert!(loaded.take_changes().all);
+                registry.take_changes();
+                prop_assert_eq!(&loaded, &registry);
+                registry = loaded;
+            }
+        }
+    }
+}

@@ -11,7 +11,6 @@ mod round;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use raft::Ready;
 use raft::prelude::Entry;
 use rustc_hash::FxHashMap;
@@ -28,6 +27,7 @@ use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
 use group::{Command, Group};
 pub use open::Opened;
+use open::Progress;
 use round::Rounds;
 
 /// How often the disk is asked for its free bytes.
@@ -60,6 +60,7 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     next_room: Duration,
     room: bool,
     started: bool,
+    replay: Progress,
     metrics: RaftMetrics,
 }
 
@@ -241,7 +242,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 
     /// Puts what every group has ready into the batch.
     fn collect(&mut self, now: Now) -> Result<Vec<(usize, Ready)>, Error> {
-        let mut readies = Vec::new();
+        let (mut readies, mut count) = (Vec::new(), 0);
         for place in 0..self.groups.len() {
             if !self.groups[place].raft.has_ready() {
                 continue;
@@ -257,11 +258,14 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                     self.batch.hard_state(id.0, state);
                 }
             }
-            self.metrics.entries_per_batch.record(entries.len() as f64);
+            count += entries.len();
             for entry in entries {
-                self.batch.entry(id.0, entry.index, entry.term, Bytes::from(entry.data));
+                self.batch.entry(id.0, entry.index, entry.term, entry.data);
             }
             readies.push((place, ready));
+        }
+        if count > 0 {
+            self.metrics.entries_per_batch.record(count as f64);
         }
         Ok(readies)
     }
@@ -303,6 +307,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             let decided = group.decide(&entry, read, &mut lost)?;
             if let Some(at) = decided.proposed_at {
                 self.metrics.commit_seconds.record(now.monotonic.saturating_sub(at));
+            }
+            if !self.started {
+                self.replay.step(id, decided.commands.len());
             }
             group.dirty |= !decided.commands.is_empty();
             for Command { bytes, reply } in decided.commands {

@@ -26,7 +26,8 @@ pub enum Refusal {
     /// No such group on this node.
     #[error("no such group")]
     UnknownGroup,
-    /// The node stops, or its log failed.
+    /// The node stops, or its log failed; a command that was taken before may still be found
+    /// committed by the next start.
     #[error("the node is stopping")]
     Stopping,
 }

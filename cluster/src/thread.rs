@@ -154,14 +154,16 @@ fn drive<M: StateMachine, H: Host<M>>(
     }
     // Nobody has to wait for it.
     let _ = up.send(());
+    let mut stopping = false;
     loop {
-        let accept = engine.is_accepting();
+        // What still waits when the end is near is bounded by the inbox.
+        let accept = stopping || engine.is_accepting();
         let mut timeout = Duration::ZERO;
         if !engine.is_busy() {
             engine.idle();
             timeout = engine.next_turn().saturating_sub(clock.now().monotonic);
         }
-        let stopping = inbox.take(&mut proposals, &mut signals, accept, timeout);
+        stopping = inbox.take(&mut proposals, &mut signals, accept, timeout);
         let last = stopping && accept;
         engine.turn(&mut proposals, &mut signals, clock.now())?;
         if last {

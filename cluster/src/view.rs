@@ -64,7 +64,7 @@ impl raft::Storage for View {
             entry.set_index(index);
             entry.set_term(term);
             if context.can_async() {
-                entry.set_data(log.entry(group, index).map_err(read_error)?.data.into());
+                entry.set_data(log.entry(group, index).map_err(read_error)?.data);
             }
             entries.push(entry);
         }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::disk::{Disk, RealDisk};
+
 const FORMAT: &str = "skein data 1";
 
 /// Why a data directory cannot be used.
@@ -56,7 +58,7 @@ pub struct DataDir {
 impl DataDir {
     /// Makes the directory if need be, locks it and checks its format.
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        fs::create_dir_all(path).map_err(failed("create", path))?;
+        RealDisk.create_dir(path).map_err(failed("create", path))?;
         let lock = lock(path)?;
         check_format(path)?;
         Ok(Self { path: path.to_owned(), _lock: lock })

@@ -1,5 +1,7 @@
 //! Chance from a seed, so that one seed gives one history.
 
+use std::ops::Range;
+
 /// A seeded generator (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
@@ -27,5 +29,15 @@ impl Dice {
     /// True once in `n` times.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
+    }
+}
+
+/// The seeds a simulation shall run: `usual` many, or as many as the variable `SEEDS` says, or the
+/// one that `SEED` names, to replay a failure.
+pub fn seeds(usual: u64) -> Range<u64> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(usual),
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// A file system.
 pub trait Disk: Send + Sync + 'static {
-    /// Creates a directory and its parents; no error if it is there.
+    /// Creates a directory and its parents, safely; no error if it is there.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Opens an existing file to read and write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
@@ -51,7 +51,14 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        if dir.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(dir)?;
+        match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
+            _ => Ok(()),
+        }
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {

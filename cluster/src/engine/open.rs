@@ -27,6 +27,8 @@ use crate::view::{SharedLog, View};
 
 /// A start that takes longer than this says how far it is.
 const SLOW: Duration = Duration::from_secs(2);
+/// A long log is replayed in pieces of about this size.
+const REPLAY_BYTES: u64 = 16 << 20;
 
 /// State and log of a node, opened and compared, before its groups run.
 pub struct Opened<M> {
@@ -54,7 +56,7 @@ impl<M: StateMachine> Opened<M> {
         info!(bytes = log.bytes(), clean = log.found().clean, "log opened");
         let mut opened = Vec::new();
         let mut machines = FxHashMap::default();
-        let mut progress = Progress::new();
+        let mut progress = Progress::new("loading stored state");
         for &group in &config.groups {
             let mut machine = machine(group);
             let applied = load(group, &mut machine, store, &mut progress)?;
@@ -80,7 +82,7 @@ fn load<M: StateMachine>(
     progress: &mut Progress,
 ) -> Result<Applied, Error> {
     let mut visit = |key: &[u8], value: &[u8]| {
-        progress.pair(group);
+        progress.step(group, 1);
         machine.load(key, value).map_err(|error| format!("key \"{}\": {error}", key.escape_ascii()))
     };
     let applied = store.load(group.0, &mut visit)?;
@@ -115,22 +117,28 @@ fn reconcile(
 }
 
 /// Says how a slow start gets on.
-struct Progress {
-    pairs: u64,
+pub(super) struct Progress {
+    what: &'static str,
+    count: usize,
+    asked: usize,
     said: Instant,
 }
 
 impl Progress {
-    fn new() -> Self {
-        Self { pairs: 0, said: Instant::now() }
+    pub(super) fn new(what: &'static str) -> Self {
+        Self { what, count: 0, asked: 0, said: Instant::now() }
     }
 
-    fn pair(&mut self, group: GroupId) {
-        self.pairs += 1;
+    pub(super) fn step(&mut self, group: GroupId, count: usize) {
+        self.count += count;
         // The clock is not worth reading for each.
-        if self.pairs.is_multiple_of(1024) && self.said.elapsed() > SLOW {
+        if self.count - self.asked < 1024 {
+            return;
+        }
+        self.asked = self.count;
+        if self.said.elapsed() > SLOW {
             self.said = Instant::now();
-            info!(%group, pairs = self.pairs, "loading stored state");
+            info!(%group, count = self.count, "{}", self.what);
         }
     }
 }
@@ -149,6 +157,7 @@ fn campaigner(
         heartbeat_tick: 1,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 256,
+        max_committed_size_per_ready: REPLAY_BYTES,
         ..raft::Config::default()
     };
     let view = View { log: Rc::clone(log), group, node: config.node, applied };
@@ -178,6 +187,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             next_room: now.monotonic,
             room: true,
             started: false,
+            replay: Progress::new("replaying the log"),
             metrics: RaftMetrics::register(),
         }
     }

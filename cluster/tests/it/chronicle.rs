@@ -62,6 +62,8 @@ pub(crate) struct Ledger {
     pub(crate) signals: Vec<u64>,
     pub(crate) ticks: u64,
     pub(crate) stopped: bool,
+    /// Collects what a signal finds in all machines; `told` then hears how many, and each.
+    pub(crate) held: Option<Vec<u64>>,
     /// Hears of every outcome and refusal, when a test waits for it.
     pub(crate) told: Option<Sender<Result<u64, Refusal>>>,
 }
@@ -101,6 +103,13 @@ impl Host<Chronicle> for Ledger {
     fn signal(&mut self, groups: &mut GroupsView<'_, Chronicle>, signal: u64) {
         assert!(groups.leads(GroupId::META));
         self.signals.push(signal);
+        if let Some(mut held) = self.held.take() {
+            for id in groups.ids() {
+                held.extend(&groups.get(id).unwrap().numbers);
+            }
+            self.tell(Ok(held.len() as u64));
+            held.into_iter().for_each(|number| self.tell(Ok(number)));
+        }
     }
 
     fn ticked(&mut self, _: &mut GroupsView<'_, Chronicle>, _: u64) -> Vec<(GroupId, Bytes)> {

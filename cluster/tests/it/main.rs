@@ -1,5 +1,8 @@
 //! The groups of one node, over simulated and real disks.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod chronicle;
+mod kill;
 mod simulation;
 mod thread;

@@ -101,7 +101,7 @@ fn check_signature_algorithm(oid: &str) -> Result<(), CertificateError> {
 pub(super) fn summary(certificate: &X509Certificate<'_>) -> CertificateSummary {
     let validity = certificate.validity();
     let mut names = CertificateNames {
-        serial_number: Some(hex::encode(certificate.raw_serial())),
+        serial_number: Some(hex::encode(unsigned(certificate.raw_serial()))),
         subject: attributes(certificate.subject()),
         issuer: attributes(certificate.issuer()),
     };
@@ -120,6 +120,14 @@ pub(super) fn summary(certificate: &X509Certificate<'_>) -> CertificateSummary {
         not_before: timestamp(validity.not_before),
         not_after: timestamp(validity.not_after),
         names: Arc::new(names),
+    }
+}
+
+/// A number without the zero in front that DER needs to keep it positive.
+fn unsigned(number: &[u8]) -> &[u8] {
+    match number {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        number => number,
     }
 }
 

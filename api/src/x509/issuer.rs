@@ -129,11 +129,9 @@ impl Issuer {
 
     /// Signs a certificate for a new key pair.
     pub fn issue(&self, key: &KeyPair, now: Timestamp) -> Result<Issued, CertificateError> {
-        let name = [OID_COMMON_NAME, &der::tagged(UTF8_STRING, &[COMMON_NAME])];
-        let subject = der::tagged(SEQUENCE, &[&der::tagged(SET, &[&der::tagged(SEQUENCE, &name)])]);
         let (_, public) = SubjectPublicKeyInfo::from_der(&key.public_der)
             .map_err(|error| unreadable("public key", error))?;
-        self.sign(&subject, &public, now)
+        self.sign(&default_subject(), &public, now)
     }
 
     /// Signs a certificate for the key and the subject of a signing request; extensions that the
@@ -150,6 +148,10 @@ impl Issuer {
         let info = &request.certification_request_info;
         inspect::check_key(&info.subject_pki)?;
         request.verify_signature().map_err(|_| CertificateError::RequestSignature)?;
+        // A certificate without a subject would need a critical alternative name to be valid.
+        if info.subject.iter().next().is_none() {
+            return self.sign(&default_subject(), &info.subject_pki, now);
+        }
         self.sign(info.subject.as_raw(), &info.subject_pki, now)
     }
 
@@ -203,6 +205,12 @@ impl Issuer {
         let summary = inspect::summary(&inspect::parse(&der)?);
         Ok(Issued { id: certificate_id(&der), pem: pem("CERTIFICATE", &der), summary })
     }
+}
+
+/// `CN=AWS IoT Certificate`
+fn default_subject() -> Vec<u8> {
+    let name = [OID_COMMON_NAME, &der::tagged(UTF8_STRING, &[COMMON_NAME])];
+    der::tagged(SEQUENCE, &[&der::tagged(SET, &[&der::tagged(SEQUENCE, &name)])])
 }
 
 fn unreadable(what: &'static str, error: impl fmt::Display) -> CertificateError {

@@ -59,6 +59,16 @@ fn a_request_keeps_its_subject_and_loses_its_extensions() {
 }
 
 #[test]
+fn a_request_without_a_subject_gets_one() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let request = params.serialize_request(&key).unwrap().pem().unwrap();
+    let issued = issuer().issue_for_request(&request, NOW).unwrap();
+    assert_eq!(issued.summary.names.subject["CommonName"], ["AWS IoT Certificate"]);
+}
+
+#[test]
 fn alternative_names_become_variables() {
     let key = rcgen::KeyPair::generate().unwrap();
     let names = ["a.example.com".into(), "b.example.com".into(), "10.0.0.1".into(), "::1".into()];

@@ -35,6 +35,7 @@ use crate::gateway::Place;
 use crate::interest::Live;
 use crate::publication::Publication;
 use crate::publish::Errand;
+use crate::telemetry;
 
 /// Reads per turn before other connections get theirs.
 const READS_PER_TURN: usize = 4;
@@ -327,8 +328,14 @@ impl Connection {
             self.propose(group, command.into(), number);
             return Ok(());
         }
+        let traces = core.shared.traces.as_ref();
+        let span = traces.and_then(|traces| {
+            let count = core.metrics.published();
+            traces.publication(count, publication.properties, topic, publish.qos)
+        });
         let Some(id) = publish.packet_id else {
             let published = core.publish(&publication, &route, Errand::default());
+            telemetry::end_span(span, published.waiting, published.reached);
             self.pressed = published.pressed.or(self.pressed.take());
             return Ok(());
         };
@@ -338,6 +345,7 @@ impl Connection {
         let number = self.endpoint.owe(owed);
         let ticket = Some(Ticket::Connection { live: self.endpoint.profile.live, number });
         let published = core.publish(&publication, &route, Errand { ticket, origin: None });
+        telemetry::end_span(span, published.waiting, published.reached);
         let nobody = !published.reached && published.waiting == 0;
         self.endpoint.sent(number, published.waiting, nobody);
         self.pressed = published.pressed.or(self.pressed.take());

@@ -40,6 +40,7 @@ impl Local {
 /// One core's counters.
 pub struct CoreMetrics {
     publishes: [Local; 3],
+    published: Cell<u64>,
     deliveries: [Local; 3],
     bytes_received: Local,
     payload_bytes_sent: Local,
@@ -90,6 +91,7 @@ impl CoreMetrics {
         let by_qos = |name: &'static str| QOS.map(|qos| Local::new(counter!(name, "qos" => qos)));
         Self {
             publishes: by_qos("gateway_publishes_received_total"),
+            published: Cell::new(0),
             deliveries: by_qos("gateway_publishes_sent_total"),
             bytes_received: Local::new(counter!("gateway_received_bytes_total")),
             payload_bytes_sent: Local::new(counter!("gateway_sent_payload_bytes_total")),
@@ -108,6 +110,12 @@ impl CoreMetrics {
     /// A PUBLISH came.
     pub fn publish(&self, qos: QoS) {
         self.publishes[qos as usize].add(1);
+        self.published.set(self.published.get() + 1);
+    }
+
+    /// PUBLISH packets since the start.
+    pub fn published(&self) -> u64 {
+        self.published.get()
     }
 
     /// A PUBLISH goes out.

@@ -18,6 +18,7 @@ use crate::host::{Groups, Machine, NodeHost};
 use crate::interest::InterestIndex;
 use crate::metrics::{self, CoreMetrics};
 use crate::shared::Shared;
+use crate::telemetry::Traces;
 use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
 
 /// How long connections get to say goodbye when the node stops.
@@ -35,7 +36,7 @@ pub struct Node {
 
 impl Node {
     /// Opens the data directory and restores the state from it.
-    pub fn restore(config: Config) -> anyhow::Result<Self> {
+    pub fn restore(config: Config, traces: Option<Traces>) -> anyhow::Result<Self> {
         metrics::describe();
         let cores = match config.cores {
             Some(cores) => usize::from(cores),
@@ -60,6 +61,7 @@ impl Node {
             },
             anonymous: anonymous_policy(&config)?,
             limits: config.limits.clone(),
+            traces,
             draining: AtomicBool::new(false),
         });
         let (tell, stopped) = oneshot::channel();

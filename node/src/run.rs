@@ -26,12 +26,13 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let entered = control.enter();
-    let _telemetry = telemetry::install(&config.log, &config.traces)?;
+    telemetry::install_log(&config.log)?;
+    let traces = telemetry::Traces::start(&config.traces)?;
     drop(entered);
     let metrics = admin::install_metrics()?;
     let api = api_config(&config)?;
     let listeners = config.listeners.clone();
-    let node = Node::restore(config)?;
+    let node = Node::restore(config, traces)?;
     let backend = Backend::new(node.shared.clone());
     if let Some(dev) = &dev {
         control.block_on(dev.populate(&backend))?;
@@ -47,8 +48,9 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
             api.context("listeners.http needs tls.issuer_certificate and tls.issuer_private_key")?;
         serve_http(&control, address, api::router(backend, api))?;
     }
+    let shared = node.shared.clone();
     let system = actix::System::new();
-    system.block_on(async move {
+    let result = system.block_on(async move {
         let stop = stop_signal()?;
         let ready = || {
             if let Some(dev) = &dev {
@@ -57,7 +59,11 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
             info!("ready");
         };
         node.serve(data_plane, verifier, ready, stop).await
-    })
+    });
+    if let Some(traces) = &shared.traces {
+        traces.stop();
+    }
+    result
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -9,6 +9,7 @@ use crate::config::Limits;
 use crate::core::ToCore;
 use crate::host::Groups;
 use crate::interest::InterestIndex;
+use crate::telemetry::Traces;
 
 /// See the module.
 pub struct Shared {
@@ -26,6 +27,8 @@ pub struct Shared {
     pub anonymous: Option<Arc<policy::Document>>,
     /// Limits of sessions and packets.
     pub limits: Limits,
+    /// Traces, where they are configured.
+    pub traces: Option<Traces>,
     /// Set when the node stops: it takes no more connections.
     pub draining: AtomicBool,
 }

@@ -49,8 +49,7 @@ fn a_second_node_on_the_same_data_is_refused() {
     let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.path(), 1) };
     let (_groups, running, _told) = run(&config);
     let (_, inbox) = Groups::new(&config);
-    let mut second =
-        start(config.clone(), inbox, |_| Chronicle::default(), Ledger::default()).unwrap();
+    let mut second = start(config, inbox, |_| Chronicle::default(), Ledger::default()).unwrap();
     let error = second.wait_started().unwrap_err();
     assert!(matches!(error, Error::Data(_)), "{error}");
     assert!(error.to_string().contains("in use by process"), "{error}");

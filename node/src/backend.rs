@@ -137,7 +137,9 @@ impl api::Backend for Backend {
     async fn shadow_get(&self, thing: String, name: Option<String>) -> Result<Bytes, ShadowError> {
         let group = self.group_of(&thing);
         let look = move |shard: &Shard| shard.get_shadow(&thing, name.as_deref(), b"", now_ms());
-        Ok(self.read_shard(group, look).await??.into())
+        let answer = self.read_shard(group, look).await?;
+        crate::metrics::shadow_operation("get", answer.is_ok());
+        Ok(answer?.into())
     }
 
     async fn shadow_update(

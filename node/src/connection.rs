@@ -33,6 +33,7 @@ use crate::core::{Core, Ticket, Timer};
 use crate::endpoint::{Endpoint, Record};
 use crate::gateway::Place;
 use crate::interest::Live;
+use crate::metrics::Asked;
 use crate::publication::Publication;
 use crate::publish::Errand;
 use crate::telemetry;
@@ -67,8 +68,8 @@ pub struct Connection {
     pressed: Option<Rc<Endpoint>>,
     keep_alive: Duration,
     heard: Instant,
-    rate: Option<Rate>,
-    end: Option<End>,
+    rate: Option<Box<Rate>>,
+    end: Option<Box<End>>,
     ends_by: Option<Instant>,
     since: Instant,
     _claim: Claim,
@@ -103,7 +104,7 @@ impl Connection {
     /// A connection whose CONNACK is in the outbox.
     pub fn new(start: Start) -> Self {
         let now = Instant::now();
-        let rate = start.core.shared.limits.publish_rate.map(|rate| Rate::new(rate, now));
+        let rate = start.core.shared.limits.publish_rate.map(|rate| Box::new(Rate::new(rate, now)));
         Self {
             core: start.core,
             endpoint: start.endpoint,
@@ -186,7 +187,7 @@ impl Connection {
     }
 
     fn must_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if let Some(at) = self.rate.as_ref().and_then(Rate::paused_until) {
+        if let Some(at) = self.rate.as_ref().and_then(|rate| rate.paused_until()) {
             if self.core.clock().now < at {
                 return true;
             }
@@ -306,8 +307,11 @@ impl Connection {
         let route = core.route(topic);
         let retained_checked = !publish.retain && self.allowed_route == route.id;
         if !retained_checked && !self.may_publish(topic, publish.retain) {
-            core.metrics.denied_publish();
+            core.metrics.decided(Asked::Publish, false);
             return self.refuse(publish);
+        }
+        if !retained_checked {
+            core.metrics.decided(Asked::Publish, true);
         }
         if !publish.retain {
             self.allowed_route = route.id;
@@ -406,7 +410,7 @@ impl Connection {
         });
         match written {
             Poll::Ready(Err(error)) => {
-                self.end.get_or_insert(End::lost(&error));
+                self.end.get_or_insert_with(|| Box::new(End::lost(&error)));
                 ctx.stop();
                 return Poll::Ready(());
             }
@@ -442,7 +446,7 @@ impl Connection {
         let by = self.core.clock().now + LAST_WORD;
         self.ends_by = Some(by);
         self.core.wheel.borrow_mut().set(by, Timer::Connection(self.endpoint.profile.live));
-        self.end = Some(end);
+        self.end = Some(Box::new(end));
     }
 }
 

@@ -151,6 +151,8 @@ pub struct Core {
     pub claims: RefCell<Claims>,
     /// Publications of the core itself that wait to be safe.
     pub pendings: RefCell<crate::pending::Pendings>,
+    /// What anonymous clients may do, compiled once: it depends on nothing but the policy.
+    pub anonymous: Option<Rc<policy::Compiled>>,
     /// Counters.
     pub metrics: CoreMetrics,
     acknowledged: RefCell<Vec<Acknowledged>>,
@@ -167,6 +169,7 @@ impl Core {
     /// The core with this number.
     pub fn new(id: u16, shared: Arc<Shared>, metrics: CoreMetrics) -> Rc<Self> {
         let cores = shared.cores.len();
+        let anonymous = shared.anonymous_policy().map(Rc::new);
         let batch = |_| Batch { from: id, ..Batch::default() };
         Rc::new(Self {
             id,
@@ -180,6 +183,7 @@ impl Core {
             wheel: RefCell::new(Wheel::new(Instant::now())),
             claims: RefCell::default(),
             pendings: RefCell::default(),
+            anonymous,
             metrics,
             acknowledged: RefCell::default(),
             outgoing: RefCell::new((0..cores).map(batch).collect()),

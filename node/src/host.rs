@@ -214,6 +214,7 @@ pub struct NodeHost {
     beside: FxHashMap<GroupId, Beside>,
     for_cores: Vec<ForCore>,
     effects: Effects,
+    gauges_at: u64,
     stopped: Option<oneshot::Sender<Option<String>>>,
 }
 
@@ -228,6 +229,7 @@ impl NodeHost {
             beside: FxHashMap::default(),
             for_cores,
             effects: Effects::default(),
+            gauges_at: 0,
             stopped: Some(stopped),
         }
     }
@@ -375,6 +377,9 @@ impl Host<Machine> for NodeHost {
         if matches!(outcome, Outcome::Invalid | Outcome::Shard(shard::Outcome::Invalid)) {
             error!(%group, "a committed command cannot be read; was it written by a newer version?");
         }
+        if let (Outcome::Shard(shard::Outcome::Shadow(answer)), Some(_)) = (&outcome, &reply) {
+            crate::metrics::shadow_operation("change", answer.accepted());
+        }
         match machine {
             Machine::Shard(shard) => self.carry_out(group, shard),
             Machine::Meta(registry) => {
@@ -428,6 +433,13 @@ impl Host<Machine> for NodeHost {
         now_ms: u64,
     ) -> Vec<(GroupId, Bytes)> {
         const AT_ONCE: usize = 1000;
+        const GAUGES_EVERY_MS: u64 = 1000;
+        if now_ms >= self.gauges_at {
+            self.gauges_at = now_ms + GAUGES_EVERY_MS;
+            let shards = groups.ids();
+            let shards = shards.iter().filter_map(|id| groups.get(*id)?.shard());
+            crate::metrics::set_stored(shards.map(shard::Shard::stats));
+        }
         let mut commands = Vec::new();
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };

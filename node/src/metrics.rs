@@ -45,7 +45,7 @@ pub struct CoreMetrics {
     bytes_received: Local,
     payload_bytes_sent: Local,
     dropped: [Local; 4],
-    denied: [Local; 3],
+    decisions: [[Local; 2]; 4],
     subscriptions: Local,
     throttled: Local,
     connections: Gauge,
@@ -56,7 +56,20 @@ pub struct CoreMetrics {
 
 const QOS: [&str; 3] = ["0", "1", "2"];
 const DROPPED: [&str; 4] = ["expired", "too_large", "slow", "gone"];
-const DENIED: [&str; 3] = ["publish", "subscribe", "receive"];
+const ACTIONS: [&str; 4] = ["connect", "publish", "subscribe", "receive"];
+
+/// What a policy was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// May it connect?
+    Connect,
+    /// May it publish? Asked once per topic and change, not per publication.
+    Publish,
+    /// May it subscribe?
+    Subscribe,
+    /// May it receive? Counted when the answer is no.
+    Receive,
+}
 
 /// Describes every metric of the gateway; once per process.
 pub fn describe() {
@@ -69,8 +82,24 @@ pub fn describe() {
     describe_counter!("gateway_received_bytes_total", Unit::Bytes, "Bytes read from clients");
     describe_counter!("gateway_sent_payload_bytes_total", Unit::Bytes, "Payload bytes to clients");
     describe_counter!("gateway_dropped_total", count, "Deliveries that were dropped, by reason");
-    describe_counter!("gateway_denied_total", count, "Actions that policies denied");
+    describe_counter!("gateway_decisions_total", count, "What policies decided");
     describe_counter!("gateway_subscribes_total", count, "Subscriptions granted");
+    describe_gauge!("sessions", count, "Sessions that have a record in a group");
+    describe_gauge!(
+        "session_queue_messages",
+        count,
+        "Messages that session queues hold, once each"
+    );
+    describe_gauge!("session_queue_bytes", Unit::Bytes, "Bytes of these messages");
+    describe_gauge!("retained_messages", count, "Retained messages");
+    describe_gauge!("retained_bytes", Unit::Bytes, "Bytes of retained messages");
+    describe_gauge!("shadows", count, "Device shadows");
+    describe_gauge!(
+        "outbox_messages",
+        count,
+        "Publications of the state itself that are not safe yet"
+    );
+    describe_counter!("shadow_operations_total", count, "Shadow requests by operation and result");
     describe_counter!("session_queue_dropped_total", count, "Queue entries lost, by reason");
     describe_counter!("gateway_throttled_total", count, "Times a client had to pause publishing");
     describe_histogram!("gateway_connection_seconds", Unit::Seconds, "Life of a connection");
@@ -97,8 +126,12 @@ impl CoreMetrics {
             payload_bytes_sent: Local::new(counter!("gateway_sent_payload_bytes_total")),
             dropped: DROPPED
                 .map(|reason| Local::new(counter!("gateway_dropped_total", "reason" => reason))),
-            denied: DENIED
-                .map(|action| Local::new(counter!("gateway_denied_total", "action" => action))),
+            decisions: ACTIONS.map(|action| {
+                ["denied", "allowed"].map(|decision| {
+                    let labels = [("action", action), ("decision", decision)];
+                    Local::new(counter!("gateway_decisions_total", &labels))
+                })
+            }),
             subscriptions: Local::new(counter!("gateway_subscribes_total")),
             throttled: Local::new(counter!("gateway_throttled_total")),
             connections: gauge!("gateway_connections"),
@@ -134,19 +167,9 @@ impl CoreMetrics {
         self.dropped[reason as usize].add(1);
     }
 
-    /// A policy denied a PUBLISH.
-    pub fn denied_publish(&self) {
-        self.denied[0].add(1);
-    }
-
-    /// A policy denied a filter.
-    pub fn denied_subscribe(&self) {
-        self.denied[1].add(1);
-    }
-
-    /// A policy denied a delivery.
-    pub fn denied_receive(&self) {
-        self.denied[2].add(1);
+    /// A policy decided.
+    pub fn decided(&self, asked: Asked, allowed: bool) {
+        self.decisions[asked as usize][usize::from(allowed)].add(1);
     }
 
     /// Filters were granted.
@@ -174,10 +197,37 @@ impl CoreMetrics {
     /// Adds what was counted to what is exported.
     pub fn flush(&self) {
         let all = self.publishes.iter().chain(&self.deliveries).chain(&self.dropped);
-        all.chain(&self.denied).for_each(Local::flush);
+        all.chain(self.decisions.iter().flatten()).for_each(Local::flush);
         self.bytes_received.flush();
         self.payload_bytes_sent.flush();
         self.subscriptions.flush();
         self.throttled.flush();
     }
+}
+
+/// Counts a shadow request.
+pub fn shadow_operation(operation: &'static str, accepted: bool) {
+    let result = if accepted { "accepted" } else { "rejected" };
+    counter!("shadow_operations_total", "operation" => operation, "result" => result).increment(1);
+}
+
+/// Sets the gauges of what all shards hold together.
+pub fn set_stored(stats: impl Iterator<Item = fleet::shard::Stats>) {
+    let mut all = fleet::shard::Stats::default();
+    for stats in stats {
+        all.sessions += stats.sessions;
+        all.messages += stats.messages;
+        all.message_bytes += stats.message_bytes;
+        all.retained += stats.retained;
+        all.retained_bytes += stats.retained_bytes;
+        all.shadows += stats.shadows;
+        all.outbox += stats.outbox;
+    }
+    gauge!("sessions").set(all.sessions as f64);
+    gauge!("session_queue_messages").set(all.messages as f64);
+    gauge!("session_queue_bytes").set(all.message_bytes as f64);
+    gauge!("retained_messages").set(all.retained as f64);
+    gauge!("retained_bytes").set(all.retained_bytes as f64);
+    gauge!("shadows").set(all.shadows as f64);
+    gauge!("outbox_messages").set(all.outbox as f64);
 }

@@ -121,6 +121,7 @@ mod tests {
             let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
             let count = step.min(all.len());
             arrived.extend_from_slice(&all[..count]);
+            drop(slices);
             outbox.advance(count, pool);
         }
         arrived

@@ -11,6 +11,7 @@ use crate::core::{Batch, Core, Parcel, Ticket, ToCore};
 use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
 use crate::host::{Handout, HandoutKind, Proposal, Reply};
 use crate::interest::Member;
+use crate::metrics::Asked;
 use crate::pending::Asker;
 use crate::publication::{Kept, KeptTopic, Publication};
 use crate::route::{Route, Target};
@@ -324,7 +325,7 @@ impl Core {
                     self.acknowledge_queued(&endpoint, handout.seq);
                 }
                 None => {
-                    self.metrics.denied_receive();
+                    self.metrics.decided(Asked::Receive, false);
                     self.acknowledge_queued(&endpoint, handout.seq);
                 }
                 Some(_) => self.metrics.sent(qos, kept.payload().len()),

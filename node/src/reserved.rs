@@ -69,6 +69,7 @@ impl Core {
                 Some(shard.get_shadow(&of, called.as_deref(), &payload, at))
             });
             let Some(answer) = answer.await.flatten() else { return };
+            crate::metrics::shadow_operation("get", answer.is_ok());
             let (reply, body) = match answer {
                 Ok(document) => (ShadowReply::Accepted(Operation::Get), document),
                 Err(rejected) => {

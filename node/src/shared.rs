@@ -69,6 +69,14 @@ impl Shared {
         }
     }
 
+    /// What anonymous clients may do; `None` when they may not connect. Their policy has no
+    /// variables that would differ between connections, or it is compiled for each.
+    pub fn anonymous_policy(&self) -> Option<policy::Compiled> {
+        let document = self.anonymous.as_ref().filter(|document| !document.uses_variables())?;
+        let variables = policy::Variables::default();
+        Some(policy::Compiled::new(&[Arc::clone(document)], &self.arns, &variables))
+    }
+
     /// Whether the node stops.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)

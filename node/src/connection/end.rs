@@ -110,7 +110,7 @@ impl Connection {
 
     /// Leaves nothing of this connection on its core and tells its group how it ended.
     pub(super) fn clean_up(&mut self) {
-        let end = self.end.take().unwrap_or_else(End::closed);
+        let end = self.end.take().map_or_else(End::closed, |end| *end);
         let profile = &self.endpoint.profile;
         debug!(client = &*profile.client, cause = end.cause, detail = end.detail, "disconnected");
         self.endpoint.close();

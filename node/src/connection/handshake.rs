@@ -26,6 +26,7 @@ use crate::endpoint::{Budget, Endpoint, Profile, Record};
 use crate::gateway::Place;
 use crate::host::{Machine, Outcome, Proposal, Reply};
 use crate::identity::{self, Principal, Refused};
+use crate::metrics::Asked;
 use crate::outbox::{Outbox, Pool};
 use crate::publication::Publication;
 
@@ -147,7 +148,7 @@ async fn say(
 struct Accepted {
     client: Rc<str>,
     assigned: bool,
-    policy: Compiled,
+    policy: Rc<Compiled>,
     expiry: u32,
     keep_alive: u16,
     claim: Claim,
@@ -177,7 +178,12 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
             connect.session_expiry.unwrap_or(0).min(limits.maximum_session_expiry_secs())
         }
     };
-    let policy = identity::policy_of(&core.shared, &peer.principal, Some(&client), peer.ip).await;
+    let policy = match (&peer.principal, &core.anonymous) {
+        (Principal::Anonymous, Some(shared)) => Ok(Rc::clone(shared)),
+        (principal, _) => {
+            identity::policy_of(&core.shared, principal, Some(&client), peer.ip).await.map(Rc::new)
+        }
+    };
     let policy = policy.map_err(|refused| match refused {
         Refused::Unavailable => Reason::ServerUnavailable,
         _ => {
@@ -185,7 +191,9 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
             Reason::NotAuthorized
         }
     })?;
-    check_policy(&policy, connect, &client, expiry)?;
+    let checked = check_policy(&policy, connect, &client, expiry);
+    core.metrics.decided(Asked::Connect, checked.is_ok());
+    checked?;
     let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
     let session = open_session(core, connect, &client, expiry).await?;
     let keep_alive = match (limits.maximum_keep_alive_secs, connect.keep_alive) {
@@ -315,7 +323,6 @@ fn start(
             live,
         };
         let alias_maximum = connect.topic_alias_maximum.min(limits.topic_alias_maximum);
-        let policy = Rc::new(policy);
         Rc::new(Endpoint::new(profile, policy, budget, connect.receive_maximum, alias_maximum))
     });
     let receive_maximum = match connect.version {

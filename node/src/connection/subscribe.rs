@@ -17,6 +17,7 @@ use crate::endpoint::{Delivered, Endpoint, Terms};
 use crate::host::{Outcome, Proposal, Reply};
 use crate::identity;
 use crate::interest::Destination;
+use crate::metrics::Asked;
 use crate::publication::{Kept, Publication};
 
 /// A filter whose retained messages are to be sent.
@@ -108,8 +109,9 @@ impl Connection {
         let resource = format!("topicfilter/{filter}");
         let request = policy::Request::default();
         let allowed = policy.decide(Action::Subscribe, &resource, &request).is_allowed();
-        if !allowed || !crate::reserved::may_subscribe(plain) {
-            self.core.metrics.denied_subscribe();
+        let allowed = allowed && crate::reserved::may_subscribe(plain);
+        self.core.metrics.decided(Asked::Subscribe, allowed);
+        if !allowed {
             return Ok(Some(Reason::NotAuthorized));
         }
         Ok(None)

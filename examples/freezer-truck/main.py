@@ -93,6 +93,8 @@ def drive(chosen, link, iot, folder, stack):
     for thread in stopping:
         thread.join()
     dispatcher.wait_for_readings({truck.name: truck.sent for truck in trucks})
+    for name in names:
+        dispatcher.wait_for_status(name, "parked")
     return report(trucks, dispatcher, lost, COLDER, AWAY)
 
 

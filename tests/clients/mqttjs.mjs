@@ -9,7 +9,8 @@ const [scenario, url, name, ca] = process.argv.slice(2);
 const tls = ca ? { ca: readFileSync(ca) } : {};
 
 function dial(options = {}) {
-  return mqtt.connectAsync(url, { clientId: name, reconnectPeriod: 0, connectTimeout: 8000, ...tls, ...options });
+  // No retries: a refusal is told at once.
+  return mqtt.connectAsync(url, { clientId: name, reconnectPeriod: 0, connectTimeout: 8000, ...tls, ...options }, false);
 }
 
 // The next messages of a client, in order, as { topic, payload, packet }.

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.skein
 def https(skein):
     """Requests with the device's certificate."""
     with requests.Session() as session:
+        # An environment variable of the machine would win over `verify`.
+        session.trust_env = False
         session.verify, session.cert = skein.ca, skein.device
         session.base = f"https://localhost:{skein.port('wss')}"
         yield session

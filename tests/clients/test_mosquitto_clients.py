@@ -25,10 +25,9 @@ class Subscriber:
             if line.startswith(start):
                 return
 
-    def payloads(self, timeout=20):
+    def payloads(self):
         """Everything it printed besides its debug lines, once it has ended by -C."""
-        out, _ = self.process.communicate(timeout=timeout)
-        lines = self.seen + out.splitlines()
+        lines = self.seen + self.process.stdout.read().splitlines()
         noise = ("Client ", "Subscribed ", "Received ")
         return [line for line in lines if line and not line.startswith(noise)]
 

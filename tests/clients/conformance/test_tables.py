@@ -43,7 +43,7 @@ def written(text, found):
 @pytest.mark.parametrize("version", TABLES)
 def test_tables_name_the_tests(request, version):
     items = request.session.all_items
-    if len(items) < 400:
+    if not {"test_policies", "test_attacks"} <= {item.path.stem for item in items}:
         pytest.skip("only some of the tests were collected")
     path, found = TABLES[version], covered(items, version)
     text = path.read_text()

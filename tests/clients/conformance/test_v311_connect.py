@@ -49,7 +49,7 @@ def test_unknown_protocol_name(dial, protocol):
 
 
 @clause("MQTT-3.1.2-2", "MQTT-3.2.2-4", "MQTT-3.2.2-5")
-@pytest.mark.parametrize("level", [0, 1, 2, 6, 127])
+@pytest.mark.parametrize("level", [0, 1, 2])
 def test_unknown_protocol_level(dial, level):
     client = dial(4)
     client.send(m.connect("c", 4, level=level))
@@ -255,12 +255,12 @@ def test_no_will_without_the_flag(connected, name):
 
     def seen_until(mark):
         watcher.publish(f"{name}/{mark}", b"", qos=1)
-        topics = [watcher.receive().topic]
-        while topics[-1] != f"{name}/{mark}":
-            topics.append(watcher.receive().topic)
-        return topics[:-1]
+        topics = []
+        while (got := watcher.receive()).topic != f"{name}/{mark}":
+            # Retained messages of other tests may come at any time.
+            topics += [] if got.retain else [got.topic]
+        return topics
 
-    # Retained messages of other tests come first.
     seen_until("before")
     victim = connected(f"{name}-v")
     victim.cut()

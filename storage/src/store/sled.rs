@@ -10,6 +10,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
 use super::{Applied, Changes, Store, StoreError, Sum, Visit, last_of_each, pair_crc};
 use crate::log::Group;
 
@@ -88,16 +90,44 @@ impl SledStore {
 
     fn db(&mut self) -> Result<&sled::Db, StoreError> {
         if self.db.is_none() {
-            let config = sled::Config::new()
-                .path(&self.path)
-                .cache_capacity(self.cache_bytes)
-                .flush_every_ms(None);
-            let opened = caught(|| config.open());
-            self.db = Some(
-                opened.map_err(|reason| StoreError::Open { path: self.path.clone(), reason })?,
-            );
+            self.remove_snapshots(".generating");
+            let mut opened = self.open_db();
+            if let Err((reason, true)) = &opened {
+                // Its snapshots only spare sled a scan. That the result is whole, we check.
+                if self.remove_snapshots("") > 0 {
+                    warn!(path = %self.path.display(), %reason, "sled is opened without snapshots");
+                    opened = self.open_db();
+                }
+            }
+            let opened = opened.map_err(|(reason, _)| reason);
+            let path = self.path.clone();
+            self.db = Some(opened.map_err(|reason| StoreError::Open { path, reason })?);
         }
         Ok(self.db.as_ref().expect("it was just opened"))
+    }
+
+    /// The error says why, and whether something is damaged.
+    fn open_db(&self) -> Result<sled::Db, (String, bool)> {
+        let config = sled::Config::new()
+            .path(&self.path)
+            .cache_capacity(self.cache_bytes)
+            .flush_every_ms(None);
+        let mut damaged = true;
+        let opened = caught(|| {
+            let opened = config.open();
+            damaged = !matches!(opened, Err(sled::Error::Io(_)));
+            opened
+        });
+        opened.map_err(|reason| (reason, damaged))
+    }
+
+    /// Removes sled's snapshot files whose names end so. A crash or a full disk can leave an
+    /// unfinished one behind, named `….generating`, which sled then takes for a damaged one.
+    fn remove_snapshots(&self, suffix: &str) -> usize {
+        let Ok(entries) = fs::read_dir(&self.path) else { return 0 };
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let snapshots = names.filter(|name| name.starts_with("snap.") && name.ends_with(suffix));
+        snapshots.filter(|name| fs::remove_file(self.path.join(name)).is_ok()).count()
     }
 
     /// Runs an operation on a group's tree; after a failure sled is opened afresh the next time.
@@ -312,6 +342,23 @@ mod tests {
             harmed.unwrap();
             let error = pairs(&mut store, 0).unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unfinished_or_damaged_snapshot_does_not_keep_it_from_opening() {
+        for name in ["snap.0000000000000FFF.generating", "snap.0000000000000FFF"] {
+            let dir = tempfile::tempdir().unwrap();
+            let to = Applied { index: 1, term: 1 };
+            {
+                let mut store = SledStore::open(dir.path(), 1 << 20).unwrap();
+                store.apply(0, 0, to, changes(&[("a", Some("1"))])).unwrap();
+                store.flush().unwrap();
+            }
+            fs::write(dir.path().join(name), b"half").unwrap();
+            let mut store = SledStore::open(dir.path(), 1 << 20).unwrap();
+            assert_eq!(store.applied(0).unwrap(), to, "{name}");
+            assert_eq!(pairs(&mut store, 0).unwrap().len(), 1, "{name}");
         }
     }
 

@@ -44,7 +44,7 @@ impl Claims {
         match self.held.get_mut(client) {
             Some(held) => {
                 held.waiting.push_back(granted);
-                held.to_tell()
+                held.tell_holder()
             }
             None => {
                 self.grant(client, VecDeque::from([granted]));
@@ -56,7 +56,7 @@ impl Claims {
     fn established(&mut self, client: &str, id: ClaimId, live: Live) -> Option<Live> {
         let held = self.held.get_mut(client).filter(|held| held.id == id)?;
         held.live = Some(live);
-        if held.waiting.is_empty() { None } else { held.to_tell() }
+        if held.waiting.is_empty() { None } else { held.tell_holder() }
     }
 
     fn release(&mut self, client: &str, id: ClaimId) {
@@ -82,7 +82,7 @@ impl Claims {
 }
 
 impl Held {
-    fn to_tell(&mut self) -> Option<Live> {
+    fn tell_holder(&mut self) -> Option<Live> {
         let live = self.live.filter(|_| !self.told)?;
         self.told = true;
         Some(live)

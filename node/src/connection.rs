@@ -187,10 +187,9 @@ impl Connection {
     }
 
     fn must_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if let Some(at) = self.rate.as_ref().and_then(|rate| rate.paused_until()) {
-            if self.core.clock().now < at {
-                return true;
-            }
+        let paused = self.rate.as_ref().and_then(|rate| rate.paused_until());
+        if paused.is_some_and(|until| self.core.clock().now < until) {
+            return true;
         }
         if let Some(pressed) = &self.pressed {
             if pressed.wait_for_room(cx.waker()) {
@@ -415,11 +414,11 @@ impl Connection {
                 return Poll::Ready(());
             }
             // Nothing is left to say.
-            Poll::Ready(Ok(())) if self.end.is_some() => {
-                if self.transport.poll_shutdown(cx).is_ready() {
-                    ctx.stop();
-                    return Poll::Ready(());
-                }
+            Poll::Ready(Ok(()))
+                if self.end.is_some() && self.transport.poll_shutdown(cx).is_ready() =>
+            {
+                ctx.stop();
+                return Poll::Ready(());
             }
             _ => {}
         }

@@ -39,6 +39,9 @@ pub const READ_BUFFER: usize = 128 * 1024;
 /// A loop that is later than this takes no new connections.
 const OVERLOADED: Duration = Duration::from_millis(250);
 
+/// Something rare that another thread wants done on a core.
+pub type Control = Box<dyn FnOnce(&Rc<Core>) + Send>;
+
 /// What reaches a core from other threads.
 pub enum ToCore {
     /// Publications from another core.
@@ -60,7 +63,7 @@ pub enum ToCore {
     /// A group's outbox has publications to route.
     Outbox(u16, Vec<fleet::shard::OutboxEntry>),
     /// Control: rare, so a closure.
-    Run(Box<dyn FnOnce(&Rc<Core>) + Send>),
+    Run(Control),
 }
 
 /// What one read brought for another core.
@@ -177,7 +180,7 @@ impl Core {
             endpoints: RefCell::default(),
             actors: RefCell::default(),
             generation: Cell::new(0),
-            routes: RefCell::new(Routes::new()),
+            routes: RefCell::default(),
             pool: RefCell::default(),
             read_buffer: Cell::new(vec![0; READ_BUFFER]),
             wheel: RefCell::new(Wheel::new(Instant::now())),

@@ -52,6 +52,9 @@ pub enum Reply {
     Once(oneshot::Sender<Result<Outcome, Refusal>>),
 }
 
+/// A look at the state, on the thread that owns it.
+pub type Look = Box<dyn FnOnce(&mut GroupsView<'_, Machine>) + Send>;
+
 /// A message to the groups of this node that needs no log.
 pub enum Signal {
     /// A connection of a session is ready for its queue.
@@ -86,7 +89,7 @@ pub enum Signal {
         seqs: Vec<u64>,
     },
     /// A look at the state.
-    Read(Box<dyn FnOnce(&mut GroupsView<'_, Machine>) + Send>),
+    Read(Look),
 }
 
 /// The handle to the groups.

@@ -73,10 +73,8 @@ impl Core {
             }
         }
         let acknowledged = publication.qos != QoS::AtMostOnce;
-        if !publication.retain
-            && route.shares.is_empty()
-            && !(acknowledged && !route.groups.is_empty())
-        {
+        let queued = acknowledged && !route.groups.is_empty();
+        if !(publication.retain || queued || !route.shares.is_empty()) {
             return published;
         }
         let mut groups: SmallVec<[GroupShare; 2]> = SmallVec::new();

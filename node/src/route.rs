@@ -81,13 +81,14 @@ pub struct Routes {
     pub pressed: Vec<Rc<Endpoint>>,
 }
 
-impl Routes {
-    /// No subscriptions.
-    pub fn new() -> Self {
+impl Default for Routes {
+    fn default() -> Self {
         let recent = (0..REMEMBERED).map(|_| None).collect();
         Self { trie: FilterTrie::new(), generation: 0, next_id: 1, recent, pressed: Vec::new() }
     }
+}
 
+impl Routes {
     /// Forgets what topics resolve to: permissions have changed.
     pub fn forget(&mut self) {
         self.generation += 1;

@@ -1,0 +1,39 @@
+//! SIGTERM: clients are told, and what is queued stays.
+
+use std::thread;
+
+use chaos_tests::{Dice, Node};
+use mqtt::{Reason, Version};
+
+use crate::kill;
+
+#[test]
+fn sigterm_says_goodbye_and_keeps_the_queues() {
+    let mut dice = Dice::of("drain");
+    let mut node = Node::started(&mut dice);
+    let mut crowd = kill::crowd(&mut dice);
+    crowd.subscribe(node.address());
+    for _ in 0..2 {
+        let farewells = crowd.live(&mut node, &[true, true, true, false], |node, life| {
+            thread::sleep(dice.millis(100..300));
+            life.end();
+            node.sigterm();
+            let status = node.wait_ended();
+            assert!(status.success(), "it ended with {status}\n{}", node.said());
+        });
+        // MQTT 3.1.1 has no such packet.
+        let expected = |version| match version {
+            Version::V5 => Some(Reason::ServerShuttingDown),
+            Version::V311 => None,
+        };
+        let wrong: Vec<_> =
+            farewells.iter().filter(|(version, reason)| *reason != expected(*version)).collect();
+        assert_eq!(farewells.len(), 9, "{farewells:?} {:?}", crowd.faults);
+        assert!(wrong.is_empty(), "{wrong:?} of {farewells:?}");
+        node.start();
+        let said = node.said();
+        assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+    }
+    crowd.finish(&mut node);
+    crowd.check(&node, &dice);
+}

@@ -1,0 +1,11 @@
+//! What users are promised, checked on real processes. See the crate's documentation.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod checkpoint;
+mod damage;
+mod drain;
+mod kill;
+mod shadows;
+mod takeover;
+mod wills;

@@ -4,18 +4,30 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Status and body.
-pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let timeout = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether the node says that it serves; known as soon as it says so.
+pub(crate) fn is_ready(address: SocketAddr) -> bool {
+    let mut status = [0; "HTTP/1.1 200".len()];
+    let read = |mut stream: TcpStream| stream.read_exact(&mut status);
+    ask(address, "/readyz").and_then(read).is_ok() && status.ends_with(b" 200")
+}
+
+/// The body of an answer.
+pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-    let status = status.ok_or_else(|| io::Error::other(format!("not an answer: {head}")))?;
-    Ok((status, body.to_owned()))
+    ask(address, path)?.read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
+        _ => Err(io::Error::other(answer)),
+    }
+}
+
+fn ask(address: SocketAddr, path: &str) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    Ok(stream)
 }
 
 /// A metric in Prometheus' text format, summed over its labels.

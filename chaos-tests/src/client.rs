@@ -97,7 +97,13 @@ impl Client {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        Ok(self.stream.write_all(bytes)?)
+        let Err(error) = self.stream.write_all(bytes) else { return Ok(()) };
+        let end = End::from(error);
+        if end == End::Closed(None) {
+            // The last word of the broker may still wait to be read.
+            while self.read(Duration::ZERO)?.is_some() {}
+        }
+        Err(end)
     }
 
     /// A packet identifier that was not used for long.

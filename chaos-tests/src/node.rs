@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -120,12 +120,17 @@ impl Node {
                 self.child = None;
                 bail!("it ended before it was ready: {status}");
             }
-            if matches!(admin::get(self.on(ADMIN), "/readyz"), Ok((200, _))) {
+            if self.is_ready() && TcpStream::connect(self.address()).is_ok() {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(5));
         }
         bail!("not ready within {PATIENCE:?}")
+    }
+
+    /// Whether the node says that it serves.
+    pub fn is_ready(&self) -> bool {
+        admin::is_ready(self.on(ADMIN))
     }
 
     /// Starts it where it must not start; gives what it said.
@@ -135,8 +140,9 @@ impl Node {
     pub fn refuses_to_start(&mut self) -> String {
         self.spawn();
         let mut child = self.child.take().expect("it was just started");
+        let admin = self.on(ADMIN);
         let status = eventually("the refusal", || {
-            if matches!(admin::get(self.on(ADMIN), "/readyz"), Ok((200, _))) {
+            if admin::is_ready(admin) {
                 return Some(None);
             }
             child.try_wait().expect("a child can be waited for").map(Some)
@@ -191,7 +197,7 @@ impl Node {
     /// A metric, summed over its labels; 0 while there is none.
     pub fn metric(&self, name: &str) -> f64 {
         let answer = admin::get(self.on(ADMIN), "/metrics");
-        answer.map_or(0.0, |(_, text)| admin::metric(&text, name))
+        answer.map_or(0.0, |text| admin::metric(&text, name))
     }
 }
 

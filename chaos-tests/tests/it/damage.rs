@@ -75,21 +75,25 @@ fn all() -> Vec<usize> {
 #[test]
 fn what_stands_behind_the_last_batch_is_dropped_with_a_warning() {
     let mut killed = Killed::new("garbage");
-    // Twice: the second tail lies in the segment that the first start made.
-    for _ in 0..2 {
+    // Each tail lies in the segment that the start before it made.
+    for case in 0..4 {
         let (path, mut bytes, found) = killed.newest();
         let (first, last) = (found[0], *found.last().unwrap());
-        let tail = match killed.dice.one_in(2) {
-            true => (0..300).map(|_| killed.dice.bits() as u8 | 1).collect(),
+        let tail: Vec<u8> = match case {
+            0 => (0..3000).map(|_| killed.dice.bits() as u8 | 1).collect(),
+            // Less than a sector.
+            1 => (0..300).map(|_| killed.dice.bits() as u8 | 1).collect(),
             // The front of an earlier batch, as if the disk had mixed them up.
-            false => bytes[first.at..first.at + 100].to_vec(),
+            2 => bytes[first.at..first.at + 100].to_vec(),
+            // A batch that was there before, whole: it is not the next one.
+            _ => bytes[last.at..last.next()].to_vec(),
         };
         bytes.truncate(last.next());
         bytes.extend_from_slice(&tail);
         fs::write(&path, &bytes).unwrap();
         let (found, warned) = killed.start();
-        assert_eq!(found, all(), "{}", killed.node.said());
-        assert!(warned, "{}", killed.node.said());
+        assert_eq!(found, all(), "case {case}\n{}", killed.node.said());
+        assert!(warned, "case {case}: no warning\n{}", killed.node.said());
         killed.node.kill9();
     }
 }

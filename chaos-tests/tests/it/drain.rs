@@ -1,8 +1,8 @@
-//! SIGTERM: clients are told, and what is queued stays.
+//! The two ends of a life: ready means served; at SIGTERM clients are told, and queues stay.
 
 use std::thread;
 
-use chaos_tests::{Dice, Node};
+use chaos_tests::{Client, Dice, Node, eventually};
 use mqtt::{Reason, Version};
 
 use crate::kill;
@@ -36,4 +36,20 @@ fn sigterm_says_goodbye_and_keeps_the_queues() {
     }
     crowd.finish(&mut node);
     crowd.check(&node, &dice);
+}
+
+#[test]
+fn ready_means_that_clients_are_served() {
+    let mut dice = Dice::of("ready");
+    let mut node = Node::new(&mut dice);
+    let mut refused = Vec::new();
+    for start in 0..6 {
+        node.spawn();
+        eventually("it is ready", || node.is_ready().then_some(()));
+        if let Err(end) = Client::brief(node.address(), "early") {
+            refused.push((start, end));
+        }
+        node.kill9();
+    }
+    assert!(refused.is_empty(), "refused right after /readyz said 200: {refused:?}");
 }

@@ -306,7 +306,7 @@ def test_mutated_packets(attacked, seed):
                 data[at:at] = dice.randbytes(dice.randrange(1, 4))
         return bytes(data)
 
-    for number in range(1500):
+    for number in range(3000):
         version = dice.choice([4, 5])
         first = m.connect("mutant", dice.choice([4, 5]), will=will, username="u", password=b"p")
         try:
@@ -314,10 +314,16 @@ def test_mutated_packets(attacked, seed):
                 raw.sendall(mutate(first) if dice.random() < 0.3 else m.connect(f"mutant-{number % 7}", version))
                 for _ in range(dice.randrange(1, 6)):
                     raw.sendall(mutate(dice.choice(packets)))
-                if dice.random() < 0.5:
+                if dice.random() < 0.3:
+                    # Resets what is under way.
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except (ConnectionResetError, BrokenPipeError):
-            pass
+                    continue
+                raw.shutdown(socket.SHUT_WR)
+                raw.settimeout(5)
+                while raw.recv(4096):
+                    pass
+        except OSError as error:
+            assert not isinstance(error, TimeoutError), "neither an answer nor an end"
 
 
 # WebSocket

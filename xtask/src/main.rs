@@ -19,7 +19,7 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   setup     install what the tests need: Debian packages, .venv, tests/clients/node_modules
-  test      every test: Rust, documentation, benches once, real clients, the example
+  test      every test: Rust, documentation, benches once, real clients, the example, load
   rust      only the Rust tests
   clients   only the real clients; words that follow go to pytest, e.g. `clients -k shadow`
   check     formatting, lints, documentation, dependencies

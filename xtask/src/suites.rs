@@ -15,6 +15,7 @@ pub(crate) fn all(tally: &mut Tally) {
     rust(tally, binary.as_deref());
     if let Some(binary) = &binary {
         clients(tally, binary, &[]);
+        load(tally, binary);
     }
 }
 
@@ -51,7 +52,28 @@ pub(crate) fn clients(tally: &mut Tally, binary: &Path, words: &[String]) {
     });
 }
 
-/// Builds the binary that the real clients talk to; a release build, because that is what runs.
+/// The load generator's scenarios, about a second each: nothing may be lost, doubled or reordered.
+fn load(tally: &mut Tally, binary: &Path) {
+    let generator = binary.with_file_name("skein-load");
+    tally.suite("load, briefly", |count| {
+        if !generator.is_file() {
+            bail!("{} is not there: `cargo build --release -p benches`", generator.display());
+        }
+        let mut load = shell::command(&[&*generator.to_string_lossy(), "compare", "--quick"]);
+        load.arg("--broker").arg(format!("skein={}", binary.display()));
+        shell::read_along(load, |line| {
+            if line.starts_with("round ") {
+                count.passed += 1;
+            } else if line.starts_with("  FAILED") {
+                count.passed -= 1;
+                count.failed += 1;
+            }
+        })
+    });
+}
+
+/// Builds the binary that the real clients talk to, a release build, because that is what runs, and
+/// the load generator beside it.
 pub(crate) fn build(tally: &mut Tally) -> Option<PathBuf> {
     if let Some(binary) = env::var_os("SKEIN_BIN") {
         return Some(PathBuf::from(binary));
@@ -59,7 +81,9 @@ pub(crate) fn build(tally: &mut Tally) -> Option<PathBuf> {
     let profile = env::var("SKEIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
     let mut binary = None;
     tally.suite(&format!("build skein ({profile})"), |count| {
-        let words = ["build", "--package", "node", "--bin", "skein", "--profile", profile.as_str()];
+        let words = ["build", "--package", "node", "--package", "benches", "--bins", "--profile"];
+        let mut words = words.to_vec();
+        words.push(&profile);
         shell::run(shell::cargo(&words))?;
         let folder = if profile == "dev" { "debug" } else { profile.as_str() };
         let path = target_directory()?.join(folder).join("skein");

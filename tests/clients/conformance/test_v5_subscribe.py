@@ -1,6 +1,7 @@
 """Normative statements of MQTT 5: matching, retained messages, subscription options, order."""
 
 import struct
+import threading
 import time
 
 import pytest
@@ -95,6 +96,34 @@ def test_retained_replace_and_remove(connected, name):
             got = late.receive()
             assert (got.payload, got.retain) == (kept, True)
         late.nothing_more()
+
+
+@clause("MQTT-4.6.0-5", "MQTT-4.6.0-6", "MQTT-3.3.1-9")
+def test_retained_never_follows_what_is_newer(connected, name):
+    """Whoever takes the last message for the truth must not be left with an old one."""
+    publisher, stop = connected(), threading.Event()
+
+    def publish():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            publisher.publish(name, b"%d" % number, qos=1, retain=True)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        subscriber = connected()
+        for _ in range(100):
+            subscriber.subscribe(name, qos=0)
+            seen = [int(subscriber.receive().payload) for _ in range(5)]
+            assert seen == sorted(seen)
+            subscriber.unsubscribe(name)
+            # What was under way when the subscription ended.
+            subscriber.ping()
+            subscriber.kept.clear()
+    finally:
+        stop.set()
+        thread.join()
 
 
 @clause("MQTT-3.3.1-9", "MQTT-3.3.1-10", "MQTT-3.3.1-11", "MQTT-3.8.4-4", "MQTT-3.8.4-3")

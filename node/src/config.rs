@@ -201,6 +201,8 @@ pub struct Limits {
     /// Bytes of QoS 1 and 2 publications that may wait for the acknowledgements of one connection
     /// whose session is not persistent.
     pub pending_bytes: usize,
+    /// Bytes that may wait in all connections of one core together, in either direction.
+    pub core_bytes: usize,
     /// How long publishers wait for a subscriber that does not keep up before it loses messages.
     #[serde(with = "humantime_serde")]
     pub slow_consumer_patience: Duration,
@@ -227,6 +229,7 @@ impl Default for Limits {
             session_queue_messages: 1_000_000,
             outbox_bytes: 4 << 20,
             pending_bytes: 16 << 20,
+            core_bytes: 1 << 30,
             slow_consumer_patience: Duration::from_secs(2),
             publish_rate: None,
             handshakes_per_core: 256,

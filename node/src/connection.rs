@@ -55,6 +55,8 @@ pub struct Connection {
     inbound: Inbound,
     /// Bytes of a packet that is not complete.
     partial: Vec<u8>,
+    /// Bytes of `partial` that the core's budget counts.
+    partial_held: usize,
     /// Whether `partial` came with CONNECT and may hold whole packets.
     early: bool,
     /// The route this client was last allowed to publish to.
@@ -110,6 +112,7 @@ impl Connection {
             endpoint: start.endpoint,
             transport: start.transport,
             inbound: start.inbound,
+            partial_held: 0,
             early: !start.partial.is_empty(),
             partial: start.partial,
             allowed_route: 0,
@@ -244,7 +247,17 @@ impl Connection {
             partial = partial[done..].to_vec();
         }
         self.partial = partial;
+        self.hold_partial()?;
         Poll::Ready(consumed.map(drop))
+    }
+
+    /// Counts a large packet that is under way; too much of that on one core ends connections.
+    fn hold_partial(&mut self) -> Result<(), End> {
+        let mut pool = self.core.pool.borrow_mut();
+        pool.release(self.partial_held);
+        self.partial_held = self.partial.len();
+        pool.hold(self.partial_held);
+        if pool.is_full() { Err(End::by_server(Reason::QuotaExceeded)) } else { Ok(()) }
     }
 
     /// Handles every complete packet and says how many bytes they were.

@@ -172,6 +172,7 @@ impl Core {
     /// The core with this number.
     pub fn new(id: u16, shared: Arc<Shared>, metrics: CoreMetrics) -> Rc<Self> {
         let cores = shared.cores.len();
+        let budget = shared.limits.core_bytes;
         let anonymous = shared.anonymous_policy().map(Rc::new);
         let batch = |_| Batch { from: id, ..Batch::default() };
         Rc::new(Self {
@@ -181,7 +182,7 @@ impl Core {
             actors: RefCell::default(),
             generation: Cell::new(0),
             routes: RefCell::default(),
-            pool: RefCell::default(),
+            pool: RefCell::new(Pool::new(budget)),
             read_buffer: Cell::new(vec![0; READ_BUFFER]),
             wheel: RefCell::new(Wheel::new(Instant::now())),
             claims: RefCell::default(),
@@ -411,7 +412,7 @@ impl Core {
                 }
             }
             self.check_pressed();
-            self.metrics.flush();
+            self.metrics.flush(self.pool.borrow().held());
         }
     }
 

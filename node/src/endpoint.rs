@@ -6,7 +6,9 @@
 //! Bounds: the outbox takes [`Budget::outbox`] bytes; beyond half of it publishers stop reading
 //! their sockets until it drains, or until the endpoint has made no progress for [`Budget::patience`]
 //! and counts as slow. A slow endpoint loses QoS 0 publications beyond the bound; a session that is
-//! not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed.
+//! not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed. When
+//! the connections of a core together hold their budget, those that have fallen behind are treated as
+//! if they were over their own.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -206,7 +208,8 @@ impl Endpoint {
         if terms.qos != QoS::AtMostOnce {
             return self.deliver_acknowledged(&mut state, publication, terms, clock, pool);
         }
-        if state.outbox.len() >= self.budget.outbox {
+        let behind = !state.outbox.is_empty();
+        if state.outbox.len() >= self.budget.outbox || behind && pool.is_full() {
             return Delivered::Dropped(DropReason::Slow);
         }
         let sent = self.send(&mut state, publication, terms, None, clock, pool);
@@ -236,8 +239,9 @@ impl Endpoint {
             subscription_ids: terms.subscription_ids.into(),
         };
         state.pending_bytes += pending.bytes();
+        pool.hold(pending.bytes());
         state.pending.push_back(pending);
-        if state.pending_bytes > self.budget.pending {
+        if state.pending_bytes > self.budget.pending || pool.is_full() {
             state.doom = Some(Reason::QuotaExceeded);
             self.wake(state);
             return Delivered::Dropped(DropReason::Slow);
@@ -288,7 +292,7 @@ impl Endpoint {
         match publication.large_payload() {
             Some(payload) => {
                 state.outbox.append(pool, |bytes| mqtt::encode_publish_head(version, &out, bytes));
-                state.outbox.append_shared(payload);
+                state.outbox.append_shared(pool, payload);
             }
             None => state.outbox.append(pool, |bytes| mqtt::encode_publish(version, &out, bytes)),
         }
@@ -387,6 +391,7 @@ impl Endpoint {
         while state.window.has_room() {
             let Some(pending) = state.pending.pop_front() else { break };
             state.pending_bytes -= pending.bytes();
+            pool.release(pending.bytes());
             let publication = Publication::kept(&pending.publication);
             let terms = Terms {
                 qos: pending.qos,
@@ -525,11 +530,14 @@ impl Endpoint {
     }
 
     /// The connection is over: nothing more is taken and nobody waits for it.
-    pub fn close(&self) {
+    pub fn close(&self, pool: &mut Pool) {
         let mut state = self.state.borrow_mut();
         state.closed = true;
         state.waker = None;
-        state.pending.clear();
+        pool.release(state.outbox.len() + state.pending_bytes);
+        state.outbox = Outbox::default();
+        state.pending = VecDeque::new();
+        state.pending_bytes = 0;
         wake_all(&mut state.waiters);
     }
 

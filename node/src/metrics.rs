@@ -49,6 +49,7 @@ pub struct CoreMetrics {
     subscriptions: Local,
     throttled: Local,
     connections: Gauge,
+    held: Gauge,
     session_seconds: Histogram,
     /// How late the core's timer wakes: what every connection on it waits at least.
     pub loop_delay: Histogram,
@@ -75,6 +76,7 @@ pub enum Asked {
 pub fn describe() {
     let count = Unit::Count;
     describe_gauge!("gateway_connections", count, "Connections open now");
+    describe_gauge!("gateway_held_bytes", Unit::Bytes, "Bytes that wait in connections");
     describe_counter!("gateway_connects_total", count, "CONNECT packets by result");
     describe_counter!("gateway_disconnects_total", count, "Connections that ended, by cause");
     describe_counter!("gateway_publishes_received_total", count, "PUBLISH packets from clients");
@@ -135,6 +137,7 @@ impl CoreMetrics {
             subscriptions: Local::new(counter!("gateway_subscribes_total")),
             throttled: Local::new(counter!("gateway_throttled_total")),
             connections: gauge!("gateway_connections"),
+            held: gauge!("gateway_held_bytes", "core" => core.clone()),
             session_seconds: histogram!("gateway_connection_seconds"),
             loop_delay: histogram!("core_loop_delay_seconds", "core" => core),
         }
@@ -195,7 +198,8 @@ impl CoreMetrics {
     }
 
     /// Adds what was counted to what is exported.
-    pub fn flush(&self) {
+    pub fn flush(&self, held: usize) {
+        self.held.set(held as f64);
         let all = self.publishes.iter().chain(&self.deliveries).chain(&self.dropped);
         all.chain(self.decisions.iter().flatten()).for_each(Local::flush);
         self.bytes_received.flush();

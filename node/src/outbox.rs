@@ -42,12 +42,15 @@ impl Outbox {
         }
         let before = self.tail.len();
         encode(&mut self.tail);
-        self.len += self.tail.len() - before;
+        let added = self.tail.len() - before;
+        self.len += added;
+        pool.hold(added);
     }
 
     /// Adds bytes that other sockets share.
-    pub fn append_shared(&mut self, bytes: Bytes) {
+    pub fn append_shared(&mut self, pool: &mut Pool, bytes: Bytes) {
         self.len += bytes.len();
+        pool.hold(bytes.len());
         if !self.tail.is_empty() {
             self.head.push_back(std::mem::take(&mut self.tail).into());
         }
@@ -68,6 +71,7 @@ impl Outbox {
 
     /// `count` bytes of the front are written.
     pub fn advance(&mut self, count: usize, pool: &mut Pool) {
+        pool.release(count);
         self.len -= count;
         self.written += count;
         while let Some(front) = self.head.front() {
@@ -85,13 +89,40 @@ impl Outbox {
     }
 }
 
-/// Buffers of a core that no connection uses now.
-#[derive(Debug, Default)]
+/// The buffers of a core: those that no connection uses now, and how much all of them hold.
+#[derive(Debug)]
 pub struct Pool {
     free: Vec<Vec<u8>>,
+    held: usize,
+    budget: usize,
 }
 
 impl Pool {
+    /// A pool for connections that may together hold `budget` bytes.
+    pub fn new(budget: usize) -> Self {
+        Self { free: Vec::new(), held: 0, budget }
+    }
+
+    /// Bytes that wait in the connections of this core.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether the core's connections hold as much as they may.
+    pub fn is_full(&self) -> bool {
+        self.held >= self.budget
+    }
+
+    /// Counts bytes that a connection holds from now on.
+    pub fn hold(&mut self, bytes: usize) {
+        self.held += bytes;
+    }
+
+    /// Counts bytes that it no longer holds.
+    pub fn release(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes);
+    }
+
     const KEEP: usize = 64;
     const CAPACITY: usize = 16 * 1024;
 
@@ -130,15 +161,16 @@ mod tests {
     #[test]
     fn bytes_leave_in_order_however_little_is_written() {
         for step in [1, 2, 3, 7, 100] {
-            let mut pool = Pool::default();
+            let mut pool = Pool::new(1 << 20);
             let mut outbox = Outbox::default();
             outbox.append(&mut pool, |out| out.extend_from_slice(b"one"));
-            outbox.append_shared(Bytes::from_static(b"two"));
-            outbox.append_shared(Bytes::from_static(b"three"));
+            outbox.append_shared(&mut pool, Bytes::from_static(b"two"));
+            outbox.append_shared(&mut pool, Bytes::from_static(b"three"));
             outbox.append(&mut pool, |out| out.extend_from_slice(b"four"));
-            assert_eq!(outbox.len(), 15);
+            assert_eq!((outbox.len(), pool.held()), (15, 15));
             assert_eq!(drain(&mut outbox, &mut pool, step), b"onetwothreefour");
             assert_eq!(outbox.tail.capacity(), 0, "an empty outbox holds no memory");
+            assert_eq!(pool.held(), 0);
         }
     }
 }

@@ -113,7 +113,10 @@ impl Connection {
         let end = self.end.take().map_or_else(End::closed, |end| *end);
         let profile = &self.endpoint.profile;
         debug!(client = &*profile.client, cause = end.cause, detail = end.detail, "disconnected");
-        self.endpoint.close();
+        let mut pool = self.core.pool.borrow_mut();
+        self.endpoint.close(&mut pool);
+        pool.release(self.partial_held);
+        drop(pool);
         for (filter, _) in std::mem::take(&mut self.filters) {
             self.remove_subscription(&filter);
         }

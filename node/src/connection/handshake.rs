@@ -137,7 +137,7 @@ async fn say(
     version: Version,
     connack: &ConnAck<'_>,
 ) -> Result<(), Failure> {
-    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+    let (mut outbox, mut pool) = (Outbox::default(), Pool::new(usize::MAX));
     outbox.append(&mut pool, |out| mqtt::encode_connack(version, connack, out));
     poll_fn(|cx| transport.poll_write(cx, &mut outbox, &mut pool)).await?;
     poll_fn(|cx| transport.poll_shutdown(cx)).await?;

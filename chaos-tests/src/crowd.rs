@@ -172,28 +172,28 @@ impl Crowd {
         self.faults.extend(faults);
     }
 
-    /// Judges the whole history.
-    ///
-    /// # Panics
-    /// When a promise was broken, with what was seen.
-    pub fn check(mut self, node: &Node, dice: &Dice) {
+    /// Judges the whole history: everything that went wrong.
+    pub fn judge(&self) -> Vec<String> {
         let published: Vec<Published> =
             self.publishers.iter().map(|publisher| publisher.published.clone()).collect();
+        let mut faults = self.faults.clone();
         for it in &self.subscribers {
-            let faults = it.delivered.faults(&published, it.qos);
-            self.faults
-                .extend(faults.into_iter().map(|fault| format!("{}: {fault}", it.client_id)));
+            let found = it.delivered.faults(&published, it.qos);
+            faults.extend(found.into_iter().map(|fault| format!("{}: {fault}", it.client_id)));
         }
         for it in &published {
             println!("{}: {} sent, {} acknowledged", it.topic, it.sent, it.acknowledged.len());
         }
-        assert!(
-            self.faults.is_empty(),
-            "SEED={}, {} lives:\n  {}\n{}",
-            dice.seed(),
-            node.starts(),
-            self.faults.join("\n  "),
-            node.said(),
-        );
+        faults
+    }
+
+    /// As [`Self::judge`], for a node that keeps its promises.
+    ///
+    /// # Panics
+    /// When a promise was broken, with what was seen.
+    pub fn check(&self, node: &Node, dice: &Dice) {
+        let faults = self.judge().join("\n  ");
+        let (seed, lives) = (dice.seed(), node.starts());
+        assert!(faults.is_empty(), "SEED={seed}, {lives} lives:\n  {faults}\n{}", node.said());
     }
 }

@@ -1,7 +1,8 @@
 //! kill -9 under load, many times over the same data: nothing acknowledged is lost, QoS 2 is
 //! exactly once on both sides, order holds, sessions and packet identifiers stay.
 
-use std::thread;
+use std::path::Path;
+use std::{fs, thread};
 
 use chaos_tests::history::Mark;
 use chaos_tests::{Client, Crowd, Dice, Node, Publisher, Subscriber, rounds};
@@ -62,6 +63,36 @@ fn nothing_acknowledged_is_lost_and_nothing_is_doubled() {
     }
     crowd.finish(&mut node);
     crowd.check(&node, &dice);
+}
+
+/// The tests are tested: a node that is given an old copy of its data must be found out.
+#[test]
+fn a_node_that_forgets_is_caught() {
+    let mut dice = Dice::of("forgets");
+    let mut node = Node::started(&mut dice);
+    let mut crowd = crowd(&mut dice);
+    crowd.subscribe(node.address());
+    crowd.live_and_die(&mut node, &mut dice);
+    let (log, copy) = (node.log_dir(), node.data().join("copy"));
+    copy_files(&log, &copy);
+    node.start();
+    crowd.live_and_die(&mut node, &mut dice);
+    fs::remove_dir_all(&log).unwrap();
+    fs::rename(&copy, &log).unwrap();
+    node.start();
+    // Whoever was here waits in vain for what the node has forgotten; this one only counts.
+    crowd.subscribers.retain(|subscriber| subscriber.client_id == "never here");
+    crowd.finish(&mut node);
+    let faults = crowd.judge();
+    assert!(faults.iter().any(|fault| fault.contains("never delivered")), "{faults:?}");
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 /// What is kept must be no older than what was acknowledged, and no newer than what was sent.

@@ -91,11 +91,6 @@ impl Client {
         Self::open(address, &lasting(version, client_id))
     }
 
-    /// The version spoken.
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
     fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
         let Err(error) = self.stream.write_all(bytes) else { return Ok(()) };
         let end = End::from(error);
@@ -179,15 +174,10 @@ impl Client {
 
     /// Whether PINGREQ is answered. An end of the connection is an answer too.
     pub fn ping(&mut self) -> Result<(), End> {
-        self.send_ping()?;
-        self.await_answer("PINGRESP", |got| *got == Received::PingResp).map(|_| ())
-    }
-
-    /// Sends PINGREQ.
-    pub fn send_ping(&mut self) -> Result<(), End> {
         let mut out = Vec::new();
         mqtt::encode_pingreq(&mut out);
-        self.send(&out)
+        self.send(&out)?;
+        self.await_answer("PINGRESP", |got| *got == Received::PingResp).map(|_| ())
     }
 
     /// Ends the connection in good order.

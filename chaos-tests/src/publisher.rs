@@ -60,11 +60,6 @@ impl Publisher {
         }
     }
 
-    /// What was sent and not acknowledged.
-    pub fn pending(&self) -> usize {
-        self.pending.len()
-    }
-
     /// Publishes until the node is gone, or until all is acknowledged when the life is finishing.
     pub(crate) fn live(&mut self, address: SocketAddr, life: &Life) -> Result<(), End> {
         let mut client = self.connect(address)?;

@@ -4,10 +4,11 @@
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use chaos_tests::segment::{Batch, batches, segments};
-use chaos_tests::{Client, Dice, Node};
+use chaos_tests::{Client, Dice, Node, PATIENCE};
 use mqtt::QoS::AtLeastOnce;
 
 const COUNT: usize = 60;
@@ -98,21 +99,33 @@ fn what_stands_behind_the_last_batch_is_dropped_with_a_warning() {
     }
 }
 
-#[test]
-fn a_last_batch_that_is_cut_off_costs_nothing_that_was_synced_before() {
-    let mut killed = Killed::new("cut");
-    let (path, bytes, found) = killed.newest();
+/// Cuts the last batch off somewhere: everything before it is there, and the node goes on.
+fn cut_the_last_batch(test: &str, leave: impl FnOnce(&mut Vec<u8>, Batch)) {
+    let mut killed = Killed::new(test);
+    let (path, mut bytes, found) = killed.newest();
     let last = *found.last().unwrap();
     let cut = killed.dice.within(1..last.len as u64) as usize;
-    fs::write(&path, &bytes[..last.end() - cut]).unwrap();
+    bytes.truncate(last.end() - cut);
+    leave(&mut bytes, last);
+    fs::write(&path, &bytes).unwrap();
     let (found, warned) = killed.start();
     // The last batch holds the last publication, or only what followed from it.
     assert!(found == all() || found == all()[..COUNT - 1], "{found:?}\n{}", killed.node.said());
-    assert!(warned, "{}", killed.node.said());
-    // The node goes on from there.
+    assert!(warned, "no warning, {cut} of {last:?} were cut\n{}", killed.node.said());
     killed.publish(COUNT - 1..COUNT);
     killed.node.restart();
     assert_eq!(killed.found(), all());
+}
+
+#[test]
+fn a_last_batch_that_was_half_written_is_dropped_with_a_warning() {
+    // Room was taken on the disk ahead, as zeros.
+    cut_the_last_batch("half written", |bytes, last| bytes.resize(last.next() + 4096, 0));
+}
+
+#[test]
+fn a_file_that_ends_within_its_last_batch_is_cut_with_a_warning() {
+    cut_the_last_batch("short file", |_, _| {});
 }
 
 /// Flips a bit and expects a refusal that names the place; repaired, everything is there.
@@ -161,5 +174,27 @@ fn a_flipped_bit_in_an_older_segment_is_refused() {
         let at = killed.dice.within(batch.at as u64..batch.end() as u64) as usize;
         refused_and_repaired(&mut killed, &path, at, batch);
     }
+    assert_eq!(killed.start().0, all());
+}
+
+#[test]
+fn a_flipped_bit_in_the_last_batch_of_an_idle_log_is_refused() {
+    let mut killed = Killed::new("idle");
+    killed.node.start();
+    killed.publish(0..3);
+    let asked = Instant::now();
+    // Once nothing is going on, the log notes that all of it was synced.
+    let (path, batch) = loop {
+        let path = segments(&killed.node.log_dir()).pop().unwrap();
+        let found = batches(&fs::read(&path).unwrap());
+        match found[..] {
+            [.., data, Batch { kind: 2, .. }] => break (path, data),
+            _ => assert!(asked.elapsed() < PATIENCE, "the idle log is not marked: {found:?}"),
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    killed.node.kill9();
+    let at = killed.dice.within(batch.at as u64..batch.end() as u64) as usize;
+    refused_and_repaired(&mut killed, &path, at, batch);
     assert_eq!(killed.start().0, all());
 }

@@ -10,6 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
 /// A file system.
 pub trait Disk: Send + Sync + 'static {
     /// Creates a directory and its parents, safely; no error if it is there.
@@ -39,8 +42,10 @@ pub trait File: Send + Sync {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Cuts the file or extends it with zeros.
-    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Extends the file with zeros to `len` bytes and takes their room on the disk.
+    fn reserve(&self, len: u64) -> io::Result<()>;
+    /// Cuts the file to `len` bytes.
+    fn cut(&self, len: u64) -> io::Result<()>;
     /// Makes what was written, and the length, safe.
     fn sync_data(&self) -> io::Result<()>;
 }
@@ -123,7 +128,15 @@ impl File for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            // Not every file system can; writes then may find the disk full.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.0.set_len(len),
+            reserved => Ok(reserved?),
+        }
+    }
+
+    fn cut(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
 

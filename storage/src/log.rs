@@ -303,7 +303,7 @@ impl Log {
             self.roll(space)?;
         }
         let segment = self.segments.back_mut().expect("there is always a segment");
-        match segment.allocate(segment.end + space + SECTOR) {
+        match segment.prepare(space) {
             Ok(()) => Ok(()),
             Err(error) if is_full(&error) => Err(AppendError::Full(error)),
             Err(error) => Err(self.fail(error)),
@@ -339,7 +339,7 @@ impl Log {
         };
         // From here on the file has its name: it must not be left without its first batch.
         let first = batch_space(places.len());
-        if let Err(error) = segment.allocate(segment.end + space + SECTOR) {
+        if let Err(error) = segment.prepare(first) {
             let full = is_full(&error);
             let removed = self.files.disk.remove(&self.files.path(header.id));
             let synced = self.files.disk.sync_dir(&self.files.dir);

@@ -314,16 +314,23 @@ impl File for SimFile {
         self.with(|state| Ok(state.contents[self.id].now.len() as u64))
     }
 
-    /// Growing takes its room at once here; a real file system may give a hole instead.
-    fn set_len(&self, len: u64) -> io::Result<()> {
+    fn reserve(&self, len: u64) -> io::Result<()> {
         self.with(|state| {
             let now = state.contents[self.id].now.len() as u64;
             if len > now && len - now > state.capacity.saturating_sub(state.used()) {
                 return Err(ErrorKind::StorageFull.into());
             }
+            state.contents[self.id].now.resize(len.max(now) as usize, 0);
+            Ok(())
+        })
+    }
+
+    fn cut(&self, len: u64) -> io::Result<()> {
+        self.with(|state| {
+            let len = len as usize;
             let content = &mut state.contents[self.id];
-            content.now.resize(len as usize, 0);
-            content.dirty.iter_mut().for_each(|range| range.1 = range.1.min(len as usize));
+            content.now.truncate(len);
+            content.dirty.iter_mut().for_each(|range| range.1 = range.1.min(len));
             content.dirty.retain(|range| range.0 < range.1);
             Ok(())
         })

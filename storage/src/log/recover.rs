@@ -218,7 +218,7 @@ fn read(log: &Log, path: &Path, header: SegmentHeader) -> Result<Read, OpenError
         file,
         end: HEADER_BYTES,
         len,
-        allocated: len,
+        zeroed: len,
         highest: FxHashMap::default(),
     };
     Ok(Read { header, segment, bytes: bytes.into() })
@@ -356,7 +356,7 @@ fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
     let (mut previous, mut previous_end) = (0, 0);
     if let Some(last) = log.segments.back_mut() {
         let path = segment_path(&log.files.dir, last.id);
-        last.file.set_len(last.end).map_err(failed("truncate", &path))?;
+        last.file.cut(last.end).map_err(failed("truncate", &path))?;
         last.file.sync_data().map_err(failed("sync", &path))?;
         last.len = last.end;
         (previous, previous_end) = (last.id, last.end);

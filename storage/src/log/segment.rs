@@ -11,8 +11,10 @@ use super::format::{HEADER_BYTES, Record, SECTOR, SegmentHeader};
 use super::index::Index;
 use crate::disk::{Disk, File};
 
-/// Zeros are written this far ahead, so that syncs rarely have to allocate.
+/// Zeros are written this far ahead of small batches, so that their syncs need not record that
+/// blocks were written for the first time. A large batch is faster without.
 const ZEROS: u64 = 1 << 20;
+const SMALL: u64 = 256 << 10;
 /// What is written ends with zeros up to a page, so that the kernel never reads before it writes.
 const PAGE: u64 = 4096;
 /// Used files kept for the next segments.
@@ -26,8 +28,8 @@ pub(super) struct Segment {
     /// Where the last batch ends, a sector's start.
     pub(super) end: u64,
     pub(super) len: u64,
-    /// How far the file is known to have its blocks.
-    pub(super) allocated: u64,
+    /// How far the file has been written, so that a sync there records no new blocks.
+    pub(super) zeroed: u64,
     /// The highest entry of each group in this segment.
     pub(super) highest: FxHashMap<Group, u64>,
 }
@@ -47,13 +49,17 @@ impl Segment {
         self.highest.iter().all(|(&group, &highest)| highest <= index.compacted(group))
     }
 
-    /// Gives the file its blocks up to `end`, so that what is written there cannot fail for lack
-    /// of room and its sync need not record new blocks.
-    pub(super) fn allocate(&mut self, end: u64) -> io::Result<()> {
-        while self.allocated < end.min(self.len) {
-            let upto = (self.allocated + ZEROS).min(self.len);
-            self.file.write_at(self.allocated, &vec![0; (upto - self.allocated) as usize])?;
-            self.allocated = upto;
+    /// Prepares the file for a batch of `space` bytes behind the last one.
+    pub(super) fn prepare(&mut self, space: u64) -> io::Result<()> {
+        let end = self.end + space;
+        let end = (end + self.padding(end)).min(self.len);
+        if space > SMALL {
+            self.zeroed = self.zeroed.max(end);
+        }
+        while self.zeroed < end {
+            let upto = (self.zeroed + ZEROS).min(self.len);
+            self.file.write_at(self.zeroed, &vec![0; (upto - self.zeroed) as usize])?;
+            self.zeroed = upto;
         }
         Ok(())
     }
@@ -104,7 +110,7 @@ impl Files {
         let file = if fresh { self.disk.create(path)? } else { self.disk.open(path)? };
         let len = if fresh { len } else { file.len()? };
         if fresh {
-            file.set_len(len)?;
+            file.reserve(len)?;
         }
         let mut segment = Segment {
             id: header.id,
@@ -112,13 +118,13 @@ impl Files {
             file,
             end: HEADER_BYTES,
             len,
-            allocated: if fresh { 0 } else { len },
+            zeroed: if fresh { 0 } else { len },
             highest: FxHashMap::default(),
         };
-        segment.allocate(HEADER_BYTES)?;
         let mut first = header.encode();
         first.resize((HEADER_BYTES + segment.padding(HEADER_BYTES)) as usize, 0);
         segment.file.write_at(0, &first)?;
+        segment.zeroed = segment.zeroed.max(first.len() as u64);
         segment.file.sync_data()?;
         self.disk.rename(path, &self.path(header.id))?;
         self.disk.sync_dir(&self.dir)?;

@@ -75,9 +75,6 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if !self.started {
             return self.turn_unstarted(now);
         }
-        for signal in signals.drain(..) {
-            self.host.signal(&mut view(&mut self.machines, &self.leaders), signal);
-        }
         if now.monotonic >= self.next_tick {
             self.next_tick = now.monotonic + self.config.tick;
             let mut groups = view(&mut self.machines, &self.leaders);
@@ -88,6 +85,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         self.propose(proposals, now);
         self.settle(now)?;
+        // After the commands that came with them, so that a look at the state sees what was
+        // proposed before it.
+        for signal in signals.drain(..) {
+            self.host.signal(&mut view(&mut self.machines, &self.leaders), signal);
+        }
         self.checkpoint(now)?;
         self.host.turn_ended();
         Ok(())

@@ -99,8 +99,8 @@ pub trait Host<M: StateMachine>: Send + 'static {
     /// A proposal was not taken.
     fn refused(&mut self, reply: Self::Reply, why: Refusal);
 
-    /// A signal arrived. Signals keep their order among themselves, and so do proposals; a signal
-    /// may overtake proposals that were sent before it and are not applied yet.
+    /// A signal arrived. Signals keep their order among themselves, and so do proposals. Proposals
+    /// that were sent before a signal are applied before it, unless the disk is full.
     fn signal(&mut self, groups: &mut GroupsView<'_, M>, signal: Self::Signal);
 
     /// Time has passed, at least [`crate::Config::tick`] since the last call: what timers propose.

@@ -1,6 +1,7 @@
 //! Metrics and health, on a listener of their own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -33,10 +34,13 @@ pub fn router(shared: Arc<Shared>, metrics: PrometheusHandle) -> Router {
         .with_state(shared)
 }
 
-/// Ready: not draining, and the groups answer.
+/// Ready: the listeners are open, the node does not drain, and the groups answer.
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     if shared.draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+    }
+    if !shared.serving.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into());
     }
     let read = identity::read(&shared, |groups| {
         let ids = groups.ids();

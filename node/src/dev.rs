@@ -34,6 +34,8 @@ pub struct Options {
     pub account: String,
     /// The region in ARNs.
     pub region: String,
+    /// See [`Config::accept_log_loss`].
+    pub accept_log_loss: bool,
 }
 
 /// A development node's files and configuration.
@@ -47,7 +49,7 @@ pub struct Dev {
 impl Dev {
     /// Makes what is missing in the data directory.
     pub fn prepare(options: Options) -> anyhow::Result<Self> {
-        let Options { data, port_offset, account, region } = options;
+        let Options { data, port_offset, account, region, accept_log_loss } = options;
         if port_offset > u16::MAX - 9464 {
             bail!(
                 "--port-offset {port_offset}: ports end at 65535, so at most {}",
@@ -61,7 +63,7 @@ impl Dev {
         let port = |port: u16| Some(([127, 0, 0, 1], port + port_offset).into());
         let everywhere = |port: u16| Some(([0, 0, 0, 0], port + port_offset).into());
         let open = Some(POLICY.to_owned());
-        let mut config = Config { data, ..Config::default() };
+        let mut config = Config { data, accept_log_loss, ..Config::default() };
         config.account = Account { id: account, region, any_region: true, ..Account::default() };
         let listeners = &mut config.listeners;
         let listener = |address| Listener { address, ..Listener::default() };

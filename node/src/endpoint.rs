@@ -16,9 +16,11 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashSet;
 use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Window};
 use mqtt::{AckKind, Outgoing, PacketId, QoS, Reason, Version};
 use policy::{Action, Compiled};
+use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use crate::outbox::{Outbox, Pool};
@@ -80,7 +82,8 @@ pub struct Profile {
     pub client: Rc<str>,
     /// Protocol version.
     pub version: Version,
-    /// Whether QoS 1 and 2 publications reach it through its session's queue.
+    /// Whether QoS 1 and 2 publications reach it through its session's queue: the session is to
+    /// outlive this connection, or has outlived an earlier one.
     pub persistent: bool,
     /// The session's record in its group: of a persistent session, or of one with a will.
     pub record: Option<Record>,
@@ -135,9 +138,17 @@ struct State {
     pressed_since: Option<Instant>,
     slow: bool,
     waiters: Vec<Waker>,
+    /// While retained messages are looked up: topics of which something newer was delivered.
+    fresh: Option<Box<Fresh>>,
     /// Set when the connection has to end; the actor acts on it.
     doom: Option<Reason>,
     closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Fresh {
+    lookups: usize,
+    topics: HashSet<Box<str>, FxBuildHasher>,
 }
 
 #[derive(Debug)]
@@ -177,6 +188,7 @@ impl Endpoint {
             pressed_since: None,
             slow: false,
             waiters: Vec::new(),
+            fresh: None,
             doom: None,
             closed: false,
         };
@@ -249,13 +261,22 @@ impl Endpoint {
         self.after(state, true, clock)
     }
 
-    /// Whether the client takes a packet of this size, however its identifier turns out.
-    fn fits(&self, publication: &Publication<'_>, terms: Terms<'_>) -> bool {
+    /// Whether the client takes a packet of this size, with so many bytes more.
+    fn fits_with(&self, publication: &Publication<'_>, terms: Terms<'_>, more: usize) -> bool {
         if self.profile.maximum_packet_size == u32::MAX {
             return true;
         }
-        let out = outgoing(publication, terms, Some(Window::packet_id(0)), None, Some(0));
-        mqtt::publish_size(self.profile.version, &out) <= self.profile.maximum_packet_size as usize
+        // Every identifier and every expiry has the same size.
+        let id = (terms.qos != QoS::AtMostOnce).then(|| Window::packet_id(0));
+        let expiry = publication.expires_at.map(|_| 0);
+        let out = outgoing(publication, terms, id, None, expiry);
+        let size = mqtt::publish_size(self.profile.version, &out) + more;
+        size <= self.profile.maximum_packet_size as usize
+    }
+
+    /// Whether the client takes a packet of this size.
+    fn fits(&self, publication: &Publication<'_>, terms: Terms<'_>) -> bool {
+        self.fits_with(publication, terms, 0)
     }
 
     fn send(
@@ -284,7 +305,10 @@ impl Endpoint {
         if id.is_none() && !self.fits(publication, terms) {
             return false;
         }
-        let alias = state.aliases.as_mut().and_then(|aliases| aliases.alias(publication.topic));
+        // The alias itself, and the length of the properties that may take a byte more.
+        const ALIAS: usize = 4;
+        let aliases = state.aliases.as_mut().filter(|_| self.fits_with(publication, terms, ALIAS));
+        let alias = aliases.and_then(|aliases| aliases.alias(publication.topic));
         let expiry = publication.remaining(clock.epoch_ms).flatten();
         let mut out = outgoing(publication, terms, id, alias, expiry);
         out.dup = dup;
@@ -317,6 +341,35 @@ impl Endpoint {
         Delivered::Taken
     }
 
+    /// Retained messages are being looked up for this connection: from now on
+    /// [`Endpoint::has_fresher`] knows what was delivered.
+    pub fn retained_lookup_began(&self) {
+        self.state.borrow_mut().fresh.get_or_insert_default().lookups += 1;
+    }
+
+    /// A retained publication of this topic is on its way as a subscription wants it.
+    pub fn note_fresh(&self, topic: &str) {
+        note_fresh(&mut self.state.borrow_mut(), topic);
+    }
+
+    /// They are sent.
+    pub fn retained_lookup_ended(&self) {
+        let mut state = self.state.borrow_mut();
+        if let Some(fresh) = &mut state.fresh {
+            fresh.lookups -= 1;
+            if fresh.lookups == 0 {
+                state.fresh = None;
+            }
+        }
+    }
+
+    /// Whether a retained publication of this topic was delivered since the lookup began: what is
+    /// found now may be older [v5 MQTT-4.6.0-5].
+    pub fn has_fresher(&self, topic: &str) -> bool {
+        let state = self.state.borrow();
+        state.fresh.as_ref().is_some_and(|fresh| fresh.topics.contains(topic))
+    }
+
     /// Delivers what the session's queue holds next, with the sequence number it has there.
     pub fn deliver_queued(
         &self,
@@ -333,6 +386,9 @@ impl Endpoint {
         }
         if !self.fits(publication, terms) {
             return Delivered::Dropped(DropReason::TooLarge);
+        }
+        if publication.retain && !terms.retain {
+            note_fresh(&mut state, publication.topic);
         }
         let id = state.window.open_at(seq, terms.qos, false);
         self.send_again(&mut state, publication, terms, Some(id), dup, clock, pool);
@@ -547,6 +603,12 @@ impl Endpoint {
         {
             waker.wake_by_ref();
         }
+    }
+}
+
+fn note_fresh(state: &mut State, topic: &str) {
+    if let Some(fresh) = &mut state.fresh {
+        fresh.topics.insert(topic.into());
     }
 }
 

@@ -36,6 +36,9 @@ enum Command {
         /// The region in ARNs.
         #[arg(long, default_value = "us-east-1")]
         region: String,
+        /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
+        #[arg(long)]
+        accept_log_loss: bool,
     },
     /// Runs a node in production.
     Serve {
@@ -64,8 +67,8 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Dev { data, port_offset, account_id, region } => {
-            dev(Options { data, port_offset, account: account_id, region })
+        Command::Dev { data, port_offset, account_id, region, accept_log_loss } => {
+            dev(Options { data, port_offset, account: account_id, region, accept_log_loss })
         }
         Command::Serve { config, accept_log_loss } => serve(&config, accept_log_loss),
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),

@@ -62,6 +62,7 @@ impl Node {
             anonymous: anonymous_policy(&config)?,
             limits: config.limits.clone(),
             traces,
+            serving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         });
         let (tell, stopped) = oneshot::channel();
@@ -103,6 +104,7 @@ impl Node {
         for door in &doors {
             info!(address = %door.address, "listening");
         }
+        self.shared.serving.store(true, Ordering::Relaxed);
         ready();
         let failed = tokio::select! {
             failed = self.stopped => failed.ok().flatten(),

@@ -166,6 +166,9 @@ impl Core {
         terms: Terms<'_>,
         published: &mut Published,
     ) {
+        if publication.retain {
+            endpoint.note_fresh(publication.topic);
+        }
         let clock = self.clock();
         let delivered = endpoint.deliver(publication, terms, clock, &mut self.pool.borrow_mut());
         match delivered {

@@ -29,6 +29,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Traces, where they are configured.
     pub traces: Option<Traces>,
+    /// Set when the listeners are open.
+    pub serving: AtomicBool,
     /// Set when the node stops: it takes no more connections.
     pub draining: AtomicBool,
 }

@@ -85,13 +85,14 @@ impl Connection {
     pub(super) fn disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), End> {
         if let Some(expiry) = disconnect.session_expiry {
             // [v5 3.14.2.2.2]: a session that was to end with its connection cannot be kept.
-            if expiry > 0 && !self.endpoint.profile.persistent {
+            if expiry > 0 && self.expiry == 0 {
                 return Err(End::protocol_error());
             }
             let limit = self.core.shared.limits.maximum_session_expiry_secs();
             self.expiry = expiry.min(limit);
         }
-        Err(End::by_client(disconnect.reason == Reason::DisconnectWithWill))
+        // Only a normal disconnection discards the will [v5 MQTT-3.14.4-3].
+        Err(End::by_client(disconnect.reason != Reason::NORMAL_DISCONNECTION))
     }
 
     /// Tells the group that its queue can be served here.

@@ -312,7 +312,8 @@ fn start(
         let profile = Profile {
             client: Rc::clone(&client),
             version: connect.version,
-            persistent: expiry > 0,
+            // A resumed session that is to end with this connection still has its queue.
+            persistent: expiry > 0 || session_present,
             record,
             principal: peer.principal,
             source_ip: peer.ip,

@@ -69,6 +69,7 @@ impl Connection {
             return Ok(());
         }
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
+        endpoint.retained_lookup_began();
         let (packet_id, group) =
             (subscribe.packet_id, self.endpoint.profile.record.map(|r| r.group));
         self.core.flush();
@@ -83,6 +84,7 @@ impl Connection {
             for wanted in retained {
                 send_retained(&core, &endpoint, group, wanted).await;
             }
+            endpoint.retained_lookup_ended();
         });
         Ok(())
     }
@@ -260,7 +262,7 @@ async fn send_retained(
         Some(wanted.subscription_id).filter(|id| *id != 0).into_iter().collect();
     for kept in found.await.unwrap_or_default() {
         let publication = Publication::kept(&kept);
-        if !endpoint.may_receive(publication.topic) {
+        if endpoint.has_fresher(publication.topic) || !endpoint.may_receive(publication.topic) {
             continue;
         }
         let clock = core.read_clock();

@@ -331,8 +331,7 @@ fn judge(
         Some(acknowledged(format!("{what}, and a later batch stands at offset {offset}")))
     } else if whole {
         Some(acknowledged(what))
-    } else if rest.len() < SECTOR as usize || rest[..SECTOR as usize].iter().all(|&byte| byte == 0)
-    {
+    } else if rest.iter().take(SECTOR as usize).all(|&byte| byte == 0) {
         None
     } else {
         let torn = header.map_or(SECTOR, |header| header.len().min(rest.len() as u64));

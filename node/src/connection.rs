@@ -65,7 +65,6 @@ pub struct Connection {
     filters: HashMap<Box<str>, QoS, FxBuildHasher>,
     /// Seconds the session outlives the connection.
     expiry: u32,
-    has_will: bool,
     /// A subscriber that has fallen behind: nothing is read until it has caught up.
     pressed: Option<Rc<Endpoint>>,
     keep_alive: Duration,
@@ -92,8 +91,6 @@ pub struct Start {
     pub partial: Vec<u8>,
     /// Seconds the session outlives the connection.
     pub expiry: u32,
-    /// Whether the record holds a will.
-    pub has_will: bool,
     /// Zero when the client has none.
     pub keep_alive: Duration,
     /// Its hold on the client id.
@@ -118,7 +115,6 @@ impl Connection {
             allowed_route: 0,
             filters: HashMap::default(),
             expiry: start.expiry,
-            has_will: start.has_will,
             pressed: None,
             keep_alive: start.keep_alive.mul_f32(1.5),
             heard: now,

@@ -87,6 +87,8 @@ pub struct Profile {
     pub persistent: bool,
     /// The session's record in its group: of a persistent session, or of one with a will.
     pub record: Option<Record>,
+    /// The topic of its will.
+    pub will_topic: Option<Box<str>>,
     /// Who speaks.
     pub principal: crate::identity::Principal,
     /// Where it connects from.
@@ -121,6 +123,8 @@ pub struct Endpoint {
     pub profile: Profile,
     /// What its principal may do; replaced when policies change.
     pub policy: RefCell<Rc<Compiled>>,
+    /// Set when the policy no longer allows its will.
+    pub will_denied: Cell<bool>,
     budget: Budget,
     woken: Cell<bool>,
     state: RefCell<State>,
@@ -193,7 +197,8 @@ impl Endpoint {
             closed: false,
         };
         let state = RefCell::new(state);
-        Self { profile, policy: RefCell::new(policy), budget, woken: Cell::new(false), state }
+        let (will_denied, woken) = (Cell::new(false), Cell::new(false));
+        Self { profile, policy: RefCell::new(policy), will_denied, budget, woken, state }
     }
 
     /// Whether its principal may receive from a topic.

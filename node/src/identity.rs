@@ -146,10 +146,15 @@ impl Core {
                     info!(client, "its policy no longer allows the connection");
                     endpoint.doom(mqtt::Reason::NotAuthorized);
                 }
+                if let Some(topic) = &profile.will_topic {
+                    let allowed = policy.decide_topic(Action::Publish, topic, &request);
+                    endpoint.will_denied.set(!allowed.is_allowed());
+                }
                 *endpoint.policy.borrow_mut() = Rc::new(policy);
             }
             Err(refused) => {
                 warn!(client, %refused, "connection ended");
+                endpoint.will_denied.set(true);
                 *endpoint.policy.borrow_mut() =
                     Rc::new(Compiled::new(&[], &self.shared.arns, &Variables::default()));
                 endpoint.doom(mqtt::Reason::NotAuthorized);

@@ -129,8 +129,8 @@ impl Connection {
         let group = GroupId(record.group.into());
         let (session, epoch) = (record.session, record.epoch);
         let _ = self.core.shared.groups.signal(Signal::Detach { group, session, epoch });
-        let will =
-            if end.will && self.has_will { WillAction::Publish } else { WillAction::Discard };
+        let will = end.will && profile.will_topic.is_some() && !self.endpoint.will_denied.get();
+        let will = if will { WillAction::Publish } else { WillAction::Discard };
         let command = shard::Disconnect {
             client: Bytes::copy_from_slice(profile.client.as_bytes()),
             epoch,

@@ -315,6 +315,7 @@ fn start(
             // A resumed session that is to end with this connection still has its queue.
             persistent: expiry > 0 || session_present,
             record,
+            will_topic: connect.will.as_ref().map(|will| will.topic.into()),
             principal: peer.principal,
             source_ip: peer.ip,
             source_port: peer.port,
@@ -359,7 +360,6 @@ fn start(
         inbound: Inbound::new(inbound_limits, unreleased),
         partial,
         expiry,
-        has_will: connect.will.is_some(),
         keep_alive: Duration::from_secs(keep_alive.into()),
         claim,
         place,

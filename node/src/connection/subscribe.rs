@@ -64,9 +64,11 @@ impl Connection {
             }
             _ => None,
         };
-        if safe.is_none() && retained.is_empty() {
+        if safe.is_none() {
             send_suback(&self.core, &self.endpoint, subscribe.packet_id, &reasons);
-            return Ok(());
+            if retained.is_empty() {
+                return Ok(());
+            }
         }
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
         endpoint.retained_lookup_began();
@@ -74,13 +76,13 @@ impl Connection {
             (subscribe.packet_id, self.endpoint.profile.record.map(|r| r.group));
         self.core.flush();
         actix_rt::spawn(async move {
-            if let Some(safe) = safe
-                && !matches!(safe.await, Ok(Ok(Outcome::Shard(shard::Outcome::Subscribed(_)))))
-            {
-                endpoint.doom(Reason::ImplementationSpecificError);
-                return;
+            if let Some(safe) = safe {
+                let Ok(Ok(Outcome::Shard(shard::Outcome::Subscribed(_)))) = safe.await else {
+                    endpoint.doom(Reason::ImplementationSpecificError);
+                    return;
+                };
+                send_suback(&core, &endpoint, packet_id, &reasons);
             }
-            send_suback(&core, &endpoint, packet_id, &reasons);
             for wanted in retained {
                 send_retained(&core, &endpoint, group, wanted).await;
             }

@@ -154,8 +154,7 @@ pub struct Core {
     pub claims: RefCell<Claims>,
     /// Publications of the core itself that wait to be safe.
     pub pendings: RefCell<crate::pending::Pendings>,
-    /// What anonymous clients may do, compiled once: it depends on nothing but the policy.
-    pub anonymous: Option<Rc<policy::Compiled>>,
+    anonymous: RefCell<Vec<(Arc<policy::Document>, Rc<policy::Compiled>)>>,
     /// Counters.
     pub metrics: CoreMetrics,
     acknowledged: RefCell<Vec<Acknowledged>>,
@@ -173,7 +172,6 @@ impl Core {
     pub fn new(id: u16, shared: Arc<Shared>, metrics: CoreMetrics) -> Rc<Self> {
         let cores = shared.cores.len();
         let budget = shared.limits.core_bytes;
-        let anonymous = shared.anonymous_policy().map(Rc::new);
         let batch = |_| Batch { from: id, ..Batch::default() };
         Rc::new(Self {
             id,
@@ -187,7 +185,7 @@ impl Core {
             wheel: RefCell::new(Wheel::new(Instant::now())),
             claims: RefCell::default(),
             pendings: RefCell::default(),
-            anonymous,
+            anonymous: RefCell::default(),
             metrics,
             acknowledged: RefCell::default(),
             outgoing: RefCell::new((0..cores).map(batch).collect()),
@@ -210,6 +208,26 @@ impl Core {
     /// The time as last read: at the start of the present batch.
     pub fn clock(&self) -> Clock {
         self.clock.get()
+    }
+
+    /// What anonymous clients of a listener may do, compiled once for all of them; `None` when that
+    /// depends on the client.
+    pub fn anonymous_policy(
+        &self,
+        document: &Arc<policy::Document>,
+    ) -> Option<Rc<policy::Compiled>> {
+        if document.uses_variables() {
+            return None;
+        }
+        let mut known = self.anonymous.borrow_mut();
+        if let Some((_, compiled)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, document)) {
+            return Some(Rc::clone(compiled));
+        }
+        let (documents, variables) = ([Arc::clone(document)], policy::Variables::default());
+        let compiled = policy::Compiled::new(&documents, &self.shared.arns, &variables);
+        let compiled = Rc::new(compiled);
+        known.push((Arc::clone(document), Rc::clone(&compiled)));
+        Some(compiled)
     }
 
     /// Whether the core is so late that newcomers have to wait for those who are connected.

@@ -54,6 +54,8 @@ pub struct Door {
     pub address: SocketAddr,
     /// What.
     pub speaks: Speaks,
+    /// What clients that prove nothing may do; without it they are refused.
+    pub anonymous: Option<Arc<policy::Document>>,
     /// From accept to CONNACK.
     pub connect_timeout: Duration,
     /// Peers whose PROXY header is required and believed.
@@ -65,15 +67,24 @@ pub struct Door {
 
 impl Door {
     /// A listener that is to be opened; `None` when it has no address.
-    pub fn new(config: &ListenerConfig, speaks: Speaks) -> Option<Self> {
-        Some(Self {
-            address: config.address?,
+    pub fn new(config: &ListenerConfig, speaks: Speaks) -> anyhow::Result<Option<Self>> {
+        let Some(address) = config.address else { return Ok(None) };
+        let anonymous = config.anonymous_policy.as_deref().map(policy::Document::parse);
+        Ok(Some(Self {
+            address,
+            anonymous: anonymous.transpose()?.map(Arc::new),
             speaks,
             connect_timeout: config.connect_timeout,
             proxy_from: config.proxy_from.clone().into(),
             max_connections: config.max_connections,
             open: Arc::default(),
-        })
+        }))
+    }
+
+    /// Who somebody is that has proved nothing.
+    fn nobody(&self) -> Principal {
+        let anonymous = self.anonymous.as_ref();
+        anonymous.map_or(Principal::Unidentified, |policy| Principal::Anonymous(Arc::clone(policy)))
     }
 
     /// Takes the address for one core. Nobody can connect before [`Bound::open`].
@@ -186,22 +197,24 @@ async fn serve(
     match &door.speaks {
         Speaks::Mqtt => {
             let transport = Transport::Stream(Stream::Tcp(stream));
-            let peer = Peer { principal: Principal::Anonymous, ip, port };
+            let peer = Peer { principal: door.nobody(), ip, port };
             handshake::connect(core, transport, peer, place).await?;
             Ok(Served::Connection)
         }
         Speaks::Mqtts(acceptor) => {
             let (stream, principal) = secure(acceptor, stream).await?;
+            let principal = principal.unwrap_or_else(|| door.nobody());
             let peer = Peer { principal, ip, port };
             handshake::connect(core, Transport::Stream(stream), peer, place).await?;
             Ok(Served::Connection)
         }
         Speaks::WebSocket(data_plane) => {
-            let peer = Peer { principal: Principal::Anonymous, ip, port };
+            let peer = Peer { principal: door.nobody(), ip, port };
             http::serve(core, data_plane, Stream::Tcp(stream), peer, limit, place).await
         }
         Speaks::Https(acceptor, data_plane) => {
             let (stream, principal) = secure(acceptor, stream).await?;
+            let principal = principal.unwrap_or_else(|| door.nobody());
             let peer = Peer { principal, ip, port };
             if speaks_mqtt(&stream) {
                 handshake::connect(core, Transport::Stream(stream), peer, place).await?;
@@ -231,12 +244,16 @@ async fn client_address(
     Ok((Some(source.ip().to_canonical()), source.port()))
 }
 
-async fn secure(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<(Stream, Principal)> {
+/// Ends TLS; who the client is when it has a certificate.
+async fn secure(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> io::Result<(Stream, Option<Principal>)> {
     let stream = acceptor.accept(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates();
     let principal = certificates
         .and_then(|chain| chain.first())
-        .map_or(Principal::Anonymous, |leaf| Principal::Certificate(certificate_id(leaf)));
+        .map(|leaf| Principal::Certificate(certificate_id(leaf)));
     Ok((Stream::Tls(Box::new(stream)), principal))
 }
 

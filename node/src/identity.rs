@@ -17,10 +17,12 @@ use crate::host::{Machine, Signal};
 use crate::shared::Shared;
 
 /// Who speaks on a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Principal {
-    /// Nobody in particular: a plain listener that allows it.
-    Anonymous,
+    /// Somebody who has proved nothing, on a listener that wants proof.
+    Unidentified,
+    /// Somebody who has proved nothing, on a listener where this policy decides for such clients.
+    Anonymous(Arc<policy::Document>),
     /// The holder of the certificate with this id.
     Certificate(Arc<str>),
     /// The holder of this access key, by SigV4. Keys are an operator's and may do everything.
@@ -31,7 +33,7 @@ impl Principal {
     /// As logs and lifecycle events name it.
     pub fn name(&self) -> &str {
         match self {
-            Self::Anonymous => "anonymous",
+            Self::Unidentified | Self::Anonymous(_) => "anonymous",
             Self::Certificate(id) | Self::AccessKey(id) => id,
         }
     }
@@ -50,7 +52,7 @@ pub enum Refused {
     #[error("the registry cannot be read now")]
     Unavailable,
     /// The listener has no policy for clients without a certificate.
-    #[error("the listener does not allow anonymous clients")]
+    #[error("the listener lets nobody in without a certificate or a signature")]
     Anonymous,
 }
 
@@ -88,8 +90,8 @@ pub async fn policy_of(
         Variables { client_id: client_id.map(Into::into), source_ip, ..Variables::default() };
     let id = match principal {
         Principal::AccessKey(_) => return Ok(Compiled::allow_all()),
-        Principal::Anonymous => {
-            let document = shared.anonymous.as_ref().ok_or(Refused::Anonymous)?;
+        Principal::Unidentified => return Err(Refused::Anonymous),
+        Principal::Anonymous(document) => {
             return Ok(Compiled::new(&[Arc::clone(document)], &shared.arns, &variables));
         }
         Principal::Certificate(id) => Arc::clone(id),

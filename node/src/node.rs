@@ -42,6 +42,7 @@ impl Node {
             Some(cores) => usize::from(cores),
             None => std::thread::available_parallelism().map_or(1, Into::into),
         };
+        keep_shards(&config)?;
         let raft = cluster::Config {
             accept_log_loss: config.accept_log_loss,
             ..cluster::Config::new(&config.data, config.shards.into())
@@ -59,7 +60,6 @@ impl Node {
                 region: config.account.region.clone(),
                 account: config.account.id.clone(),
             },
-            anonymous: anonymous_policy(&config)?,
             limits: config.limits.clone(),
             traces,
             serving: AtomicBool::new(false),
@@ -122,11 +122,21 @@ impl Node {
     }
 }
 
-fn anonymous_policy(config: &Config) -> anyhow::Result<Option<Arc<policy::Document>>> {
-    let documents = config.listeners.all().into_iter();
-    let mut documents = documents.filter_map(|(_, listener)| listener.anonymous_policy.as_deref());
-    let Some(document) = documents.next() else { return Ok(None) };
-    Ok(Some(Arc::new(policy::Document::parse(document)?)))
+/// The number of shards is part of the stored format: remembers it, and refuses another one.
+fn keep_shards(config: &Config) -> anyhow::Result<()> {
+    let path = config.data.join("shards");
+    let wanted = config.shards.to_string();
+    match std::fs::read_to_string(&path) {
+        Ok(kept) if kept.trim() == wanted => Ok(()),
+        Ok(kept) => bail!(
+            "shards is {wanted}, but the state in {} was made with {}; the number cannot be changed",
+            config.data.display(),
+            kept.trim()
+        ),
+        Err(_) => std::fs::create_dir_all(&config.data)
+            .and_then(|()| std::fs::write(&path, wanted))
+            .with_context(|| format!("cannot write {}", path.display())),
+    }
 }
 
 fn doors(
@@ -135,18 +145,18 @@ fn doors(
     verifier: api::sigv4::Verifier,
 ) -> anyhow::Result<Vec<Door>> {
     let listeners = &config.listeners;
-    let mut doors: Vec<Option<Door>> = vec![Door::new(&listeners.mqtt, Speaks::Mqtt)];
+    let mut doors: Vec<Option<Door>> = vec![Door::new(&listeners.mqtt, Speaks::Mqtt)?];
     let only_sockets = DataPlane { router: None, verifier: verifier.clone() };
-    doors.push(Door::new(&listeners.ws, Speaks::WebSocket(Arc::new(only_sockets))));
+    doors.push(Door::new(&listeners.ws, Speaks::WebSocket(Arc::new(only_sockets)))?);
     if listeners.mqtts.address.is_some() {
         let acceptor = acceptor(config, ClientCertificates::Required, &MQTT_ALPN)?;
-        doors.push(Door::new(&listeners.mqtts, Speaks::Mqtts(acceptor)));
+        doors.push(Door::new(&listeners.mqtts, Speaks::Mqtts(acceptor))?);
     }
     if listeners.https.address.is_some() {
         let alpn = [MQTT_ALPN, HTTP_ALPN].concat();
         let acceptor = acceptor(config, ClientCertificates::Optional, &alpn)?;
         let data_plane = Arc::new(DataPlane { router: data_plane, verifier });
-        doors.push(Door::new(&listeners.https, Speaks::Https(acceptor, data_plane)));
+        doors.push(Door::new(&listeners.https, Speaks::Https(acceptor, data_plane))?);
     }
     Ok(doors.into_iter().flatten().collect())
 }

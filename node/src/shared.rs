@@ -23,8 +23,6 @@ pub struct Shared {
     pub shards: u16,
     /// Names of this account.
     pub arns: policy::Arns,
-    /// What clients without a certificate may do, where a listener lets them in at all.
-    pub anonymous: Option<Arc<policy::Document>>,
     /// Limits of sessions and packets.
     pub limits: Limits,
     /// Traces, where they are configured.
@@ -69,14 +67,6 @@ impl Shared {
             let run = run.clone();
             self.send(core as u16, ToCore::Run(Box::new(move |core| run(core))));
         }
-    }
-
-    /// What anonymous clients may do; `None` when they may not connect. Their policy has no
-    /// variables that would differ between connections, or it is compiled for each.
-    pub fn anonymous_policy(&self) -> Option<policy::Compiled> {
-        let document = self.anonymous.as_ref().filter(|document| !document.uses_variables())?;
-        let variables = policy::Variables::default();
-        Some(policy::Compiled::new(&[Arc::clone(document)], &self.arns, &variables))
     }
 
     /// Whether the node stops.

@@ -178,11 +178,15 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
             connect.session_expiry.unwrap_or(0).min(limits.maximum_session_expiry_secs())
         }
     };
-    let policy = match (&peer.principal, &core.anonymous) {
-        (Principal::Anonymous, Some(shared)) => Ok(Rc::clone(shared)),
-        (principal, _) => {
-            identity::policy_of(&core.shared, principal, Some(&client), peer.ip).await.map(Rc::new)
-        }
+    let shared = match &peer.principal {
+        Principal::Anonymous(document) => core.anonymous_policy(document),
+        _ => None,
+    };
+    let policy = match shared {
+        Some(shared) => Ok(shared),
+        None => identity::policy_of(&core.shared, &peer.principal, Some(&client), peer.ip)
+            .await
+            .map(Rc::new),
     };
     let policy = policy.map_err(|refused| match refused {
         Refused::Unavailable => Reason::ServerUnavailable,

@@ -29,7 +29,7 @@ use rate::Rate;
 use transport::Transport;
 
 use crate::claims::Claim;
-use crate::core::{Core, Ticket, Timer};
+use crate::core::{Core, Ticket, Timer, Uses};
 use crate::endpoint::{Endpoint, Record};
 use crate::gateway::Place;
 use crate::interest::Live;
@@ -43,6 +43,9 @@ const READS_PER_TURN: usize = 4;
 
 /// Acknowledgements owed to a client before it is not read any more.
 const OWED: usize = 4096;
+
+/// Lookups of retained messages that may wait before the client is not read any more.
+const LOOKUPS: usize = 16;
 
 /// How long a connection that ends tries to say its last word.
 const LAST_WORD: Duration = Duration::from_secs(5);
@@ -67,6 +70,12 @@ pub struct Connection {
     expiry: u32,
     /// A subscriber that has fallen behind: nothing is read until it has caught up.
     pressed: Option<Rc<Endpoint>>,
+    /// Where its publications went since it last had to wait.
+    uses: Uses,
+    /// Whether the client is not read although it may have sent something.
+    withheld: bool,
+    /// Whether it is its own outbox that has to become shorter first.
+    crowded: bool,
     keep_alive: Duration,
     heard: Instant,
     rate: Option<Box<Rate>>,
@@ -116,6 +125,9 @@ impl Connection {
             filters: HashMap::default(),
             expiry: start.expiry,
             pressed: None,
+            uses: Uses::default(),
+            withheld: false,
+            crowded: false,
             keep_alive: start.keep_alive.mul_f32(1.5),
             heard: now,
             rate,
@@ -186,8 +198,18 @@ impl Connection {
     }
 
     fn must_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let paused = self.rate.as_ref().and_then(|rate| rate.paused_until());
-        if paused.is_some_and(|until| self.core.clock().now < until) {
+        self.withheld = self.has_to_wait(cx);
+        self.withheld
+    }
+
+    /// Whether the client is to be read later. Whatever is waited for wakes the actor.
+    fn has_to_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let now = self.core.clock().now;
+        if let Some(rate) = self.rate.as_mut().filter(|rate| rate.is_paused(now)) {
+            if let Some(until) = rate.watch() {
+                let timer = Timer::Resume(self.endpoint.profile.live);
+                self.core.wheel.borrow_mut().set(until, timer);
+            }
             return true;
         }
         if let Some(pressed) = &self.pressed {
@@ -196,7 +218,14 @@ impl Connection {
             }
             self.pressed = None;
         }
-        self.endpoint.owed() >= OWED || self.core.must_wait(cx.waker())
+        // What the client is owed, and what it has not read, must not grow without bound.
+        self.crowded = self.endpoint.is_crowded();
+        let owed = self.endpoint.owed() >= OWED || self.endpoint.lookups() >= LOOKUPS;
+        if self.crowded || owed || self.core.must_wait(self.uses, cx.waker()) {
+            return true;
+        }
+        self.uses = Uses::default();
+        false
     }
 
     fn read_once(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
@@ -223,6 +252,7 @@ impl Connection {
         } else {
             self.partial.extend_from_slice(rest);
         }
+        self.hold_partial()?;
         Poll::Ready(consumed.map(drop))
     }
 
@@ -249,11 +279,16 @@ impl Connection {
 
     /// Counts a large packet that is under way; too much of that on one core ends connections.
     fn hold_partial(&mut self) -> Result<(), End> {
+        if self.partial.len() == self.partial_held {
+            return Ok(());
+        }
         let mut pool = self.core.pool.borrow_mut();
-        pool.release(self.partial_held);
+        pool.release_inbound(self.partial_held);
         self.partial_held = self.partial.len();
-        pool.hold(self.partial_held);
-        if pool.is_full() { Err(End::by_server(Reason::QuotaExceeded)) } else { Ok(()) }
+        match pool.hold_inbound(self.partial_held) {
+            true => Ok(()),
+            false => Err(End::by_server(Reason::QuotaExceeded)),
+        }
     }
 
     /// Handles every complete packet and says how many bytes they were.
@@ -312,16 +347,18 @@ impl Connection {
         publication.expires_at = expires_at;
         publication.publisher = &client;
         publication.published_at = clock.epoch_ms;
-        let route = core.route(topic);
-        let retained_checked = !publish.retain && self.allowed_route == route.id;
-        if !retained_checked && !self.may_publish(topic, publish.retain) {
+        // Only a topic that may be published to is worth remembering.
+        let known = core.known_route(topic).filter(|route| route.id == self.allowed_route);
+        let checked = known.is_some() && !publish.retain;
+        if !checked && !self.may_publish(topic, publish.retain) {
             core.metrics.decided(Asked::Publish, false);
             return self.refuse(publish);
         }
-        if !retained_checked {
+        if !checked {
             core.metrics.decided(Asked::Publish, true);
         }
-        if !publish.retain {
+        let route = known.unwrap_or_else(|| core.route(topic));
+        if !publish.retain && !self.endpoint.policy.borrow().depends_on_time() {
             self.allowed_route = route.id;
         }
         if publish.qos == QoS::ExactlyOnce
@@ -338,6 +375,7 @@ impl Connection {
             let group = record.group;
             let number = self.owe(AckKind::PubRec, publish, Reason::Success, 1);
             self.propose(group, command.into(), number);
+            self.uses.groups = true;
             return Ok(());
         }
         let traces = core.shared.traces.as_ref();
@@ -348,6 +386,7 @@ impl Connection {
         let Some(id) = publish.packet_id else {
             let published = core.publish(&publication, &route, Errand::default());
             telemetry::end_span(span, published.waiting, published.reached);
+            self.uses.add(published.uses);
             self.pressed = published.pressed.or(self.pressed.take());
             return Ok(());
         };
@@ -360,6 +399,7 @@ impl Connection {
         telemetry::end_span(span, published.waiting, published.reached);
         let nobody = !published.reached && published.waiting == 0;
         self.endpoint.sent(number, published.waiting, nobody);
+        self.uses.add(published.uses);
         self.pressed = published.pressed.or(self.pressed.take());
         Ok(())
     }
@@ -368,11 +408,7 @@ impl Connection {
     /// it is not read until its rate is back to the limit.
     fn count_publish(&mut self) {
         let now = self.core.clock().now;
-        if let Some(rate) = &mut self.rate
-            && let Some(until) = rate.count(now)
-        {
-            let timer = Timer::Connection(self.endpoint.profile.live);
-            self.core.wheel.borrow_mut().set(until, timer);
+        if self.rate.as_mut().is_some_and(|rate| rate.count(now)) {
             self.core.metrics.throttled();
         }
     }
@@ -387,8 +423,8 @@ impl Connection {
             return false;
         }
         let policy = self.endpoint.policy.borrow();
-        let decide =
-            |action| policy.decide_topic(action, topic, &policy::Request::default()).is_allowed();
+        let request = self.core.clock().request();
+        let decide = |action| policy.decide_topic(action, topic, &request).is_allowed();
         decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
     }
 
@@ -412,10 +448,21 @@ impl Connection {
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let (transport, core) = (&mut self.transport, &self.core);
-        let written = self.endpoint.flush(cx.waker(), |outbox| {
-            transport.poll_write(cx, outbox, &mut core.pool.borrow_mut())
-        });
+        let written = loop {
+            self.endpoint.refill(self.core.clock(), &mut self.core.pool.borrow_mut());
+            let (transport, core) = (&mut self.transport, &self.core);
+            let written = self.endpoint.flush(cx.waker(), |outbox| {
+                transport.poll_write(cx, outbox, &mut core.pool.borrow_mut())
+            });
+            let drained = matches!(written, Poll::Ready(Ok(())));
+            if !drained || !self.endpoint.has_more() {
+                break written;
+            }
+        };
+        if self.crowded && !self.endpoint.is_crowded() && self.end.is_none() {
+            self.crowded = false;
+            cx.waker().wake_by_ref();
+        }
         match written {
             Poll::Ready(Err(error)) => {
                 self.end.get_or_insert_with(|| Box::new(End::lost(&error)));
@@ -443,6 +490,7 @@ impl Connection {
         if self.end.is_some() {
             return;
         }
+        self.acknowledge();
         if let Some(reason) = end.tell
             && self.version() == Version::V5
         {
@@ -451,9 +499,10 @@ impl Connection {
                 mqtt::encode_disconnect(Version::V5, &disconnect, out);
             });
         }
+        self.endpoint.end();
         let by = self.core.clock().now + LAST_WORD;
         self.ends_by = Some(by);
-        self.core.wheel.borrow_mut().set(by, Timer::Connection(self.endpoint.profile.live));
+        self.core.wheel.borrow_mut().set(by, Timer::Resume(self.endpoint.profile.live));
         self.end = Some(Box::new(end));
     }
 }
@@ -467,7 +516,7 @@ impl Actor for Connection {
         self.core.actors.borrow_mut().insert(live.slot, ctx.address());
         self.core.metrics.connected();
         if !self.keep_alive.is_zero() {
-            self.core.wheel.borrow_mut().set(self.heard + self.keep_alive, Timer::Connection(live));
+            self.core.wheel.borrow_mut().set(self.heard + self.keep_alive, Timer::KeepAlive(live));
         }
         self.attach();
         ctx.spawn(Io);
@@ -498,21 +547,33 @@ impl ActorFuture<Connection> for Io {
 /// Looks whether the client has been silent for too long [v5 MQTT-3.1.2-22], or may be read again.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct LookAtTime(pub Live);
+pub struct LookAtTime(pub Timer);
 
 impl Handler<LookAtTime> for Connection {
     type Result = ();
 
-    fn handle(&mut self, LookAtTime(live): LookAtTime, _: &mut Self::Context) {
+    fn handle(&mut self, LookAtTime(timer): LookAtTime, _: &mut Self::Context) {
         // The actor's future is polled after every message, so it acts on what is set here.
-        if live != self.endpoint.profile.live || self.end.is_some() || self.keep_alive.is_zero() {
+        let (Timer::KeepAlive(live) | Timer::Resume(live)) = timer;
+        if live != self.endpoint.profile.live || self.end.is_some() {
             return;
         }
+        if let Timer::Resume(_) = timer {
+            if let Some(rate) = &mut self.rate {
+                rate.looked();
+            }
+            return;
+        }
+        let now = self.core.clock().now;
+        if self.withheld {
+            // It is not the client that is silent.
+            self.heard = now;
+        }
         let deadline = self.heard + self.keep_alive;
-        if self.core.clock().now >= deadline {
+        if now >= deadline {
             self.finish(End::keep_alive());
         } else {
-            self.core.wheel.borrow_mut().set(deadline, Timer::Connection(live));
+            self.core.wheel.borrow_mut().set(deadline, Timer::KeepAlive(live));
         }
     }
 }

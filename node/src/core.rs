@@ -124,11 +124,44 @@ struct Acknowledged {
     seqs: Vec<u64>,
 }
 
+/// The destinations that a publisher has used lately.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Uses {
+    /// Cores, a bit each; those from the 64th on share the last.
+    cores: u64,
+    /// Raft groups.
+    pub groups: bool,
+}
+
+impl Uses {
+    fn bit(core: u16) -> u64 {
+        1 << core.min(63)
+    }
+
+    /// Whether a core is among them.
+    pub fn core(self, core: u16) -> bool {
+        self.cores & Self::bit(core) != 0
+    }
+
+    /// Adds a core.
+    pub fn add_core(&mut self, core: u16) {
+        self.cores |= Self::bit(core);
+    }
+
+    /// Adds what another publication used.
+    pub fn add(&mut self, other: Self) {
+        self.cores |= other.cores;
+        self.groups |= other.groups;
+    }
+}
+
 /// What a timer of the wheel is for.
 #[derive(Clone, Copy, Debug)]
 pub enum Timer {
-    /// A connection looks whether its time has come: keep alive, rate limit, last word.
-    Connection(Live),
+    /// A connection looks whether its client has been silent for too long; sets itself again.
+    KeepAlive(Live),
+    /// A connection goes on: after a pause, or to its end.
+    Resume(Live),
 }
 
 /// See the module.
@@ -349,11 +382,12 @@ impl Core {
         });
     }
 
-    /// Whether publishers have to wait before they read more: another core or the groups are behind.
-    /// `waker` is called when they may go on.
-    pub fn must_wait(&self, waker: &Waker) -> bool {
-        let waits =
-            self.proposing.get() || self.in_flight.borrow().iter().any(|bytes| *bytes > CREDIT);
+    /// Whether a publisher has to wait before it reads more, because a destination that it uses is
+    /// behind. `waker` is called when it may go on.
+    pub fn must_wait(&self, uses: Uses, waker: &Waker) -> bool {
+        let in_flight = self.in_flight.borrow();
+        let behind = |core: usize| in_flight[core] > CREDIT && uses.core(core as u16);
+        let waits = self.proposing.get() && uses.groups || (0..in_flight.len()).any(behind);
         if waits {
             self.credit_waiters.borrow_mut().push(waker.clone());
         }
@@ -423,13 +457,15 @@ impl Core {
             self.metrics.loop_delay.record(delay);
             self.loop_delay.set(delay);
             self.wheel.borrow_mut().turn(now, &mut due);
-            for Timer::Connection(live) in due.drain(..) {
+            for timer in due.drain(..) {
+                let (Timer::KeepAlive(live) | Timer::Resume(live)) = timer;
                 if let Some(actor) = self.actors.borrow().get(&live.slot) {
                     // A full mailbox means the actor is being told to end already.
-                    let _ = actor.try_send(crate::connection::LookAtTime(live));
+                    let _ = actor.try_send(crate::connection::LookAtTime(timer));
                 }
             }
             self.check_pressed();
+            self.routes.borrow_mut().drop_stale(self.shared.interest.generation());
             self.metrics.flush(self.pool.borrow().held());
         }
     }

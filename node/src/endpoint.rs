@@ -20,7 +20,6 @@ use hashbrown::HashSet;
 use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Window};
 use mqtt::{AckKind, Outgoing, PacketId, QoS, Reason, Version};
 use policy::{Action, Compiled};
-use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use crate::outbox::{Outbox, Pool};
@@ -140,19 +139,35 @@ struct State {
     aliases: Option<Box<OutboundAliases>>,
     acks: Acks,
     pressed_since: Option<Instant>,
+    /// Since when it has been behind, whatever progress it made.
+    behind_since: Option<Instant>,
     slow: bool,
     waiters: Vec<Waker>,
     /// While retained messages are looked up: topics of which something newer was delivered.
     fresh: Option<Box<Fresh>>,
     /// Set when the connection has to end; the actor acts on it.
     doom: Option<Reason>,
+    /// The last packet is in the outbox: nothing may follow it [v5 MQTT-3.14.4-1].
+    ending: bool,
     closed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Fresh {
-    lookups: usize,
-    topics: HashSet<Box<str>, FxBuildHasher>,
+    topics: HashSet<Box<str>>,
+    waiting: VecDeque<Lookup>,
+    running: bool,
+}
+
+/// A filter whose retained messages are to be sent.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// A plain filter.
+    pub filter: String,
+    /// Granted QoS.
+    pub qos: QoS,
+    /// Subscription identifier; 0 for none.
+    pub subscription_id: u32,
 }
 
 #[derive(Debug)]
@@ -161,11 +176,17 @@ struct Pending {
     qos: QoS,
     retain: bool,
     subscription_ids: SubscriptionIds,
+    /// Its place in the session's queue, and whether it may have been sent before.
+    queued: Option<(u64, bool)>,
 }
 
 impl Pending {
+    /// What it adds to memory: the content of a queued one belongs to the queue.
     fn bytes(&self) -> usize {
         let publication = &self.publication;
+        if self.queued.is_some() {
+            return 128;
+        }
         publication.topic.len() + publication.payload.len() + publication.properties.len() + 128
     }
 }
@@ -190,10 +211,12 @@ impl Endpoint {
             aliases,
             acks: Acks::default(),
             pressed_since: None,
+            behind_since: None,
             slow: false,
             waiters: Vec::new(),
             fresh: None,
             doom: None,
+            ending: false,
             closed: false,
         };
         let state = RefCell::new(state);
@@ -202,9 +225,9 @@ impl Endpoint {
     }
 
     /// Whether its principal may receive from a topic.
-    pub fn may_receive(&self, topic: &str) -> bool {
+    pub fn may_receive(&self, topic: &str, clock: Clock) -> bool {
         let policy = self.policy.borrow();
-        policy.decide_topic(Action::Receive, topic, &policy::Request::default()).is_allowed()
+        policy.decide_topic(Action::Receive, topic, &clock.request()).is_allowed()
     }
 
     /// Delivers a publication on the given terms.
@@ -216,7 +239,7 @@ impl Endpoint {
         pool: &mut Pool,
     ) -> Delivered {
         let mut state = self.state.borrow_mut();
-        if state.closed {
+        if state.closed || state.ending {
             return Delivered::Dropped(DropReason::Gone);
         }
         if publication.remaining(clock.epoch_ms) == Some(None) {
@@ -241,7 +264,10 @@ impl Endpoint {
         clock: Clock,
         pool: &mut Pool,
     ) -> Delivered {
-        if state.pending.is_empty() && state.window.has_room() {
+        if state.doom.is_some() {
+            return Delivered::Dropped(DropReason::Gone);
+        }
+        if state.pending.is_empty() && state.window.has_room() && self.has_space(state, pool) {
             if !self.fits(publication, terms) {
                 return Delivered::Dropped(DropReason::TooLarge);
             }
@@ -254,6 +280,7 @@ impl Endpoint {
             qos: terms.qos,
             retain: terms.retain,
             subscription_ids: terms.subscription_ids.into(),
+            queued: None,
         };
         state.pending_bytes += pending.bytes();
         pool.hold(pending.bytes());
@@ -264,6 +291,11 @@ impl Endpoint {
             return Delivered::Dropped(DropReason::Slow);
         }
         self.after(state, true, clock)
+    }
+
+    /// Whether the outbox takes one more QoS 1 or 2 publication.
+    fn has_space(&self, state: &State, pool: &Pool) -> bool {
+        state.outbox.len() < self.budget.outbox / 2 && (state.outbox.is_empty() || !pool.is_full())
     }
 
     /// Whether the client takes a packet of this size, with so many bytes more.
@@ -338,6 +370,11 @@ impl Endpoint {
         if !pressed || state.slow {
             return Delivered::Taken;
         }
+        let behind = *state.behind_since.get_or_insert(clock.now);
+        if clock.now.duration_since(behind) >= self.budget.patience * 5 {
+            state.slow = true;
+            return Delivered::Taken;
+        }
         let since = *state.pressed_since.get_or_insert(clock.now);
         if clock.now.duration_since(since) < self.budget.patience {
             return Delivered::Pressed;
@@ -346,26 +383,34 @@ impl Endpoint {
         Delivered::Taken
     }
 
-    /// Retained messages are being looked up for this connection: from now on
+    /// Queues lookups of retained messages; true when somebody has to begin with them. From now on
     /// [`Endpoint::has_fresher`] knows what was delivered.
-    pub fn retained_lookup_began(&self) {
-        self.state.borrow_mut().fresh.get_or_insert_default().lookups += 1;
+    pub fn look_up(&self, lookups: impl IntoIterator<Item = Lookup>) -> bool {
+        let mut state = self.state.borrow_mut();
+        let fresh = state.fresh.get_or_insert_default();
+        fresh.waiting.extend(lookups);
+        !std::mem::replace(&mut fresh.running, true)
+    }
+
+    /// The next lookup; none when all are done.
+    pub fn next_lookup(&self) -> Option<Lookup> {
+        let mut state = self.state.borrow_mut();
+        let next = state.fresh.as_mut()?.waiting.pop_front();
+        if next.is_none() {
+            state.fresh = None;
+        }
+        self.wake(&mut state);
+        next
+    }
+
+    /// Lookups that wait.
+    pub fn lookups(&self) -> usize {
+        self.state.borrow().fresh.as_ref().map_or(0, |fresh| fresh.waiting.len())
     }
 
     /// A retained publication of this topic is on its way as a subscription wants it.
     pub fn note_fresh(&self, topic: &str) {
         note_fresh(&mut self.state.borrow_mut(), topic);
-    }
-
-    /// They are sent.
-    pub fn retained_lookup_ended(&self) {
-        let mut state = self.state.borrow_mut();
-        if let Some(fresh) = &mut state.fresh {
-            fresh.lookups -= 1;
-            if fresh.lookups == 0 {
-                state.fresh = None;
-            }
-        }
     }
 
     /// Whether a retained publication of this topic was delivered since the lookup began: what is
@@ -386,7 +431,7 @@ impl Endpoint {
         pool: &mut Pool,
     ) -> Delivered {
         let mut state = self.state.borrow_mut();
-        if state.closed {
+        if state.closed || state.ending {
             return Delivered::Dropped(DropReason::Gone);
         }
         if !self.fits(publication, terms) {
@@ -394,6 +439,20 @@ impl Endpoint {
         }
         if publication.retain && !terms.retain {
             note_fresh(&mut state, publication.topic);
+        }
+        if !state.pending.is_empty() || !self.has_space(&state, pool) {
+            // Bounded by the window that the group keeps to.
+            let pending = Pending {
+                publication: publication.keep(),
+                qos: terms.qos,
+                retain: terms.retain,
+                subscription_ids: terms.subscription_ids.into(),
+                queued: Some((seq, dup)),
+            };
+            state.pending_bytes += pending.bytes();
+            pool.hold(pending.bytes());
+            state.pending.push_back(pending);
+            return Delivered::Taken;
         }
         let id = state.window.open_at(seq, terms.qos, false);
         self.send_again(&mut state, publication, terms, Some(id), dup, clock, pool);
@@ -447,9 +506,28 @@ impl Endpoint {
         settled
     }
 
-    /// Sends what waited for room in the receive window.
+    /// Moves what waits into the outbox as far as that has room. True when something was moved.
+    pub fn refill(&self, clock: Clock, pool: &mut Pool) -> bool {
+        let mut state = self.state.borrow_mut();
+        let before = state.outbox.len();
+        self.send_pending(&mut state, clock, pool);
+        state.outbox.len() > before
+    }
+
+    /// Whether something waits that [`Endpoint::refill`] could move now.
+    pub fn has_more(&self) -> bool {
+        let state = self.state.borrow();
+        let sendable = |next: &Pending| next.queued.is_some() || state.window.has_room();
+        !state.ending && state.outbox.is_empty() && state.pending.front().is_some_and(sendable)
+    }
+
+    /// Sends what waited for room in the receive window and in the outbox.
     fn send_pending(&self, state: &mut State, clock: Clock, pool: &mut Pool) {
-        while state.window.has_room() {
+        while self.has_space(state, pool) && !state.ending {
+            let next = state.pending.front();
+            if !next.is_some_and(|next| next.queued.is_some() || state.window.has_room()) {
+                break;
+            }
             let Some(pending) = state.pending.pop_front() else { break };
             state.pending_bytes -= pending.bytes();
             pool.release(pending.bytes());
@@ -459,8 +537,14 @@ impl Endpoint {
                 retain: pending.retain,
                 subscription_ids: &pending.subscription_ids,
             };
+            if let Some((seq, dup)) = pending.queued {
+                let id = state.window.open_at(seq, pending.qos, false);
+                self.send_again(state, &publication, terms, Some(id), dup, clock, pool);
+                continue;
+            }
             if publication.remaining(clock.epoch_ms) == Some(None)
                 || !self.fits(&publication, terms)
+                || !self.may_receive(publication.topic, clock)
             {
                 continue;
             }
@@ -501,8 +585,10 @@ impl Endpoint {
     pub fn acknowledge(&self, pool: &mut Pool, mut sent: impl FnMut(Owed)) {
         let mut state = self.state.borrow_mut();
         while let Some(owed) = state.acks.pop_ready() {
-            if owed.reason.is_error() && self.profile.version == Version::V311 {
-                // 3.1.1 has no way to say that a publication was not taken.
+            let unsayable = self.profile.version == Version::V311
+                || owed.kind == AckKind::PubComp && owed.reason != Reason::PacketIdentifierNotFound;
+            if owed.reason.is_error() && unsayable {
+                // There is no way to say that a packet was not taken.
                 state.doom.get_or_insert(owed.reason);
                 self.wake(&mut state);
                 return;
@@ -520,6 +606,9 @@ impl Endpoint {
         reason: Reason,
         pool: &mut Pool,
     ) {
+        if state.ending {
+            return;
+        }
         let version = self.profile.version;
         state.outbox.append(pool, |out| mqtt::encode_ack(version, kind, id, reason, None, out));
         self.wake(state);
@@ -528,8 +617,27 @@ impl Endpoint {
     /// Puts any other packet into the outbox.
     pub fn put(&self, pool: &mut Pool, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state.borrow_mut();
+        if state.ending {
+            return;
+        }
         state.outbox.append(pool, encode);
         self.wake(&mut state);
+    }
+
+    /// Nothing follows what is in the outbox now.
+    pub fn end(&self) {
+        self.state.borrow_mut().ending = true;
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        let state = self.state.borrow();
+        state.closed || state.ending
+    }
+
+    /// Whether so much waits for this client that it should not be asked for more.
+    pub fn is_crowded(&self) -> bool {
+        self.state.borrow().outbox.len() >= self.budget.outbox / 2
     }
 
     /// Asks the connection to end; it tells a version 5 client why.
@@ -580,6 +688,7 @@ impl Endpoint {
             && state.pending_bytes <= self.budget.pending / 4;
         if calm {
             state.slow = false;
+            state.behind_since = None;
             if state.pressed_since.take().is_some() {
                 wake_all(&mut state.waiters);
             }
@@ -624,6 +733,13 @@ pub struct Clock {
     pub now: Instant,
     /// For expiry: milliseconds of the epoch.
     pub epoch_ms: u64,
+}
+
+impl Clock {
+    /// A question to a policy at this time.
+    pub fn request(&self) -> policy::Request<'static> {
+        policy::Request { now_secs: Some(self.epoch_ms / 1000), ..policy::Request::default() }
+    }
 }
 
 fn wake_all(waiters: &mut Vec<Waker>) {

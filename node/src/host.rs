@@ -401,7 +401,10 @@ impl Host<Machine> for NodeHost {
     fn refused(&mut self, reply: Reply, why: Refusal) {
         match reply {
             Reply::Ticket(ticket) => self.result(ticket, Some(refusal_reason(why))),
-            Reply::Released(..) => {}
+            Reply::Released(live, _) => {
+                let run = Box::new(move |core: &std::rc::Rc<Core>| doom(core, live, why));
+                self.shared.send(live.core, ToCore::Run(run));
+            }
             Reply::Once(answer) => drop(answer.send(Err(why))),
         }
     }
@@ -497,8 +500,16 @@ pub fn refuse(core: &std::rc::Rc<Core>, proposals: Vec<Proposal>, why: Refusal) 
                 core.settle(vec![(ticket, Some(refusal_reason(why)))]);
             }
             Some(Reply::Once(answer)) => drop(answer.send(Err(why))),
-            Some(Reply::Released(..)) | None => {}
+            Some(Reply::Released(live, _)) => doom(core, live, why),
+            None => {}
         }
+    }
+}
+
+/// Ends a connection whose exchange cannot go on; the client resumes it later.
+fn doom(core: &Core, live: Live, why: Refusal) {
+    if let Some(endpoint) = core.endpoint(live) {
+        endpoint.doom(refusal_reason(why));
     }
 }
 

@@ -94,23 +94,36 @@ impl Outbox {
 pub struct Pool {
     free: Vec<Vec<u8>>,
     held: usize,
+    inbound: usize,
     budget: usize,
 }
 
 impl Pool {
     /// A pool for connections that may together hold `budget` bytes.
     pub fn new(budget: usize) -> Self {
-        Self { free: Vec::new(), held: 0, budget }
+        Self { free: Vec::new(), held: 0, inbound: 0, budget }
     }
 
-    /// Bytes that wait in the connections of this core.
+    /// Bytes that wait in the connections of this core, in either direction.
     pub fn held(&self) -> usize {
-        self.held
+        self.held + self.inbound
     }
 
     /// Whether the core's connections hold as much as they may.
     pub fn is_full(&self) -> bool {
         self.held >= self.budget
+    }
+
+    /// Counts bytes of unfinished packets from clients; false when all of them together are too many.
+    #[must_use]
+    pub fn hold_inbound(&mut self, bytes: usize) -> bool {
+        self.inbound += bytes;
+        self.inbound <= self.budget / 2
+    }
+
+    /// Counts bytes that became a packet.
+    pub fn release_inbound(&mut self, bytes: usize) {
+        self.inbound = self.inbound.saturating_sub(bytes);
     }
 
     /// Counts bytes that a connection holds from now on.

@@ -7,7 +7,7 @@ use fleet::shard::{self, Directed, Origin};
 use mqtt::{QoS, Reason};
 use smallvec::SmallVec;
 
-use crate::core::{Batch, Core, Parcel, Ticket, ToCore};
+use crate::core::{Batch, Core, Parcel, Ticket, ToCore, Uses};
 use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
 use crate::host::{Handout, HandoutKind, Proposal, Reply};
 use crate::interest::Member;
@@ -25,6 +25,8 @@ pub struct Published {
     pub reached: bool,
     /// A session that has fallen behind: the publisher waits for it.
     pub pressed: Option<Rc<Endpoint>>,
+    /// The destinations it went to.
+    pub uses: Uses,
 }
 
 /// What one publication asks of one group; an outbox entry must not ask twice.
@@ -49,7 +51,13 @@ impl Core {
     /// What a topic leads to.
     pub fn route(&self, topic: &str) -> Rc<Route> {
         let endpoints = self.endpoints.borrow();
-        self.routes.borrow_mut().resolve(self.id, topic, &self.shared.interest, &endpoints)
+        let mut routes = self.routes.borrow_mut();
+        routes.resolve(self.id, topic, &self.shared.interest, &endpoints, self.clock())
+    }
+
+    /// What a topic leads to, if this core knows it without looking.
+    pub fn known_route(&self, topic: &str) -> Option<Rc<Route>> {
+        self.routes.borrow().known(topic, &self.shared.interest)
     }
 
     /// Routes a publication: delivers it here and adds it to the batches of the other destinations.
@@ -119,6 +127,7 @@ impl Core {
             // An outbox entry is trimmed only when it is safe, whatever its QoS.
             let ticket = if errand.origin.is_some() { errand.ticket } else { wants_answer };
             published.waiting += u16::from(ticket.is_some());
+            published.uses.groups = true;
             self.propose(Proposal {
                 group: cluster::GroupId(share.group.into()),
                 command: shard::Command::from(command).encoded(),
@@ -137,7 +146,8 @@ impl Core {
         if target.no_local && *endpoint.profile.client == *publication.publisher {
             let endpoints = self.endpoints.borrow();
             let slot = endpoint.profile.live.slot;
-            let own = self.routes.borrow().own_target(publication.topic, &endpoints, slot);
+            let own =
+                self.routes.borrow().own_target(publication.topic, &endpoints, slot, self.clock());
             drop(endpoints);
             if let Some(own) = own {
                 let qos = own.qos.min(publication.qos);
@@ -170,6 +180,12 @@ impl Core {
             endpoint.note_fresh(publication.topic);
         }
         let clock = self.clock();
+        if endpoint.policy.borrow().depends_on_time()
+            && !endpoint.may_receive(publication.topic, clock)
+        {
+            self.metrics.decided(Asked::Receive, false);
+            return;
+        }
         let delivered = endpoint.deliver(publication, terms, clock, &mut self.pool.borrow_mut());
         match delivered {
             Delivered::Taken => {
@@ -205,6 +221,7 @@ impl Core {
         published: &mut Published,
     ) {
         published.reached = true;
+        published.uses.add_core(core);
         let ticket = errand.ticket.filter(|_| publication.qos > 0);
         published.waiting += u16::from(ticket.is_some());
         self.hand_over(core, Parcel { publication, to, ticket });
@@ -247,7 +264,8 @@ impl Core {
         published: &mut Published,
     ) {
         let endpoint = member.live.and_then(|live| self.endpoint(live));
-        let Some(endpoint) = endpoint.filter(|endpoint| endpoint.may_receive(publication.topic))
+        let Some(endpoint) =
+            endpoint.filter(|endpoint| endpoint.may_receive(publication.topic, self.clock()))
         else {
             self.metrics.dropped(DropReason::Gone);
             return;
@@ -315,7 +333,7 @@ impl Core {
             };
             let terms = Terms { qos, retain, subscription_ids: &subscription_ids };
             let kept = Publication::kept(&publication);
-            let allowed = endpoint.may_receive(kept.topic);
+            let allowed = endpoint.may_receive(kept.topic, clock);
             let delivered = allowed
                 .then(|| endpoint.deliver_queued(&kept, terms, handout.seq, dup, clock, &mut pool));
             drop(pool);

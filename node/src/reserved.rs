@@ -48,6 +48,7 @@ impl Core {
             }
         };
         published.waiting += u16::from(errand.ticket.is_some());
+        published.uses.groups = true;
         let reply = errand.ticket.map(Reply::Ticket);
         self.propose(Proposal { group, command: command.encoded(), reply });
     }

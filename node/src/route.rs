@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use std::hash::{Hash, Hasher};
 use topic::FilterTrie;
 
-use crate::endpoint::{Endpoint, SubscriptionIds};
+use crate::endpoint::{Clock, Endpoint, SubscriptionIds};
 use crate::interest::{Destination, InterestIndex, ShareGroup};
 
 /// Recent topics that a core remembers.
@@ -64,7 +64,20 @@ pub struct Route {
     generation: (u64, u64),
 }
 
+/// Bytes of routes that a core remembers at most.
+const WEIGHT: usize = 32 << 20;
+
+fn place(name: &str) -> usize {
+    let mut hasher = FxHasher::default();
+    name.hash(&mut hasher);
+    (hasher.finish() >> 20) as usize % REMEMBERED
+}
+
 impl Route {
+    fn weight(&self) -> usize {
+        self.topic.len() + self.targets.len() * size_of::<Target>() + size_of::<Self>()
+    }
+
     /// The shadow request that a publication on this topic is, if it is one.
     pub fn shadow_request(&self) -> Option<shadow::topic::Target<'_>> {
         self.topic.starts_with('$').then(|| shadow::topic::parse(&self.topic))?
@@ -77,6 +90,10 @@ pub struct Routes {
     generation: u64,
     next_id: u64,
     recent: Vec<Option<Rc<Route>>>,
+    /// About how many bytes the remembered routes hold.
+    weight: usize,
+    /// The generation that [`Routes::drop_stale`] has seen.
+    seen: (u64, u64),
     /// Connections that have fallen behind and whose publishers wait.
     pub pressed: Vec<Rc<Endpoint>>,
 }
@@ -84,7 +101,15 @@ pub struct Routes {
 impl Default for Routes {
     fn default() -> Self {
         let recent = (0..REMEMBERED).map(|_| None).collect();
-        Self { trie: FilterTrie::new(), generation: 0, next_id: 1, recent, pressed: Vec::new() }
+        Self {
+            trie: FilterTrie::new(),
+            generation: 0,
+            next_id: 1,
+            recent,
+            weight: 0,
+            seen: (0, 0),
+            pressed: Vec::new(),
+        }
     }
 }
 
@@ -140,20 +165,53 @@ impl Routes {
         name: &str,
         index: &InterestIndex,
         endpoints: &Slab<Rc<Endpoint>>,
+        clock: Clock,
     ) -> Rc<Route> {
-        let generation = (self.generation, index.generation());
-        let mut hasher = FxHasher::default();
-        name.hash(&mut hasher);
-        let at = (hasher.finish() >> 20) as usize % REMEMBERED;
-        if let Some(route) = &self.recent[at]
-            && route.generation == generation
-            && *route.topic == *name
-        {
-            return Rc::clone(route);
+        if let Some(route) = self.known(name, index) {
+            return route;
         }
-        let route = Rc::new(self.compute(core, name, generation, index, endpoints));
-        self.recent[at] = Some(Rc::clone(&route));
+        let generation = (self.generation, index.generation());
+        let route = Rc::new(self.compute(core, name, generation, index, endpoints, clock));
+        self.remember(Rc::clone(&route));
         route
+    }
+
+    /// What a topic leads to, if that is remembered and still true.
+    pub fn known(&self, name: &str, index: &InterestIndex) -> Option<Rc<Route>> {
+        let route = self.recent[place(name)].as_ref()?;
+        let generation = (self.generation, index.generation());
+        (route.generation == generation && *route.topic == *name).then(|| Rc::clone(route))
+    }
+
+    fn remember(&mut self, route: Rc<Route>) {
+        let weight = route.weight();
+        if weight > WEIGHT / 16 {
+            return;
+        }
+        if self.weight + weight > WEIGHT {
+            self.recent.fill(None);
+            self.weight = 0;
+        }
+        let place = place(&route.topic);
+        self.weight += weight;
+        if let Some(old) = self.recent[place].replace(route) {
+            self.weight = self.weight.saturating_sub(old.weight());
+        }
+    }
+
+    /// Drops what is no longer true, and with it the connections that have ended. Called at every
+    /// tick; does something only when subscriptions or permissions have changed since.
+    pub fn drop_stale(&mut self, index: u64) {
+        let generation = (self.generation, index);
+        if self.seen == generation {
+            return;
+        }
+        self.seen = generation;
+        for recent in &mut self.recent {
+            if let Some(old) = recent.take_if(|route| route.generation != generation) {
+                self.weight = self.weight.saturating_sub(old.weight());
+            }
+        }
     }
 
     fn compute(
@@ -163,13 +221,14 @@ impl Routes {
         generation: (u64, u64),
         index: &InterestIndex,
         endpoints: &Slab<Rc<Endpoint>>,
+        clock: Clock,
     ) -> Route {
         let id = self.next_id;
         self.next_id += 1;
         let mut route = Route {
             id,
             topic: name.into(),
-            targets: self.targets(name, endpoints, None),
+            targets: self.targets(name, endpoints, None, clock),
             cores: SmallVec::new(),
             groups: SmallVec::new(),
             shares: Vec::new(),
@@ -199,6 +258,7 @@ impl Routes {
         name: &str,
         endpoints: &Slab<Rc<Endpoint>>,
         except_local: Option<u32>,
+        clock: Clock,
     ) -> Vec<Target> {
         let mut found: Vec<Subscriber> = Vec::new();
         self.trie.for_each_match(name, |subscribers| found.extend(subscribers.iter()));
@@ -209,7 +269,8 @@ impl Routes {
         let mut targets: Vec<Target> = Vec::with_capacity(found.len());
         for same in found.chunk_by(|a, b| a.slot == b.slot) {
             let Some(endpoint) = endpoints.get(same[0].slot as usize) else { continue };
-            if !endpoint.may_receive(name) {
+            // A permission that depends on the time is asked for again at each delivery.
+            if !endpoint.may_receive(name, clock) && !endpoint.policy.borrow().depends_on_time() {
                 continue;
             }
             targets.push(Target {
@@ -234,8 +295,9 @@ impl Routes {
         name: &str,
         endpoints: &Slab<Rc<Endpoint>>,
         slot: u32,
+        clock: Clock,
     ) -> Option<Target> {
-        self.targets(name, endpoints, Some(slot)).pop()
+        self.targets(name, endpoints, Some(slot), clock).pop()
     }
 }
 

@@ -159,6 +159,12 @@ impl Compiled {
         Decision::ImplicitDeny
     }
 
+    /// Whether a decision may be another one later, for no other reason than the time: then it must
+    /// not be remembered.
+    pub fn depends_on_time(&self) -> bool {
+        self.guards.iter().any(|guard| guard.checks.iter().any(Check::depends_on_time))
+    }
+
     fn matches(&self, rule: &Rule, name: &str) -> bool {
         let pattern = || &self.patterns[rule.range()];
         match rule.shape {

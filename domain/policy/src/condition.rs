@@ -265,6 +265,13 @@ pub(crate) struct Check {
     operands: Vec<Operand>,
 }
 
+impl Check {
+    /// Whether it compares with the present time.
+    pub(crate) fn depends_on_time(&self) -> bool {
+        matches!(self.key, PerRequest::CurrentTime | PerRequest::EpochTime)
+    }
+}
+
 impl Condition {
     /// `values` are the policy's; the error says which of them is of the wrong type, and how.
     pub(crate) fn new(

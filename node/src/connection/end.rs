@@ -116,7 +116,7 @@ impl Connection {
         debug!(client = &*profile.client, cause = end.cause, detail = end.detail, "disconnected");
         let mut pool = self.core.pool.borrow_mut();
         self.endpoint.close(&mut pool);
-        pool.release(self.partial_held);
+        pool.release_inbound(self.partial_held);
         drop(pool);
         for (filter, _) in std::mem::take(&mut self.filters) {
             self.remove_subscription(&filter);

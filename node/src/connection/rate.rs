@@ -9,6 +9,8 @@ pub(super) struct Rate {
     /// When everything counted so far will have leaked out.
     empty: Instant,
     paused_until: Option<Instant>,
+    /// Whether somebody will look again then.
+    watched: bool,
 }
 
 const BURST: Duration = Duration::from_secs(1);
@@ -17,20 +19,32 @@ impl Rate {
     /// A bucket for this many publications per second.
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         let each = BURST / per_second.max(1);
-        Self { each, empty: now, paused_until: None }
+        Self { each, empty: now, paused_until: None, watched: false }
     }
 
-    /// Counts one; until when to pause, when that is new.
-    pub(super) fn count(&mut self, now: Instant) -> Option<Instant> {
+    /// Counts one; true when that begins a pause.
+    pub(super) fn count(&mut self, now: Instant) -> bool {
         self.empty = self.empty.max(now) + self.each;
         let paused = self.paused_until.is_some_and(|until| until > now);
         self.paused_until = (self.empty > now + BURST).then(|| self.empty - BURST);
-        self.paused_until.filter(|_| !paused)
+        self.paused_until.is_some() && !paused
     }
 
-    /// Until when nothing is read.
-    pub(super) fn paused_until(&self) -> Option<Instant> {
-        self.paused_until
+    /// Whether nothing is to be read now.
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
+    }
+
+    /// When to look again, if nobody was told yet.
+    pub(super) fn watch(&mut self) -> Option<Instant> {
+        let until = self.paused_until.filter(|_| !self.watched)?;
+        self.watched = true;
+        Some(until)
+    }
+
+    /// Somebody looks.
+    pub(super) fn looked(&mut self) {
+        self.watched = false;
     }
 }
 
@@ -43,13 +57,18 @@ mod tests {
         let start = Instant::now();
         let mut rate = Rate::new(10, start);
         for _ in 0..10 {
-            assert_eq!(rate.count(start), None);
+            assert!(!rate.count(start));
         }
-        assert_eq!(rate.count(start), Some(start + Duration::from_millis(100)));
-        assert_eq!(rate.count(start), None, "it is paused already");
-        assert_eq!(rate.paused_until(), Some(start + Duration::from_millis(200)));
+        assert!(rate.count(start));
+        assert!(!rate.count(start), "it is paused already");
+        assert_eq!(rate.watch(), Some(start + Duration::from_millis(200)));
+        assert_eq!(rate.watch(), None, "once is enough");
+        assert!(!rate.count(start));
+        rate.looked();
+        assert!(rate.is_paused(start + Duration::from_millis(250)));
+        assert_eq!(rate.watch(), Some(start + Duration::from_millis(300)), "it has moved on");
         let later = start + Duration::from_secs(5);
-        assert_eq!(rate.count(later), None);
-        assert_eq!(rate.paused_until(), None);
+        assert!(!rate.count(later));
+        assert!(!rate.is_paused(later));
     }
 }

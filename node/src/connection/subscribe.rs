@@ -13,19 +13,12 @@ use topic::Subscription;
 
 use super::{Connection, End};
 use crate::core::Core;
-use crate::endpoint::{Delivered, Endpoint, Terms};
+use crate::endpoint::{Delivered, Endpoint, Lookup, Terms};
 use crate::host::{Outcome, Proposal, Reply};
 use crate::identity;
 use crate::interest::Destination;
 use crate::metrics::Asked;
 use crate::publication::{Kept, Publication};
-
-/// A filter whose retained messages are to be sent.
-struct Retained {
-    filter: String,
-    options: SubscribeOptions,
-    subscription_id: u32,
-}
 
 impl Connection {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), End> {
@@ -51,7 +44,7 @@ impl Connection {
             };
             if wanted && !filter.starts_with("$share/") {
                 let filter = filter.to_owned();
-                retained.push(Retained { filter, options, subscription_id: id });
+                retained.push(Lookup { filter, qos: options.qos, subscription_id: id });
             }
         }
         self.core.metrics.subscribed(granted.len());
@@ -71,22 +64,19 @@ impl Connection {
             }
         }
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
-        endpoint.retained_lookup_began();
-        let (packet_id, group) =
-            (subscribe.packet_id, self.endpoint.profile.record.map(|r| r.group));
+        let Some(safe) = safe else {
+            send_retained(&core, &endpoint, retained);
+            return Ok(());
+        };
+        let packet_id = subscribe.packet_id;
         self.core.flush();
         actix_rt::spawn(async move {
-            if let Some(safe) = safe {
-                let Ok(Ok(Outcome::Shard(shard::Outcome::Subscribed(_)))) = safe.await else {
-                    endpoint.doom(Reason::ImplementationSpecificError);
-                    return;
-                };
-                send_suback(&core, &endpoint, packet_id, &reasons);
-            }
-            for wanted in retained {
-                send_retained(&core, &endpoint, group, wanted).await;
-            }
-            endpoint.retained_lookup_ended();
+            let Ok(Ok(Outcome::Shard(shard::Outcome::Subscribed(_)))) = safe.await else {
+                endpoint.doom(Reason::ImplementationSpecificError);
+                return;
+            };
+            send_suback(&core, &endpoint, packet_id, &reasons);
+            send_retained(&core, &endpoint, retained);
         });
         Ok(())
     }
@@ -111,7 +101,7 @@ impl Connection {
         }
         let policy = self.endpoint.policy.borrow();
         let resource = format!("topicfilter/{filter}");
-        let request = policy::Request::default();
+        let request = self.core.clock().request();
         let allowed = policy.decide(Action::Subscribe, &resource, &request).is_allowed();
         let allowed = allowed && crate::reserved::may_subscribe(plain);
         self.core.metrics.decided(Asked::Subscribe, allowed);
@@ -211,6 +201,12 @@ impl Connection {
 
 fn send_suback(core: &Core, endpoint: &Endpoint, id: PacketId, reasons: &[Reason]) {
     let version = endpoint.profile.version;
+    // Fixed header, packet identifier, property length.
+    const AROUND: usize = 8;
+    if reasons.len() + AROUND > endpoint.profile.maximum_packet_size as usize {
+        endpoint.doom(Reason::PacketTooLarge);
+        return;
+    }
     endpoint.put(&mut core.pool.borrow_mut(), |out| {
         mqtt::encode_suback(version, id, reasons, None, out);
     });
@@ -241,74 +237,109 @@ pub(super) fn restored_options(options: &shard::Options) -> SubscribeOptions {
     }
 }
 
-/// Sends the retained messages that a new subscription matches [v5 MQTT-3.3.1-9], as fast as the
-/// client takes them. `group` holds the session's queue when the session is persistent.
-async fn send_retained(
-    core: &Rc<Core>,
-    endpoint: &Rc<Endpoint>,
-    group: Option<u16>,
-    wanted: Retained,
-) {
-    let filter = wanted.filter.clone();
+/// Retained messages that one look at a group gives back.
+const PAGE: usize = 256;
+
+/// Sends the retained messages that new subscriptions match [v5 MQTT-3.3.1-9]: one lookup at a time
+/// per connection, as fast as the client takes them.
+fn send_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookups: Vec<Lookup>) {
+    if lookups.is_empty() || !endpoint.look_up(lookups) {
+        return;
+    }
+    let (core, endpoint) = (Rc::clone(core), Rc::clone(endpoint));
+    actix_rt::spawn(async move {
+        while let Some(lookup) = endpoint.next_lookup() {
+            // The groups that have more, and after which topic.
+            let mut places: Vec<(GroupId, Option<String>)> =
+                match topic::is_wildcard(&lookup.filter) {
+                    true => (1..=core.shared.shards).map(|id| (GroupId(id.into()), None)).collect(),
+                    false => vec![(GroupId(core.shared.group_of(&lookup.filter).into()), None)],
+                };
+            while !places.is_empty() && !endpoint.is_closed() {
+                let found = find_retained(&core, lookup.filter.clone(), places).await;
+                places = found.places;
+                for kept in found.publications {
+                    send_one_retained(&core, &endpoint, &lookup, &kept).await;
+                }
+            }
+        }
+    });
+}
+
+#[derive(Default)]
+struct Found {
+    publications: Vec<std::sync::Arc<Kept>>,
+    places: Vec<(GroupId, Option<String>)>,
+}
+
+async fn find_retained(
+    core: &Core,
+    filter: String,
+    places: Vec<(GroupId, Option<String>)>,
+) -> Found {
     let found = identity::read(&core.shared, move |groups| {
-        let mut found: Vec<std::sync::Arc<Kept>> = Vec::new();
-        for group in groups.ids() {
+        let mut found = Found::default();
+        for (group, after) in places {
             let Some(shard) = groups.get(group).and_then(crate::host::Machine::shard) else {
                 continue;
             };
-            found.extend(shard.retained_matching(&filter, None).cloned());
+            let before = found.publications.len();
+            let matching = shard.retained_matching(&filter, after.as_deref());
+            found.publications.extend(matching.take(PAGE).cloned());
+            if found.publications.len() - before == PAGE {
+                let last = found.publications.last().and_then(|last| last.topic_name());
+                found.places.push((group, last.map(ToOwned::to_owned)));
+            }
         }
         found
     });
+    found.await.unwrap_or_default()
+}
+
+async fn send_one_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookup: &Lookup, kept: &Kept) {
+    let publication = Publication::kept(kept);
+    let clock = core.read_clock();
+    let topic = publication.topic;
+    if endpoint.has_fresher(topic) || !endpoint.may_receive(topic, clock) {
+        return;
+    }
     let ids: SmallVec<[u32; 1]> =
-        Some(wanted.subscription_id).filter(|id| *id != 0).into_iter().collect();
-    for kept in found.await.unwrap_or_default() {
-        let publication = Publication::kept(&kept);
-        if endpoint.has_fresher(publication.topic) || !endpoint.may_receive(publication.topic) {
-            continue;
+        Some(lookup.subscription_id).filter(|id| *id != 0).into_iter().collect();
+    let qos = lookup.qos.min(publication.qos);
+    if qos != QoS::AtMostOnce
+        && let Some(record) = endpoint.profile.record.filter(|_| endpoint.profile.persistent)
+    {
+        let directed = Directed {
+            client: Bytes::copy_from_slice(endpoint.profile.client.as_bytes()),
+            qos: qos as u32,
+            retain: true,
+            subscription_ids: ids.to_vec(),
+        };
+        let command = shard::Publish {
+            publication: kept.clone(),
+            store_retained: false,
+            enqueue: false,
+            directed: vec![directed],
+            origin: None,
+        };
+        let command = shard::Command::from(command).encoded();
+        let proposal = Proposal { group: GroupId(record.group.into()), command, reply: None };
+        if core.shared.groups.propose_all(vec![proposal]).await.is_err() {
+            endpoint.doom(Reason::ImplementationSpecificError);
         }
-        let clock = core.read_clock();
-        let qos = wanted.options.qos.min(publication.qos);
-        if qos != QoS::AtMostOnce
-            && let Some(group) = group.filter(|_| endpoint.profile.persistent)
-        {
-            let directed = Directed {
-                client: Bytes::copy_from_slice(endpoint.profile.client.as_bytes()),
-                qos: qos as u32,
-                retain: true,
-                subscription_ids: ids.to_vec(),
-            };
-            let command = shard::Publish {
-                publication: Kept::clone(&kept),
-                store_retained: false,
-                enqueue: false,
-                directed: vec![directed],
-                origin: None,
-            };
-            let (group, command) = (GroupId(group.into()), shard::Command::from(command).encoded());
-            if core
-                .shared
-                .groups
-                .propose_all(vec![Proposal { group, command, reply: None }])
-                .await
-                .is_err()
-            {
-                return;
-            }
-            continue;
+        return;
+    }
+    let terms = Terms { qos, retain: true, subscription_ids: &ids };
+    let delivered = endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
+    match delivered {
+        Delivered::Pressed => {
+            std::future::poll_fn(|cx| match endpoint.wait_for_room(cx.waker()) {
+                true => std::task::Poll::Pending,
+                false => std::task::Poll::Ready(()),
+            })
+            .await;
         }
-        let terms = Terms { qos, retain: true, subscription_ids: &ids };
-        let delivered = endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
-        match delivered {
-            Delivered::Pressed => {
-                std::future::poll_fn(|cx| match endpoint.wait_for_room(cx.waker()) {
-                    true => std::task::Poll::Pending,
-                    false => std::task::Poll::Ready(()),
-                })
-                .await;
-            }
-            Delivered::Taken => core.metrics.sent(qos, publication.payload().len()),
-            Delivered::Dropped(reason) => core.metrics.dropped(reason),
-        }
+        Delivered::Taken => core.metrics.sent(qos, publication.payload().len()),
+        Delivered::Dropped(reason) => core.metrics.dropped(reason),
     }
 }

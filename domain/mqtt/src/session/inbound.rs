@@ -5,6 +5,9 @@ use thiserror::Error;
 
 use crate::{PacketId, Publish, QoS, Reason};
 
+/// Bytes of topics that one connection may have aliases for.
+const ALIAS_BYTES: usize = 128 * 1024;
+
 /// What the broker told the client in CONNACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InboundLimits {
@@ -25,6 +28,9 @@ pub enum Violation {
     /// An empty topic needs an alias that was set before on this connection.
     #[error("topic alias {0} was never set")]
     AliasUnknown(u16),
+    /// The topics behind the aliases take too much memory.
+    #[error("the topics of the aliases are longer than {ALIAS_BYTES} bytes together")]
+    AliasBytes,
     /// [v5 MQTT-3.3.4-7]
     #[error("more than {0} publications are unacknowledged")]
     ReceiveMaximum(u16),
@@ -42,6 +48,7 @@ impl Violation {
         match self {
             Self::AliasOutOfRange(..) => Reason::TopicAliasInvalid,
             Self::AliasUnknown(_) | Self::NoTopic => Reason::ProtocolError,
+            Self::AliasBytes => Reason::QuotaExceeded,
             Self::ReceiveMaximum(_) => Reason::ReceiveMaximumExceeded,
             Self::Qos(_) => Reason::QoSNotSupported,
         }
@@ -63,6 +70,7 @@ pub enum Receipt {
 pub struct Inbound {
     limits: InboundLimits,
     aliases: FxHashMap<u16, Box<str>>,
+    alias_bytes: usize,
     /// QoS 2 identifiers between PUBLISH and PUBREL; small, so a list.
     unreleased: Vec<PacketId>,
     /// QoS 1 and 2 publications without their last acknowledgement.
@@ -72,8 +80,9 @@ pub struct Inbound {
 impl Inbound {
     /// Starts a connection; `unreleased` is what a resumed session remembers.
     pub fn new(limits: InboundLimits, unreleased: Vec<PacketId>) -> Self {
-        let unacknowledged = u16::try_from(unreleased.len()).unwrap_or(u16::MAX);
-        Self { limits, aliases: FxHashMap::default(), unreleased, unacknowledged }
+        // A new connection has its whole quota [v5 4.9].
+        let aliases = FxHashMap::default();
+        Self { limits, aliases, alias_bytes: 0, unreleased, unacknowledged: 0 }
     }
 
     /// Judges a PUBLISH. After `Ok(Receipt::New)` the topic is [`Inbound::topic`] of it.
@@ -133,7 +142,13 @@ impl Inbound {
             return Err(Violation::AliasOutOfRange(alias, maximum));
         }
         if !topic.is_empty() {
-            self.aliases.insert(alias, topic.into());
+            self.alias_bytes += topic.len();
+            if let Some(old) = self.aliases.insert(alias, topic.into()) {
+                self.alias_bytes -= old.len();
+            }
+            if self.alias_bytes > ALIAS_BYTES {
+                return Err(Violation::AliasBytes);
+            }
         } else if !self.aliases.contains_key(&alias) {
             return Err(Violation::AliasUnknown(alias));
         }

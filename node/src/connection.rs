@@ -150,11 +150,13 @@ impl Connection {
 
     fn poll(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         self.acknowledge();
-        if let Some(reason) = self.endpoint.doomed() {
-            self.finish(End::by_server(reason));
-        }
-        if self.end.is_none() {
+        let doomed = self.endpoint.doomed();
+        // Acknowledgements that have arrived spare whoever takes over a repetition.
+        if self.end.is_none() && matches!(doomed, None | Some(Reason::SessionTakenOver)) {
             self.read(cx);
+        }
+        if let Some(reason) = doomed {
+            self.finish(End::by_server(reason));
         }
         self.acknowledge();
         self.flush(ctx, cx)

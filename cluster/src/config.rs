@@ -18,7 +18,7 @@ pub struct Config {
     pub tick: Duration,
     /// Bytes of commands that may wait in the inbox.
     pub inbox_bytes: usize,
-    /// Commands, and separately signals, that may wait in the inbox.
+    /// Commands, and separately signals that may be refused, that may wait in the inbox.
     pub inbox_count: usize,
     /// The largest command, and about the largest packed entry, in bytes.
     pub max_command_bytes: usize,

@@ -2,7 +2,8 @@
 //!
 //! Everything that arrives between two turns of the raft thread is taken at once, so an inbox is a
 //! vector behind a lock that is held for a push. It is bounded in bytes and in count: `try_propose`
-//! is refused beyond that, `propose` waits.
+//! is refused beyond that, `propose` waits. Signals that must arrive have no bound of their own here;
+//! see [`Groups::signal`].
 
 use std::future::poll_fn;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -180,14 +181,25 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         taken.map_err(|why| refuse(proposals, why))
     }
 
-    /// Sends the host a node-local message. Refused when the raft thread has ended, or is so far
-    /// behind that as many signals wait as the inbox may count.
+    /// Sends the host a node-local message that must not get lost; refused only when the raft thread
+    /// has ended. The inbox does not bound it: whoever sends must be bound by something that the
+    /// host's turns give back, like its connections or its receive windows.
     pub fn signal(&self, signal: S) -> Result<(), Refused<S>> {
+        self.push_signal(signal, usize::MAX)
+    }
+
+    /// As [`Groups::signal`] for what may be refused: it is, with [`Refusal::Busy`], while the raft
+    /// thread is so far behind that as many signals wait as the inbox may count.
+    pub fn try_signal(&self, signal: S) -> Result<(), Refused<S>> {
+        self.push_signal(signal, self.shared.max_count)
+    }
+
+    fn push_signal(&self, signal: S, max_count: usize) -> Result<(), Refused<S>> {
         let mut waiting = self.shared.lock();
         if waiting.stopping {
             return Err(Refused { what: signal, why: Refusal::Stopping });
         }
-        if waiting.signals.len() >= self.shared.max_count {
+        if waiting.signals.len() >= max_count {
             return Err(Refused { what: signal, why: Refusal::Busy });
         }
         waiting.signals.push(signal);
@@ -267,5 +279,28 @@ impl<R, S> Inbox<R, S> {
         let wakers = std::mem::take(&mut waiting.wakers);
         self.shared.wake(waiting);
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_get_lost_is_refused_by_a_full_inbox() {
+        let config = Config { inbox_count: 2, ..Config::new("unused", 1) };
+        let (groups, inbox) = Groups::<(), u8>::new(&config);
+        groups.try_signal(1).unwrap();
+        groups.try_signal(2).unwrap();
+        assert_eq!(groups.try_signal(3).unwrap_err().why, Refusal::Busy);
+        groups.signal(4).unwrap();
+
+        let (mut proposals, mut signals) = (Vec::new(), Vec::new());
+        inbox.take(&mut proposals, &mut signals, true, Duration::ZERO);
+        assert_eq!(signals, [1, 2, 4]);
+        groups.try_signal(5).unwrap();
+        inbox.close();
+        assert_eq!(groups.signal(6).unwrap_err().why, Refusal::Stopping);
+        assert_eq!(groups.try_signal(6).unwrap_err().why, Refusal::Stopping);
     }
 }

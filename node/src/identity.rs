@@ -56,7 +56,8 @@ pub enum Refused {
     Anonymous,
 }
 
-/// Reads the state of the groups on the thread that owns it. `None` when the node is stopping.
+/// Reads the state of the groups on the thread that owns it. `None` when the node is stopping, or too
+/// busy to take one more question.
 pub async fn read<T: Send + 'static>(
     shared: &Shared,
     read: impl FnOnce(&mut GroupsView<'_, Machine>) -> T + Send + 'static,
@@ -66,7 +67,7 @@ pub async fn read<T: Send + 'static>(
         // Whoever asked may have gone away.
         let _ = answer.send(read(groups));
     }));
-    shared.groups.signal(read).ok()?;
+    shared.groups.try_signal(read).ok()?;
     result.await.ok()
 }
 

@@ -375,7 +375,8 @@ fn start(
     connection.start();
 }
 
-/// Waits for bytes of an unfinished head, like a PROXY header, without taking them.
+/// Waits for bytes of an unfinished head, like a PROXY header, without taking them. Gives up when
+/// the first `limit` bytes hold none.
 pub async fn peek<T, E>(
     stream: &tokio::net::TcpStream,
     limit: usize,
@@ -385,12 +386,14 @@ pub async fn peek<T, E>(
     let mut seen = 0;
     loop {
         let count = stream.peek(&mut buffer).await?;
-        if count == 0 || count == limit {
+        if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        // As many bytes as the limit may be a head and what follows it.
         match parse(&buffer[..count]) {
             Ok(Some(found)) => return Ok(Ok(found)),
             Err(error) => return Ok(Err(error)),
+            Ok(None) if count == limit => return Err(io::ErrorKind::InvalidData.into()),
             // Nothing new: peek answers at once while there are bytes, so wait for more.
             Ok(None) if count == seen => tokio::time::sleep(Duration::from_millis(5)).await,
             Ok(None) => seen = count,
@@ -413,4 +416,42 @@ pub async fn discard(stream: &tokio::net::TcpStream, count: usize) -> io::Result
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const LIMIT: usize = 64;
+
+    /// A head is a line.
+    async fn look(sent: &[u8]) -> Option<usize> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        let line = |bytes: &[u8]| {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            Ok::<_, ()>(end.map(|end| ((), end + 1)))
+        };
+        let looking = tokio::time::timeout(Duration::from_secs(5), peek(&server, LIMIT, line));
+        let (_, length) = looking.await.unwrap().ok()?.unwrap();
+        Some(length)
+    }
+
+    #[test]
+    fn a_head_is_found_whatever_follows_it() {
+        actix_rt::System::new().block_on(async {
+            assert_eq!(look(b"head\n").await, Some(5));
+            let much = [&b"head\n"[..], &[0; 3 * LIMIT]].concat();
+            assert_eq!(look(&much).await, Some(5));
+            assert_eq!(look(&[0; LIMIT]).await, None);
+        });
+    }
 }

@@ -155,6 +155,25 @@ fn policies_decide_as_documented() {
 }
 
 #[test]
+fn a_decision_that_time_may_change_is_known_as_such() {
+    for (condition, expected) in [
+        ("", false),
+        (r#" {"DateLessThan": {"aws:CurrentTime": "2027-01-01T00:00:00Z"}}"#, true),
+        (r#" {"NumericGreaterThan": {"aws:EpochTime": "1775053230"}}"#, true),
+        (r#" {"StringEquals": {"iot:ClientId": "c"}}"#, false),
+        (r#" {"Bool": {"iot:Connection.Thing.IsAttached": "true"}}"#, false),
+        (r#" {"ForAllValues:StringEquals": {"iot:ConnectAttributes": ["LastWill"]}}"#, false),
+    ] {
+        for effect in ["Allow", "Deny"] {
+            let compiled = compile(&format!("{effect} iot:Publish topic/a{condition}"));
+            assert_eq!(compiled.depends_on_time(), expected, "{effect}{condition}");
+        }
+    }
+    let except = r#"Deny iot:Publish !topic/a {"Null": {"aws:CurrentTime": "false"}}"#;
+    assert!(compile(except).depends_on_time());
+}
+
+#[test]
 fn malformed_documents_are_explained() {
     for (title, input, expected) in cases(include_str!("../testdata/malformed.txt")) {
         let actual: Vec<String> = input

@@ -9,10 +9,10 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use rustc_hash::FxHashMap;
-use tokio::sync::oneshot;
+use hashbrown::HashMap;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::core::Core;
+use crate::core::{Core, ToCore};
 use crate::interest::Live;
 
 /// Names one claim, so that a late release does not end a newer one.
@@ -24,13 +24,40 @@ struct Held {
     /// Set once the connection runs and can be told to go.
     live: Option<Live>,
     told: bool,
-    waiting: VecDeque<oneshot::Sender<ClaimId>>,
+    waiting: VecDeque<Newcomer>,
+}
+
+/// Somebody who waits for a client id.
+#[derive(Debug)]
+struct Newcomer {
+    granted: oneshot::Sender<Grant>,
+    /// The inbox of the home core.
+    home: mpsc::UnboundedSender<ToCore>,
+}
+
+/// That a client id was granted. Gives it back when dropped, wherever that happens: also on its way
+/// to a newcomer who has just stopped waiting.
+#[derive(Debug)]
+struct Grant {
+    client: Box<str>,
+    id: ClaimId,
+    home: mpsc::UnboundedSender<ToCore>,
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        let (client, id) = (std::mem::take(&mut self.client), self.id);
+        let release = move |home: &Rc<Core>| home.claims.borrow_mut().release(&client, id);
+        // When the home has ended, so do all connections.
+        let _ = self.home.send(ToCore::Run(Box::new(release)));
+    }
 }
 
 /// The claims whose home is this core.
 #[derive(Debug, Default)]
 pub struct Claims {
-    held: FxHashMap<Box<str>, Held>,
+    /// Seeded, because clients choose the keys.
+    held: HashMap<Box<str>, Held>,
     next: ClaimId,
 }
 
@@ -40,14 +67,14 @@ impl Claims {
         self.held.get(client)?.live
     }
 
-    fn claim(&mut self, client: &str, granted: oneshot::Sender<ClaimId>) -> Option<Live> {
+    fn claim(&mut self, client: &str, newcomer: Newcomer) -> Option<Live> {
         match self.held.get_mut(client) {
             Some(held) => {
-                held.waiting.push_back(granted);
+                held.waiting.push_back(newcomer);
                 held.tell_holder()
             }
             None => {
-                self.grant(client, VecDeque::from([granted]));
+                self.grant(client, VecDeque::from([newcomer]));
                 None
             }
         }
@@ -68,12 +95,13 @@ impl Claims {
     }
 
     /// Gives the client id to the first that still waits for it.
-    fn grant(&mut self, client: &str, mut waiting: VecDeque<oneshot::Sender<ClaimId>>) {
-        while let Some(granted) = waiting.pop_front() {
+    fn grant(&mut self, client: &str, mut waiting: VecDeque<Newcomer>) {
+        while let Some(Newcomer { granted, home }) = waiting.pop_front() {
             self.next += 1;
-            if granted.send(self.next).is_ok() {
-                let told = false;
-                let held = Held { id: self.next, live: None, told, waiting };
+            let id = self.next;
+            // One that comes back here releases a claim that nobody holds: nothing happens.
+            if granted.send(Grant { client: client.into(), id, home }).is_ok() {
+                let held = Held { id, live: None, told: false, waiting };
                 self.held.insert(client.into(), held);
                 return;
             }
@@ -92,38 +120,29 @@ impl Held {
 /// A claim on a client id; given back when dropped.
 pub struct Claim {
     core: Rc<Core>,
-    client: Rc<str>,
-    id: ClaimId,
+    grant: Grant,
 }
 
 impl Claim {
     /// Claims a client id. Ends an older connection first, so it may take as long as that does.
     pub async fn take(core: &Rc<Core>, client: Rc<str>) -> Option<Self> {
-        let (granted, claim) = oneshot::channel();
+        let (granted, grant) = oneshot::channel();
+        let home = core.shared.home_of(&client);
+        let newcomer = Newcomer { granted, home: core.shared.cores[usize::from(home)].clone() };
         let name: Box<str> = (&*client).into();
-        core.run_on(core.shared.home_of(&client), move |home| {
-            let told = home.claims.borrow_mut().claim(&name, granted);
+        core.run_on(home, move |home| {
+            let told = home.claims.borrow_mut().claim(&name, newcomer);
             tell(home, told);
         });
-        let id = claim.await.ok()?;
-        Some(Self { core: Rc::clone(core), client, id })
+        Some(Self { core: Rc::clone(core), grant: grant.await.ok()? })
     }
 
     /// The connection runs and can be told to go.
     pub fn established(&self, live: Live) {
-        let (name, id): (Box<str>, _) = ((&*self.client).into(), self.id);
-        self.core.run_on(self.core.shared.home_of(&self.client), move |home| {
+        let (name, id) = (self.grant.client.clone(), self.grant.id);
+        self.core.run_on(self.core.shared.home_of(&name), move |home| {
             let told = home.claims.borrow_mut().established(&name, id, live);
             tell(home, told);
-        });
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let (name, id): (Box<str>, _) = ((&*self.client).into(), self.id);
-        self.core.run_on(self.core.shared.home_of(&self.client), move |home| {
-            home.claims.borrow_mut().release(&name, id);
         });
     }
 }
@@ -144,39 +163,58 @@ mod tests {
 
     const LIVE: Live = Live { core: 0, slot: 1, generation: 1 };
 
+    /// A newcomer and what it waits with.
+    fn newcomer(home: &mpsc::UnboundedSender<ToCore>) -> (Newcomer, oneshot::Receiver<Grant>) {
+        let (granted, grant) = oneshot::channel();
+        (Newcomer { granted, home: home.clone() }, grant)
+    }
+
     #[test]
     fn a_newcomer_waits_until_the_holder_has_gone() {
+        let (home, _inbox) = mpsc::unbounded_channel();
         let mut claims = Claims::default();
-        let (granted, mut first) = oneshot::channel();
-        assert_eq!(claims.claim("c", granted), None);
+        let (waiting, mut first) = newcomer(&home);
+        assert_eq!(claims.claim("c", waiting), None);
         let first = first.try_recv().unwrap();
 
-        let (granted, mut second) = oneshot::channel();
-        assert_eq!(claims.claim("c", granted), None, "it cannot be told before it runs");
-        assert_eq!(claims.established("c", first, LIVE), Some(LIVE));
-        let (granted, mut third) = oneshot::channel();
-        assert_eq!(claims.claim("c", granted), None, "it is told once");
+        let (waiting, mut second) = newcomer(&home);
+        assert_eq!(claims.claim("c", waiting), None, "it cannot be told before it runs");
+        assert_eq!(claims.established("c", first.id, LIVE), Some(LIVE));
+        let (waiting, mut third) = newcomer(&home);
+        assert_eq!(claims.claim("c", waiting), None, "it is told once");
         assert!(second.try_recv().is_err());
 
-        claims.release("c", first + 10);
+        claims.release("c", first.id + 10);
         assert!(second.try_recv().is_err(), "another claim's release changes nothing");
-        claims.release("c", first);
+        claims.release("c", first.id);
         let second = second.try_recv().unwrap();
         assert!(third.try_recv().is_err());
-        claims.release("c", second);
+        claims.release("c", second.id);
         assert!(third.try_recv().is_ok());
     }
 
     #[test]
     fn who_stopped_waiting_is_passed_over() {
+        let (home, _inbox) = mpsc::unbounded_channel();
         let mut claims = Claims::default();
-        let (granted, mut first) = oneshot::channel();
-        claims.claim("c", granted);
+        let (waiting, mut first) = newcomer(&home);
+        claims.claim("c", waiting);
         let first = first.try_recv().unwrap();
-        let (granted, second) = oneshot::channel();
-        claims.claim("c", granted);
+        let (waiting, second) = newcomer(&home);
+        claims.claim("c", waiting);
         drop(second);
-        claims.release("c", first);
+        claims.release("c", first.id);
         assert!(claims.held.is_empty());
+    }
+
+    #[test]
+    fn who_stops_waiting_while_the_grant_is_on_its_way_gives_it_back() {
+        let (home, mut inbox) = mpsc::unbounded_channel();
+        let mut claims = Claims::default();
+        let (waiting, grant) = newcomer(&home);
+        claims.claim("c", waiting);
+        assert!(inbox.try_recv().is_err());
+        drop(grant);
+        assert!(matches!(inbox.try_recv(), Ok(ToCore::Run(_))));
     }
 }

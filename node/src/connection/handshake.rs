@@ -267,14 +267,65 @@ async fn open_session(
         queue_limit_messages: limits.session_queue_messages,
         node: 1,
     };
-    let (answer, outcome) = oneshot::channel();
+    let (answer, opened) = oneshot::channel();
     let command = shard::Command::from(command).encoded();
-    let proposal = Proposal { group, command, reply: Some(Reply::Once(answer)) };
-    let proposed = core.shared.groups.propose_all(vec![proposal]).await;
-    proposed.map_err(|_| Reason::ServerUnavailable)?;
-    match outcome.await {
-        Ok(Ok(Outcome::Shard(shard::Outcome::Connected(connected)))) => Ok(Some(connected)),
-        _ => Err(Reason::ServerUnavailable),
+    // On its own, because the handshake may run out of time while the group decides.
+    actix_rt::spawn(propose_session(Rc::clone(core), group, command, Rc::clone(client), answer));
+    let opened = opened.await.map_err(|_| Reason::ServerUnavailable)?;
+    Ok(opened.into_connection())
+}
+
+/// Has a session opened for whoever holds the other end of `answer`; drops it when that fails.
+async fn propose_session(
+    core: Rc<Core>,
+    group: GroupId,
+    command: Bytes,
+    client: Rc<str>,
+    mut answer: oneshot::Sender<Opened>,
+) {
+    let (reply, outcome) = oneshot::channel();
+    let proposal = Proposal { group, command, reply: Some(Reply::Once(reply)) };
+    let proposed = tokio::select! {
+        // Nothing is proposed any more: by now the client id may be another connection's.
+        biased;
+        () = answer.closed() => return,
+        proposed = core.shared.groups.propose_all(vec![proposal]) => proposed,
+    };
+    if proposed.is_ok()
+        && let Ok(Ok(Outcome::Shard(shard::Outcome::Connected(connected)))) = outcome.await
+    {
+        // Comes back, and is closed by that, when nobody waits any more.
+        let _ = answer.send(Opened { core, group, client, connected: Some(connected) });
+    }
+}
+
+/// A session that its group takes for connected. Says that it is not when no connection takes it.
+struct Opened {
+    core: Rc<Core>,
+    group: GroupId,
+    client: Rc<str>,
+    connected: Option<Connected>,
+}
+
+impl Opened {
+    fn into_connection(mut self) -> Option<Connected> {
+        self.connected.take()
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let Some(connected) = &self.connected else { return };
+        let command = shard::Disconnect {
+            client: Bytes::copy_from_slice(self.client.as_bytes()),
+            epoch: connected.epoch,
+            at: self.core.read_clock().epoch_ms,
+            expiry_secs: None,
+            will: shard::WillAction::Discard.into(),
+        };
+        let command = shard::Command::from(command).encoded();
+        self.core.propose(Proposal { group: self.group, command, reply: None });
+        self.core.flush();
     }
 }
 

@@ -187,6 +187,8 @@ pub struct Core {
     pub claims: RefCell<Claims>,
     /// Publications of the core itself that wait to be safe.
     pub pendings: RefCell<crate::pending::Pendings>,
+    /// How often [`Core::principals_changed`] was called.
+    pub registry_changes: Cell<u64>,
     anonymous: RefCell<Vec<(Arc<policy::Document>, Rc<policy::Compiled>)>>,
     /// Counters.
     pub metrics: CoreMetrics,
@@ -218,6 +220,7 @@ impl Core {
             wheel: RefCell::new(Wheel::new(Instant::now())),
             claims: RefCell::default(),
             pendings: RefCell::default(),
+            registry_changes: Cell::default(),
             anonymous: RefCell::default(),
             metrics,
             acknowledged: RefCell::default(),

@@ -120,8 +120,10 @@ fn now() -> Timestamp {
 }
 
 impl Core {
-    /// Decides again for the connections that a change of the registry affects.
+    /// Decides again for the connections that a change of the registry affects. Those still in their
+    /// handshake notice by themselves.
     pub fn principals_changed(self: &Rc<Self>, changes: &Changes) {
+        self.registry_changes.set(self.registry_changes.get() + 1);
         let affected = |endpoint: &Endpoint| {
             let Principal::Certificate(id) = &endpoint.profile.principal else { return false };
             changes.all
@@ -136,7 +138,7 @@ impl Core {
     }
 
     /// Gives a connection the policy its principal has now, or ends it.
-    async fn decide_again(self: &Rc<Self>, endpoint: &Endpoint) {
+    pub(crate) async fn decide_again(self: &Rc<Self>, endpoint: &Endpoint) {
         let profile = &endpoint.profile;
         let client = &*profile.client;
         let policy =

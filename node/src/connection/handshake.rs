@@ -153,6 +153,8 @@ struct Accepted {
     keep_alive: u16,
     claim: Claim,
     session: Option<Connected>,
+    /// What [`Core::registry_changes`] was when the policy was asked for.
+    registry_changes: u64,
 }
 
 async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<Accepted, Reason> {
@@ -182,6 +184,7 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         Principal::Anonymous(document) => core.anonymous_policy(document),
         _ => None,
     };
+    let registry_changes = core.registry_changes.get();
     let policy = match shared {
         Some(shared) => Ok(shared),
         None => identity::policy_of(&core.shared, &peer.principal, Some(&client), peer.ip)
@@ -205,7 +208,7 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         (maximum, 0) => maximum,
         (maximum, asked) => asked.min(maximum),
     };
-    Ok(Accepted { client, assigned, policy, expiry, keep_alive, claim, session })
+    Ok(Accepted { client, assigned, policy, expiry, keep_alive, claim, session, registry_changes })
 }
 
 /// Whether the principal may connect like this, and publish its will.
@@ -350,7 +353,8 @@ fn start(
     partial: Vec<u8>,
 ) {
     let limits = &core.shared.limits;
-    let Accepted { client, assigned, policy, expiry, keep_alive, claim, session } = accepted;
+    let Accepted { client, assigned, policy, expiry, keep_alive, claim, session, registry_changes } =
+        accepted;
     let budget = Budget {
         outbox: limits.outbox_bytes,
         pending: limits.pending_bytes,
@@ -382,6 +386,13 @@ fn start(
         let alias_maximum = connect.topic_alias_maximum.min(limits.topic_alias_maximum);
         Rc::new(Endpoint::new(profile, policy, budget, connect.receive_maximum, alias_maximum))
     });
+    // Who was told of the change did not see this connection.
+    if registry_changes != core.registry_changes.get()
+        && matches!(endpoint.profile.principal, Principal::Certificate(_))
+    {
+        let (core, endpoint) = (Rc::clone(core), Rc::clone(&endpoint));
+        actix_rt::spawn(async move { core.decide_again(&endpoint).await });
+    }
     let receive_maximum = match connect.version {
         Version::V311 => u16::MAX,
         Version::V5 => limits.receive_maximum,

@@ -86,8 +86,12 @@ pub struct Profile {
     pub persistent: bool,
     /// The session's record in its group: of a persistent session, or of one with a will.
     pub record: Option<Record>,
+    /// Whether CONNECT asked for a session that outlives the connection.
+    pub persistent_connect: bool,
     /// The topic of its will.
     pub will_topic: Option<Box<str>>,
+    /// Whether its will is to be retained.
+    pub will_retain: bool,
     /// Who speaks.
     pub principal: crate::identity::Principal,
     /// Where it connects from.

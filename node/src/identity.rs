@@ -114,6 +114,22 @@ pub async fn policy_of(
     Ok(Compiled::new(&identity.documents(), &shared.arns, &variables))
 }
 
+/// Whether a principal may connect, as the request says, with this client id.
+pub fn may_connect(policy: &Compiled, client: &str, request: &policy::Request<'_>) -> bool {
+    policy.decide(Action::Connect, &format!("client/{client}"), request).is_allowed()
+}
+
+/// Whether a principal may have this will published.
+pub fn may_leave_will(
+    policy: &Compiled,
+    topic: &str,
+    retain: bool,
+    request: &policy::Request<'_>,
+) -> bool {
+    let decide = |action| policy.decide_topic(action, topic, request).is_allowed();
+    decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
+}
+
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
@@ -145,15 +161,18 @@ impl Core {
             policy_of(&self.shared, &profile.principal, Some(client), profile.source_ip).await;
         match policy {
             Ok(policy) => {
-                let resource = format!("client/{client}");
-                let request = policy::Request::default();
-                if !policy.decide(Action::Connect, &resource, &request).is_allowed() {
+                let request = policy::Request {
+                    persistent_connect: profile.persistent_connect,
+                    last_will_topic: profile.will_topic.as_deref(),
+                    ..self.read_clock().request()
+                };
+                if !may_connect(&policy, client, &request) {
                     info!(client, "its policy no longer allows the connection");
                     endpoint.doom(mqtt::Reason::NotAuthorized);
                 }
                 if let Some(topic) = &profile.will_topic {
-                    let allowed = policy.decide_topic(Action::Publish, topic, &request);
-                    endpoint.will_denied.set(!allowed.is_allowed());
+                    let allowed = may_leave_will(&policy, topic, profile.will_retain, &request);
+                    endpoint.will_denied.set(!allowed);
                 }
                 *endpoint.policy.borrow_mut() = Rc::new(policy);
             }

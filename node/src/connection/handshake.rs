@@ -12,7 +12,7 @@ use cluster::GroupId;
 use fleet::shard::{self, Connected};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
-use policy::{Action, Compiled};
+use policy::Compiled;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::info;
@@ -198,7 +198,12 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
             Reason::NotAuthorized
         }
     })?;
-    let checked = check_policy(&policy, connect, &client, expiry);
+    let request = policy::Request {
+        persistent_connect: expiry > 0,
+        last_will_topic: connect.will.as_ref().map(|will| will.topic),
+        ..core.read_clock().request()
+    };
+    let checked = check_policy(&policy, connect, &client, &request);
     core.metrics.decided(Asked::Connect, checked.is_ok());
     checked?;
     let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
@@ -216,24 +221,16 @@ fn check_policy(
     policy: &Compiled,
     connect: &Connect<'_>,
     client: &str,
-    expiry: u32,
+    request: &policy::Request<'_>,
 ) -> Result<(), Reason> {
-    let will_topic = connect.will.as_ref().map(|will| will.topic);
-    let request = policy::Request {
-        persistent_connect: expiry > 0,
-        last_will_topic: will_topic,
-        ..policy::Request::default()
-    };
-    let resource = format!("client/{client}");
-    if !policy.decide(Action::Connect, &resource, &request).is_allowed() {
+    if !identity::may_connect(policy, client, request) {
         return Err(Reason::NotAuthorized);
     }
     let Some(will) = &connect.will else { return Ok(()) };
     if will.topic.starts_with('$') {
         return Err(Reason::TopicNameInvalid);
     }
-    let decide = |action| policy.decide_topic(action, will.topic, &request).is_allowed();
-    if !decide(Action::Publish) || will.retain && !decide(Action::RetainPublish) {
+    if !identity::may_leave_will(policy, will.topic, will.retain, request) {
         return Err(Reason::NotAuthorized);
     }
     Ok(())
@@ -374,7 +371,9 @@ fn start(
             // A resumed session that is to end with this connection still has its queue.
             persistent: expiry > 0 || session_present,
             record,
+            persistent_connect: expiry > 0,
             will_topic: connect.will.as_ref().map(|will| will.topic.into()),
+            will_retain: connect.will.as_ref().is_some_and(|will| will.retain),
             principal: peer.principal,
             source_ip: peer.ip,
             source_port: peer.port,

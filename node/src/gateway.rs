@@ -236,10 +236,10 @@ async fn client_address(
         return Ok((Some(ip), peer.port()));
     }
     let limit = wire::proxy::MAX_V2_BYTES + 1;
-    let (header, length) = handshake::peek(stream, limit, wire::proxy::parse)
+    let (header, length) = peek(stream, limit, wire::proxy::parse)
         .await?
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    handshake::discard(stream, length).await?;
+    discard(stream, length).await?;
     let source = header.source.unwrap_or(peer);
     Ok((Some(source.ip().to_canonical()), source.port()))
 }
@@ -260,4 +260,84 @@ async fn secure(
 fn speaks_mqtt(stream: &Stream) -> bool {
     let Stream::Tls(stream) = stream else { return false };
     stream.get_ref().1.alpn_protocol().is_some_and(|name| MQTT_ALPN.contains(&name))
+}
+
+/// Waits for bytes of an unfinished head, like a PROXY header, without taking them. Gives up when
+/// the first `limit` bytes hold none.
+async fn peek<T, E>(
+    stream: &TcpStream,
+    limit: usize,
+    mut parse: impl FnMut(&[u8]) -> Result<Option<(T, usize)>, E>,
+) -> io::Result<Result<(T, usize), E>> {
+    let mut buffer = vec![0; limit];
+    let mut seen = 0;
+    loop {
+        let count = stream.peek(&mut buffer).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // As many bytes as the limit may be a head and what follows it.
+        match parse(&buffer[..count]) {
+            Ok(Some(found)) => return Ok(Ok(found)),
+            Err(error) => return Ok(Err(error)),
+            Ok(None) if count == limit => return Err(io::ErrorKind::InvalidData.into()),
+            // Nothing new: peek answers at once while there are bytes, so wait for more.
+            Ok(None) if count == seen => tokio::time::sleep(Duration::from_millis(5)).await,
+            Ok(None) => seen = count,
+        }
+    }
+}
+
+/// Takes bytes that were peeked at.
+async fn discard(stream: &TcpStream, count: usize) -> io::Result<()> {
+    let mut left = count;
+    let mut buffer = [0; 512];
+    while left > 0 {
+        stream.readable().await?;
+        let want = left.min(buffer.len());
+        match stream.try_read(&mut buffer[..want]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => left -= read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    const LIMIT: usize = 64;
+
+    /// A head is a line.
+    async fn look(sent: &[u8]) -> Option<usize> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        let line = |bytes: &[u8]| {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            Ok::<_, ()>(end.map(|end| ((), end + 1)))
+        };
+        let looking = tokio::time::timeout(Duration::from_secs(5), peek(&server, LIMIT, line));
+        let (_, length) = looking.await.unwrap().ok()?.unwrap();
+        Some(length)
+    }
+
+    #[test]
+    fn a_head_is_found_whatever_follows_it() {
+        actix_rt::System::new().block_on(async {
+            assert_eq!(look(b"head\n").await, Some(5));
+            let much = [&b"head\n"[..], &[0; 3 * LIMIT]].concat();
+            assert_eq!(look(&much).await, Some(5));
+            assert_eq!(look(&[0; LIMIT]).await, None);
+        });
+    }
 }

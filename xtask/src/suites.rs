@@ -26,7 +26,8 @@ pub(crate) fn rust(tally: &mut Tally, binary: Option<&Path>) {
     const SUITES: &[(&str, &[&str])] = &[
         ("rust tests", &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
         ("documentation examples", &["test", "--workspace", "--doc", "--no-fail-fast"]),
-        ("benches, each once", &["test", "--package", "benches", "--benches", "--no-fail-fast"]),
+        // The whole workspace again, so that nothing is compiled anew with other features.
+        ("benches, each once", &["test", "--workspace", "--bench", "*", "--no-fail-fast"]),
     ];
     for (name, words) in SUITES {
         tally.suite(name, |count| {

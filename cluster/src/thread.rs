@@ -136,6 +136,7 @@ fn open<M: StateMachine, R: Send + 'static, S: Send + 'static>(
 ) -> Result<(Opened<M>, Worker), Error> {
     let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;
     let opened = Opened::load(config, Arc::new(RealDisk), &data.log(), None, &mut store, machine)?;
+    data.mark_used()?;
     let nudger = inbox.share();
     let worker = Worker::thread(Box::new(store), move || nudger.nudge())?;
     Ok((opened, worker))

@@ -144,6 +144,11 @@ impl Connection {
         self.add_subscription(filter, options, id);
     }
 
+    /// Its delivery side.
+    pub fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.endpoint
+    }
+
     fn version(&self) -> Version {
         self.endpoint.profile.version
     }
@@ -222,7 +227,9 @@ impl Connection {
         }
         // What the client is owed, and what it has not read, must not grow without bound.
         self.crowded = self.endpoint.is_crowded();
-        let owed = self.endpoint.owed() >= OWED || self.endpoint.lookups() >= LOOKUPS;
+        let owed = self.endpoint.owed() >= OWED
+            || self.endpoint.lookups() >= LOOKUPS
+            || self.endpoint.owes_suback();
         if self.crowded || owed || self.core.must_wait(self.uses, cx.waker()) {
             return true;
         }

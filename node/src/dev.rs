@@ -90,6 +90,7 @@ impl Dev {
         let at = now();
         let thing = ThingName::new(THING)?;
         let policy = PolicyName::new("dev-policy")?;
+        let id_of_device = inspected.id.clone();
         let principal = Principal::Certificate(inspected.id.clone());
         let certificate = Command::RegisterCertificate {
             certificate: inspected.id,
@@ -101,7 +102,12 @@ impl Dev {
             generation: Uuid::new_v4(),
             at,
         };
-        let known = backend.registry_read(|registry| registry.thing(THING).is_some()).await?;
+        // The last step: when it is done, all are.
+        let known = backend.registry_read(move |registry| {
+            let thing = registry.thing_of_connection(Some(id_of_device.as_str()), THING);
+            thing.is_some_and(|thing| thing.attached)
+        });
+        let known = known.await?;
         if known {
             return Ok(());
         }

@@ -161,6 +161,16 @@ struct Fresh {
     topics: HashSet<Box<str>>,
     waiting: VecDeque<Lookup>,
     running: bool,
+    unanswered: usize,
+}
+
+/// A SUBACK that is not sent yet.
+#[derive(Clone, Debug)]
+pub struct Suback {
+    /// Of the SUBSCRIBE.
+    pub id: PacketId,
+    /// An answer per filter.
+    pub reasons: SmallVec<[Reason; 8]>,
 }
 
 /// A filter whose retained messages are to be sent.
@@ -172,6 +182,8 @@ pub struct Lookup {
     pub qos: QoS,
     /// Subscription identifier; 0 for none.
     pub subscription_id: u32,
+    /// The SUBACK that goes out with the first of them.
+    pub suback: Option<Box<Suback>>,
 }
 
 #[derive(Debug)]
@@ -392,7 +404,10 @@ impl Endpoint {
     pub fn look_up(&self, lookups: impl IntoIterator<Item = Lookup>) -> bool {
         let mut state = self.state.borrow_mut();
         let fresh = state.fresh.get_or_insert_default();
+        let before = fresh.waiting.len();
         fresh.waiting.extend(lookups);
+        let new = fresh.waiting.iter().skip(before);
+        fresh.unanswered += new.filter(|lookup| lookup.suback.is_some()).count();
         !std::mem::replace(&mut fresh.running, true)
     }
 
@@ -405,6 +420,20 @@ impl Endpoint {
         }
         self.wake(&mut state);
         next
+    }
+
+    /// A SUBACK that waited for retained messages is sent.
+    pub fn answered(&self) {
+        let mut state = self.state.borrow_mut();
+        if let Some(fresh) = &mut state.fresh {
+            fresh.unanswered -= 1;
+        }
+        self.wake(&mut state);
+    }
+
+    /// Whether a SUBACK is still to be sent.
+    pub fn owes_suback(&self) -> bool {
+        self.state.borrow().fresh.as_ref().is_some_and(|fresh| fresh.unanswered > 0)
     }
 
     /// Lookups that wait.
@@ -491,7 +520,7 @@ impl Endpoint {
             Settled::Received(_) if !self.profile.persistent => {
                 self.put_ack(&mut state, AckKind::PubRel, id, Reason::Success, pool);
             }
-            Settled::ReceivedAgain(_) => {
+            Settled::ReceivedAgain(_) if !self.profile.persistent => {
                 self.put_ack(&mut state, AckKind::PubRel, id, Reason::Success, pool);
             }
             // [v5 MQTT-4.3.3-7]: PUBREL follows PUBREC, here to say that there is nothing to release.

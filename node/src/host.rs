@@ -520,7 +520,8 @@ fn refusal_reason(why: Refusal) -> Reason {
     }
 }
 
-/// What a publisher is told of an outcome that is not what it hoped for.
+/// What a publisher is told of an outcome that is not what it hoped for. A subscriber whose queue is
+/// full is not the publisher's fault: that is counted, and the publication acknowledged.
 fn failure(outcome: &Outcome) -> Option<Reason> {
     match outcome {
         Outcome::Shard(shard::Outcome::Invalid) | Outcome::Invalid => {
@@ -529,11 +530,6 @@ fn failure(outcome: &Outcome) -> Option<Reason> {
         Outcome::Shard(shard::Outcome::Stale) => Some(Reason::SessionTakenOver),
         Outcome::Shard(shard::Outcome::Released { known: false }) => {
             Some(Reason::PacketIdentifierNotFound)
-        }
-        Outcome::Shard(shard::Outcome::Published(published))
-            if published.dropped > 0 && published.queued == 0 =>
-        {
-            Some(Reason::QuotaExceeded)
         }
         _ => None,
     }

@@ -133,9 +133,15 @@ fn keep_shards(config: &Config) -> anyhow::Result<()> {
             config.data.display(),
             kept.trim()
         ),
-        Err(_) => std::fs::create_dir_all(&config.data)
-            .and_then(|()| std::fs::write(&path, wanted))
-            .with_context(|| format!("cannot write {}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let new = path.with_extension("new");
+            std::fs::create_dir_all(&config.data)
+                .and_then(|()| std::fs::write(&new, wanted))
+                .and_then(|()| std::fs::File::open(&new)?.sync_all())
+                .and_then(|()| std::fs::rename(&new, &path))
+                .with_context(|| format!("cannot write {}", path.display()))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 

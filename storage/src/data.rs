@@ -35,6 +35,19 @@ pub enum DataError {
         /// The file that names the format.
         path: PathBuf,
     },
+    /// A node has run on it, and its log is gone.
+    #[error(
+        "{} holds no log, though a node has run here: restore it from a backup or a peer; to go on \
+         with what the state store has, and lose what was acknowledged since its last checkpoint, \
+         remove {}",
+        log.display(), mark.display()
+    )]
+    NoLog {
+        /// Where the log should be.
+        log: PathBuf,
+        /// What says that there was one.
+        mark: PathBuf,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -61,7 +74,30 @@ impl DataDir {
         RealDisk.create_dir(path).map_err(failed("create", path))?;
         let lock = lock(path)?;
         check_format(path)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let data = Self { path: path.to_owned(), _lock: lock };
+        let (log, mark) = (data.log(), data.mark());
+        let has_log = fs::read_dir(&log).is_ok_and(|mut files| files.next().is_some());
+        if mark.exists() && !has_log {
+            return Err(DataError::NoLog { log, mark });
+        }
+        Ok(data)
+    }
+
+    /// Remembers that a log was begun here, so that its loss is noticed.
+    pub fn mark_used(&self) -> Result<(), DataError> {
+        let mark = self.mark();
+        if mark.exists() {
+            return Ok(());
+        }
+        let write = || {
+            File::create(&mark)?.sync_all()?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(failed("write", &mark))
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.path.join("used")
     }
 
     /// Where the log lives.

@@ -40,11 +40,12 @@ impl Connection {
                 self.core.acknowledge_queued(&self.endpoint, seq);
                 return Ok(());
             }
-            Settled::Received(seq) => {
+            // Said again, PUBREL still waits until the release is safe.
+            Settled::Received(seq) | Settled::ReceivedAgain(seq) => {
                 let reply = Reply::Released(self.endpoint.profile.live, vec![seq]);
                 (shard::PubrecReceived { client, epoch, seqs: vec![seq] }.into(), Some(reply))
             }
-            Settled::ReceivedAgain(_) | Settled::Unknown => return Ok(()),
+            Settled::Unknown => return Ok(()),
         };
         let command: shard::Command = command;
         self.core.propose(Proposal { group, command: command.encoded(), reply });

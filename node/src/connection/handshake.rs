@@ -433,5 +433,10 @@ fn start(
         let options = restored_options(&restored.options);
         connection.restore(&restored.filter, options, restored.options.subscription_id);
     }
+    let endpoint = Rc::clone(connection.endpoint());
     connection.start();
+    if core.shared.draining() {
+        // The drain may have looked before this connection had its place.
+        endpoint.doom(Reason::ServerShuttingDown);
+    }
 }

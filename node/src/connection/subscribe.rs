@@ -13,7 +13,7 @@ use topic::Subscription;
 
 use super::{Connection, End};
 use crate::core::Core;
-use crate::endpoint::{Delivered, Endpoint, Lookup, Terms};
+use crate::endpoint::{Delivered, Endpoint, Lookup, Suback, Terms};
 use crate::host::{Outcome, Proposal, Reply};
 use crate::identity;
 use crate::interest::Destination;
@@ -44,7 +44,8 @@ impl Connection {
             };
             if wanted && !filter.starts_with("$share/") {
                 let filter = filter.to_owned();
-                retained.push(Lookup { filter, qos: options.qos, subscription_id: id });
+                let qos = options.qos;
+                retained.push(Lookup { filter, qos, subscription_id: id, suback: None });
             }
         }
         self.core.metrics.subscribed(granted.len());
@@ -57,26 +58,19 @@ impl Connection {
             }
             _ => None,
         };
-        if safe.is_none() {
-            send_suback(&self.core, &self.endpoint, subscribe.packet_id, &reasons);
-            if retained.is_empty() {
-                return Ok(());
-            }
-        }
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
+        let packet_id = subscribe.packet_id;
         let Some(safe) = safe else {
-            send_retained(&core, &endpoint, retained);
+            answer(&core, &endpoint, packet_id, reasons, retained);
             return Ok(());
         };
-        let packet_id = subscribe.packet_id;
         self.core.flush();
         actix_rt::spawn(async move {
             let Ok(Ok(Outcome::Shard(shard::Outcome::Subscribed(_)))) = safe.await else {
                 endpoint.doom(Reason::ImplementationSpecificError);
                 return;
             };
-            send_suback(&core, &endpoint, packet_id, &reasons);
-            send_retained(&core, &endpoint, retained);
+            answer(&core, &endpoint, packet_id, reasons, retained);
         });
         Ok(())
     }
@@ -237,6 +231,24 @@ pub(super) fn restored_options(options: &shard::Options) -> SubscribeOptions {
     }
 }
 
+/// Sends SUBACK, together with the first retained messages where there may be some, so that what is
+/// published after SUBACK comes after them.
+fn answer(
+    core: &Rc<Core>,
+    endpoint: &Rc<Endpoint>,
+    id: PacketId,
+    reasons: SmallVec<[Reason; 8]>,
+    mut retained: Vec<Lookup>,
+) {
+    match retained.first_mut() {
+        None => send_suback(core, endpoint, id, &reasons),
+        Some(first) => {
+            first.suback = Some(Box::new(Suback { id, reasons }));
+            send_retained(core, endpoint, retained);
+        }
+    }
+}
+
 /// Retained messages that one look at a group gives back.
 const PAGE: usize = 256;
 
@@ -248,7 +260,8 @@ fn send_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookups: Vec<Lookup>)
     }
     let (core, endpoint) = (Rc::clone(core), Rc::clone(endpoint));
     actix_rt::spawn(async move {
-        while let Some(lookup) = endpoint.next_lookup() {
+        while let Some(mut lookup) = endpoint.next_lookup() {
+            let mut suback = lookup.suback.take();
             // The groups that have more, and after which topic.
             let mut places: Vec<(GroupId, Option<String>)> =
                 match topic::is_wildcard(&lookup.filter) {
@@ -258,12 +271,25 @@ fn send_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookups: Vec<Lookup>)
             while !places.is_empty() && !endpoint.is_closed() {
                 let found = find_retained(&core, lookup.filter.clone(), places).await;
                 places = found.places;
+                if !endpoint.profile.persistent {
+                    send_waiting_suback(&core, &endpoint, &mut suback);
+                }
                 for kept in found.publications {
                     send_one_retained(&core, &endpoint, &lookup, &kept).await;
                 }
+                // A persistent session's are in the log's queue now.
+                send_waiting_suback(&core, &endpoint, &mut suback);
             }
+            send_waiting_suback(&core, &endpoint, &mut suback);
         }
     });
+}
+
+fn send_waiting_suback(core: &Core, endpoint: &Endpoint, suback: &mut Option<Box<Suback>>) {
+    if let Some(suback) = suback.take() {
+        send_suback(core, endpoint, suback.id, &suback.reasons);
+        endpoint.answered();
+    }
 }
 
 #[derive(Default)]

@@ -352,7 +352,11 @@ impl api::Backend for Backend {
     ) -> Decision {
         let principal = Principal::Certificate(caller.certificate.as_str().into());
         match identity::policy_of(&self.shared, &principal, None, caller.source_ip).await {
-            Ok(policy) => policy.decide(action, &resource, &policy::Request::default()),
+            Ok(policy) => {
+                let now_secs = Some(now_ms() / 1000);
+                let request = policy::Request { now_secs, ..policy::Request::default() };
+                policy.decide(action, &resource, &request)
+            }
             Err(_) => Decision::ImplicitDeny,
         }
     }

@@ -76,7 +76,10 @@ impl DataDir {
         check_format(path)?;
         let data = Self { path: path.to_owned(), _lock: lock };
         let (log, mark) = (data.log(), data.mark());
-        let has_log = fs::read_dir(&log).is_ok_and(|mut files| files.next().is_some());
+        let is_segment =
+            |file: &fs::DirEntry| file.path().extension().is_some_and(|it| it == "log");
+        let has_log =
+            fs::read_dir(&log).is_ok_and(|files| files.flatten().any(|it| is_segment(&it)));
         if mark.exists() && !has_log {
             return Err(DataError::NoLog { log, mark });
         }

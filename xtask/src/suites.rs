@@ -60,8 +60,10 @@ fn load(tally: &mut Tally, binary: &Path) {
         if !generator.is_file() {
             bail!("{} is not there: `cargo build --release -p benches`", generator.display());
         }
-        let mut load = shell::command(&[&*generator.to_string_lossy(), "compare", "--quick"]);
-        load.arg("--broker").arg(format!("skein={}", binary.display()));
+        // What each round did goes to the other stream.
+        let mut load = shell::command(&["sh", "-c", "exec \"$0\" \"$@\" 2>&1"]);
+        load.arg(&generator).args(["compare", "--quick", "--broker"]);
+        load.arg(format!("skein={}", binary.display()));
         shell::read_along(load, |line| {
             if line.starts_with("round ") {
                 count.passed += 1;

@@ -1,10 +1,12 @@
 //! From an HTTP request to an operation and back.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, header};
@@ -33,6 +35,10 @@ use crate::{
 const BODY_BYTES: usize = 1024 * 1024;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is read all the same, for the answer to arrive.
+const DRAIN_BYTES: usize = 8 * BODY_BYTES;
+/// How long that may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests that are carried out at the same time; more are told to come again.
 const CONCURRENT: usize = 512;
 /// Key pairs that are made at the same time; more wait, as part of [`CONCURRENT`].
@@ -331,11 +337,23 @@ fn plane_of_path(door: Door, parts: &Parts) -> Plane {
     if door == Door::Data || is_data { Plane::Data } else { Plane::Control }
 }
 
+/// Reads a body that nobody wants, up to [`DRAIN_BYTES`].
+async fn discard(mut body: Body) {
+    let mut seen = 0;
+    while seen < DRAIN_BYTES {
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        let Some(Ok(frame)) = frame else { return };
+        seen += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
 async fn read(parts: &Parts, body: Body) -> Result<Bytes, Error> {
     let too_large = || Error::TooLarge(format!("the body exceeds {BODY_BYTES} bytes"));
     let announced = parts.headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
+        // A client that is still sending would find a closed connection instead of the answer.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, discard(body)).await;
         return Err(too_large());
     }
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES)).await {

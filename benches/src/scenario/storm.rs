@@ -127,8 +127,8 @@ impl Storm {
                 let mut stream = Stream::new(&mut tls, &mut socket);
                 exchange(&mut stream, client_id, version)?;
                 tls.send_close_notify();
-                tls.write_tls(&mut socket)?;
-                socket.shutdown(Shutdown::Write)?;
+                // DISCONNECT is sent: a broker that has closed already did nothing wrong.
+                let _ = tls.write_tls(&mut socket).and_then(|_| socket.shutdown(Shutdown::Write));
                 Ok(())
             }
         }

@@ -144,7 +144,8 @@ struct State {
     acks: Acks,
     pressed_since: Option<Instant>,
     /// Since when it has been behind, whatever progress it made.
-    behind_since: Option<Instant>,
+    /// Rare, so boxed: an endpoint shall fit into half a kilobyte.
+    behind_since: Option<Box<Instant>>,
     slow: bool,
     waiters: Vec<Waker>,
     /// While retained messages are looked up: topics of which something newer was delivered.
@@ -386,7 +387,7 @@ impl Endpoint {
         if !pressed || state.slow {
             return Delivered::Taken;
         }
-        let behind = *state.behind_since.get_or_insert(clock.now);
+        let behind = **state.behind_since.get_or_insert_with(|| Box::new(clock.now));
         if clock.now.duration_since(behind) >= self.budget.patience * 5 {
             state.slow = true;
             return Delivered::Taken;

@@ -686,6 +686,15 @@ impl Endpoint {
         self.state.borrow().doom
     }
 
+    /// Resolves when the connection has caught up, or counts as slow.
+    pub async fn room(&self) {
+        std::future::poll_fn(|cx| match self.wait_for_room(cx.waker()) {
+            true => std::task::Poll::Pending,
+            false => std::task::Poll::Ready(()),
+        })
+        .await;
+    }
+
     /// Wakes `waiter` when the connection has caught up; false when it has already.
     pub fn wait_for_room(&self, waiter: &Waker) -> bool {
         let mut state = self.state.borrow_mut();

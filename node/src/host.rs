@@ -1,8 +1,8 @@
 //! What the node does with what its groups decided. Runs on the raft thread.
 //!
 //! Answers and queue entries are collected per core and handed over once per turn. Nothing here
-//! waits: proposals of its own go through the handle and are refused when the inbox is full, in
-//! which case the next tick proposes them again.
+//! waits: proposals of its own go through the handle and are refused when the inbox is full. Those
+//! of timers come again at the next tick.
 
 use std::sync::Arc;
 
@@ -359,7 +359,8 @@ impl NodeHost {
         self.shared.send(core, ToCore::Outbox(group.0 as u16, entries));
     }
 
-    /// Proposes without waiting. What is refused is due again at the next tick or restart.
+    /// Proposes without waiting. What timers want is due again at the next tick when it is refused;
+    /// what a restart wants is not.
     fn propose(&self, group: GroupId, command: shard::Command) {
         let proposal = cluster::Proposal { group, command: command.encoded(), reply: None };
         let _ = self.shared.groups.try_propose_all(vec![proposal]);

@@ -309,11 +309,7 @@ impl Core {
         let shared = Arc::clone(&self.shared);
         actix_rt::spawn(async move {
             for endpoint in pressed {
-                std::future::poll_fn(|cx| match endpoint.wait_for_room(cx.waker()) {
-                    true => std::task::Poll::Pending,
-                    false => std::task::Poll::Ready(()),
-                })
-                .await;
+                endpoint.room().await;
             }
             shared.send(from, ToCore::Taken { results: Vec::new(), credit });
         });

@@ -37,18 +37,14 @@ impl Shared {
     /// The group that a client id, a topic or a thing name belongs to. The function is part of the
     /// stored format: FNV-1a, 64 bit, folded.
     pub fn group_of(&self, key: &str) -> u16 {
-        let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = fnv1a(key);
         let folded = hash ^ (hash >> 32);
         1 + (folded % u64::from(self.shards)) as u16
     }
 
     /// The core that keeps the claim on a client id.
     pub fn home_of(&self, client: &str) -> u16 {
-        let hash = client.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = fnv1a(client);
         ((hash >> 16) % self.cores.len() as u64) as u16
     }
 
@@ -73,4 +69,11 @@ impl Shared {
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
+}
+
+/// FNV-1a, 64 bit.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

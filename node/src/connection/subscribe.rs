@@ -359,11 +359,7 @@ async fn send_one_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookup: &Lo
     let delivered = endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
     match delivered {
         Delivered::Pressed => {
-            std::future::poll_fn(|cx| match endpoint.wait_for_room(cx.waker()) {
-                true => std::task::Poll::Pending,
-                false => std::task::Poll::Ready(()),
-            })
-            .await;
+            endpoint.room().await;
         }
         Delivered::Taken => core.metrics.sent(qos, publication.payload().len()),
         Delivered::Dropped(reason) => core.metrics.dropped(reason),

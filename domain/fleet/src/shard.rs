@@ -101,6 +101,8 @@ pub struct Stats {
     pub shadows: usize,
     /// Outbox entries.
     pub outbox: usize,
+    /// Their bytes.
+    pub outbox_bytes: usize,
 }
 
 /// The state machine of one shard.
@@ -113,8 +115,8 @@ pub struct Shard {
     retained: Retained,
     shadows: Shadows,
     outbox: Outbox,
-    /// The last sequence seen of each group's outbox.
-    watermarks: BTreeMap<u64, u64>,
+    /// The last sequence seen of each group's outbox, and the part.
+    watermarks: BTreeMap<u64, (u64, u32)>,
     timers: Timers,
     /// Counts sessions; starts at 1.
     next_session: u64,
@@ -260,6 +262,7 @@ impl Shard {
             retained_bytes: self.retained.bytes,
             shadows: self.shadows.len(),
             outbox: self.outbox.len(),
+            outbox_bytes: self.outbox.bytes,
         }
     }
 

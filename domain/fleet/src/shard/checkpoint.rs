@@ -104,8 +104,8 @@ impl Shard {
             shadows.map(|(key, each)| (Key::Shadow(key).bytes(), opaque(&each.to_bytes()))),
         );
         pairs.extend(self.outbox.from(0).map(|each| (Key::Outbox(each.seq).bytes(), outbox(each))));
-        pairs.extend(self.watermarks.iter().map(|(&group, &seq)| {
-            (Key::Watermark(group).bytes(), value(&StoredWatermark { seq }))
+        pairs.extend(self.watermarks.iter().map(|(&group, &(seq, part))| {
+            (Key::Watermark(group).bytes(), value(&StoredWatermark { seq, part }))
         }));
         pairs.sort_unstable();
         pairs
@@ -190,8 +190,8 @@ impl Shard {
             pairs.push((Key::Shadow(key).bytes(), value));
         });
         for group in std::mem::take(&mut self.changes.watermarks) {
-            let seq = self.watermarks.get(&group);
-            let value = seq.map(|&seq| value(&StoredWatermark { seq }));
+            let seen = self.watermarks.get(&group);
+            let value = seen.map(|&(seq, part)| value(&StoredWatermark { seq, part }));
             pairs.push((Key::Watermark(group).bytes(), value));
         }
         let counters = self.counters();

@@ -228,10 +228,10 @@ pub struct Directed {
     pub subscription_ids: Vec<u32>,
 }
 
-/// Which outbox entry a publication comes from, so that a repetition is recognised.
+/// Which outbox entry a command comes from, so that a repetition is recognised.
 ///
-/// Publications of one group must be proposed to one shard in the order of their sequence, and all
-/// that one entry asks of one shard in one command.
+/// Commands of one group must be proposed to one shard in the order of their sequence, and what one
+/// entry asks of one shard in the order of its parts.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Origin {
     /// The group whose outbox it is.
@@ -240,6 +240,23 @@ pub struct Origin {
     /// Its place there.
     #[prost(uint64, tag = "2")]
     pub seq: u64,
+    /// What of the entry: 0 the shadow request that it is, 1 its publication.
+    #[prost(uint32, tag = "3")]
+    pub part: u32,
+}
+
+impl Origin {
+    /// As the part that is a shadow request.
+    #[must_use]
+    pub fn shadow_request(self) -> Self {
+        Self { part: 0, ..self }
+    }
+
+    /// As the part that is a publication.
+    #[must_use]
+    pub fn publication(self) -> Self {
+        Self { part: 1, ..self }
+    }
 }
 
 /// Stores a publication for the sessions of this shard and, if asked, as the retained message.
@@ -379,6 +396,9 @@ pub struct UpdateShadow {
     /// Deepest state in levels; 0 is the default of [`shadow::Limits`].
     #[prost(uint32, tag = "7")]
     pub limit_depth: u32,
+    /// Set when it comes from an outbox.
+    #[prost(message, optional, tag = "8")]
+    pub origin: Option<Origin>,
 }
 
 /// Deletes a shadow.
@@ -399,6 +419,9 @@ pub struct DeleteShadow {
     /// Whether it came over MQTT, so that a rejection is published too.
     #[prost(bool, tag = "5")]
     pub reply: bool,
+    /// Set when it comes from an outbox.
+    #[prost(message, optional, tag = "6")]
+    pub origin: Option<Origin>,
 }
 
 /// Forgets outbox entries that every taker has safe.

@@ -45,7 +45,8 @@ impl Shard {
             Key::Message(id) => drop(loading.messages.insert(id, (publication(value)?, 0))),
             Key::Outbox(seq) => drop(loading.outbox.insert(seq, read(value)?)),
             Key::Watermark(group) => {
-                self.watermarks.insert(group, read::<StoredWatermark>(value)?.seq);
+                let StoredWatermark { seq, part } = read(value)?;
+                self.watermarks.insert(group, (seq, part));
             }
             Key::Retained(topic) => self.load_retained(topic, value)?,
             Key::Shadow(key) => {

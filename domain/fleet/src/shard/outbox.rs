@@ -20,6 +20,8 @@ pub struct OutboxEntry {
 
 pub(super) struct Outbox {
     entries: VecDeque<OutboxEntry>,
+    /// Bytes of content.
+    pub(super) bytes: usize,
     /// Seq of the next entry; starts at 1.
     pub(super) next_seq: u64,
     /// Entries from it on are in no checkpoint yet.
@@ -30,7 +32,13 @@ pub(super) struct Outbox {
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), next_seq: 1, settled_below: 1, removed: Vec::new() }
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            next_seq: 1,
+            settled_below: 1,
+            removed: Vec::new(),
+        }
     }
 }
 
@@ -42,6 +50,7 @@ impl Outbox {
     pub(super) fn push(&mut self, publication: Publication, store_retained: bool, route: bool) {
         let (seq, publication) = (self.next_seq, Arc::new(publication));
         self.next_seq += 1;
+        self.bytes += publication.bytes();
         self.entries.push_back(OutboxEntry { seq, publication, store_retained, route });
     }
 
@@ -54,6 +63,7 @@ impl Outbox {
     pub(super) fn trim(&mut self, upto: u64) {
         while self.entries.front().is_some_and(|entry| entry.seq <= upto) {
             let Some(entry) = self.entries.pop_front() else { break };
+            self.bytes -= entry.publication.bytes();
             if entry.seq < self.settled_below {
                 self.removed.push(entry.seq);
             }
@@ -76,6 +86,7 @@ impl Outbox {
     /// Puts back what a checkpoint held; in order and without gaps.
     pub(super) fn restore(&mut self, entry: OutboxEntry) -> bool {
         let fits = self.entries.back().is_none_or(|last| last.seq + 1 == entry.seq);
+        self.bytes += entry.publication.bytes();
         self.entries.push_back(entry);
         fits
     }

@@ -42,6 +42,8 @@ pub enum Outcome {
     Due(bool),
     /// Of `UpdateShadow` and `DeleteShadow`.
     Shadow(ShadowAnswer),
+    /// Of any command with an origin: seen before, nothing changed.
+    Repeated,
     /// Of `TrimOutbox`.
     Trimmed,
     /// The command is of a connection that lost its client id to a newer one, or of a session that
@@ -80,8 +82,6 @@ pub enum Subscribed {
 /// What came of a `Publish`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// Seen before from its origin: nothing changed.
-    pub duplicate: bool,
     /// Sessions that got an entry.
     pub queued: u32,
     /// Sessions whose queue was full.

@@ -158,6 +158,8 @@ pub(super) struct StoredOutboxEntry {
 pub(super) struct StoredWatermark {
     #[prost(uint64, tag = "1")]
     pub(super) seq: u64,
+    #[prost(uint32, tag = "2")]
+    pub(super) part: u32,
 }
 
 pub(super) fn value(message: &impl Message) -> Vec<u8> {

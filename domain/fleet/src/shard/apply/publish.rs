@@ -14,7 +14,7 @@ impl Shard {
     pub(super) fn publish(&mut self, command: Publish) -> Outcome {
         let Some(name) = valid_topic(&command.publication) else { return Outcome::Invalid };
         if command.origin.is_some_and(|origin| !self.first_sight(origin)) {
-            return Outcome::Published(Published { duplicate: true, ..Published::default() });
+            return Outcome::Repeated;
         }
         if command.store_retained {
             self.retained.store(name, &command.publication);
@@ -91,11 +91,11 @@ impl Shard {
     }
 
     /// Whether an outbox entry has not been seen; it has now.
-    fn first_sight(&mut self, Origin { group, seq }: Origin) -> bool {
-        if self.watermarks.get(&group).is_some_and(|&seen| seq <= seen) {
+    pub(super) fn first_sight(&mut self, Origin { group, seq, part }: Origin) -> bool {
+        if self.watermarks.get(&group).is_some_and(|&seen| (seq, part) <= seen) {
             return false;
         }
-        self.watermarks.insert(group, seq);
+        self.watermarks.insert(group, (seq, part));
         self.changes.watermarks.insert(group);
         true
     }

@@ -24,6 +24,9 @@ impl Shard {
         if !request.is_valid() {
             return Outcome::Invalid;
         }
+        if command.origin.is_some_and(|origin| !self.first_sight(origin)) {
+            return Outcome::Repeated;
+        }
         let (key, limits) = (request.key(), limits(&command));
         let change = shadow::parse_update(&command.payload, &limits)
             .and_then(|update| shadow::update(self.shadows.get(&key), &update, at / 1000, &limits));
@@ -46,6 +49,9 @@ impl Shard {
         let request = Request { thing: &command.thing, name: command.name.as_deref(), at, reply };
         if !request.is_valid() {
             return Outcome::Invalid;
+        }
+        if command.origin.is_some_and(|origin| !self.first_sight(origin)) {
+            return Outcome::Repeated;
         }
         let (key, label) = (request.key(), request.name.unwrap_or(request.thing));
         let parsed = shadow::parse_request(&command.payload, &Limits::default());

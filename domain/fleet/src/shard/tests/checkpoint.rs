@@ -47,7 +47,7 @@ pub(super) fn furnished() -> Probe {
     probe.acknowledge("b", &[1, 3]);
     probe.disconnect("b", 7, WillAction::Discard);
     let publication = Publication { expires_at: Some(60), ..publication("r/1", "kept", 1) };
-    let origin = Some(Origin { group: 3, seq: 9 });
+    let origin = Some(Origin { group: 3, seq: 9, part: 1 });
     probe.told(Publish { publication, store_retained: true, origin, ..Publish::default() });
     let (client, epoch) = probe.fence("a");
     let (packet_id, store_retained, route) = (77, true, false);
@@ -55,11 +55,11 @@ pub(super) fn furnished() -> Probe {
     probe.told(ReceiveQos2 { client, epoch, packet_id, publication, store_retained, route });
     for name in [None, Some("blue".to_owned())] {
         let payload = Bytes::from_static(br#"{"state":{"desired":{"on":true}}}"#);
-        let (thing, at, reply, limit_bytes, limit_depth) = ("lamp".into(), 0, true, 0, 0);
-        probe.told(UpdateShadow { thing, name, payload, at, reply, limit_bytes, limit_depth });
+        let thing = "lamp".into();
+        probe.told(UpdateShadow { thing, name, payload, reply: true, ..Default::default() });
     }
     let (thing, name, at, reply, payload) = ("lamp".into(), None, 0, true, Bytes::new());
-    probe.told(DeleteShadow { thing, name, payload, at, reply });
+    probe.told(DeleteShadow { thing, name, payload, at, reply, origin: None });
     probe
 }
 

@@ -99,7 +99,7 @@ fn directed_copies_reach_their_session() {
         ],
         ..Publish::default()
     });
-    let expected = Published { duplicate: false, queued: 2, dropped: 0, gone: 1 };
+    let expected = Published { queued: 2, dropped: 0, gone: 1 };
     assert_eq!(outcome, Outcome::Published(expected));
     let queue: Vec<_> = probe
         .queue(session, 0)
@@ -125,15 +125,55 @@ fn an_outbox_entry_is_taken_once() {
         (2, u64::MAX, false),
     ] {
         let before = probe.digest();
-        let origin = Some(Origin { group, seq });
+        let origin = Some(Origin { group, seq, part: 1 });
         let publication = publication("t", "p", 1);
         let (enqueue, store_retained, directed) = (true, true, vec![]);
         let command = Publish { publication, origin, enqueue, store_retained, directed };
-        let Outcome::Published(published) = probe.told(command) else { panic!() };
-        let expected = (!fresh, u32::from(fresh));
-        assert_eq!((published.duplicate, published.queued), expected, "{group} {seq}");
+        let taken = Published { queued: 1, ..Published::default() };
+        let expected = if fresh { Outcome::Published(taken) } else { Outcome::Repeated };
+        assert_eq!(probe.told(command), expected, "{group} {seq}");
         assert_eq!(probe.digest() != before, fresh, "{group} {seq}");
     }
+}
+
+/// A shadow request and its publication are two commands for what may be one shard.
+#[test]
+fn both_parts_of_an_outbox_entry_are_taken_once() {
+    let mut probe = Probe::default();
+    probe.connected(client("c"));
+    probe.subscribed("c", "#", qos(1));
+    let origin = |seq| Origin { group: 1, seq, part: 0 };
+    let update = |seq| UpdateShadow {
+        thing: "lamp".into(),
+        payload: Bytes::from_static(br#"{"state":{"desired":{"a":1}}}"#),
+        origin: Some(origin(seq).shadow_request()),
+        ..UpdateShadow::default()
+    };
+    let publish = |seq| Publish {
+        origin: Some(origin(seq).publication()),
+        ..enqueued(publication("t", "", 1))
+    };
+    let delete = DeleteShadow {
+        thing: "lamp".into(),
+        origin: Some(origin(3).shadow_request()),
+        ..DeleteShadow::default()
+    };
+    for (command, fresh) in [
+        (Command::from(update(1)), true),
+        (update(1).into(), false),
+        (publish(1).into(), true),
+        (update(1).into(), false),
+        (publish(1).into(), false),
+        (publish(2).into(), true),
+        (update(2).into(), false),
+        (delete.clone().into(), true),
+        (delete.into(), false),
+    ] {
+        let before = probe.digest();
+        assert_eq!(probe.told(command.clone()) != Outcome::Repeated, fresh, "{command:?}");
+        assert_eq!(probe.digest() != before, fresh, "{command:?}");
+    }
+    assert_eq!(probe.queue_of("c").len(), 2);
 }
 
 #[test]

@@ -3,13 +3,12 @@ use super::*;
 fn update(probe: &mut Probe, name: Option<&str>, payload: &'static str, at: u64) -> Outcome {
     let (thing, name) = ("lamp".to_owned(), name.map(String::from));
     let payload = Bytes::from_static(payload.as_bytes());
-    let (limit_bytes, limit_depth) = (0, 0);
-    probe.told(UpdateShadow { thing, name, payload, at, reply: true, limit_bytes, limit_depth })
+    probe.told(UpdateShadow { thing, name, payload, at, reply: true, ..Default::default() })
 }
 
 fn delete(probe: &mut Probe, reply: bool, at: u64) -> Outcome {
     let (thing, name, payload) = ("lamp".to_owned(), None, Bytes::new());
-    probe.told(DeleteShadow { thing, name, payload, at, reply })
+    probe.told(DeleteShadow { thing, name, payload, at, reply, origin: None })
 }
 
 fn code(outcome: Outcome) -> u16 {
@@ -89,8 +88,7 @@ fn names_that_are_no_topic_level_are_refused() {
     {
         let (thing, name) = (thing.to_owned(), name.map(String::from));
         let payload = Bytes::from_static(br#"{"state":{"desired":{"a":1}}}"#);
-        let (at, reply, limit_bytes, limit_depth) = (0, true, 0, 0);
-        let command = UpdateShadow { thing, name, payload, at, reply, limit_bytes, limit_depth };
+        let command = UpdateShadow { thing, name, payload, reply: true, ..Default::default() };
         assert_eq!(probe.told(command.clone()), Outcome::Invalid, "{command:?}");
     }
     assert_eq!(probe.digest(), Shard::new().digest());
@@ -101,8 +99,9 @@ fn limits_come_with_the_command() {
     for (limit_bytes, limit_depth, expected) in [(0, 0, 200), (10, 0, 413), (0, 1, 400)] {
         let mut probe = Probe::default();
         let payload = Bytes::from_static(br#"{"state":{"desired":{"a":{"b":12345}}}}"#);
-        let (thing, name, at, reply) = ("lamp".to_owned(), None, 0, false);
-        let command = UpdateShadow { thing, name, payload, at, reply, limit_bytes, limit_depth };
+        let thing = "lamp".to_owned();
+        let command =
+            UpdateShadow { thing, payload, limit_bytes, limit_depth, ..Default::default() };
         assert_eq!(code(probe.told(command)), expected, "{limit_bytes} {limit_depth}");
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Model {
     retained: BTreeMap<String, Publication>,
     outbox: Vec<(u64, Publication, bool, bool)>,
     emitted: u64,
-    seen_of: BTreeMap<u64, u64>,
+    seen_of: BTreeMap<u64, (u64, u32)>,
     shadows: BTreeMap<(String, Option<String>), Record>,
 }
 
@@ -290,11 +290,8 @@ impl Model {
 
     fn publish(&mut self, command: Publish) -> Outcome {
         let message = &command.publication;
-        if let Some(Origin { group, seq }) = command.origin {
-            if self.seen_of.get(&group).is_some_and(|&seen| seq <= seen) {
-                return Outcome::Published(Published { duplicate: true, ..Published::default() });
-            }
-            self.seen_of.insert(group, seq);
+        if self.is_repeated(command.origin) {
+            return Outcome::Repeated;
         }
         if command.store_retained {
             match message.payload.is_empty() {
@@ -343,7 +340,19 @@ impl Model {
         Outcome::Published(published)
     }
 
+    fn is_repeated(&mut self, origin: Option<Origin>) -> bool {
+        let Some(Origin { group, seq, part }) = origin else { return false };
+        if self.seen_of.get(&group).is_some_and(|&seen| (seq, part) <= seen) {
+            return true;
+        }
+        self.seen_of.insert(group, (seq, part));
+        false
+    }
+
     fn update_shadow(&mut self, command: UpdateShadow) -> Outcome {
+        if self.is_repeated(command.origin) {
+            return Outcome::Repeated;
+        }
         let (now, limits) = (command.at / 1000, Limits::default());
         let key = (command.thing.clone(), command.name.clone());
         self.forget(now);
@@ -370,6 +379,9 @@ impl Model {
     }
 
     fn delete_shadow(&mut self, command: DeleteShadow) -> Outcome {
+        if self.is_repeated(command.origin) {
+            return Outcome::Repeated;
+        }
         let now = command.at / 1000;
         let key = (command.thing.clone(), command.name.clone());
         let label = command.name.as_deref().unwrap_or(&command.thing);
@@ -470,6 +482,7 @@ impl Model {
             retained_bytes: 0,
             shadows: present.count(),
             outbox: self.outbox.len(),
+            outbox_bytes: self.outbox.iter().map(|(_, message, ..)| message.bytes()).sum(),
         }
     }
 }

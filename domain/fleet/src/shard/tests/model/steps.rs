@@ -52,7 +52,7 @@ pub(super) enum Step {
         store: bool,
         enqueue: bool,
         directed: Vec<(usize, u32)>,
-        origin: Option<(u64, u64)>,
+        origin: Option<Origin>,
     },
     Receive {
         who: Who,
@@ -78,11 +78,13 @@ pub(super) enum Step {
         name: usize,
         document: usize,
         reply: bool,
+        origin: Option<Origin>,
     },
     DeleteShadow {
         thing: usize,
         name: usize,
         reply: bool,
+        origin: Option<Origin>,
     },
     Trim(u64),
 }
@@ -139,7 +141,11 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     let will = prop::option::of((expiry(), any::<bool>()));
     let filters = prop::collection::vec((0..FILTERS.len(), options()), 1..4);
     let directed = prop::collection::vec((0..CLIENTS.len(), 0..3_u32), 0..2);
-    let origin = prop::option::weighted(0.2, (1..3_u64, 1..6_u64));
+    let origin = || {
+        let origin = (1..3_u64, 1..6_u64, 0..2_u32);
+        let origin = origin.prop_map(|(group, seq, part)| Origin { group, seq, part });
+        prop::option::weighted(0.2, origin)
+    };
     let places = || prop::collection::vec(0..6_u64, 1..4);
     let (things, names) = (0..THINGS.len(), 0..SHADOWS.len());
     prop_oneof![
@@ -159,7 +165,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         6 => (who(), filters).prop_map(|(who, filters)| Step::Subscribe { who, filters }),
         2 => (who(), prop::collection::vec(0..FILTERS.len(), 1..4))
             .prop_map(|(who, filters)| Step::Unsubscribe { who, filters }),
-        12 => (message(), any::<bool>(), prop::bool::weighted(0.8), directed, origin).prop_map(
+        12 => (message(), any::<bool>(), prop::bool::weighted(0.8), directed, origin()).prop_map(
             |(message, store, enqueue, directed, origin)| {
                 Step::Publish { message, store, enqueue, directed, origin }
             }
@@ -172,11 +178,13 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (who(), 0..4_u32).prop_map(|(who, packet_id)| Step::Release { who, packet_id }),
         6 => (who(), places()).prop_map(|(who, places)| Step::Acknowledge { who, places }),
         4 => (who(), places()).prop_map(|(who, places)| Step::Pubrec { who, places }),
-        3 => (things.clone(), names.clone(), 0..DOCUMENTS.len(), any::<bool>()).prop_map(
-            |(thing, name, document, reply)| Step::UpdateShadow { thing, name, document, reply }
-        ),
-        1 => (things, names, any::<bool>())
-            .prop_map(|(thing, name, reply)| Step::DeleteShadow { thing, name, reply }),
+        3 => (things.clone(), names.clone(), 0..DOCUMENTS.len(), any::<bool>(), origin())
+            .prop_map(|(thing, name, document, reply, origin)| {
+                Step::UpdateShadow { thing, name, document, reply, origin }
+            }),
+        1 => (things, names, any::<bool>(), origin()).prop_map(|(thing, name, reply, origin)| {
+            Step::DeleteShadow { thing, name, reply, origin }
+        }),
         1 => (0..40_u64).prop_map(Step::Trim),
     ]
 }
@@ -267,7 +275,7 @@ impl Step {
                     store_retained: store,
                     enqueue,
                     directed: directed.collect(),
-                    origin: origin.map(|(group, seq)| Origin { group, seq }),
+                    origin,
                 }
                 .into()
             }
@@ -288,22 +296,23 @@ impl Step {
                 let (client, epoch) = who.fence(probe);
                 PubrecReceived { client, epoch, seqs: who.seqs(probe, &places) }.into()
             }
-            Self::UpdateShadow { thing, name, document, reply } => UpdateShadow {
+            Self::UpdateShadow { thing, name, document, reply, origin } => UpdateShadow {
                 thing: THINGS[thing].into(),
                 name: SHADOWS[name].map(String::from),
                 payload: Bytes::from_static(DOCUMENTS[document].as_bytes()),
                 at,
                 reply,
-                limit_bytes: 0,
-                limit_depth: 0,
+                origin,
+                ..Default::default()
             }
             .into(),
-            Self::DeleteShadow { thing, name, reply } => DeleteShadow {
+            Self::DeleteShadow { thing, name, reply, origin } => DeleteShadow {
                 thing: THINGS[thing].into(),
                 name: SHADOWS[name].map(String::from),
                 payload: Bytes::new(),
                 at,
                 reply,
+                origin,
             }
             .into(),
             Self::Trim(upto) => TrimOutbox { upto }.into(),

@@ -35,6 +35,11 @@ impl Backend {
         Self { shared }
     }
 
+    /// Whether outboxes leave room for more publications; else a client shall try again later.
+    fn has_room(&self) -> Result<(), Unavailable> {
+        if self.shared.outboxes_are_long() { Err(Unavailable) } else { Ok(()) }
+    }
+
     async fn propose(&self, group: GroupId, command: Bytes) -> Result<Outcome, Unavailable> {
         let (answer, outcome) = oneshot::channel();
         let proposal = Proposal { group, command, reply: Some(Reply::Once(answer)) };
@@ -63,6 +68,7 @@ impl Backend {
         thing: &str,
         command: shard::Command,
     ) -> Result<Bytes, ShadowError> {
+        self.has_room()?;
         match self.propose(self.group_of(thing), command.encoded()).await? {
             Outcome::Shard(shard::Outcome::Shadow(answer)) if answer.accepted() => Ok(answer.body),
             Outcome::Shard(shard::Outcome::Shadow(answer)) => {
@@ -195,6 +201,7 @@ impl api::Backend for Backend {
         if publication.topic.starts_with('$') && !crate::reserved::may_publish(&publication.topic) {
             return Err(PublishError::Topic(publication.topic));
         }
+        self.has_room()?;
         let at = now_ms();
         // One core per topic keeps the order of what is published to it.
         let core = self.shared.home_of(&publication.topic);
@@ -212,8 +219,8 @@ impl api::Backend for Backend {
         let run = Box::new(move |core: &Rc<Core>| core.publish_for(&kept, answer));
         self.shared.send(core, ToCore::Run(run));
         match safe.await {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) | Err(_) => Err(Unavailable.into()),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Unavailable.into()),
         }
     }
 

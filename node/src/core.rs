@@ -15,13 +15,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cluster::GroupId;
 use fleet::shard;
-use mqtt::Reason;
 use slab::Slab;
 use tokio::sync::mpsc;
 
 use crate::claims::Claims;
+use crate::courier::Couriers;
 use crate::endpoint::{Clock, Endpoint, Record};
-use crate::host::{Proposal, Signal};
+use crate::host::{Failure, Proposal, Signal};
 use crate::interest::Live;
 use crate::metrics::CoreMetrics;
 use crate::outbox::Pool;
@@ -49,14 +49,14 @@ pub enum ToCore {
     /// What this core's publications waited for, and credit that came back.
     Taken {
         /// Per ticket what came of it.
-        results: Vec<(Ticket, Option<Reason>)>,
+        results: Vec<(Ticket, Result<(), Failure>)>,
         /// The core that has placed this many bytes.
         credit: Option<(u16, usize)>,
     },
     /// The groups answer: tickets, and what sessions' queues hand out.
     FromGroups {
         /// Per ticket what came of it.
-        results: Vec<(Ticket, Option<Reason>)>,
+        results: Vec<(Ticket, Result<(), Failure>)>,
         /// Queue entries for connections of this core.
         queued: Vec<crate::host::Handout>,
     },
@@ -187,6 +187,8 @@ pub struct Core {
     pub claims: RefCell<Claims>,
     /// Publications of the core itself that wait to be safe.
     pub pendings: RefCell<crate::pending::Pendings>,
+    /// Outboxes that this core routes.
+    pub couriers: RefCell<Couriers>,
     /// How often [`Core::principals_changed`] was called.
     pub registry_changes: Cell<u64>,
     anonymous: RefCell<Vec<(Arc<policy::Document>, Rc<policy::Compiled>)>>,
@@ -220,6 +222,7 @@ impl Core {
             wheel: RefCell::new(Wheel::new(Instant::now())),
             claims: RefCell::default(),
             pendings: RefCell::default(),
+            couriers: RefCell::default(),
             registry_changes: Cell::default(),
             anonymous: RefCell::default(),
             metrics,
@@ -340,7 +343,7 @@ impl Core {
             let session = record.session;
             let _ = self.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
         }
-        for (group, upto) in self.pendings.borrow_mut().trims() {
+        for (group, upto) in self.couriers.borrow_mut().trims() {
             let command = shard::Command::from(shard::TrimOutbox { upto }).encoded();
             self.propose(Proposal { group: GroupId(group.into()), command, reply: None });
         }
@@ -385,19 +388,38 @@ impl Core {
         });
     }
 
+    /// Whether one of these destinations has more to take than it should.
+    pub fn is_behind(&self, uses: Uses) -> bool {
+        let (in_flight, outgoing) = (self.in_flight.borrow(), self.outgoing.borrow());
+        let behind =
+            |core: usize| uses.core(core as u16) && in_flight[core] + outgoing[core].bytes > CREDIT;
+        self.proposing.get() && uses.groups || (0..in_flight.len()).any(behind)
+    }
+
+    /// Resolves when none of these destinations is behind.
+    pub async fn caught_up(&self, uses: Uses) {
+        std::future::poll_fn(|context| match self.is_behind(uses) {
+            true => {
+                self.credit_waiters.borrow_mut().push(context.waker().clone());
+                std::task::Poll::Pending
+            }
+            false => std::task::Poll::Ready(()),
+        })
+        .await;
+    }
+
     /// Whether a publisher has to wait before it reads more, because a destination that it uses is
-    /// behind. `waker` is called when it may go on.
+    /// behind, or outboxes are. `waker` is called when it may go on.
     pub fn must_wait(&self, uses: Uses, waker: &Waker) -> bool {
-        let in_flight = self.in_flight.borrow();
-        let behind = |core: usize| in_flight[core] > CREDIT && uses.core(core as u16);
-        let waits = self.proposing.get() && uses.groups || (0..in_flight.len()).any(behind);
+        let waits = self.is_behind(uses) || uses.groups && self.shared.outboxes_are_long();
         if waits {
             self.credit_waiters.borrow_mut().push(waker.clone());
         }
         waits
     }
 
-    fn wake_publishers(&self) {
+    /// Lets publishers look again whether they have to wait.
+    pub fn wake_publishers(&self) {
         for waker in std::mem::take(&mut *self.credit_waiters.borrow_mut()) {
             waker.wake();
         }
@@ -429,21 +451,21 @@ impl Core {
                 self.settle(results);
                 self.hand_out(queued);
             }
-            ToCore::Outbox(group, entries) => self.route_outbox(group, entries),
+            ToCore::Outbox(group, entries) => self.take_outbox(group, entries),
             ToCore::Run(run) => run(self),
         }
     }
 
     /// Tells whoever holds the tickets that a taker has their publication safe.
-    pub fn settle(self: &Rc<Self>, results: Vec<(Ticket, Option<Reason>)>) {
-        for (ticket, reason) in results {
+    pub fn settle(&self, results: Vec<(Ticket, Result<(), Failure>)>) {
+        for (ticket, taken) in results {
             match ticket {
                 Ticket::Connection { live, number } => {
                     if let Some(endpoint) = self.endpoint(live) {
-                        endpoint.taken(number, reason);
+                        endpoint.taken(number, taken.err().map(Failure::reason));
                     }
                 }
-                Ticket::Core { number, .. } => self.pending_taken(number, reason),
+                Ticket::Core { number, .. } => self.pending_taken(number, taken),
             }
         }
     }

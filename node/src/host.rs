@@ -1,9 +1,10 @@
 //! What the node does with what its groups decided. Runs on the raft thread.
 //!
 //! Answers and queue entries are collected per core and handed over once per turn. Nothing here
-//! waits: proposals of its own go through the handle and are refused when the inbox is full. Those
-//! of timers come again at the next tick.
+//! waits: what the host itself proposes is kept until the inbox takes it. That is bounded by what
+//! the groups hold already: by sessions that a restart has to end, and by receive windows.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,10 +18,15 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::core::{Core, Ticket, ToCore};
+use crate::courier::WINDOW;
 use crate::endpoint::SubscriptionIds;
 use crate::interest::{Destination, Live};
 use crate::publication::Kept;
 use crate::shared::Shared;
+
+/// Entries and bytes of one group's outbox from which on publishers have to wait.
+const LONG_OUTBOX: usize = 32 * 1024;
+const LONG_OUTBOX_BYTES: usize = 32 << 20;
 
 /// The state of a group.
 pub enum Machine {
@@ -196,7 +202,7 @@ impl StateMachine for Machine {
 /// What one turn has for one core.
 #[derive(Default)]
 struct ForCore {
-    results: Vec<(Ticket, Option<Reason>)>,
+    results: Vec<(Ticket, Result<(), Failure>)>,
     queued: Vec<Handout>,
 }
 
@@ -206,6 +212,8 @@ struct Beside {
     dispatcher: Dispatcher<Live>,
     /// The first outbox entry that no core has been given.
     next_outbox: u64,
+    /// Whether publishers have to wait for the outbox.
+    outbox_is_long: bool,
     /// Client ids of sessions in shared subscriptions.
     members: FxHashMap<u64, Box<str>>,
 }
@@ -217,6 +225,8 @@ pub struct NodeHost {
     beside: FxHashMap<GroupId, Beside>,
     for_cores: Vec<ForCore>,
     effects: Effects,
+    /// What the node itself has to propose, in order.
+    owed: VecDeque<Proposal>,
     gauges_at: u64,
     stopped: Option<oneshot::Sender<Option<String>>>,
 }
@@ -232,20 +242,21 @@ impl NodeHost {
             beside: FxHashMap::default(),
             for_cores,
             effects: Effects::default(),
+            owed: VecDeque::new(),
             gauges_at: 0,
             stopped: Some(stopped),
         }
     }
 
-    fn result(&mut self, ticket: Ticket, reason: Option<Reason>) {
-        self.for_cores[usize::from(ticket.core())].results.push((ticket, reason));
+    fn result(&mut self, ticket: Ticket, taken: Result<(), Failure>) {
+        self.for_cores[usize::from(ticket.core())].results.push((ticket, taken));
     }
 
     fn answer(&mut self, reply: Reply, outcome: Outcome) {
         match reply {
             Reply::Ticket(ticket) => {
-                let reason = failure(&outcome);
-                self.result(ticket, reason);
+                let taken = failure(&outcome).map_or(Ok(()), |why| Err(Failure::Outcome(why)));
+                self.result(ticket, taken);
             }
             Reply::Released(live, seqs) => {
                 let queued = &mut self.for_cores[usize::from(live.core)].queued;
@@ -267,7 +278,7 @@ impl NodeHost {
         for session in effects.grown.drain(..) {
             self.pump(group, shard, session);
         }
-        if effects.outbox_grew {
+        if effects.outbox_grew || effects.outbox_trimmed {
             self.send_outbox(group, shard);
         }
         for removed in effects.removed.drain(..) {
@@ -346,24 +357,51 @@ impl NodeHost {
                 epoch: session.epoch(),
                 seqs: expired,
             };
-            self.propose(group, command.into());
+            self.owe(group, command.into());
         }
     }
 
+    /// Hands out what the outbox's window allows.
     fn send_outbox(&mut self, group: GroupId, shard: &Shard) {
+        let stats = shard.stats();
         let beside = self.beside.entry(group).or_default();
-        let entries: Vec<_> = shard.outbox(beside.next_outbox).cloned().collect();
+        let was_long = beside.outbox_is_long;
+        // Only after it has become much shorter may publishers go on.
+        let share = if was_long { 2 } else { 1 };
+        beside.outbox_is_long =
+            stats.outbox * share > LONG_OUTBOX || stats.outbox_bytes * share > LONG_OUTBOX_BYTES;
+        if beside.outbox_is_long != was_long {
+            self.shared.outbox_is_long(beside.outbox_is_long);
+        }
+        let begins = shard.outbox_begins();
+        beside.next_outbox = beside.next_outbox.max(begins);
+        let room = WINDOW - (beside.next_outbox - begins).min(WINDOW);
+        let entries = shard.outbox(beside.next_outbox).take(room as usize);
+        let entries: Vec<_> = entries.cloned().collect();
         let Some(last) = entries.last() else { return };
         beside.next_outbox = last.seq + 1;
         let core = (group.0 as usize % self.shared.cores.len()) as u16;
         self.shared.send(core, ToCore::Outbox(group.0 as u16, entries));
     }
 
-    /// Proposes without waiting. What timers want is due again at the next tick when it is refused;
-    /// what a restart wants is not.
-    fn propose(&self, group: GroupId, command: shard::Command) {
-        let proposal = cluster::Proposal { group, command: command.encoded(), reply: None };
-        let _ = self.shared.groups.try_propose_all(vec![proposal]);
+    /// Proposes a command that nobody would name again.
+    fn owe(&mut self, group: GroupId, command: shard::Command) {
+        self.owed.push_back(Proposal { group, command: command.encoded(), reply: None });
+    }
+
+    /// Proposes what is owed, as much as the inbox takes.
+    fn propose_owed(&mut self) {
+        const AT_ONCE: usize = 1024;
+        while !self.owed.is_empty() {
+            let some = self.owed.drain(..self.owed.len().min(AT_ONCE)).collect();
+            let Err(refused) = self.shared.groups.try_propose_all(some) else { continue };
+            if refused.why == Refusal::Busy {
+                for proposal in refused.what.into_iter().rev() {
+                    self.owed.push_front(proposal);
+                }
+            }
+            return;
+        }
     }
 }
 
@@ -401,7 +439,7 @@ impl Host<Machine> for NodeHost {
 
     fn refused(&mut self, reply: Reply, why: Refusal) {
         match reply {
-            Reply::Ticket(ticket) => self.result(ticket, Some(refusal_reason(why))),
+            Reply::Ticket(ticket) => self.result(ticket, Err(Failure::Refused(why))),
             Reply::Released(live, _) => {
                 let run = Box::new(move |core: &std::rc::Rc<Core>| doom(core, live, why));
                 self.shared.send(live.core, ToCore::Run(run));
@@ -459,6 +497,7 @@ impl Host<Machine> for NodeHost {
     }
 
     fn turn_ended(&mut self) {
+        self.propose_owed();
         for (core, for_core) in self.for_cores.iter_mut().enumerate() {
             if for_core.results.is_empty() && for_core.queued.is_empty() {
                 continue;
@@ -479,7 +518,7 @@ impl Host<Machine> for NodeHost {
             }
             sessions += shard.stats().sessions;
             for command in shard.after_restart(self.node, now_ms()) {
-                self.propose(group, command);
+                self.owe(group, command);
             }
             self.send_outbox(group, shard);
         }
@@ -498,7 +537,7 @@ pub fn refuse(core: &std::rc::Rc<Core>, proposals: Vec<Proposal>, why: Refusal) 
     for proposal in proposals {
         match proposal.reply {
             Some(Reply::Ticket(ticket)) => {
-                core.settle(vec![(ticket, Some(refusal_reason(why)))]);
+                core.settle(vec![(ticket, Err(Failure::Refused(why)))]);
             }
             Some(Reply::Once(answer)) => drop(answer.send(Err(why))),
             Some(Reply::Released(live, _)) => doom(core, live, why),
@@ -518,6 +557,25 @@ fn refusal_reason(why: Refusal) -> Reason {
     match why {
         Refusal::Busy | Refusal::DiskFull | Refusal::TooLarge => Reason::QuotaExceeded,
         Refusal::NotLeader | Refusal::UnknownGroup | Refusal::Stopping => Reason::UnspecifiedError,
+    }
+}
+
+/// Why a publication that somebody waits for is not safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The group did not take the command.
+    Refused(Refusal),
+    /// It took it, and this came of it.
+    Outcome(Reason),
+}
+
+impl Failure {
+    /// What an MQTT client is told.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Refused(why) => refusal_reason(why),
+            Self::Outcome(reason) => reason,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod claims;
 pub mod config;
 pub mod connection;
 pub mod core;
+pub mod courier;
 pub mod dev;
 pub mod endpoint;
 pub mod gateway;

@@ -1,14 +1,10 @@
 //! Publications of the core itself (outbox entries, REST requests) that wait to be safe.
 
-use std::collections::BTreeSet;
-use std::rc::Rc;
-
-use mqtt::Reason;
-use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::sync::oneshot;
 
 use crate::core::Core;
+use crate::host::Failure;
 
 /// Who asked for a publication that no connection made.
 #[derive(Debug)]
@@ -20,69 +16,34 @@ pub enum Asker {
         /// The entry.
         seq: u64,
     },
-    /// A REST request, answered with the first error.
-    Request(oneshot::Sender<Option<Reason>>),
+    /// A REST request, answered with the first failure.
+    Request(oneshot::Sender<Result<(), Failure>>),
 }
 
 #[derive(Debug)]
 struct Pending {
     waiting: u16,
-    reason: Option<Reason>,
+    failure: Option<Failure>,
     asker: Asker,
 }
 
-/// Outbox entries of one group that this core has routed.
-#[derive(Debug)]
-struct Routed {
-    /// The first that is not safe yet.
-    next: u64,
-    done: BTreeSet<u64>,
-    /// Everything before this is trimmed.
-    trimmed: u64,
-}
-
-/// See the module. Bounded by the outbox entries that a group hands out and by open requests.
+/// See the module. Bounded by the outbox entries that groups hand out and by open requests.
 #[derive(Debug, Default)]
 pub struct Pendings {
     open: Slab<Pending>,
-    outboxes: FxHashMap<u16, Routed>,
 }
 
 impl Pendings {
-    /// Waits for `waiting` takers.
+    /// Waits for takers; how many is said by [`Core::pending_sent`].
     pub fn open(&mut self, asker: Asker) -> u32 {
-        if let Asker::Outbox { group, seq } = asker {
-            let start = || Routed { next: seq, done: BTreeSet::new(), trimmed: seq };
-            self.outboxes.entry(group).or_insert_with(start);
-        }
-        let at = self.open.insert(Pending { waiting: u16::MAX, reason: None, asker });
+        let at = self.open.insert(Pending { waiting: u16::MAX, failure: None, asker });
         u32::try_from(at).expect("bounded")
-    }
-}
-
-impl Pendings {
-    fn routed(&mut self, group: u16, seq: u64) {
-        let Some(routed) = self.outboxes.get_mut(&group) else { return };
-        routed.done.insert(seq);
-        while routed.done.remove(&routed.next) {
-            routed.next += 1;
-        }
-    }
-
-    /// Per group the last outbox entry that may be trimmed, where that has moved.
-    pub fn trims(&mut self) -> impl Iterator<Item = (u16, u64)> {
-        self.outboxes.iter_mut().filter(|(_, routed)| routed.trimmed < routed.next).map(
-            |(group, routed)| {
-                routed.trimmed = routed.next;
-                (*group, routed.next - 1)
-            },
-        )
     }
 }
 
 impl Core {
     /// Now it is known how many takers a pending publication has.
-    pub fn pending_sent(self: &Rc<Self>, number: u32, takers: u16) {
+    pub fn pending_sent(&self, number: u32, takers: u16) {
         if let Some(pending) = self.pendings.borrow_mut().open.get_mut(number as usize) {
             // Those that reported already were subtracted from the maximum.
             pending.waiting = takers - (u16::MAX - pending.waiting);
@@ -90,26 +51,26 @@ impl Core {
         self.pending_done(number);
     }
 
-    /// A taker has a pending publication safe.
-    pub fn pending_taken(self: &Rc<Self>, number: u32, reason: Option<Reason>) {
+    /// A taker has a pending publication safe, or will not take it.
+    pub fn pending_taken(&self, number: u32, taken: Result<(), Failure>) {
         if let Some(pending) = self.pendings.borrow_mut().open.get_mut(number as usize) {
             pending.waiting -= 1;
-            pending.reason = pending.reason.or(reason);
+            pending.failure = pending.failure.or(taken.err());
         }
         self.pending_done(number);
     }
 
-    fn pending_done(self: &Rc<Self>, number: u32) {
+    fn pending_done(&self, number: u32) {
         let mut pendings = self.pendings.borrow_mut();
         if pendings.open.get(number as usize).is_none_or(|pending| pending.waiting > 0) {
             return;
         }
-        let pending = pendings.open.remove(number as usize);
+        let Pending { failure, asker, .. } = pendings.open.remove(number as usize);
         drop(pendings);
-        match pending.asker {
-            Asker::Outbox { group, seq } => self.pendings.borrow_mut().routed(group, seq),
+        match asker {
+            Asker::Outbox { group, seq } => self.outbox_entry_done(group, seq, failure),
             // Whoever asked may have gone away.
-            Asker::Request(answer) => drop(answer.send(pending.reason)),
+            Asker::Request(answer) => drop(answer.send(failure.map_or(Ok(()), Err))),
         }
     }
 }

@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fleet::shard::{self, Directed, Origin};
-use mqtt::{QoS, Reason};
+use mqtt::QoS;
 use smallvec::SmallVec;
 
 use crate::core::{Batch, Core, Parcel, Ticket, ToCore, Uses};
 use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
-use crate::host::{Handout, HandoutKind, Proposal, Reply};
+use crate::host::{Failure, Handout, HandoutKind, Proposal, Reply};
 use crate::interest::Member;
 use crate::metrics::Asked;
 use crate::pending::Asker;
@@ -121,7 +121,7 @@ impl Core {
                 store_retained: share.store_retained,
                 enqueue: share.enqueue,
                 directed: share.directed,
-                origin: errand.origin,
+                origin: errand.origin.map(Origin::publication),
             };
             published.reached |= command.enqueue || !command.directed.is_empty();
             // An outbox entry is trimmed only when it is safe, whatever its QoS.
@@ -293,7 +293,7 @@ impl Core {
                     }
                 }
             }
-            results.extend(parcel.ticket.map(|ticket| (ticket, None)));
+            results.extend(parcel.ticket.map(|ticket| (ticket, Ok(()))));
             if let Some(endpoint) = published.pressed
                 && !pressed.iter().any(|other| Rc::ptr_eq(other, &endpoint))
             {
@@ -348,27 +348,11 @@ impl Core {
         }
     }
 
-    /// Routes what a group's outbox holds, as if the broker had published it.
-    pub fn route_outbox(self: &Rc<Self>, group: u16, entries: Vec<shard::OutboxEntry>) {
-        for entry in entries {
-            let asker = Asker::Outbox { group, seq: entry.seq };
-            let number = self.pendings.borrow_mut().open(asker);
-            let ticket = Some(Ticket::Core { core: self.id, number });
-            let origin = Some(Origin { group: group.into(), seq: entry.seq });
-            let mut kept = Arc::unwrap_or_clone(entry.publication);
-            kept.retain = entry.store_retained;
-            let publication = Publication::kept(&kept);
-            let route = self.route(publication.topic);
-            let published = self.publish(&publication, &route, Errand { ticket, origin });
-            self.pending_sent(number, published.waiting);
-        }
-    }
-
-    /// Publishes on behalf of the broker or of a REST request.
+    /// Publishes on behalf of a REST request.
     pub fn publish_for(
         self: &Rc<Self>,
         kept: &Kept,
-        answer: tokio::sync::oneshot::Sender<Option<Reason>>,
+        answer: tokio::sync::oneshot::Sender<Result<(), Failure>>,
     ) {
         let number = self.pendings.borrow_mut().open(Asker::Request(answer));
         let ticket = Some(Ticket::Core { core: self.id, number });

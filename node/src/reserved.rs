@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use cluster::GroupId;
-use fleet::shard;
+use fleet::shard::{self, Origin};
 use mqtt::QoS;
 use shadow::topic::{Operation, Reply as ShadowReply, Target};
 
@@ -37,14 +37,15 @@ impl Core {
         let group = GroupId(self.shared.group_of(target.thing).into());
         let payload = Bytes::copy_from_slice(publication.payload());
         let at = self.clock().epoch_ms;
+        let origin = errand.origin.map(Origin::shadow_request);
         let command: shard::Command = match target.operation {
             Operation::Get => return self.get_shadow(group, thing, name, payload, at),
             Operation::Update => {
-                shard::UpdateShadow { thing, name, payload, at, reply: true, ..Default::default() }
-                    .into()
+                let (reply, limits) = (true, shard::UpdateShadow::default());
+                shard::UpdateShadow { thing, name, payload, at, reply, origin, ..limits }.into()
             }
             Operation::Delete => {
-                shard::DeleteShadow { thing, name, payload, at, reply: true }.into()
+                shard::DeleteShadow { thing, name, payload, at, reply: true, origin }.into()
             }
         };
         published.waiting += u16::from(errand.ticket.is_some());

@@ -1,7 +1,7 @@
 //! What all threads of a node share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -31,6 +31,8 @@ pub struct Shared {
     pub serving: AtomicBool,
     /// Set when the node stops: it takes no more connections.
     pub draining: AtomicBool,
+    /// Groups whose outbox is longer than it should be.
+    pub(crate) long_outboxes: AtomicUsize,
 }
 
 impl Shared {
@@ -63,6 +65,21 @@ impl Shared {
             let run = run.clone();
             self.send(core as u16, ToCore::Run(Box::new(move |core| run(core))));
         }
+    }
+
+    /// A group's outbox has become long, or short again.
+    pub fn outbox_is_long(self: &Arc<Self>, is_long: bool) {
+        if is_long {
+            self.long_outboxes.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.long_outboxes.fetch_sub(1, Ordering::Relaxed);
+            self.on_every_core(|core| core.wake_publishers());
+        }
+    }
+
+    /// Whether an outbox is so long that publishers have to wait for it.
+    pub fn outboxes_are_long(&self) -> bool {
+        self.long_outboxes.load(Ordering::Relaxed) > 0
     }
 
     /// Whether the node stops.

@@ -52,46 +52,66 @@ class Publisher(Party):
     def __init__(self, broker, name, number):
         super().__init__(broker, f"{name}-publisher-{number}")
         self.topic, self.next = f"{name}/{number}", 0
-        # id -> (payload, qos, whether PUBREC has come)
+        # id -> (number, qos, whether PUBREC has come)
         self.pending = {}
         self.acknowledged = {1: set(), 2: set()}
         self.finishing = False
 
+    def qos(self, number):
+        return 1 + number % 2
+
+    def payload(self, number):
+        return b"%d" % number
+
     def work(self, client):
-        for id, (payload, qos, received) in self.pending.items():
+        for id, (number, qos, received) in self.pending.items():
             if received:
                 client.send(m.ack(m.PUBREL, id))
             else:
-                client.send(m.publish(self.topic, payload, qos, dup=True, id=id))
+                client.send(m.publish(self.topic, self.payload(number), qos, dup=True, id=id))
         while self.pending or not self.finishing:
             while len(self.pending) < WINDOW and not self.finishing:
                 id = client.new_id()
                 while id in self.pending:
                     id = client.new_id()
-                qos = 1 + self.next % 2
-                self.pending[id] = (b"%d" % self.next, qos, False)
+                number, qos = self.next, self.qos(self.next)
+                self.pending[id] = (number, qos, False)
                 self.next += 1
-                client.send(m.publish(self.topic, self.pending[id][0], qos, id=id))
+                client.send(m.publish(self.topic, self.payload(number), qos, id=id))
             self.take(client, client.next())
 
     def take(self, client, got):
-        payload, qos, _ = self.pending.get(got.id, (None, None, None))
+        number, qos, _ = self.pending.get(got.id, (None, None, None))
         if got.kind == m.PUBACK:
             assert got.reason == 0, got
             del self.pending[got.id]
-            self.acknowledged[1].add(int(payload))
+            self.acknowledged[1].add(number)
         elif got.kind == m.PUBREC:
             assert got.reason == 0, got
             # Now the broker owns it.
-            self.acknowledged[2].add(int(payload))
+            self.acknowledged[2].add(number)
             # Releases are repeated in the order of PUBREC.
             del self.pending[got.id]
-            self.pending[got.id] = (payload, qos, True)
+            self.pending[got.id] = (number, qos, True)
             client.send(m.ack(m.PUBREL, got.id))
         elif got.kind == m.PUBCOMP:
             self.pending.pop(got.id, None)
         else:
             raise AssertionError(f"unexpected {got}")
+
+
+class ShadowWriter(Publisher):
+    """Updates one shadow with QoS 2."""
+
+    def __init__(self, broker, name):
+        super().__init__(broker, name, 0)
+        self.topic = f"$aws/things/{name}/shadow/update"
+
+    def qos(self, number):
+        return 2
+
+    def payload(self, number):
+        return json.dumps({"state": {"reported": {"n": number}}}).encode()
 
 
 class Subscriber(Party):
@@ -298,6 +318,64 @@ def test_shadows_and_registry_at_random_moments(fresh_broker, name, seed, reques
             # One more may have been stored without its answer reaching us.
             assert document["version"] in (version, version + 1), shadow
             assert document["state"]["reported"]["n"] == number + document["version"] - version
+
+
+@pytest.mark.skein
+@pytest.mark.timeout(240)
+def test_shadow_updates_with_qos_2_are_applied_once(fresh_broker, name, seed, request):
+    dice = random.Random(seed)
+    writer = ShadowWriter(fresh_broker, name)
+    for _ in range(request.config.getoption("--rounds") or 8):
+        thread = writer.again()
+        time.sleep(dice.uniform(0.05, 0.5))
+        fresh_broker.crash()
+        thread.join(20)
+        fresh_broker.start()
+        assert writer.wrong is None, writer.wrong
+    writer.finishing = True
+    thread = writer.again()
+    wait_until("all is acknowledged", lambda: not writer.pending, 40)
+    assert writer.wrong is None, writer.wrong
+
+    def version():
+        answer = fresh_broker.boto("iot-data").get_thing_shadow(thingName=name)
+        return json.loads(answer["payload"].read())["version"]
+
+    wait_until("all is applied", lambda: version() >= writer.next)
+    assert version() == writer.next
+
+
+@pytest.mark.skein
+def test_qos_2_waits_for_a_slow_reader(fresh_broker, name):
+    """A publisher goes no faster than its subscriber, by way of the outbox as well."""
+    count, size = 3000, 16 * 1024
+    with m.Client(fresh_broker.plain, 5, timeout=60) as reader, m.Client(fresh_broker.plain, 5, timeout=60) as writer:
+        reader.connect(f"{name}-reader")
+        reader.subscribe(name, qos=2)
+        maximum = writer.connect(f"{name}-writer", clean=False, props=LASTING).props["receive_maximum"]
+
+        def write():
+            sent = done = 0
+            while done < count:
+                while sent < count and sent - done < min(maximum, 500):
+                    writer.send(m.publish(name, b"%d" % sent + b"." * size, 2, id=sent + 1))
+                    sent += 1
+                got = writer.next()
+                assert got.kind in (m.PUBREC, m.PUBCOMP), got
+                if got.kind == m.PUBREC:
+                    writer.send(m.ack(m.PUBREL, got.id))
+                else:
+                    done += 1
+
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        for number in range(count):
+            if number % 500 == 0:
+                time.sleep(0.3)
+            got = reader.receive()
+            assert got.payload.rstrip(b".") == b"%d" % number, got.payload[:20]
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 @pytest.mark.skein

@@ -244,6 +244,11 @@ impl Shard {
         self.shadows.names(thing, after, limit)
     }
 
+    /// Where the outbox begins: its first entry, or the next one.
+    pub fn outbox_begins(&self) -> u64 {
+        self.outbox.first_seq()
+    }
+
     /// Outbox entries from a place on.
     pub fn outbox(&self, from: u64) -> impl Iterator<Item = &OutboxEntry> {
         self.outbox.from(from)

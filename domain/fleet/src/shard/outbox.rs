@@ -55,12 +55,18 @@ impl Outbox {
     }
 
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &OutboxEntry> {
-        let first = self.entries.front().map_or(0, |entry| entry.seq);
-        let skipped = usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);
+        let skipped = usize::try_from(seq.saturating_sub(self.first_seq())).unwrap_or(usize::MAX);
         self.entries.range(skipped.min(self.entries.len())..)
     }
 
-    pub(super) fn trim(&mut self, upto: u64) {
+    /// The first entry that is not trimmed, or the next.
+    pub(super) fn first_seq(&self) -> u64 {
+        self.entries.front().map_or(self.next_seq, |entry| entry.seq)
+    }
+
+    /// Forgets entries; whether there were any.
+    pub(super) fn trim(&mut self, upto: u64) -> bool {
+        let before = self.entries.len();
         while self.entries.front().is_some_and(|entry| entry.seq <= upto) {
             let Some(entry) = self.entries.pop_front() else { break };
             self.bytes -= entry.publication.bytes();
@@ -68,6 +74,7 @@ impl Outbox {
                 self.removed.push(entry.seq);
             }
         }
+        self.entries.len() < before
     }
 
     /// What changed since the last checkpoint: present or gone. What stays gets bytes of its own.

@@ -120,6 +120,8 @@ pub struct Effects {
     pub removed: Vec<Removed>,
     /// The outbox has new entries.
     pub outbox_grew: bool,
+    /// The outbox has lost entries.
+    pub outbox_trimmed: bool,
     /// Messages not queued because a session was over its limit.
     pub dropped: u64,
     /// Messages that left a queue because their time was over.
@@ -134,6 +136,7 @@ impl Effects {
             && self.interest.is_empty()
             && self.removed.is_empty()
             && !self.outbox_grew
+            && !self.outbox_trimmed
             && self.dropped == 0
             && self.expired == 0
     }
@@ -145,6 +148,7 @@ impl Effects {
         self.interest.clear();
         self.removed.clear();
         self.outbox_grew = false;
+        self.outbox_trimmed = false;
         self.dropped = 0;
         self.expired = 0;
     }

@@ -86,7 +86,7 @@ impl Shard {
     }
 
     pub(super) fn trim_outbox(&mut self, command: TrimOutbox) -> Outcome {
-        self.outbox.trim(command.upto);
+        self.effects.outbox_trimmed |= self.outbox.trim(command.upto);
         Outcome::Trimmed
     }
 

@@ -1,0 +1,200 @@
+//! Carries what the groups' outboxes hold to its takers: in order, and no faster than they take it.
+//!
+//! Each group's outbox is one core's business. The group hands out a window of entries
+//! ([`WINDOW`]); the core routes them one after the other, waits while a taker is behind, and
+//! proposes to trim the outbox up to where every entry is safe with every taker. An entry that a
+//! group could not take stays in the outbox, with everything behind it, for the next leader or the
+//! next start; takers know repetitions by [`Origin`].
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cluster::Refusal;
+use fleet::shard::{Origin, OutboxEntry};
+use rustc_hash::FxHashMap;
+use tracing::error;
+
+use crate::core::{Core, Ticket};
+use crate::host::Failure;
+use crate::pending::Asker;
+use crate::publication::Publication;
+use crate::publish::{Errand, Published};
+
+/// Entries of one outbox that its core has and that are not trimmed.
+pub const WINDOW: u64 = 4096;
+
+/// The outbox of one group.
+#[derive(Debug)]
+struct Courier {
+    /// Handed out and not routed; at most [`WINDOW`].
+    waiting: VecDeque<OutboxEntry>,
+    /// A task waits for a taker and goes on when there is room.
+    is_paused: bool,
+    /// The first entry that is not safe with every taker.
+    unsafe_from: u64,
+    /// Entries behind it that are.
+    safe: BTreeSet<u64>,
+    /// Everything before this is trimmed, or will be.
+    trimmed: u64,
+}
+
+/// The outboxes that are this core's business.
+#[derive(Debug, Default)]
+pub struct Couriers {
+    groups: FxHashMap<u16, Courier>,
+}
+
+impl Couriers {
+    /// Adds entries; false while somebody is waited for.
+    fn add(&mut self, group: u16, entries: Vec<OutboxEntry>) -> bool {
+        let Some(first) = entries.first().map(|entry| entry.seq) else { return false };
+        let courier = self.groups.entry(group).or_insert_with(|| Courier {
+            waiting: VecDeque::new(),
+            is_paused: false,
+            unsafe_from: first,
+            safe: BTreeSet::new(),
+            trimmed: first,
+        });
+        courier.waiting.extend(entries);
+        !courier.is_paused
+    }
+
+    fn next(&mut self, group: u16) -> Option<OutboxEntry> {
+        self.groups.get_mut(&group)?.waiting.pop_front()
+    }
+
+    fn pause(&mut self, group: u16, is_paused: bool) {
+        if let Some(courier) = self.groups.get_mut(&group) {
+            courier.is_paused = is_paused;
+        }
+    }
+
+    fn safe(&mut self, group: u16, seq: u64) {
+        let Some(courier) = self.groups.get_mut(&group) else { return };
+        courier.safe.insert(seq);
+        while courier.safe.remove(&courier.unsafe_from) {
+            courier.unsafe_from += 1;
+        }
+    }
+
+    /// Per group the last outbox entry that may be trimmed, where that has moved.
+    pub fn trims(&mut self) -> impl Iterator<Item = (u16, u64)> {
+        let moved =
+            self.groups.iter_mut().filter(|(_, courier)| courier.trimmed < courier.unsafe_from);
+        moved.map(|(group, courier)| {
+            courier.trimmed = courier.unsafe_from;
+            (*group, courier.unsafe_from - 1)
+        })
+    }
+}
+
+impl Core {
+    /// A group hands out the next entries of its outbox.
+    pub fn take_outbox(self: &Rc<Self>, group: u16, entries: Vec<OutboxEntry>) {
+        if self.couriers.borrow_mut().add(group, entries) {
+            self.route_outbox(group);
+        }
+    }
+
+    /// Routes what waits until there is no more or a taker is behind.
+    fn route_outbox(self: &Rc<Self>, group: u16) {
+        loop {
+            let Some(entry) = self.couriers.borrow_mut().next(group) else { return };
+            let published = self.route_entry(group, entry);
+            if published.pressed.is_none() && !self.is_behind(published.uses) {
+                continue;
+            }
+            self.couriers.borrow_mut().pause(group, true);
+            let core = Rc::clone(self);
+            actix_rt::spawn(async move {
+                if let Some(endpoint) = published.pressed {
+                    endpoint.room().await;
+                }
+                core.caught_up(published.uses).await;
+                core.read_clock();
+                core.couriers.borrow_mut().pause(group, false);
+                core.route_outbox(group);
+                core.flush();
+            });
+            return;
+        }
+    }
+
+    /// Routes an entry as if the broker had published it.
+    fn route_entry(self: &Rc<Self>, group: u16, entry: OutboxEntry) -> Published {
+        let asker = Asker::Outbox { group, seq: entry.seq };
+        let number = self.pendings.borrow_mut().open(asker);
+        let ticket = Some(Ticket::Core { core: self.id, number });
+        let origin = Some(Origin { group: group.into(), seq: entry.seq, part: 0 });
+        let mut kept = Arc::unwrap_or_clone(entry.publication);
+        kept.retain = entry.store_retained;
+        let publication = Publication::kept(&kept);
+        let route = self.route(publication.topic);
+        let published = self.publish(&publication, &route, Errand { ticket, origin });
+        self.pending_sent(number, published.waiting);
+        published
+    }
+
+    /// What became of an entry with all its takers.
+    pub fn outbox_entry_done(&self, group: u16, seq: u64, failure: Option<Failure>) {
+        match failure {
+            // No later attempt can succeed, and what comes after it must not wait for ever.
+            Some(Failure::Refused(why @ Refusal::TooLarge)) => {
+                error!(group, seq, %why, "a publication of the outbox is lost: lower \
+                    limits.maximum_packet_size");
+                metrics::counter!("outbox_lost_total").increment(1);
+            }
+            Some(Failure::Refused(_)) => return,
+            Some(Failure::Outcome(_)) | None => {}
+        }
+        self.couriers.borrow_mut().safe(group, seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(seqs: std::ops::Range<u64>) -> Vec<OutboxEntry> {
+        seqs.map(|seq| OutboxEntry {
+            seq,
+            publication: Arc::default(),
+            store_retained: false,
+            route: true,
+        })
+        .collect()
+    }
+
+    fn trims(couriers: &mut Couriers) -> Vec<(u16, u64)> {
+        couriers.trims().collect()
+    }
+
+    #[test]
+    fn an_outbox_is_trimmed_up_to_what_is_not_safe() {
+        let mut couriers = Couriers::default();
+        assert!(couriers.add(1, entries(5..9)));
+        assert!(!couriers.add(1, Vec::new()));
+        assert_eq!(trims(&mut couriers), []);
+        couriers.safe(1, 6);
+        assert_eq!(trims(&mut couriers), []);
+        couriers.safe(1, 5);
+        couriers.safe(1, 8);
+        assert_eq!(trims(&mut couriers), [(1, 6)]);
+        assert_eq!(trims(&mut couriers), []);
+        couriers.safe(1, 7);
+        assert_eq!(trims(&mut couriers), [(1, 8)]);
+    }
+
+    #[test]
+    fn what_comes_while_a_taker_is_behind_waits_in_order() {
+        let mut couriers = Couriers::default();
+        assert!(couriers.add(1, entries(1..3)));
+        couriers.pause(1, true);
+        assert!(!couriers.add(1, entries(3..5)));
+        assert!(couriers.add(2, entries(1..2)), "another outbox goes on");
+        couriers.pause(1, false);
+        let next = std::iter::from_fn(|| couriers.next(1).map(|entry| entry.seq));
+        assert_eq!(next.collect::<Vec<_>>(), [1, 2, 3, 4]);
+    }
+}

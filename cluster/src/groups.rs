@@ -29,6 +29,29 @@ pub struct Proposal<R> {
     pub command: Bytes,
     /// Comes back with the outcome.
     pub reply: Option<R>,
+    /// What happens to it while the disk is full.
+    pub on_full: OnFull,
+}
+
+/// What happens to a proposal while the disk has no room for the log to grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// It is refused with [`Refusal::DiskFull`]: whoever asked is told, and may ask again.
+    Refuse,
+    /// It waits for room, in order and before everything that comes later; it is refused only when
+    /// the node stops. No bound is kept on what waits, so this is for nothing but what the node
+    /// owes for state it already has: what ends or shrinks that state (acknowledgements,
+    /// disconnects, trims), and what an outbox holds on its way to other groups. Each can be owed
+    /// once, so together they are bounded by the sessions, queues and outboxes that are stored, and
+    /// a full disk lets those grow no further.
+    Wait,
+}
+
+impl<R> Proposal<R> {
+    /// What somebody asks for who hears when it is refused.
+    fn asked(group: GroupId, command: Bytes, reply: R) -> Self {
+        Self { group, command, reply: Some(reply), on_full: OnFull::Refuse }
+    }
 }
 
 /// What was not taken, given back with the reason.
@@ -134,14 +157,14 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         (Self { shared: Arc::clone(&shared) }, Inbox { shared })
     }
 
-    /// Offers a command; refused at once when the inbox is full.
+    /// Offers a command that a full disk refuses; refused at once when the inbox is full.
     pub fn try_propose(
         &self,
         group: GroupId,
         command: Bytes,
         reply: R,
     ) -> Result<(), Refused<Proposal<R>>> {
-        let proposals = vec![Proposal { group, command, reply: Some(reply) }];
+        let proposals = vec![Proposal::asked(group, command, reply)];
         self.try_propose_all(proposals).map_err(only)
     }
 
@@ -156,14 +179,15 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         }
     }
 
-    /// Offers a command and waits while the inbox is full; never refused with [`Refusal::Busy`].
+    /// Offers a command that a full disk refuses, and waits while the inbox is full; never refused
+    /// with [`Refusal::Busy`].
     pub async fn propose(
         &self,
         group: GroupId,
         command: Bytes,
         reply: R,
     ) -> Result<(), Refused<Proposal<R>>> {
-        let proposals = vec![Proposal { group, command, reply: Some(reply) }];
+        let proposals = vec![Proposal::asked(group, command, reply)];
         self.propose_all(proposals).await.map_err(only)
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cluster::GroupId;
+use cluster::{GroupId, OnFull};
 use fleet::shard;
 use mqtt::Reason;
 use slab::Slab;
@@ -335,14 +335,15 @@ impl Core {
                 seqs: seqs.clone(),
             };
             let command = shard::Command::from(command).encoded();
-            self.propose(Proposal { group, command, reply: None });
+            self.propose(Proposal { group, command, reply: None, on_full: OnFull::Wait });
             // Makes room in the session's window at once. When it fails the node is stopping.
             let session = record.session;
             let _ = self.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
         }
         for (group, upto) in self.pendings.borrow_mut().trims() {
             let command = shard::Command::from(shard::TrimOutbox { upto }).encoded();
-            self.propose(Proposal { group: GroupId(group.into()), command, reply: None });
+            let (group, on_full) = (GroupId(group.into()), OnFull::Wait);
+            self.propose(Proposal { group, command, reply: None, on_full });
         }
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cluster::{GroupId, GroupsView, Host, LoadError, Pairs, Refusal, StateMachine};
+use cluster::{GroupId, GroupsView, Host, LoadError, OnFull, Pairs, Refusal, StateMachine};
 use fleet::registry::{self, Registry};
 use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Interest, Shard};
@@ -359,10 +359,10 @@ impl NodeHost {
         self.shared.send(core, ToCore::Outbox(group.0 as u16, entries));
     }
 
-    /// Proposes without waiting. What timers want is due again at the next tick when it is refused;
-    /// what a restart wants is not.
+    /// Proposes without waiting for the inbox; a full disk only delays it, since nothing asks again.
     fn propose(&self, group: GroupId, command: shard::Command) {
-        let proposal = cluster::Proposal { group, command: command.encoded(), reply: None };
+        let command = command.encoded();
+        let proposal = Proposal { group, command, reply: None, on_full: OnFull::Wait };
         let _ = self.shared.groups.try_propose_all(vec![proposal]);
     }
 }

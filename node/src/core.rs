@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cluster::{GroupId, OnFull};
+use cluster::{GroupId, OnFull, Refusal, Refused};
 use fleet::shard;
 use mqtt::Reason;
 use slab::Slab;
@@ -367,19 +367,25 @@ impl Core {
     fn flush_proposals(self: &Rc<Self>) {
         let proposals = std::mem::take(&mut *self.proposals.borrow_mut());
         let Err(refused) = self.shared.groups.try_propose_all(proposals) else { return };
-        // The inbox is full: publishers stop reading (see `must_wait`) until this batch is in.
+        // Publishers stop reading (see `must_wait`) until a full inbox has taken this batch, and
+        // what is answered here must not be answered in the midst of whoever flushes.
         self.proposing.set(true);
         let core = Rc::clone(self);
         actix_rt::spawn(async move {
-            let mut proposals = refused.what;
+            let groups = &core.shared.groups;
+            let mut taken = Err(refused);
             loop {
-                if let Err(refused) = core.shared.groups.propose_all(proposals).await {
-                    crate::host::refuse(&core, refused.what, refused.why);
+                if let Err(Refused { what, why: Refusal::Busy }) = taken {
+                    taken = groups.propose_all(what).await;
                 }
-                proposals = std::mem::take(&mut *core.proposals.borrow_mut());
+                if let Err(Refused { what, why }) = taken {
+                    crate::host::refuse(&core, what, why);
+                }
+                let proposals = std::mem::take(&mut *core.proposals.borrow_mut());
                 if proposals.is_empty() {
                     break;
                 }
+                taken = groups.propose_all(proposals).await;
             }
             core.proposing.set(false);
             core.wake_publishers();

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::{
-    Config, GroupId, Groups, GroupsView, Host, LoadError, Pairs, Proposal, Refusal, StateMachine,
-    start,
+    Config, GroupId, Groups, GroupsView, Host, LoadError, OnFull, Pairs, Proposal, Refusal,
+    StateMachine, start,
 };
 
 const SHARDS: u32 = 16;
@@ -100,7 +100,7 @@ fn committed(dir: &Path, in_flight: usize) -> Rate {
         let proposals = (0..count).map(|_| {
             next += 1;
             let group = GroupId(1 + next % SHARDS);
-            Proposal { group, command: command.clone(), reply: Some(now) }
+            Proposal { group, command: command.clone(), reply: Some(now), on_full: OnFull::Refuse }
         });
         groups.try_propose_all(proposals.collect()).expect("the inbox is larger");
     };

@@ -5,9 +5,11 @@
 //! checkpoints. It reads no clock and blocks on nothing but the log's sync.
 
 mod group;
+mod offer;
 mod open;
 mod round;
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::groups::Proposal;
+use crate::groups::{OnFull, Proposal};
 use crate::host::{GroupsView, Host, Refusal};
 use crate::machine::{GroupId, StateMachine};
 use crate::metrics::{self, RaftMetrics};
@@ -29,9 +31,6 @@ use group::{Command, Group};
 pub use open::Opened;
 use open::Progress;
 use round::Rounds;
-
-/// How often the disk is asked for its free bytes.
-const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The time of a turn, read by whoever drives it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +55,9 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     batch: Batch,
     /// What a full disk keeps from being appended: it is tried again each turn.
     held: Option<Vec<(usize, Ready)>>,
+    /// What a full disk keeps from being proposed and must not be refused, in order. See
+    /// [`OnFull::Wait`] for why it ends.
+    waiting: VecDeque<Proposal<H::Reply>>,
     next_tick: Duration,
     next_room: Duration,
     room: bool,
@@ -80,10 +82,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             let mut groups = view(&mut self.machines, &self.leaders);
             let commands = self.host.ticked(&mut groups, now.unix_ms);
             for (group, command) in commands {
-                proposals.push(Proposal { group, command, reply: None });
+                // Named again at each tick, so it need not wait.
+                let on_full = OnFull::Refuse;
+                proposals.push(Proposal { group, command, reply: None, on_full });
             }
         }
-        self.propose(proposals, now);
+        self.propose(proposals, now)?;
         self.settle(now)?;
         // After the commands that came with them, so that a look at the state sees what was
         // proposed before it.
@@ -143,6 +147,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         for group in &mut self.groups {
             refuse(&mut self.host, group.undecided(), Refusal::Stopping);
         }
+        for proposal in self.waiting.drain(..) {
+            refuse_one(&mut self.host, proposal.reply, Refusal::Stopping);
+        }
         self.host.turn_ended();
         let Self { log, groups, mut host, .. } = self;
         drop(groups);
@@ -163,58 +170,6 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         self.host.turn_ended();
         Ok(())
-    }
-
-    /// Proposes what came in, or refuses it.
-    fn propose(&mut self, proposals: &mut Vec<Proposal<H::Reply>>, now: Now) {
-        if proposals.is_empty() {
-            return;
-        }
-        let count = proposals.len();
-        if !self.has_room(proposals, now) {
-            for proposal in proposals.drain(..) {
-                refuse_one(&mut self.host, proposal.reply, Refusal::DiskFull);
-            }
-            return;
-        }
-        self.metrics.commands_per_batch.record(count as f64);
-        let mut unknown = 0;
-        for Proposal { group, command, reply } in proposals.drain(..) {
-            match self.places.get(&group) {
-                Some(&place) => self.groups[place].incoming.push(Command { bytes: command, reply }),
-                None => {
-                    unknown += 1;
-                    refuse_one(&mut self.host, reply, Refusal::UnknownGroup);
-                }
-            }
-        }
-        self.metrics.accepted.increment(count as u64 - unknown);
-        for group in &mut self.groups {
-            if !group.incoming.is_empty() {
-                let back = group.propose(self.config.max_command_bytes, now.monotonic);
-                refuse(&mut self.host, back.into_iter(), Refusal::NotLeader);
-            }
-        }
-    }
-
-    /// Whether the disk has room for these commands. Asked before they are proposed, since what
-    /// Raft has once taken cannot be given back.
-    fn has_room(&mut self, proposals: &[Proposal<H::Reply>], now: Now) -> bool {
-        if self.held.is_some() {
-            return false;
-        }
-        if now.monotonic >= self.next_room {
-            self.next_room = now.monotonic + ROOM_INTERVAL;
-            let free = self.log.borrow().free_bytes().unwrap_or(u64::MAX);
-            let room = free >= self.config.min_free_bytes;
-            if room != self.room {
-                warn!(room, free, "the disk's room for the log has changed");
-            }
-            self.room = room;
-        }
-        let commands: usize = proposals.iter().map(|it| 16 + it.command.len()).sum();
-        let bytes = commands + self.groups.len() * 256;
-        self.room && self.log.borrow_mut().reserve(bytes).is_ok()
     }
 
     /// Makes durable and applies until no group has anything ready.

@@ -29,12 +29,35 @@ pub struct Proposal<R> {
     pub command: Bytes,
     /// Comes back with the outcome.
     pub reply: Option<R>,
+    /// What happens to it while the disk is full.
+    pub on_full: OnFull,
+}
+
+/// What happens to a proposal while the disk has no room for the log to grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// It is refused with [`Refusal::DiskFull`]: whoever asked is told, and may ask again.
+    Refuse,
+    /// It waits for room, in order and before everything that comes later; it is refused only when
+    /// the node stops. No bound is kept on what waits, so this is for nothing but what the node
+    /// owes for state it already has: what ends or shrinks that state (acknowledgements,
+    /// disconnects, trims), and what an outbox holds on its way to other groups. Each can be owed
+    /// once, so together they are bounded by the sessions, queues and outboxes that are stored, and
+    /// a full disk lets those grow no further.
+    Wait,
+}
+
+impl<R> Proposal<R> {
+    /// What somebody asks for who hears when it is refused.
+    fn asked(group: GroupId, command: Bytes, reply: R) -> Self {
+        Self { group, command, reply: Some(reply), on_full: OnFull::Refuse }
+    }
 }
 
 /// What was not taken, given back with the reason.
 #[derive(Debug)]
 pub struct Refused<T> {
-    /// What was offered.
+    /// What was offered and not taken, in order.
     pub what: T,
     /// Why it was not taken.
     pub why: Refusal,
@@ -73,30 +96,34 @@ impl<R, S> Shared<R, S> {
         }
     }
 
-    /// Takes all proposals or says why none is taken.
+    /// Takes all proposals but those that are larger than a command may be, or says why it takes
+    /// none; leaves what was not taken.
     fn push(&self, proposals: &mut Vec<Proposal<R>>, waker: Option<&Waker>) -> Result<(), Refusal> {
-        let largest = proposals.iter().map(|proposal| proposal.command.len()).max();
-        if largest.unwrap_or(0) > self.max_command {
-            return Err(Refusal::TooLarge);
+        let is_too_large = |it: &Proposal<R>| it.command.len() > self.max_command;
+        let (mut bytes, mut count) = (0, 0);
+        for proposal in proposals.iter().filter(|it| !is_too_large(it)) {
+            bytes += OVERHEAD + proposal.command.len();
+            count += 1;
         }
-        let bytes: usize = proposals.iter().map(|it| OVERHEAD + it.command.len()).sum();
         let mut waiting = self.lock();
         if waiting.stopping {
             return Err(Refusal::Stopping);
         }
-        let fits = waiting.bytes + bytes <= self.max_bytes
-            && waiting.proposals.len() + proposals.len() <= self.max_count;
-        // What is larger than the inbox passes when it has it for itself.
-        if !fits && !waiting.proposals.is_empty() {
-            if let Some(waker) = waker {
-                waiting.wakers.push(waker.clone());
+        if count > 0 {
+            let fits = waiting.bytes + bytes <= self.max_bytes
+                && waiting.proposals.len() + count <= self.max_count;
+            // What is larger than the inbox passes when it has it for itself.
+            if !fits && !waiting.proposals.is_empty() {
+                if let Some(waker) = waker {
+                    waiting.wakers.push(waker.clone());
+                }
+                return Err(Refusal::Busy);
             }
-            return Err(Refusal::Busy);
+            waiting.bytes += bytes;
+            waiting.proposals.extend(proposals.extract_if(.., |it| !is_too_large(it)));
+            self.wake(waiting);
         }
-        waiting.bytes += bytes;
-        waiting.proposals.append(proposals);
-        self.wake(waiting);
-        Ok(())
+        if proposals.is_empty() { Ok(()) } else { Err(Refusal::TooLarge) }
     }
 }
 
@@ -134,18 +161,19 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         (Self { shared: Arc::clone(&shared) }, Inbox { shared })
     }
 
-    /// Offers a command; refused at once when the inbox is full.
+    /// Offers a command that a full disk refuses; refused at once when the inbox is full.
     pub fn try_propose(
         &self,
         group: GroupId,
         command: Bytes,
         reply: R,
     ) -> Result<(), Refused<Proposal<R>>> {
-        let proposals = vec![Proposal { group, command, reply: Some(reply) }];
+        let proposals = vec![Proposal::asked(group, command, reply)];
         self.try_propose_all(proposals).map_err(only)
     }
 
-    /// Offers many commands with one wake-up; all are taken, in order, or none.
+    /// Offers many commands with one wake-up; all are taken, in order, or none. Those that are too
+    /// large are an exception: they alone come back, with [`Refusal::TooLarge`].
     pub fn try_propose_all(
         &self,
         mut proposals: Vec<Proposal<R>>,
@@ -156,18 +184,20 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         }
     }
 
-    /// Offers a command and waits while the inbox is full; never refused with [`Refusal::Busy`].
+    /// Offers a command that a full disk refuses, and waits while the inbox is full; never refused
+    /// with [`Refusal::Busy`].
     pub async fn propose(
         &self,
         group: GroupId,
         command: Bytes,
         reply: R,
     ) -> Result<(), Refused<Proposal<R>>> {
-        let proposals = vec![Proposal { group, command, reply: Some(reply) }];
+        let proposals = vec![Proposal::asked(group, command, reply)];
         self.propose_all(proposals).await.map_err(only)
     }
 
-    /// Offers many commands and waits while the inbox is full; all are taken, in order, or none.
+    /// Offers many commands and waits while the inbox is full; all are taken, in order, or none, but
+    /// for those that are too large, as with [`Groups::try_propose_all`].
     pub async fn propose_all(
         &self,
         mut proposals: Vec<Proposal<R>>,
@@ -284,7 +314,53 @@ impl<R, S> Inbox<R, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::Context;
+
     use super::*;
+
+    const LIMIT: usize = 100;
+
+    /// A proposal that its reply tells from others.
+    fn proposal(reply: u8, len: usize) -> Proposal<u8> {
+        Proposal::asked(GroupId(0), vec![reply; len].into(), reply)
+    }
+
+    fn replies(proposals: &[Proposal<u8>]) -> Vec<u8> {
+        proposals.iter().filter_map(|proposal| proposal.reply).collect()
+    }
+
+    fn taken(inbox: &Inbox<u8, ()>) -> Vec<u8> {
+        let (mut proposals, mut signals) = (Vec::new(), Vec::new());
+        inbox.take(&mut proposals, &mut signals, true, Duration::ZERO);
+        replies(&proposals)
+    }
+
+    #[test]
+    fn a_command_that_is_too_large_is_given_back_alone() {
+        let config =
+            Config { max_command_bytes: LIMIT, inbox_count: 3, ..Config::new("unused", 1) };
+        let (groups, inbox) = Groups::<u8, ()>::new(&config);
+        let (small, large) = (LIMIT, LIMIT + 1);
+        let mixed = [(1, small), (2, large), (3, 0), (4, large), (5, small)];
+        let mixed = || mixed.iter().map(|&(reply, len)| proposal(reply, len)).collect::<Vec<_>>();
+
+        let refused = groups.try_propose_all(mixed()).unwrap_err();
+        assert_eq!((replies(&refused.what), refused.why), (vec![2, 4], Refusal::TooLarge));
+        // No room: everything comes back, and what can never be taken does not wait.
+        let refused = groups.try_propose_all(mixed()).unwrap_err();
+        assert_eq!((replies(&refused.what), refused.why), (vec![1, 2, 3, 4, 5], Refusal::Busy));
+        let refused = groups.try_propose_all(vec![proposal(6, large)]).unwrap_err();
+        assert_eq!((replies(&refused.what), refused.why), (vec![6], Refusal::TooLarge));
+
+        let mut waits = pin!(groups.propose_all(mixed()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        assert_eq!(taken(&inbox), [1, 3, 5]);
+        let Poll::Ready(Err(refused)) = waits.poll(&mut context) else { panic!("still waits") };
+        assert_eq!((replies(&refused.what), refused.why), (vec![2, 4], Refusal::TooLarge));
+        assert_eq!(taken(&inbox), [1, 3, 5]);
+    }
 
     #[test]
     fn only_what_may_get_lost_is_refused_by_a_full_inbox() {

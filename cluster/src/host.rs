@@ -104,6 +104,7 @@ pub trait Host<M: StateMachine>: Send + 'static {
     fn signal(&mut self, groups: &mut GroupsView<'_, M>, signal: Self::Signal);
 
     /// Time has passed, at least [`crate::Config::tick`] since the last call: what timers propose.
+    /// A full disk refuses it and nobody is told, so what is still due is named again each time.
     fn ticked(&mut self, groups: &mut GroupsView<'_, M>, now_ms: u64) -> Vec<(GroupId, Bytes)>;
 
     /// The turn is over: flush what was batched per core.

@@ -24,7 +24,7 @@ pub use checkpoint::Worker;
 pub use config::Config;
 pub use engine::{Engine, Now, Opened};
 pub use error::Error;
-pub use groups::{Groups, Inbox, Proposal, Refused};
+pub use groups::{Groups, Inbox, OnFull, Proposal, Refused};
 pub use host::{GroupsView, Host, Refusal};
 pub use machine::{GroupId, LoadError, Pairs, StateMachine};
 pub use thread::{Running, start};

@@ -9,7 +9,7 @@ use api::backend::{
     Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
 };
 use bytes::Bytes;
-use cluster::GroupId;
+use cluster::{GroupId, OnFull};
 use fleet::registry::{self, Registry};
 use fleet::shard::{self, Shard};
 use policy::{Action, Decision};
@@ -42,7 +42,8 @@ impl Backend {
 
     async fn propose(&self, group: GroupId, command: Bytes) -> Result<Outcome, Unavailable> {
         let (answer, outcome) = oneshot::channel();
-        let proposal = Proposal { group, command, reply: Some(Reply::Once(answer)) };
+        let reply = Some(Reply::Once(answer));
+        let proposal = Proposal { group, command, reply, on_full: OnFull::Refuse };
         let proposed = self.shared.groups.propose_all(vec![proposal]).await;
         proposed.map_err(|_| Unavailable)?;
         outcome.await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cluster::GroupId;
+use cluster::{GroupId, OnFull, Refusal, Refused};
 use fleet::shard;
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -338,14 +338,15 @@ impl Core {
                 seqs: seqs.clone(),
             };
             let command = shard::Command::from(command).encoded();
-            self.propose(Proposal { group, command, reply: None });
+            self.propose(Proposal { group, command, reply: None, on_full: OnFull::Wait });
             // Makes room in the session's window at once. When it fails the node is stopping.
             let session = record.session;
             let _ = self.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
         }
         for (group, upto) in self.couriers.borrow_mut().trims() {
             let command = shard::Command::from(shard::TrimOutbox { upto }).encoded();
-            self.propose(Proposal { group: GroupId(group.into()), command, reply: None });
+            let (group, on_full) = (GroupId(group.into()), OnFull::Wait);
+            self.propose(Proposal { group, command, reply: None, on_full });
         }
     }
 
@@ -369,19 +370,25 @@ impl Core {
     fn flush_proposals(self: &Rc<Self>) {
         let proposals = std::mem::take(&mut *self.proposals.borrow_mut());
         let Err(refused) = self.shared.groups.try_propose_all(proposals) else { return };
-        // The inbox is full: publishers stop reading (see `must_wait`) until this batch is in.
+        // Publishers stop reading (see `must_wait`) until a full inbox has taken this batch, and
+        // what is answered here must not be answered in the midst of whoever flushes.
         self.proposing.set(true);
         let core = Rc::clone(self);
         actix_rt::spawn(async move {
-            let mut proposals = refused.what;
+            let groups = &core.shared.groups;
+            let mut taken = Err(refused);
             loop {
-                if let Err(refused) = core.shared.groups.propose_all(proposals).await {
-                    crate::host::refuse(&core, refused.what, refused.why);
+                if let Err(Refused { what, why: Refusal::Busy }) = taken {
+                    taken = groups.propose_all(what).await;
                 }
-                proposals = std::mem::take(&mut *core.proposals.borrow_mut());
+                if let Err(Refused { what, why }) = taken {
+                    crate::host::refuse(&core, what, why);
+                }
+                let proposals = std::mem::take(&mut *core.proposals.borrow_mut());
                 if proposals.is_empty() {
                     break;
                 }
+                taken = groups.propose_all(proposals).await;
             }
             core.proposing.set(false);
             core.wake_publishers();

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cluster::{GroupId, GroupsView, Host, LoadError, Pairs, Refusal, StateMachine};
+use cluster::{GroupId, GroupsView, Host, LoadError, OnFull, Pairs, Refusal, StateMachine};
 use fleet::registry::{self, Registry};
 use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Interest, Shard};
@@ -386,7 +386,8 @@ impl NodeHost {
 
     /// Proposes a command that nobody would name again.
     fn owe(&mut self, group: GroupId, command: shard::Command) {
-        self.owed.push_back(Proposal { group, command: command.encoded(), reply: None });
+        let (command, on_full) = (command.encoded(), OnFull::Wait);
+        self.owed.push_back(Proposal { group, command, reply: None, on_full });
     }
 
     /// Proposes what is owed, as much as the inbox takes.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cluster::OnFull;
 use fleet::shard::{self, Directed, Origin};
 use mqtt::QoS;
 use smallvec::SmallVec;
@@ -45,6 +46,14 @@ pub struct Errand {
     pub ticket: Option<Ticket>,
     /// The outbox it comes from.
     pub origin: Option<Origin>,
+}
+
+impl Errand {
+    /// What a full disk does to the commands that come of it: what an outbox holds was accepted when
+    /// it got there, everybody else hears that it was refused.
+    pub fn on_full(&self) -> OnFull {
+        if self.origin.is_some() { OnFull::Wait } else { OnFull::Refuse }
+    }
 }
 
 impl Core {
@@ -132,6 +141,7 @@ impl Core {
                 group: cluster::GroupId(share.group.into()),
                 command: shard::Command::from(command).encoded(),
                 reply: ticket.map(Reply::Ticket),
+                on_full: errand.on_full(),
             });
         }
     }

@@ -51,7 +51,8 @@ impl Core {
         published.waiting += u16::from(errand.ticket.is_some());
         published.uses.groups = true;
         let reply = errand.ticket.map(Reply::Ticket);
-        self.propose(Proposal { group, command: command.encoded(), reply });
+        let on_full = errand.on_full();
+        self.propose(Proposal { group, command: command.encoded(), reply, on_full });
     }
 
     /// Reads a shadow and publishes the answer.

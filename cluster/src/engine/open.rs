@@ -1,6 +1,7 @@
 //! From what is on disk to running groups.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -183,6 +184,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             host,
             batch: Batch::new(),
             held: None,
+            waiting: VecDeque::new(),
             next_tick: now.monotonic,
             next_room: now.monotonic,
             room: true,

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use cluster::{Config, Engine, Error, GroupId, Now, Opened, Proposal, Refusal, Worker};
+use cluster::{Config, Engine, Error, GroupId, Now, OnFull, Opened, Proposal, Refusal, Worker};
 use storage::dice::{Dice, seeds};
 use storage::sim::SimDisk;
 use storage::store::MemStore;
@@ -102,7 +103,8 @@ impl Simulation {
             let len = if self.dice.one_in(30) { 3000 } else { self.dice.below(300) };
             self.unsure.entry(group).or_default().push(number);
             let command = command(number, len as usize);
-            proposals.push(Proposal { group, command, reply: Some(number) });
+            let on_full = if self.dice.one_in(4) { OnFull::Wait } else { OnFull::Refuse };
+            proposals.push(Proposal { group, command, reply: Some(number), on_full });
         }
         proposals
     }
@@ -230,6 +232,81 @@ fn a_full_disk_refuses_and_what_was_taken_is_kept() {
         refusals += simulation.refusals;
     }
     println!("{refusals} refusals");
+}
+
+/// A proposal to group 0.
+fn proposal(number: u64, on_full: OnFull) -> Proposal<u64> {
+    Proposal { group: GroupId(0), command: command(number, 50), reply: Some(number), on_full }
+}
+
+#[test]
+fn what_must_not_be_refused_waits_for_room_in_order() {
+    let mut simulation = Simulation::new(1);
+    simulation.config.min_free_bytes = 1;
+    // A piece at a time: two of these commands are more than one.
+    simulation.config.max_command_bytes = 100;
+    let mut node = simulation.open().unwrap();
+    let mut turn = |node: &mut Node, proposals: &[(u64, OnFull)]| {
+        simulation.now.monotonic += Duration::from_secs(1);
+        let mut proposals =
+            proposals.iter().map(|&(number, on_full)| proposal(number, on_full)).collect();
+        node.turn(&mut proposals, &mut Vec::new(), simulation.now).unwrap();
+        assert!(proposals.is_empty());
+        let acknowledged = node.host().acknowledged.remove(&GroupId(0)).unwrap_or_default();
+        (acknowledged, std::mem::take(&mut node.host().refused))
+    };
+    let disk = simulation.disk.clone();
+    disk.set_capacity(disk.used_bytes());
+    let full = |number| (number, Refusal::DiskFull);
+    let first = [(1, OnFull::Wait), (2, OnFull::Refuse), (3, OnFull::Wait)];
+    assert_eq!(turn(&mut node, &first), (vec![], vec![full(2)]));
+    assert_eq!(turn(&mut node, &[]), (vec![], vec![]));
+    let second = [(4, OnFull::Refuse), (5, OnFull::Wait)];
+    assert_eq!(turn(&mut node, &second), (vec![], vec![full(4)]));
+
+    disk.set_capacity(u64::MAX);
+    // What comes while others still wait goes behind them.
+    assert_eq!(turn(&mut node, &[(6, OnFull::Wait)]), (vec![1], vec![]));
+    assert_eq!(turn(&mut node, &[]), (vec![3], vec![]));
+    assert_eq!(turn(&mut node, &[]), (vec![5], vec![]));
+    assert_eq!(turn(&mut node, &[(7, OnFull::Refuse)]), (vec![6, 7], vec![]));
+    assert_eq!(node.machine(GroupId(0)).unwrap().numbers, [1, 3, 5, 6, 7]);
+}
+
+#[test]
+fn what_waits_for_room_is_refused_when_the_node_stops() {
+    let mut simulation = Simulation::new(1);
+    simulation.config.min_free_bytes = 1;
+    let mut node = simulation.open().unwrap();
+    let (told, hear) = channel();
+    node.host().told = Some(told);
+    simulation.disk.set_capacity(simulation.disk.used_bytes());
+    simulation.now.monotonic += Duration::from_secs(1);
+    let mut proposals = vec![proposal(1, OnFull::Wait), proposal(2, OnFull::Wait)];
+    node.turn(&mut proposals, &mut Vec::new(), simulation.now).unwrap();
+    assert!(hear.try_recv().is_err(), "told too early");
+    node.end(Ok(())).unwrap();
+    let stopping = Err(Refusal::Stopping);
+    assert_eq!(hear.try_iter().collect::<Vec<_>>(), [stopping, stopping]);
+}
+
+#[test]
+fn a_log_that_fails_before_a_command_is_proposed_ends_the_engine_and_everybody_hears() {
+    let mut simulation = Simulation::new(1);
+    let mut node = simulation.open().unwrap();
+    let (told, hear) = channel();
+    node.host().told = Some(told);
+    simulation.disk.fail_syncs();
+    // Too large for the present segment, so that the next one has to be started.
+    let large = command(1, 20 << 10);
+    let refuse = OnFull::Refuse;
+    let first = Proposal { group: GroupId(0), command: large, reply: Some(1), on_full: refuse };
+    let mut proposals = vec![first, proposal(2, OnFull::Wait)];
+    let failed = node.turn(&mut proposals, &mut Vec::new(), simulation.now);
+    assert!(matches!(failed, Err(Error::Append(_))), "{failed:?}");
+    assert!(node.end(failed).is_err());
+    let stopping = Err(Refusal::Stopping);
+    assert_eq!(hear.try_iter().collect::<Vec<_>>(), [stopping, stopping]);
 }
 
 #[test]

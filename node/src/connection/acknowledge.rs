@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use cluster::GroupId;
+use cluster::{GroupId, OnFull};
 use fleet::shard;
 use mqtt::session::{Owed, Settled};
 use mqtt::{Ack, AckKind, Reason, Version};
@@ -48,7 +48,8 @@ impl Connection {
             Settled::Unknown => return Ok(()),
         };
         let command: shard::Command = command;
-        self.core.propose(Proposal { group, command: command.encoded(), reply });
+        let on_full = OnFull::Refuse;
+        self.core.propose(Proposal { group, command: command.encoded(), reply, on_full });
         Ok(())
     }
 
@@ -85,6 +86,7 @@ impl Connection {
             group: GroupId(group.into()),
             command: command.encoded(),
             reply: Some(Reply::Ticket(ticket)),
+            on_full: OnFull::Refuse,
         });
     }
 }

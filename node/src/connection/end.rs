@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use cluster::GroupId;
+use cluster::{GroupId, OnFull};
 use fleet::shard::{self, WillAction};
 use mqtt::session::Violation;
 use mqtt::{DecodeError, Disconnect, Reason};
@@ -139,7 +139,7 @@ impl Connection {
             will: will.into(),
         };
         let command = shard::Command::from(command).encoded();
-        self.core.propose(Proposal { group, command, reply: None });
+        self.core.propose(Proposal { group, command, reply: None, on_full: OnFull::Wait });
         self.core.flush();
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::Actor;
 use bytes::Bytes;
-use cluster::GroupId;
+use cluster::{GroupId, OnFull};
 use fleet::shard::{self, Connected};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
@@ -284,7 +284,8 @@ async fn propose_session(
     mut answer: oneshot::Sender<Opened>,
 ) {
     let (reply, outcome) = oneshot::channel();
-    let proposal = Proposal { group, command, reply: Some(Reply::Once(reply)) };
+    let reply = Some(Reply::Once(reply));
+    let proposal = Proposal { group, command, reply, on_full: OnFull::Refuse };
     let proposed = tokio::select! {
         // Nothing is proposed any more: by now the client id may be another connection's.
         biased;
@@ -324,7 +325,8 @@ impl Drop for Opened {
             will: shard::WillAction::Discard.into(),
         };
         let command = shard::Command::from(command).encoded();
-        self.core.propose(Proposal { group: self.group, command, reply: None });
+        let (group, on_full) = (self.group, OnFull::Wait);
+        self.core.propose(Proposal { group, command, reply: None, on_full });
         self.core.flush();
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use cluster::GroupId;
+use cluster::{GroupId, OnFull};
 use fleet::shard::{self, Directed};
 use mqtt::{PacketId, QoS, Reason, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 use policy::Action;
@@ -188,6 +188,7 @@ impl Connection {
             group: GroupId(group.into()),
             command: command.encoded(),
             reply: Some(Reply::Once(answer)),
+            on_full: OnFull::Refuse,
         });
         outcome
     }
@@ -349,7 +350,8 @@ async fn send_one_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookup: &Lo
             origin: None,
         };
         let command = shard::Command::from(command).encoded();
-        let proposal = Proposal { group: GroupId(record.group.into()), command, reply: None };
+        let (group, on_full) = (GroupId(record.group.into()), OnFull::Refuse);
+        let proposal = Proposal { group, command, reply: None, on_full };
         if core.shared.groups.propose_all(vec![proposal]).await.is_err() {
             endpoint.doom(Reason::ImplementationSpecificError);
         }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Running};
+use cluster::OnFull;
 use hashbrown::HashMap;
 use mqtt::session::{Inbound, Owed, Receipt};
 use mqtt::{AckKind, Packet, Publish, QoS, Reason, Version};
@@ -383,7 +384,7 @@ impl Connection {
             };
             let group = record.group;
             let number = self.owe(AckKind::PubRec, publish, Reason::Success, 1);
-            self.propose(group, command.into(), number);
+            self.propose(group, command.into(), number, OnFull::Refuse);
             self.uses.groups = true;
             return Ok(());
         }

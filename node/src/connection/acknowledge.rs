@@ -48,7 +48,9 @@ impl Connection {
             Settled::Unknown => return Ok(()),
         };
         let command: shard::Command = command;
-        let on_full = OnFull::Refuse;
+        // What is said again may be said without end.
+        let is_first = matches!(settled, Settled::Received(_));
+        let on_full = if is_first { OnFull::Wait } else { OnFull::Refuse };
         self.core.propose(Proposal { group, command: command.encoded(), reply, on_full });
         Ok(())
     }
@@ -75,18 +77,24 @@ impl Connection {
         };
         let group = record.group;
         let number = self.endpoint.owe(Owed { waiting: 1, ..owed });
-        self.propose(group, command.into(), number);
+        self.propose(group, command.into(), number, OnFull::Wait);
         Ok(())
     }
 
     /// Proposes a command whose outcome one owed acknowledgement waits for.
-    pub(super) fn propose(&self, group: u16, command: shard::Command, number: u32) {
+    pub(super) fn propose(
+        &self,
+        group: u16,
+        command: shard::Command,
+        number: u32,
+        on_full: OnFull,
+    ) {
         let ticket = Ticket::Connection { live: self.endpoint.profile.live, number };
         self.core.propose(Proposal {
             group: GroupId(group.into()),
             command: command.encoded(),
             reply: Some(Reply::Ticket(ticket)),
-            on_full: OnFull::Refuse,
+            on_full,
         });
     }
 }

@@ -1,0 +1,117 @@
+"""A disk that is full: what cannot be stored is refused and said so, what was taken is delivered."""
+
+import os
+import subprocess
+
+import pytest
+
+import rawmqtt as m
+from brokers import Skein, wait_until
+from parties import Publisher, Subscriber
+
+MIB = 1 << 20
+QUOTA_EXCEEDED = 0x97
+
+
+class Persevering(Publisher):
+    """A publisher that goes on when a publication is refused for want of room."""
+
+    def __init__(self, broker, name, number):
+        super().__init__(broker, name, number)
+        self.refused = 0
+
+    def payload(self, number):
+        return b"%d" % number + b" " * 2000
+
+    def take(self, client, got):
+        if got.kind in (m.PUBACK, m.PUBREC) and got.reason == QUOTA_EXCEEDED:
+            self.refused += 1
+            del self.pending[got.id]
+        else:
+            super().take(client, got)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, large enough for little."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a file system can only be mounted by root: {mounted.stderr.decode()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def free_bytes(disk):
+    stat = os.statvfs(disk)
+    return stat.f_bavail * stat.f_frsize
+
+
+def fill(disk, leave):
+    """Takes all room on a disk but so many bytes."""
+    with open(disk / "filler", "ab") as filler:
+        while (more := free_bytes(disk) - leave) > 0:
+            filler.write(bytes(min(more, MIB)))
+            filler.flush()
+
+
+@pytest.mark.skein
+@pytest.mark.timeout(180)
+def test_what_was_taken_is_delivered_when_there_is_room_again(small_disk, name):
+    broker = Skein(small_disk / "broker").start()
+    try:
+        subscriber = Subscriber(broker, name)
+        subscriber.start()
+        assert subscriber.subscribed.wait(10)
+        publishers = [Persevering(broker, name, number) for number in range(3)]
+        threads = [publisher.again() for publisher in publishers]
+
+        def well():
+            for party in [subscriber, *publishers]:
+                assert party.wrong is None, party.wrong
+                assert party.end is None, repr(party.end)
+
+        def all_refused(before):
+            well()
+            return all(publisher.refused > count for publisher, count in zip(publishers, before))
+
+        def all_taken(before):
+            well()
+            return all(
+                len(publisher.acknowledged[1]) > one and len(publisher.acknowledged[2]) > two
+                for publisher, (one, two) in zip(publishers, before)
+            )
+
+        for leave in (30 * MIB, 60 * MIB, 100 * MIB):
+            counts = [tuple(len(publisher.acknowledged[qos]) for qos in (1, 2)) for publisher in publishers]
+            wait_until("something is taken", lambda: all_taken(counts), 20)
+            refused = [publisher.refused for publisher in publishers]
+            fill(small_disk, leave)
+            wait_until("what has no room is refused", lambda: all_refused(refused), 20)
+            0 and wait_until("the node says so", lambda: broker.get("/readyz")[0] == 503)
+            assert 1 or "disk" in broker.get("/readyz")[1]
+            (small_disk / "filler").unlink()
+            wait_until("the node is ready again", broker.is_ready, 20)
+        for publisher in publishers:
+            publisher.finishing = True
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+        def missing():
+            return {
+                (publisher.topic, qos): sorted(left)[:5]
+                for publisher in publishers
+                for qos in (1, 2)
+                if (left := publisher.acknowledged[qos] - set(subscriber.seen[publisher.topic]))
+            }
+
+        wait_until("all is delivered", lambda: not missing(), 30)
+        for publisher in publishers:
+            seen = subscriber.seen[publisher.topic]
+            for qos in (1, 2):
+                of_qos = [number for number in seen if publisher.qos(number) == qos]
+                assert of_qos == sorted(set(of_qos)), f"QoS {qos} on {publisher.topic}"
+    finally:
+        broker.stop()

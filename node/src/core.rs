@@ -22,7 +22,7 @@ use crate::claims::Claims;
 use crate::courier::Couriers;
 use crate::endpoint::{Clock, Endpoint, Record};
 use crate::host::{Failure, Proposal, Signal};
-use crate::interest::Live;
+use crate::interest::{Live, Member, ShareGroup, Without};
 use crate::metrics::CoreMetrics;
 use crate::outbox::Pool;
 use crate::publication::Kept;
@@ -83,9 +83,20 @@ pub struct Parcel {
     /// What was published.
     pub publication: Arc<Kept>,
     /// A member of a shared subscription; without it everybody on the core who subscribed.
-    pub to: Option<crate::interest::Member>,
+    pub to: Option<Box<ToMember>>,
     /// Who waits to hear that it is placed.
     pub ticket: Option<Ticket>,
+}
+
+/// The member of a shared subscription that is to have a publication.
+#[derive(Debug)]
+pub struct ToMember {
+    /// The member.
+    pub member: Member,
+    /// The subscription, for when this member cannot take it.
+    pub share: Arc<ShareGroup>,
+    /// Members that could not.
+    pub without: Without,
 }
 
 /// Names who waits for a publication to be safe.

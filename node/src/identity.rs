@@ -153,13 +153,26 @@ impl Core {
         }
     }
 
+    /// What the principal of a connection may do now. Asks again while the groups are too busy to
+    /// be asked, though not for long: who cannot be decided about is refused.
+    async fn present_policy(&self, endpoint: &Endpoint) -> Result<Compiled, Refused> {
+        const ATTEMPTS: usize = 4;
+        let profile = &endpoint.profile;
+        let client = Some(&*profile.client);
+        for _ in 1..ATTEMPTS {
+            match policy_of(&self.shared, &profile.principal, client, profile.source_ip).await {
+                Err(Refused::Unavailable) => tokio::time::sleep(crate::wheel::TICK).await,
+                decided => return decided,
+            }
+        }
+        policy_of(&self.shared, &profile.principal, client, profile.source_ip).await
+    }
+
     /// Gives a connection the policy its principal has now, or ends it.
     pub(crate) async fn decide_again(self: &Rc<Self>, endpoint: &Endpoint) {
         let profile = &endpoint.profile;
         let client = &*profile.client;
-        let policy =
-            policy_of(&self.shared, &profile.principal, Some(client), profile.source_ip).await;
-        match policy {
+        match self.present_policy(endpoint).await {
             Ok(policy) => {
                 let request = policy::Request {
                     persistent_connect: profile.persistent_connect,

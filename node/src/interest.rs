@@ -71,15 +71,22 @@ pub struct Live {
     pub generation: u32,
 }
 
+/// Client ids of members that cannot take a publication.
+pub type Without = SmallVec<[Arc<str>; 2]>;
+
 impl ShareGroup {
-    /// The member whose turn it is: connected ones first, then persistent ones that are away.
-    pub fn choose(&self) -> Option<Member> {
+    /// The member whose turn it is, without those that cannot take this publication: connected
+    /// ones first, then persistent ones that are away.
+    pub fn choose(&self, without: &[Arc<str>]) -> Option<Member> {
         let members = self.members.read();
         if members.is_empty() {
             return None;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let in_turn = || (0..members.len()).map(|step| &members[(turn + step) % members.len()]);
+        let in_turn = || {
+            let in_turn = (0..members.len()).map(|step| &members[(turn + step) % members.len()]);
+            in_turn.filter(|member| !without.contains(&member.client))
+        };
         in_turn().find(|member| member.live.is_some()).or_else(|| in_turn().next()).cloned()
     }
 }
@@ -252,7 +259,7 @@ mod tests {
         index.share(share, "here", |member| member.live = Some(live));
         let choose = || {
             let mut chosen = None;
-            index.resolve("a/b", |interest| chosen = interest.shares[0].choose());
+            index.resolve("a/b", |interest| chosen = interest.shares[0].choose(&[]));
             chosen.map(|member| member.client.to_string())
         };
         assert_eq!(choose().as_deref(), Some("here"));

@@ -8,10 +8,10 @@ use fleet::shard::{self, Directed, Origin};
 use mqtt::QoS;
 use smallvec::SmallVec;
 
-use crate::core::{Batch, Core, Parcel, Ticket, ToCore, Uses};
+use crate::core::{Batch, Core, Parcel, Ticket, ToCore, ToMember, Uses};
 use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
 use crate::host::{Failure, Handout, HandoutKind, Proposal, Reply};
-use crate::interest::Member;
+use crate::interest::{Member, ShareGroup, Without};
 use crate::metrics::Asked;
 use crate::pending::Asker;
 use crate::publication::{Kept, KeptTopic, Publication};
@@ -104,9 +104,8 @@ impl Core {
             }
         }
         for share in &route.shares {
-            if let Some(member) = share.choose() {
-                self.deliver_to_member(member, publication, errand, &mut groups, &mut published);
-            }
+            let without = Without::new();
+            self.deliver_to_one(share, without, publication, errand, &mut groups, &mut published);
         }
         self.propose_to_groups(groups, publication, errand, &mut published);
         published
@@ -226,7 +225,7 @@ impl Core {
         &self,
         core: u16,
         publication: Arc<Kept>,
-        to: Option<Member>,
+        to: Option<Box<ToMember>>,
         errand: Errand,
         published: &mut Published,
     ) {
@@ -237,55 +236,89 @@ impl Core {
         self.hand_over(core, Parcel { publication, to, ticket });
     }
 
-    fn deliver_to_member(
+    /// Delivers to one member of a shared subscription: the first in turn that may receive it.
+    fn deliver_to_one(
         &self,
-        member: Member,
+        share: &Arc<ShareGroup>,
+        mut without: Without,
         publication: &Publication<'_>,
         errand: Errand,
         groups: &mut SmallVec<[GroupShare; 2]>,
         published: &mut Published,
     ) {
-        let qos = member.qos.min(publication.qos);
-        match (member.group, member.live) {
-            (Some(group), _) if qos != QoS::AtMostOnce => {
-                group_share(groups, group).directed.push(Directed {
-                    client: bytes::Bytes::copy_from_slice(member.client.as_bytes()),
-                    qos: qos as u32,
-                    retain: publication.retain && member.retain_as_published,
-                    subscription_ids: member.subscription_ids.to_vec(),
-                });
+        while let Some(member) = share.choose(&without) {
+            let qos = member.qos.min(publication.qos);
+            let here = member.live.filter(|live| live.core == self.id);
+            let endpoint = here.and_then(|live| self.endpoint(live));
+            let denied = |it: &Rc<Endpoint>| !it.may_receive(publication.topic, self.clock());
+            if endpoint.as_ref().is_some_and(denied) {
+                self.metrics.decided(Asked::Receive, false);
+                without.push(member.client);
+                continue;
             }
-            (_, Some(live)) if live.core == self.id => {
-                self.deliver_to_local_member(&member, publication, published);
+            match (member.group, member.live) {
+                (Some(group), _) if qos != QoS::AtMostOnce => {
+                    group_share(groups, group).directed.push(Directed {
+                        client: bytes::Bytes::copy_from_slice(member.client.as_bytes()),
+                        qos: qos as u32,
+                        retain: publication.retain && member.retain_as_published,
+                        subscription_ids: member.subscription_ids.to_vec(),
+                    });
+                }
+                (_, Some(live)) if live.core != self.id => {
+                    let kept = Arc::new(publication.keep());
+                    let to = Box::new(ToMember { member, share: Arc::clone(share), without });
+                    self.hand_over_to(live.core, kept, Some(to), errand, published);
+                }
+                _ => match endpoint {
+                    Some(endpoint) => self.deliver_as(&member, &endpoint, publication, published),
+                    // It has just gone.
+                    None if here.is_some() => {
+                        without.push(member.client);
+                        continue;
+                    }
+                    // QoS 0 for somebody who is away.
+                    None => self.metrics.dropped(DropReason::Gone),
+                },
             }
-            (_, Some(live)) => {
-                let kept = Arc::new(publication.keep());
-                self.hand_over_to(live.core, kept, Some(member), errand, published);
-            }
-            // QoS 0 for somebody who is away.
-            _ => self.metrics.dropped(DropReason::Gone),
+            return;
         }
     }
 
-    fn deliver_to_local_member(
+    fn deliver_as(
         &self,
         member: &Member,
+        endpoint: &Rc<Endpoint>,
         publication: &Publication<'_>,
         published: &mut Published,
     ) {
-        let endpoint = member.live.and_then(|live| self.endpoint(live));
-        let Some(endpoint) =
-            endpoint.filter(|endpoint| endpoint.may_receive(publication.topic, self.clock()))
-        else {
-            self.metrics.dropped(DropReason::Gone);
-            return;
-        };
         let terms = Terms {
             qos: member.qos.min(publication.qos),
             retain: publication.retain && member.retain_as_published,
             subscription_ids: &member.subscription_ids,
         };
-        self.deliver(&endpoint, publication, terms, published);
+        self.deliver(endpoint, publication, terms, published);
+    }
+
+    /// Delivers to the member of a shared subscription that another core chose, or to another one
+    /// if that is gone or may not receive it.
+    fn deliver_to_member(
+        &self,
+        to: &ToMember,
+        publication: &Publication<'_>,
+        ticket: Option<Ticket>,
+        published: &mut Published,
+    ) {
+        let endpoint = to.member.live.and_then(|live| self.endpoint(live));
+        let allowed = |it: &Rc<Endpoint>| it.may_receive(publication.topic, self.clock());
+        if let Some(endpoint) = endpoint.filter(allowed) {
+            return self.deliver_as(&to.member, &endpoint, publication, published);
+        }
+        let mut without = to.without.clone();
+        without.push(Arc::clone(&to.member.client));
+        let (mut groups, errand) = (SmallVec::new(), Errand { ticket, origin: None });
+        self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
+        self.propose_to_groups(groups, publication, errand, published);
     }
 
     /// Places what another core sent.
@@ -296,14 +329,25 @@ impl Core {
             let publication = Publication::kept(&parcel.publication);
             let mut published = Published::default();
             match &parcel.to {
-                Some(member) => self.deliver_to_local_member(member, &publication, &mut published),
+                Some(to) => {
+                    self.deliver_to_member(to, &publication, parcel.ticket, &mut published);
+                }
                 None => {
                     for target in &self.route(parcel.publication.topic()).targets {
                         self.deliver_to(target, &publication, &mut published);
                     }
                 }
             }
-            results.extend(parcel.ticket.map(|ticket| (ticket, Ok(()))));
+            // Whoever took it instead reports.
+            match parcel.ticket.filter(|_| published.waiting == 0) {
+                Some(ticket) if ticket.core() == batch.from => results.push((ticket, Ok(()))),
+                // It came by way of a core whose member could not take it.
+                Some(ticket) => {
+                    let results = vec![(ticket, Ok(()))];
+                    self.shared.send(ticket.core(), ToCore::Taken { results, credit: None });
+                }
+                None => {}
+            }
             if let Some(endpoint) = published.pressed
                 && !pressed.iter().any(|other| Rc::ptr_eq(other, &endpoint))
             {
@@ -330,6 +374,10 @@ impl Core {
         let clock = self.clock();
         for handout in queued {
             let Some(endpoint) = self.endpoint(handout.live) else { continue };
+            if endpoint.doomed().is_some() {
+                // It stays in the queue: what the session may receive is decided when it resumes.
+                continue;
+            }
             let mut pool = self.pool.borrow_mut();
             let HandoutKind::Publish { qos, dup, retain, subscription_ids, publication } =
                 handout.kind

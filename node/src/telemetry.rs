@@ -1,6 +1,7 @@
 //! Logs and traces of the process.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
 
 use anyhow::Context;
 use opentelemetry::propagation::TextMapPropagator;
@@ -22,7 +23,8 @@ use crate::config::{Log, LogFormat, Traces as TracesConfig};
 pub fn install_log(log: &Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.filter)
         .with_context(|| format!("log.filter {:?} is not a filter", log.filter))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match log.format {
         LogFormat::Human => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

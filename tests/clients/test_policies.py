@@ -331,3 +331,30 @@ def test_alpn(skein, dial, name, alpn):
     client = dial(5, "tls", alpn=alpn)
     client.connect(name)
     assert client.socket.selected_alpn_protocol() == alpn
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_shared_subscriptions_pass_over_who_may_not_receive(identity, device, dial, name, qos):
+    """Connections land on any core, so with several of each kind all ways are taken."""
+    share = ("Allow", "iot:Subscribe", f"topicfilter/$share/g/{name}/*")
+    may = identity(*everything(name), share)
+    may_not = identity(("Allow", "iot:Connect", "*"), share)
+    members = [device(who, f"{name}-{at}") for at, who in enumerate([may, may_not] * 4)]
+    for member in members:
+        member.subscribe(f"$share/g/{name}/+", qos=qos)
+    publisher = dial()
+    publisher.connect(f"{name}-publisher")
+    for number in range(40):
+        publisher.publish(f"{name}/one", b"%d" % number, qos=qos)
+    publisher.publish(f"{name}/last", b"last", qos=qos)
+    seen = []
+    while b"last" not in seen or len(seen) < 41:
+        for member in members[::2]:
+            try:
+                seen.append(member.receive(timeout=0.05).payload)
+            except TimeoutError:
+                pass
+    assert sorted(seen) == sorted([b"%d" % number for number in range(40)] + [b"last"])
+    for member in members[1::2]:
+        member.ping()
+        assert not member.kept

@@ -26,6 +26,8 @@ pub struct Node {
     offset: u16,
     child: Option<Child>,
     starts: u32,
+    /// Whether the data directory is a file system of its own.
+    mounted: bool,
 }
 
 impl Node {
@@ -44,7 +46,60 @@ impl Node {
         let folder = tempfile::Builder::new().prefix("skein-chaos-").tempdir();
         let folder = folder.expect("a temporary directory");
         let path = folder.path().to_owned();
-        Self { folder: Some(folder), path, offset: free_offset(dice), child: None, starts: 0 }
+        Self {
+            folder: Some(folder),
+            path,
+            offset: free_offset(dice),
+            child: None,
+            starts: 0,
+            mounted: false,
+        }
+    }
+
+    /// A node that is not started yet, whose data directory is a file system of `bytes`. `None`, and
+    /// it says so, where none can be mounted: that takes root.
+    pub fn on_small_disk(dice: &mut Dice, bytes: u64) -> Option<Self> {
+        let mut node = Self::new(dice);
+        fs::create_dir(node.data()).expect("the directory is new");
+        let options = format!("size={bytes}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "skein-chaos"]).arg(node.data());
+        node.mounted = mount.status().is_ok_and(|status| status.success());
+        if !node.mounted {
+            eprintln!("skipped: a small file system cannot be mounted here; run as root");
+            return None;
+        }
+        Some(node)
+    }
+
+    /// Fills its disk with something else until `left` bytes are free.
+    ///
+    /// # Panics
+    /// When it has no disk of its own.
+    pub fn fill_disk(&self, left: u64) {
+        assert!(self.mounted, "the disk is not its own");
+        let free = || {
+            let stat = rustix::fs::statvfs(self.data()).expect("it is mounted");
+            stat.f_bavail * stat.f_frsize
+        };
+        let mut ballast = append(&self.ballast());
+        let block = vec![0; 64 << 10];
+        loop {
+            let more = free().saturating_sub(left).min(block.len() as u64) as usize;
+            // The node writes too, so that the last block may not fit.
+            if more == 0 || ballast.write_all(&block[..more]).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Gives the disk back what [`Node::fill_disk`] took.
+    pub fn make_room(&self) {
+        fs::remove_file(self.ballast()).expect("the disk was filled");
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.data().join("ballast")
     }
 
     /// Where MQTT is spoken without TLS.
@@ -126,6 +181,12 @@ impl Node {
             thread::sleep(Duration::from_millis(5));
         }
         bail!("not ready within {PATIENCE:?}")
+    }
+
+    /// Why the node says that it does not serve, if it does.
+    pub fn not_ready(&self) -> Option<String> {
+        let answer = admin::get(self.on(ADMIN), "/readyz");
+        answer.err().map(|error| error.to_string()).filter(|answer| answer.contains(" 503 "))
     }
 
     /// Whether the node says that it serves.
@@ -210,6 +271,10 @@ impl Drop for Node {
             // Nothing is left to be done when it has ended on its own.
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if self.mounted && !thread::panicking() {
+            // What is left behind otherwise is a mount that nobody uses.
+            let _ = Command::new("umount").arg(self.data()).status();
         }
         if thread::panicking()
             && let Some(folder) = self.folder.take()

@@ -27,6 +27,14 @@ pub(crate) struct Job {
 /// Up to where each group of a finished round is stored.
 pub(crate) type Stored = Vec<(GroupId, Applied)>;
 
+/// What a worker has to say of a round.
+pub(crate) enum Report {
+    /// It is done.
+    Stored(Stored),
+    /// The disk had no room for it; it will be tried again.
+    NoRoom,
+}
+
 /// Who applies rounds to the store.
 pub enum Worker {
     /// A thread of its own.
@@ -38,7 +46,7 @@ pub enum Worker {
 /// See [`Worker::Thread`].
 pub struct ThreadWorker {
     rounds: Option<Sender<Vec<Job>>>,
-    done: Receiver<Result<Stored, StoreError>>,
+    reports: Receiver<Result<Report, StoreError>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,11 +79,11 @@ impl Worker {
         nudge: impl Fn() + Send + 'static,
     ) -> Result<Self, Error> {
         let (rounds, to_do) = channel();
-        let (finished, done) = channel();
-        let work = move || work(store, &to_do, &finished, nudge);
+        let (reporter, reports) = channel();
+        let work = move || work(store, &to_do, &reporter, nudge);
         let spawned = thread::Builder::new().name("skein-state".into()).spawn(work);
         let thread = Some(spawned.map_err(Error::Thread)?);
-        Ok(Self::Thread(ThreadWorker { rounds: Some(rounds), done, thread }))
+        Ok(Self::Thread(ThreadWorker { rounds: Some(rounds), reports, thread }))
     }
 
     /// Hands over a round; only when none is under way.
@@ -89,11 +97,11 @@ impl Worker {
         }
     }
 
-    /// What has been stored since the last call.
-    pub(crate) fn poll(&mut self) -> Result<Option<Stored>, StoreError> {
+    /// What has come of the round since the last call.
+    pub(crate) fn poll(&mut self) -> Result<Option<Report>, StoreError> {
         match self {
-            Self::Thread(worker) => match worker.done.try_recv() {
-                Ok(done) => done.map(Some),
+            Self::Thread(worker) => match worker.reports.try_recv() {
+                Ok(report) => report.map(Some),
                 Err(TryRecvError::Empty) => Ok(None),
                 Err(TryRecvError::Disconnected) => Err(StoreError::Failed {
                     path: Default::default(),
@@ -104,14 +112,14 @@ impl Worker {
             Self::Inline(worker) => {
                 let Some(round) = worker.round.take() else { return Ok(None) };
                 match apply(worker.store.as_mut(), &round) {
-                    Ok(stored) => Ok(Some(stored)),
+                    Ok(stored) => Ok(Some(Report::Stored(stored))),
                     Err(error) => {
                         debug!(%error, "checkpoint failed");
                         worker.round = Some(round);
-                        if matches!(error, StoreError::Damaged { .. }) {
-                            Err(error)
-                        } else {
-                            Ok(None)
+                        match error {
+                            StoreError::Damaged { .. } => Err(error),
+                            StoreError::Full { .. } => Ok(Some(Report::NoRoom)),
+                            _ => Ok(None),
                         }
                     }
                 }
@@ -132,7 +140,7 @@ fn apply(store: &mut dyn Store, round: &[Job]) -> Result<Stored, StoreError> {
 fn work(
     mut store: Box<dyn Store>,
     rounds: &Receiver<Vec<Job>>,
-    done: &Sender<Result<Stored, StoreError>>,
+    reporter: &Sender<Result<Report, StoreError>>,
     nudge: impl Fn(),
 ) {
     let metrics = RaftMetrics::register();
@@ -144,6 +152,11 @@ fn work(
                 Err(error) if !matches!(error, StoreError::Damaged { .. }) => {
                     metrics.checkpoint_failures.increment(1);
                     warn!(%error, "checkpoint failed, will be tried again");
+                    if let StoreError::Full { .. } = error {
+                        // When nobody hears it the node ends.
+                        let _ = reporter.send(Ok(Report::NoRoom));
+                        nudge();
+                    }
                 }
                 finished => break finished,
             }
@@ -154,7 +167,7 @@ fn work(
             pause = (pause * 2).min(Duration::from_secs(5));
         };
         metrics.checkpoint_seconds.record(started.elapsed());
-        let _ = done.send(stored);
+        let _ = reporter.send(stored.map(Report::Stored));
         nudge();
     }
 }

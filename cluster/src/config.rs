@@ -30,8 +30,9 @@ pub struct Config {
     pub checkpoint_interval: Duration,
     /// Beyond this log size no proposal is taken until a checkpoint has finished.
     pub max_log_bytes: u64,
-    /// Proposals are refused while the disk has less than this many bytes free, so that the state
-    /// store keeps room to finish a checkpoint.
+    /// The log leaves at least this many bytes of the disk to the state store, besides as many as
+    /// its next checkpoints bring over: without room to finish one, nothing lets the log shrink.
+    /// Beyond that proposals are refused.
     pub min_free_bytes: u64,
     /// Memory the state store may use as cache, in bytes.
     pub store_cache_bytes: u64,

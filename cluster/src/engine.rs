@@ -7,6 +7,7 @@
 mod group;
 mod offer;
 mod open;
+mod room;
 mod round;
 
 use std::collections::VecDeque;
@@ -18,12 +19,12 @@ use raft::prelude::Entry;
 use rustc_hash::FxHashMap;
 use storage::log::{AppendError, Batch, HardState};
 use storage::store::Applied;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::groups::{OnFull, Proposal};
-use crate::host::{GroupsView, Host, Refusal};
+use crate::host::{Blocked, GroupsView, Host, Refusal};
 use crate::machine::{GroupId, StateMachine};
 use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
@@ -59,8 +60,11 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     /// [`OnFull::Wait`] for why it ends.
     waiting: VecDeque<Proposal<H::Reply>>,
     next_tick: Duration,
-    next_room: Duration,
-    room: bool,
+    next_look: Duration,
+    /// Bytes the disk had when it was last asked.
+    free: u64,
+    /// What the last look at the disk and the log has found.
+    accepting: Result<(), Blocked>,
     started: bool,
     replay: Progress,
     metrics: RaftMetrics,
@@ -77,9 +81,10 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if !self.started {
             return self.turn_unstarted(now);
         }
+        self.look(now);
         if now.monotonic >= self.next_tick {
             self.next_tick = now.monotonic + self.config.tick;
-            let mut groups = view(&mut self.machines, &self.leaders);
+            let mut groups = view(&mut self.machines, &self.leaders, self.accepting);
             let commands = self.host.ticked(&mut groups, now.unix_ms);
             for (group, command) in commands {
                 // Named again at each tick, so it need not wait.
@@ -92,7 +97,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         // After the commands that came with them, so that a look at the state sees what was
         // proposed before it.
         for signal in signals.drain(..) {
-            self.host.signal(&mut view(&mut self.machines, &self.leaders), signal);
+            self.host.signal(&mut view(&mut self.machines, &self.leaders, self.accepting), signal);
         }
         self.checkpoint(now)?;
         self.host.turn_ended();
@@ -164,9 +169,13 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if self.held.is_none() && self.groups.iter().all(|it| it.leads() && it.is_caught_up()) {
             self.started = true;
             self.next_tick = now.monotonic;
-            self.rounds.start(now.monotonic, self.log.borrow().written());
+            let log = self.log.borrow();
+            let replayed = if self.groups.iter().any(|it| it.dirty) { log.bytes() } else { 0 };
+            self.rounds.start(now.monotonic, log.written(), replayed);
+            drop(log);
+            self.look(now);
             info!(groups = self.groups.len(), "groups are up");
-            self.host.started(&mut view(&mut self.machines, &self.leaders));
+            self.host.started(&mut view(&mut self.machines, &self.leaders, self.accepting));
         }
         self.host.turn_ended();
         Ok(())
@@ -241,10 +250,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Ok(true)
             }
             Err(AppendError::Full(error)) => {
-                if self.room {
-                    warn!(%error, "the disk is full, the log waits");
-                }
-                self.room = false;
+                debug!(%error, "the disk is full, the log waits");
                 Ok(false)
             }
             Err(error) => Err(error.into()),
@@ -285,8 +291,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 fn view<'a, M>(
     machines: &'a mut FxHashMap<GroupId, M>,
     leaders: &'a FxHashMap<GroupId, bool>,
+    accepting: Result<(), Blocked>,
 ) -> GroupsView<'a, M> {
-    GroupsView { machines, leaders }
+    GroupsView { machines, leaders, accepting }
 }
 
 fn refuse<M: StateMachine, H: Host<M>>(

@@ -46,10 +46,30 @@ impl Refusal {
     }
 }
 
+/// Why the groups take no commands for now, and what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Blocked {
+    /// The disk has too little room for the log and for the checkpoint that follows.
+    #[error("the disk has too little room for the log: make room on the disk of the data folder")]
+    Disk,
+    /// The disk had no room for the state store to write its last checkpoint.
+    #[error(
+        "the state store has no room for its checkpoint: make room on the disk of the data folder"
+    )]
+    Checkpoint,
+    /// The log has reached [`crate::Config::max_log_bytes`]: the state store does not keep up.
+    #[error(
+        "the log is as long as it may be, because the state store does not keep up: look for \
+         failed checkpoints in the node's output"
+    )]
+    LogBound,
+}
+
 /// The machines of all groups, lent to the host between two turns.
 pub struct GroupsView<'a, M> {
     pub(crate) machines: &'a mut FxHashMap<GroupId, M>,
     pub(crate) leaders: &'a FxHashMap<GroupId, bool>,
+    pub(crate) accepting: Result<(), Blocked>,
 }
 
 impl<M> GroupsView<'_, M> {
@@ -66,6 +86,11 @@ impl<M> GroupsView<'_, M> {
     /// Whether this node leads the group, so that what it reads is current.
     pub fn leads(&self, group: GroupId) -> bool {
         self.leaders.get(&group).copied().unwrap_or(false)
+    }
+
+    /// Whether a command of any size would be taken now, and if not, why.
+    pub fn accepting(&self) -> Result<(), Blocked> {
+        self.accepting
     }
 
     /// The groups of this node, in order.

@@ -25,6 +25,6 @@ pub use config::Config;
 pub use engine::{Engine, Now, Opened};
 pub use error::Error;
 pub use groups::{Groups, Inbox, OnFull, Proposal, Refused};
-pub use host::{GroupsView, Host, Refusal};
+pub use host::{Blocked, GroupsView, Host, Refusal};
 pub use machine::{GroupId, LoadError, Pairs, StateMachine};
 pub use thread::{Running, start};

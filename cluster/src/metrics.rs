@@ -14,6 +14,7 @@ pub(crate) struct RaftMetrics {
     pub(crate) fsync_seconds: Histogram,
     pub(crate) log_bytes: Gauge,
     pub(crate) written_bytes: Counter,
+    pub(crate) accepting: Gauge,
     pub(crate) accepted: Counter,
     pub(crate) entries_per_batch: Histogram,
     pub(crate) commands_per_batch: Histogram,
@@ -34,6 +35,11 @@ impl RaftMetrics {
             "storage_log_written_bytes_total",
             Unit::Bytes,
             "Bytes written to the log"
+        );
+        describe_gauge!(
+            "storage_accepting",
+            Unit::Count,
+            "1 while there is room for what must be stored, 0 while it is refused"
         );
         describe_counter!("raft_proposals_total", Unit::Count, "Commands offered, by result");
         describe_histogram!(
@@ -57,6 +63,7 @@ impl RaftMetrics {
             fsync_seconds: histogram!("storage_fsync_seconds"),
             log_bytes: gauge!("storage_log_bytes"),
             written_bytes: counter!("storage_log_written_bytes_total"),
+            accepting: gauge!("storage_accepting"),
             accepted: counter!("raft_proposals_total", "result" => "accepted"),
             entries_per_batch: histogram!("raft_entries_per_batch"),
             commands_per_batch: histogram!("raft_commands_per_batch"),

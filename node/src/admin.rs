@@ -34,7 +34,8 @@ pub fn router(shared: Arc<Shared>, metrics: PrometheusHandle) -> Router {
         .with_state(shared)
 }
 
-/// Ready: the listeners are open, the node does not drain, and the groups answer.
+/// Ready: the listeners are open, the node does not drain, and the groups answer and take what must
+/// be stored. The body says what is missing, and the remedy where there is one.
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     if shared.draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
@@ -45,13 +46,14 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     let read = identity::read(&shared, |groups| {
         let ids = groups.ids();
         let led = ids.iter().filter(|group| groups.leads(**group)).count();
-        (led, ids.len())
+        (led, ids.len(), groups.accepting())
     });
     match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Some((led, all))) if led == all => (StatusCode::OK, "ready\n".into()),
-        Ok(Some((led, all))) => {
+        Ok(Some((led, all, Ok(())))) if led == all => (StatusCode::OK, "ready\n".into()),
+        Ok(Some((led, all, Ok(())))) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{led} of {all} groups have a leader\n"))
         }
+        Ok(Some((_, _, Err(blocked)))) => (StatusCode::SERVICE_UNAVAILABLE, format!("{blocked}\n")),
         Ok(None) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the groups do not answer\n".into()),
     }
 }

@@ -212,6 +212,17 @@ impl Log {
         self.files.disk.free_bytes(&self.files.dir)
     }
 
+    /// Bytes that [`Log::reserve`] would take from the disk: a whole segment, or none while the batch
+    /// fits into what the log has already.
+    pub fn growth(&self, bytes: usize) -> u64 {
+        let space = batch_space(bytes);
+        if self.fits(space) {
+            return 0;
+        }
+        let places = Record::Checkpoint(self.index.places());
+        self.files.growth(batch_space(places.len()) + space)
+    }
+
     /// Takes room on the disk for a batch of about `bytes`, so that its append will not find the
     /// disk full.
     pub fn reserve(&mut self, bytes: usize) -> Result<(), AppendError> {
@@ -295,11 +306,16 @@ impl Log {
             .encode(salt)
     }
 
+    /// Whether `space` bytes fit behind the last batch.
+    fn fits(&self, space: u64) -> bool {
+        let segment = self.segments.back().expect("there is always a segment");
+        // A sector is always left for the mark or the seal.
+        segment.end + space + SECTOR <= segment.len
+    }
+
     /// Makes sure that `space` bytes fit behind the last batch, in a new segment if need be.
     fn make_room(&mut self, space: u64) -> Result<(), AppendError> {
-        let segment = self.segments.back_mut().expect("there is always a segment");
-        // A sector is always left for the mark or the seal.
-        if segment.end + space + SECTOR > segment.len {
+        if !self.fits(space) {
             self.roll(space)?;
         }
         let segment = self.segments.back_mut().expect("there is always a segment");

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use self::memory::MemStore;
+pub use self::memory::{Failing, MemStore};
 pub use self::sled::SledStore;
 use crate::log::Group;
 
@@ -48,6 +48,16 @@ pub enum StoreError {
     /// An operation failed; it may be tried again.
     #[error("the state store in {} cannot {action}: {reason}", path.display())]
     Failed {
+        /// Where it is.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The disk has no room for an operation; it may be tried again when there is.
+    #[error("the state store in {} has no room to {action}: {reason}", path.display())]
+    Full {
         /// Where it is.
         path: PathBuf,
         /// What was tried.

@@ -5,6 +5,7 @@
 mod checkpoint;
 mod damage;
 mod drain;
+mod full;
 mod kill;
 mod shadows;
 mod takeover;

@@ -1,19 +1,11 @@
 //! What comes in on its way to the groups, and what a full disk does to it.
 
-use std::time::Duration;
-
-use storage::log::AppendError;
-use tracing::warn;
-
 use super::group::Command;
 use super::{Engine, Now, refuse, refuse_one};
 use crate::error::Error;
 use crate::groups::{OnFull, Proposal};
 use crate::host::{Host, Refusal};
 use crate::machine::StateMachine;
-
-/// How often the disk is asked for its free bytes.
-const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Bytes a proposal takes in the log, about.
 fn bytes_of<R>(proposal: &Proposal<R>) -> usize {
@@ -50,7 +42,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if proposals.is_empty() || !self.waiting.is_empty() {
             return Ok(false);
         }
-        self.has_room(before + proposals.iter().map(bytes_of).sum::<usize>(), now)
+        self.has_room(before + proposals.iter().map(bytes_of).sum::<usize>())
     }
 
     /// Proposes the first of what waits if there is room again; gives its bytes. One piece a turn,
@@ -67,7 +59,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             }
             (count, bytes) = (count + 1, more);
         }
-        if !self.has_room(bytes, now)? {
+        if !self.has_room(bytes)? {
             return Ok(0);
         }
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -96,32 +88,6 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 let back = group.propose(self.config.max_command_bytes, now.monotonic);
                 refuse(&mut self.host, back.into_iter(), Refusal::NotLeader);
             }
-        }
-    }
-
-    /// Whether the disk has room for `commands` bytes more in this turn. Asked before they are
-    /// proposed, since what Raft has once taken cannot be given back.
-    fn has_room(&mut self, commands: usize, now: Now) -> Result<bool, Error> {
-        if self.held.is_some() {
-            return Ok(false);
-        }
-        if now.monotonic >= self.next_room {
-            self.next_room = now.monotonic + ROOM_INTERVAL;
-            let free = self.log.borrow().free_bytes().unwrap_or(u64::MAX);
-            let room = free >= self.config.min_free_bytes;
-            if room != self.room {
-                warn!(room, free, "the disk's room for the log has changed");
-            }
-            self.room = room;
-        }
-        let bytes = commands + self.groups.len() * 256;
-        if !self.room {
-            return Ok(false);
-        }
-        match self.log.borrow_mut().reserve(bytes) {
-            Ok(()) => Ok(true),
-            Err(AppendError::Full(_)) => Ok(false),
-            Err(error) => Err(error.into()),
         }
     }
 }

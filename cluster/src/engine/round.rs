@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Engine, Now};
-use crate::checkpoint::{Job, Stored, Worker};
+use crate::checkpoint::{Job, Report, Stored, Worker};
 use crate::error::Error;
 use crate::host::Host;
 use crate::machine::StateMachine;
@@ -15,6 +15,12 @@ pub(super) struct Rounds {
     /// When the last one began, and what the log had written then.
     began: Duration,
     written: u64,
+    /// What the log had written when the last one that is stored began.
+    stored: u64,
+    /// Bytes that the log had before, of which the store lacks some.
+    replayed: u64,
+    /// Whether the disk had no room for the one that is under way.
+    lacks_room: bool,
     /// Stored, and not yet compacted away in the log.
     compactable: Stored,
 }
@@ -36,13 +42,29 @@ impl Rounds {
             state: State::Idle,
             began: Duration::ZERO,
             written: 0,
+            stored: 0,
+            replayed: 0,
+            lacks_room: false,
             compactable: Stored::new(),
         }
     }
 
-    pub(super) fn start(&mut self, now: Duration, written: u64) {
+    /// The groups are up; of the log the store lacks some of the first `replayed` bytes.
+    pub(super) fn start(&mut self, now: Duration, written: u64, replayed: u64) {
         self.began = now;
-        self.written = written;
+        (self.written, self.stored) = (written, written);
+        self.replayed = replayed;
+    }
+
+    /// Bytes of the log that the next checkpoints bring to the store, at most, when it has written
+    /// this many.
+    pub(super) fn unstored(&self, written: u64) -> u64 {
+        self.replayed + (written - self.stored)
+    }
+
+    /// Whether the disk had no room for the checkpoint that is under way.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.lacks_room
     }
 
     pub(super) fn is_collecting(&self) -> bool {
@@ -57,9 +79,16 @@ impl Rounds {
 impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Takes the next step of a checkpoint.
     pub(super) fn checkpoint(&mut self, now: Now) -> Result<(), Error> {
-        if let Some(stored) = self.rounds.worker.poll()? {
-            self.rounds.state = State::Idle;
-            self.rounds.compactable = stored;
+        match self.rounds.worker.poll()? {
+            Some(Report::Stored(stored)) => {
+                let rounds = &mut self.rounds;
+                rounds.state = State::Idle;
+                rounds.compactable = stored;
+                (rounds.stored, rounds.replayed) = (rounds.written, 0);
+                rounds.lacks_room = false;
+            }
+            Some(Report::NoRoom) => self.rounds.lacks_room = true,
+            None => {}
         }
         self.compact()?;
         if self.rounds.is_idle() && self.is_checkpoint_due(now) {
@@ -75,7 +104,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if !self.rounds.is_idle() || self.is_stored() {
             return false;
         }
-        self.rounds.start(now.monotonic, self.log.borrow().written());
+        self.rounds.began = now.monotonic;
+        self.rounds.written = self.log.borrow().written();
         self.rounds.state = State::Collecting { next: 0, jobs: Vec::new() };
         true
     }
@@ -88,8 +118,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     fn is_checkpoint_due(&self, now: Now) -> bool {
         let grown = self.log.borrow().written() - self.rounds.written;
         let rested = now.monotonic.saturating_sub(self.rounds.began);
-        grown >= self.config.checkpoint_bytes
-            || (rested >= self.config.checkpoint_interval && self.groups.iter().any(|it| it.dirty))
+        // Without room one may help at once: it lets the log shrink.
+        let is_time = rested >= self.config.checkpoint_interval || self.accepting.is_err();
+        grown >= self.config.checkpoint_bytes || (is_time && self.groups.iter().any(|it| it.dirty))
     }
 
     /// Asks one group per turn for its changed pairs, so that no turn is long.

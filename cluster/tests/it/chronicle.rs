@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
-use cluster::{Error, GroupId, GroupsView, Host, LoadError, Pairs, Refusal, StateMachine};
+use cluster::{Blocked, Error, GroupId, GroupsView, Host, LoadError, Pairs, Refusal, StateMachine};
 
 /// Remembers the number at the front of every command, in the order they were applied.
 #[derive(Default)]
@@ -60,6 +60,8 @@ pub(crate) struct Ledger {
     pub(crate) acknowledged: BTreeMap<GroupId, Vec<u64>>,
     pub(crate) refused: Vec<(u64, Refusal)>,
     pub(crate) signals: Vec<u64>,
+    /// What the last signal found.
+    pub(crate) blocked: Option<Blocked>,
     pub(crate) ticks: u64,
     pub(crate) stopped: bool,
     /// Collects what a signal finds in all machines; `told` then hears how many, and each.
@@ -103,6 +105,7 @@ impl Host<Chronicle> for Ledger {
     fn signal(&mut self, groups: &mut GroupsView<'_, Chronicle>, signal: u64) {
         assert!(groups.leads(GroupId::META));
         self.signals.push(signal);
+        self.blocked = groups.accepting().err();
         if let Some(mut held) = self.held.take() {
             for id in groups.ids() {
                 held.extend(&groups.get(id).unwrap().numbers);

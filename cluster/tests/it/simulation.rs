@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use cluster::{Config, Engine, Error, GroupId, Now, OnFull, Opened, Proposal, Refusal, Worker};
+use cluster::{
+    Blocked, Config, Engine, Error, GroupId, Now, OnFull, Opened, Proposal, Refusal, Worker,
+};
 use storage::dice::{Dice, seeds};
 use storage::sim::SimDisk;
-use storage::store::MemStore;
+use storage::store::{Failing, MemStore};
 
 use crate::chronicle::{Chronicle, Ledger, command};
 
@@ -212,15 +214,15 @@ fn a_full_disk_refuses_and_what_was_taken_is_kept() {
                         let room = simulation.dice.below(20 << 10);
                         simulation.disk.set_capacity(simulation.disk.used_bytes() + room);
                     }
-                    1 => simulation.store.set_failing(true),
-                    2 => simulation.store.set_failing(false),
+                    1 => simulation.store.set_failing(Failing::Yes),
+                    2 => simulation.store.set_failing(Failing::No),
                     3..6 => simulation.disk.set_capacity(u64::MAX),
                     _ => {}
                 }
                 simulation.turn(&mut node).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             }
             simulation.disk.set_capacity(u64::MAX);
-            simulation.store.set_failing(false);
+            simulation.store.set_failing(Failing::No);
             for _ in 0..50 {
                 simulation.turn(&mut node).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             }
@@ -310,19 +312,72 @@ fn a_log_that_fails_before_a_command_is_proposed_ends_the_engine_and_everybody_h
 }
 
 #[test]
+fn the_log_leaves_the_store_its_room() {
+    let mut blocked = 0;
+    for seed in seeds(50) {
+        let mut simulation = Simulation::new(seed);
+        simulation.config.min_free_bytes = 32 << 10;
+        let mut node = simulation.open().unwrap();
+        let disk = simulation.disk.clone();
+        let capacity = disk.used_bytes() + (32 << 10) + simulation.dice.below(200 << 10);
+        disk.set_capacity(capacity);
+        for number in 0..300 {
+            let failing = if number % 100 < 80 { Failing::Yes } else { Failing::No };
+            simulation.store.set_failing(failing);
+            simulation.turn(&mut node).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            let free = capacity - disk.used_bytes();
+            assert!(free >= simulation.config.min_free_bytes, "seed {seed}: {free} bytes free");
+            blocked += usize::from(node.host().blocked == Some(Blocked::Disk));
+        }
+        simulation.store.set_failing(Failing::No);
+        disk.set_capacity(u64::MAX);
+        for _ in 0..50 {
+            simulation.turn(&mut node).unwrap();
+        }
+        assert_eq!(node.host().blocked, None, "seed {seed}");
+    }
+    assert!(blocked > 0, "the disk was never full");
+}
+
+#[test]
+fn a_checkpoint_without_room_refuses_commands_until_one_succeeds() {
+    let mut simulation = Simulation::new(1);
+    let mut node = simulation.open().unwrap();
+    let mut turn = |node: &mut Node, number| {
+        simulation.now.monotonic += Duration::from_secs(1);
+        let mut proposals = vec![proposal(number, OnFull::Refuse)];
+        node.turn(&mut proposals, &mut vec![7], simulation.now).unwrap();
+        std::mem::take(&mut node.host().refused)
+    };
+    simulation.store.set_failing(Failing::Full);
+    assert_eq!(turn(&mut node, 1), []);
+    // A turn for each group's part, and one that hands it over.
+    let refused = (2..10).find(|&number| !turn(&mut node, number).is_empty());
+    let number = refused.expect("a checkpoint was due long ago") + 1;
+    assert_eq!(turn(&mut node, number), [(number, Refusal::DiskFull)]);
+    assert_eq!(node.host().blocked, Some(Blocked::Checkpoint));
+
+    simulation.store.set_failing(Failing::No);
+    turn(&mut node, number + 1);
+    assert_eq!(turn(&mut node, number + 2), []);
+    assert_eq!(node.host().blocked, None);
+}
+
+#[test]
 fn the_log_stays_within_its_bound() {
     for seed in seeds(10) {
         let mut simulation = Simulation::new(seed);
         let mut node = simulation.open().unwrap();
-        simulation.store.set_failing(true);
+        simulation.store.set_failing(Failing::Yes);
         let mut waited = false;
         for _ in 0..1500 {
             simulation.turn(&mut node).unwrap();
             waited |= !node.is_accepting();
         }
         assert!(waited, "seed {seed}");
+        assert_eq!(node.host().blocked, Some(Blocked::LogBound), "seed {seed}");
         assert!(node.log_bytes() < simulation.config.max_log_bytes + (32 << 10), "seed {seed}");
-        simulation.store.set_failing(false);
+        simulation.store.set_failing(Failing::No);
         for _ in 0..20 {
             simulation.turn(&mut node).unwrap();
         }

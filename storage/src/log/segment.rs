@@ -85,17 +85,33 @@ impl Files {
         segment_path(&self.dir, id)
     }
 
+    /// The length of a new segment of at least `bytes`.
+    fn len_for(&self, bytes: u64) -> u64 {
+        self.segment_bytes.max(HEADER_BYTES + bytes + SECTOR).next_multiple_of(PAGE)
+    }
+
+    /// What [`Files::create`] would take from the disk.
+    pub(super) fn growth(&self, bytes: u64) -> u64 {
+        let len = self.len_for(bytes);
+        if len == self.segment_bytes && !self.spares.is_empty() { 0 } else { len }
+    }
+
     /// A new segment of at least `bytes`; it has its name only once its header is safe.
     pub(super) fn create(&mut self, header: &SegmentHeader, bytes: u64) -> io::Result<Segment> {
-        let len = self.segment_bytes.max(HEADER_BYTES + bytes + SECTOR).next_multiple_of(PAGE);
+        let len = self.len_for(bytes);
         let recycled = if len == self.segment_bytes { self.spares.pop() } else { None };
         let (path, fresh) = match recycled {
             Some(path) => (path, false),
             None => (self.dir.join("new.tmp"), true),
         };
         let made = self.make(header, &path, fresh, len);
-        if made.is_err() && !fresh {
-            self.spares.push(path);
+        match &made {
+            Err(_) if fresh => {
+                // What it got of a full disk is given back; the next start would remove it too.
+                let _ = self.disk.remove(&path);
+            }
+            Err(_) => self.spares.push(path),
+            Ok(_) => {}
         }
         made
     }

@@ -304,7 +304,12 @@ fn a_full_disk_refuses_cleanly_and_recovers() {
             if dice.one_in(6) {
                 compact_all(&mut batch, &mut after);
             }
+            let (growth, used) = (log.growth(batch.bytes()), disk.used_bytes());
             let reserved = dice.one_in(2).then(|| log.reserve(batch.bytes()));
+            if let Some(Ok(())) = reserved {
+                let grown = disk.used_bytes() - used;
+                assert_eq!(grown, growth, "seed {seed}: not what was announced");
+            }
             match log.append(&mut batch) {
                 Ok(_) => models = after,
                 Err(AppendError::Full(_)) => refusals += 1,

@@ -19,7 +19,19 @@ struct State {
     now: BTreeMap<Group, Pairs>,
     /// What was applied since the last flush, in order.
     unflushed: Vec<(Group, Applied, Changes)>,
-    failing: bool,
+    failing: Failing,
+}
+
+/// What keeps a store from being written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failing {
+    /// Nothing does.
+    #[default]
+    No,
+    /// Something that may pass.
+    Yes,
+    /// The disk has no room.
+    Full,
 }
 
 #[derive(Clone, Default)]
@@ -54,7 +66,7 @@ impl MemStore {
     pub fn crash(&self, kept: usize) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        state.failing = false;
+        state.failing = Failing::No;
         for (group, to, changes) in state.unflushed.drain(..).take(kept) {
             state.flushed.entry(group).or_default().apply(to, changes);
         }
@@ -67,15 +79,18 @@ impl MemStore {
     }
 
     /// Makes every write fail, or work again.
-    pub fn set_failing(&self, failing: bool) {
+    pub fn set_failing(&self, failing: Failing) {
         self.lock().failing = failing;
     }
+}
 
-    fn failure(action: &'static str) -> StoreError {
-        StoreError::Failed {
-            path: PathBuf::from("memory"),
-            action,
-            reason: "simulated failure".into(),
+impl Failing {
+    fn check(self, action: &'static str) -> Result<(), StoreError> {
+        let (path, reason) = (PathBuf::from("memory"), "simulated failure".to_owned());
+        match self {
+            Self::No => Ok(()),
+            Self::Yes => Err(StoreError::Failed { path, action, reason }),
+            Self::Full => Err(StoreError::Full { path, action, reason }),
         }
     }
 }
@@ -102,9 +117,7 @@ impl Store for MemStore {
         changes: Changes,
     ) -> Result<(), StoreError> {
         let mut state = self.lock();
-        if state.failing {
-            return Err(Self::failure("apply"));
-        }
+        state.failing.check("apply")?;
         let of = state.now.entry(group).or_default();
         if ![from, to.index].contains(&of.applied.index) {
             let what = format!("it holds up to {} instead of {from}", of.applied.index);
@@ -117,9 +130,7 @@ impl Store for MemStore {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         let mut state = self.lock();
-        if state.failing {
-            return Err(Self::failure("flush"));
-        }
+        state.failing.check("flush")?;
         state.unflushed.clear();
         state.flushed = state.now.clone();
         Ok(())

@@ -6,10 +6,11 @@
 //! applied index, count and digest, keys `01…` its pairs.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use tracing::warn;
 
 use super::{Applied, Changes, Store, StoreError, Sum, Visit, last_of_each, pair_crc};
@@ -92,22 +93,25 @@ impl SledStore {
         if self.db.is_none() {
             self.remove_snapshots(".generating");
             let mut opened = self.open_db();
-            if let Err((reason, true)) = &opened {
+            if let Err((Failure { reason, .. }, true)) = &opened {
                 // Its snapshots only spare sled a scan. That the result is whole, we check.
                 if self.remove_snapshots("") > 0 {
                     warn!(path = %self.path.display(), %reason, "sled is opened without snapshots");
                     opened = self.open_db();
                 }
             }
-            let opened = opened.map_err(|(reason, _)| reason);
             let path = self.path.clone();
-            self.db = Some(opened.map_err(|reason| StoreError::Open { path, reason })?);
+            let opened = opened.map_err(|(failure, _)| match failure {
+                Failure { full: true, reason } => StoreError::Full { path, action: "open", reason },
+                Failure { full: false, reason } => StoreError::Open { path, reason },
+            });
+            self.db = Some(opened?);
         }
         Ok(self.db.as_ref().expect("it was just opened"))
     }
 
     /// The error says why, and whether something is damaged.
-    fn open_db(&self) -> Result<sled::Db, (String, bool)> {
+    fn open_db(&self) -> Result<sled::Db, (Failure, bool)> {
         let config = sled::Config::new()
             .path(&self.path)
             .cache_capacity(self.cache_bytes)
@@ -118,7 +122,7 @@ impl SledStore {
             damaged = !matches!(opened, Err(sled::Error::Io(_)));
             opened
         });
-        opened.map_err(|reason| (reason, damaged))
+        opened.map_err(|failure| (failure, damaged))
     }
 
     /// Removes sled's snapshot files whose names end so. A crash or a full disk can leave an
@@ -139,17 +143,22 @@ impl SledStore {
     ) -> Result<T, StoreError> {
         let db = self.db()?;
         let result = caught(|| act(&db.open_tree(format!("group-{group}"))?));
-        result.map_err(|reason| self.failed(action, reason))
+        result.map_err(|failure| self.failed(action, failure))
     }
 
-    fn failed(&mut self, action: &'static str, reason: String) -> StoreError {
+    fn failed(&mut self, action: &'static str, failure: Failure) -> StoreError {
         let broken = self.db.take();
         // Dropping flushes, which may fail or panic once more.
         let _ = caught(|| {
             drop(broken);
             Ok(())
         });
-        StoreError::Failed { path: self.path.clone(), action, reason }
+        let (path, Failure { reason, full }) = (self.path.clone(), failure);
+        if full {
+            StoreError::Full { path, action, reason }
+        } else {
+            StoreError::Failed { path, action, reason }
+        }
     }
 
     fn damaged(&self, group: Group, what: String) -> StoreError {
@@ -176,7 +185,7 @@ impl SledStore {
                 }
                 match File::open(entry.path()) {
                     Ok(file) => file.sync_all()?,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
                 newest = newest.max(id);
@@ -191,15 +200,41 @@ impl SledStore {
 }
 
 /// Runs something of sled's, which panics where others return errors.
-fn caught<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+fn caught<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(sled::Error::Io(error))) => Err(error.into()),
+        Ok(Err(error)) => Err(Failure::told(error.to_string())),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(format!("sled panicked: {}", text.unwrap_or("no reason given")))
+            Err(Failure::told(format!("sled panicked: {}", text.unwrap_or("no reason given"))))
         }
+    }
+}
+
+/// Why something of sled's did not work.
+struct Failure {
+    reason: String,
+    /// Whether that is for lack of room.
+    full: bool,
+}
+
+impl Failure {
+    /// Of a panic and of some errors there are only words, which quote the system's.
+    fn told(reason: String) -> Self {
+        let full = [Errno::NOSPC, Errno::DQUOT]
+            .map(|errno| io::Error::from(errno).to_string())
+            .iter()
+            .any(|words| reason.contains(words.split(" (").next().unwrap_or(words)));
+        Self { reason, full }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        Self { reason: error.to_string(), full }
     }
 }
 
@@ -215,7 +250,7 @@ impl Store for SledStore {
         let mut iter = AssertUnwindSafe(iter);
         loop {
             let next = caught(|| iter.next().transpose());
-            let Some((key, framed)) = next.map_err(|reason| self.failed("read", reason))? else {
+            let Some((key, framed)) = next.map_err(|failure| self.failed("read", failure))? else {
                 break;
             };
             let key = &key[1..];
@@ -271,8 +306,8 @@ impl Store for SledStore {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         let db = self.db()?;
-        caught(|| db.flush()).map_err(|reason| self.failed("flush", reason))?;
-        self.sync_files().map_err(|error| self.failed("sync", error.to_string()))
+        caught(|| db.flush()).map_err(|failure| self.failed("flush", failure))?;
+        self.sync_files().map_err(|error| self.failed("sync", error.into()))
     }
 }
 

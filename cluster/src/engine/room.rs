@@ -1,0 +1,87 @@
+//! Whether the disk and the log have room for more commands.
+//!
+//! The store must always be able to finish a checkpoint, since nothing else lets the log shrink. So
+//! the log leaves it [`Config::min_free_bytes`](crate::Config::min_free_bytes) and as much again as
+//! checkpoints have still to bring over, also when it starts a segment.
+
+use std::time::Duration;
+
+use storage::log::AppendError;
+use tracing::{info, warn};
+
+use super::{Engine, Now};
+use crate::error::Error;
+use crate::host::{Blocked, Host};
+use crate::machine::StateMachine;
+
+/// How often the disk is asked for its free bytes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+impl<M: StateMachine, H: Host<M>> Engine<M, H> {
+    /// Finds out now and then whether commands can be taken, also when none comes.
+    pub(super) fn look(&mut self, now: Now) {
+        if now.monotonic < self.next_look {
+            return;
+        }
+        self.next_look = now.monotonic + LOOK_INTERVAL;
+        self.ask_free();
+        let found = self.find();
+        self.metrics.accepting.set(if found.is_ok() { 1.0 } else { 0.0 });
+        if found != self.accepting {
+            match found {
+                Ok(()) => info!(free = self.free, "commands are taken again"),
+                Err(why) => warn!(free = self.free, %why, "commands are refused"),
+            }
+            self.accepting = found;
+        }
+    }
+
+    fn find(&mut self) -> Result<(), Blocked> {
+        let largest = self.bytes_with(self.config.max_command_bytes);
+        if self.rounds.lacks_room() {
+            Err(Blocked::Checkpoint)
+        } else if self.held.is_some() || !self.leaves_room(largest) {
+            Err(Blocked::Disk)
+        } else if !self.is_accepting() {
+            Err(Blocked::LogBound)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the disk has room for `commands` bytes in this turn. Asked before they are proposed,
+    /// since what Raft has once taken cannot be given back.
+    pub(super) fn has_room(&mut self, commands: usize) -> Result<bool, Error> {
+        let bytes = self.bytes_with(commands);
+        if self.held.is_some() || self.rounds.lacks_room() || !self.leaves_room(bytes) {
+            return Ok(false);
+        }
+        match self.log.borrow_mut().reserve(bytes) {
+            Ok(()) => Ok(true),
+            Err(AppendError::Full(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Bytes of commands with what surrounds them, and with the compaction that must find room
+    /// after them.
+    fn bytes_with(&self, commands: usize) -> usize {
+        commands + self.groups.len() * 512
+    }
+
+    /// Whether the store keeps its room when the log takes `bytes` more.
+    fn leaves_room(&mut self, bytes: usize) -> bool {
+        let growth = self.log.borrow().growth(bytes);
+        if growth > 0 {
+            // Rare, and much at once.
+            self.ask_free();
+        }
+        let unstored = self.rounds.unstored(self.log.borrow().written());
+        let kept = self.config.min_free_bytes.saturating_add(unstored);
+        self.free >= kept.saturating_add(growth)
+    }
+
+    fn ask_free(&mut self) {
+        self.free = self.log.borrow().free_bytes().unwrap_or(u64::MAX);
+    }
+}

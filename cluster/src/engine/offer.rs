@@ -13,12 +13,14 @@ fn bytes_of<R>(proposal: &Proposal<R>) -> usize {
 }
 
 impl<M: StateMachine, H: Host<M>> Engine<M, H> {
-    /// Proposes what came in, after what waited. Without room it refuses or keeps it.
+    /// Proposes what came in, after what waited. Without room for all of it, it refuses what may be
+    /// refused and keeps the rest.
     pub(super) fn propose(
         &mut self,
         proposals: &mut Vec<Proposal<H::Reply>>,
         now: Now,
     ) -> Result<(), Error> {
+        let waited = !self.waiting.is_empty();
         let room = self.has_room_for(proposals, now).inspect_err(|_| {
             // The end of the engine answers them.
             self.waiting.extend(proposals.drain(..));
@@ -33,6 +35,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 OnFull::Wait => self.waiting.push_back(proposal),
             }
         }
+        if !waited {
+            self.propose_waiting(now)?;
+        }
         Ok(())
     }
 
@@ -42,7 +47,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if proposals.is_empty() || !self.waiting.is_empty() {
             return Ok(false);
         }
-        self.has_room(before + proposals.iter().map(bytes_of).sum::<usize>())
+        self.has_room(before + proposals.iter().map(bytes_of).sum::<usize>(), OnFull::Refuse)
     }
 
     /// Proposes the first of what waits if there is room again; gives its bytes. One piece a turn,
@@ -59,7 +64,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             }
             (count, bytes) = (count + 1, more);
         }
-        if !self.has_room(bytes)? {
+        if !self.has_room(bytes, OnFull::Wait)? {
             return Ok(0);
         }
         let mut waiting = std::mem::take(&mut self.waiting);

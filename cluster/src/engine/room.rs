@@ -2,7 +2,9 @@
 //!
 //! The store must always be able to finish a checkpoint, since nothing else lets the log shrink. So
 //! the log leaves it [`Config::min_free_bytes`](crate::Config::min_free_bytes) and as much again as
-//! checkpoints have still to bring over, also when it starts a segment.
+//! checkpoints have still to bring over, also when it starts a segment. What the node owes
+//! ([`OnFull::Wait`]) is small and lets state shrink: it may use half of that, so that a node which
+//! takes nothing new goes on delivering what it has.
 
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{Engine, Now};
 use crate::error::Error;
+use crate::groups::OnFull;
 use crate::host::{Blocked, Host};
 use crate::machine::StateMachine;
 
@@ -40,7 +43,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let largest = self.bytes_with(self.config.max_command_bytes);
         if self.rounds.lacks_room() {
             Err(Blocked::Checkpoint)
-        } else if self.held.is_some() || !self.leaves_room(largest) {
+        } else if self.held.is_some() || !self.leaves_room(largest, OnFull::Refuse) {
             Err(Blocked::Disk)
         } else if !self.is_accepting() {
             Err(Blocked::LogBound)
@@ -51,9 +54,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 
     /// Whether the disk has room for `commands` bytes in this turn. Asked before they are proposed,
     /// since what Raft has once taken cannot be given back.
-    pub(super) fn has_room(&mut self, commands: usize) -> Result<bool, Error> {
+    pub(super) fn has_room(&mut self, commands: usize, of: OnFull) -> Result<bool, Error> {
         let bytes = self.bytes_with(commands);
-        if self.held.is_some() || self.rounds.lacks_room() || !self.leaves_room(bytes) {
+        if self.held.is_some() || self.rounds.lacks_room() || !self.leaves_room(bytes, of) {
             return Ok(false);
         }
         match self.log.borrow_mut().reserve(bytes) {
@@ -70,14 +73,15 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 
     /// Whether the store keeps its room when the log takes `bytes` more.
-    fn leaves_room(&mut self, bytes: usize) -> bool {
+    fn leaves_room(&mut self, bytes: usize, of: OnFull) -> bool {
         let growth = self.log.borrow().growth(bytes);
         if growth > 0 {
             // Rare, and much at once.
             self.ask_free();
         }
         let unstored = self.rounds.unstored(self.log.borrow().written());
-        let kept = self.config.min_free_bytes.saturating_add(unstored);
+        let share = if of == OnFull::Wait { 2 } else { 1 };
+        let kept = self.config.min_free_bytes.saturating_add(unstored) / share;
         self.free >= kept.saturating_add(growth)
     }
 

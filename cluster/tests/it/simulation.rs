@@ -127,18 +127,19 @@ impl Simulation {
 
     fn settle(&mut self, node: &mut Node) {
         let ledger = node.host();
-        for (group, numbers) in std::mem::take(&mut ledger.acknowledged) {
-            let unsure = self.unsure.entry(group).or_default();
-            for number in numbers {
-                assert_eq!(unsure.remove(0), number, "seed {}: out of order", self.seed);
-                self.expected.entry(group).or_default().push(number);
-            }
-        }
+        // What waits overtakes what is refused, so that comes out first.
         for (number, why) in std::mem::take(&mut ledger.refused) {
             assert_eq!(why, Refusal::DiskFull, "seed {}", self.seed);
             self.refusals += 1;
             for numbers in self.unsure.values_mut() {
                 numbers.retain(|&unsure| unsure != number);
+            }
+        }
+        for (group, numbers) in std::mem::take(&mut ledger.acknowledged) {
+            let unsure = self.unsure.entry(group).or_default();
+            for number in numbers {
+                assert_eq!(unsure.remove(0), number, "seed {}: out of order", self.seed);
+                self.expected.entry(group).or_default().push(number);
             }
         }
         self.unsure.retain(|_, numbers| !numbers.is_empty());
@@ -244,7 +245,7 @@ fn proposal(number: u64, on_full: OnFull) -> Proposal<u64> {
 #[test]
 fn what_must_not_be_refused_waits_for_room_in_order() {
     let mut simulation = Simulation::new(1);
-    simulation.config.min_free_bytes = 1;
+    simulation.config.min_free_bytes = 2;
     // A piece at a time: two of these commands are more than one.
     simulation.config.max_command_bytes = 100;
     let mut node = simulation.open().unwrap();
@@ -278,7 +279,7 @@ fn what_must_not_be_refused_waits_for_room_in_order() {
 #[test]
 fn what_waits_for_room_is_refused_when_the_node_stops() {
     let mut simulation = Simulation::new(1);
-    simulation.config.min_free_bytes = 1;
+    simulation.config.min_free_bytes = 2;
     let mut node = simulation.open().unwrap();
     let (told, hear) = channel();
     node.host().told = Some(told);
@@ -326,7 +327,9 @@ fn the_log_leaves_the_store_its_room() {
             simulation.store.set_failing(failing);
             simulation.turn(&mut node).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             let free = capacity - disk.used_bytes();
-            assert!(free >= simulation.config.min_free_bytes, "seed {seed}: {free} bytes free");
+            // What waits may use half of it.
+            let kept = simulation.config.min_free_bytes / 2;
+            assert!(free >= kept, "seed {seed}: {free} bytes free");
             blocked += usize::from(node.host().blocked == Some(Blocked::Disk));
         }
         simulation.store.set_failing(Failing::No);

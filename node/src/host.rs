@@ -15,7 +15,7 @@ use fleet::shard::{self, Effects, Interest, Shard};
 use mqtt::{QoS, Reason};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::core::{Core, Ticket, ToCore};
 use crate::courier::WINDOW;
@@ -222,6 +222,8 @@ struct Beside {
 pub struct NodeHost {
     shared: Arc<Shared>,
     node: u64,
+    /// Whether the log may have lost its end.
+    accepts_log_loss: bool,
     beside: FxHashMap<GroupId, Beside>,
     for_cores: Vec<ForCore>,
     effects: Effects,
@@ -234,11 +236,16 @@ pub struct NodeHost {
 impl NodeHost {
     /// The host of this node; `stopped` is told when the raft thread ends, with the error if there
     /// was one.
-    pub fn new(shared: Arc<Shared>, node: u64, stopped: oneshot::Sender<Option<String>>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        raft: &cluster::Config,
+        stopped: oneshot::Sender<Option<String>>,
+    ) -> Self {
         let for_cores = shared.cores.iter().map(|_| ForCore::default()).collect();
         Self {
             shared,
-            node,
+            node: raft.node,
+            accepts_log_loss: raft.accept_log_loss,
             beside: FxHashMap::default(),
             for_cores,
             effects: Effects::default(),
@@ -372,6 +379,12 @@ impl NodeHost {
             stats.outbox * share > LONG_OUTBOX || stats.outbox_bytes * share > LONG_OUTBOX_BYTES;
         if beside.outbox_is_long != was_long {
             self.shared.outbox_is_long(beside.outbox_is_long);
+            let (entries, bytes) = (stats.outbox, stats.outbox_bytes);
+            match was_long {
+                true => info!(%group, entries, bytes, "publishers wait for the outbox no longer"),
+                false => warn!(%group, entries, bytes, "publishers wait for a long outbox: a \
+                    subscriber of wills, shadows or QoS 2 publications does not keep up"),
+            }
         }
         let begins = shard.outbox_begins();
         beside.next_outbox = beside.next_outbox.max(begins);
@@ -388,6 +401,27 @@ impl NodeHost {
     fn owe(&mut self, group: GroupId, command: shard::Command) {
         let (command, on_full) = (command.encoded(), OnFull::Wait);
         self.owed.push_back(Proposal { group, command, reply: None, on_full });
+    }
+
+    /// A group whose log has lost its end gives the numbers of lost outbox entries to others, which
+    /// the groups that have seen them must not take for repetitions.
+    fn forget_what_was_lost(&mut self, groups: &GroupsView<'_, Machine>) {
+        let ids = groups.ids();
+        let shards = || ids.iter().filter_map(|&id| Some((id, groups.get(id)?.shard()?)));
+        let ends: Vec<_> = shards().map(|(id, shard)| (id, shard.outbox_ends())).collect();
+        let mut forgotten = Vec::new();
+        for (id, shard) in shards() {
+            for &(group, from) in &ends {
+                let group = u64::from(group.0);
+                if shard.seen_of(group) >= from {
+                    forgotten.push((id, shard::ForgetOrigin { group, from }));
+                }
+            }
+        }
+        for (id, command) in forgotten {
+            warn!(group = %id, of = command.group, from = command.from, "outbox entries were lost");
+            self.owe(id, command.into());
+        }
     }
 
     /// Proposes what is owed, as much as the inbox takes.
@@ -509,6 +543,9 @@ impl Host<Machine> for NodeHost {
     }
 
     fn started(&mut self, groups: &mut GroupsView<'_, Machine>) {
+        if self.accepts_log_loss {
+            self.forget_what_was_lost(groups);
+        }
         let mut sessions = 0;
         for group in groups.ids() {
             let Some(Machine::Shard(shard)) = groups.get_mut(group) else { continue };

@@ -67,7 +67,7 @@ impl Node {
             long_outboxes: AtomicUsize::new(0),
         });
         let (tell, stopped) = oneshot::channel();
-        let host = NodeHost::new(Arc::clone(&shared), raft.node, tell);
+        let host = NodeHost::new(Arc::clone(&shared), &raft, tell);
         let mut running = cluster::start(raft, inbox, Machine::new, host)
             .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
         running.wait_started().context("cannot restore the state")?;

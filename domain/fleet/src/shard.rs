@@ -27,7 +27,7 @@ mod tests;
 mod timers;
 
 pub use command::{
-    Acknowledge, Command, Connect, DeleteShadow, Directed, Disconnect, Expire, FireWill, Kind,
+    Acknowledge, Command, Connect, DeleteShadow, Directed, Disconnect, Expire, FireWill, ForgetOrigin, Kind,
     NEVER, Options, Origin, Publication, Publish, PubrecReceived, ReceiveQos2, ReleaseQos2,
     Subscribe, Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
 };
@@ -247,6 +247,16 @@ impl Shard {
     /// Where the outbox begins: its first entry, or the next one.
     pub fn outbox_begins(&self) -> u64 {
         self.outbox.first_seq()
+    }
+
+    /// The sequence that the next outbox entry gets.
+    pub fn outbox_ends(&self) -> u64 {
+        self.outbox.next_seq
+    }
+
+    /// The last outbox entry of a group that was seen here; 0 for none.
+    pub fn seen_of(&self, group: u64) -> u64 {
+        self.watermarks.get(&group).map_or(0, |(seq, _)| *seq)
     }
 
     /// Outbox entries from a place on.

@@ -33,6 +33,7 @@ impl Shard {
             Kind::UpdateShadow(command) => self.update_shadow(command),
             Kind::DeleteShadow(command) => self.delete_shadow(command),
             Kind::TrimOutbox(command) => self.trim_outbox(command),
+            Kind::ForgetOrigin(command) => self.forget_origin(command),
         }
     }
 

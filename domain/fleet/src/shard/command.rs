@@ -432,11 +432,23 @@ pub struct TrimOutbox {
     pub upto: u64,
 }
 
+/// Forgets that outbox entries of a group were seen: the group has lost them, and will give their
+/// numbers to others.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ForgetOrigin {
+    /// The group that lost the end of its log.
+    #[prost(uint64, tag = "1")]
+    pub group: u64,
+    /// The first sequence it has lost.
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+}
+
 /// One command of a shard.
 #[derive(Clone, PartialEq, Message)]
 pub struct Command {
     /// What it asks. A kind that this version does not know decodes as none.
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub kind: Option<Kind>,
 }
 
@@ -472,6 +484,8 @@ pub enum Kind {
     DeleteShadow(DeleteShadow),
     #[prost(message, tag = "14")]
     TrimOutbox(TrimOutbox),
+    #[prost(message, tag = "15")]
+    ForgetOrigin(ForgetOrigin),
 }
 
 impl Command {
@@ -520,4 +534,5 @@ commands!(
     UpdateShadow,
     DeleteShadow,
     TrimOutbox,
+    ForgetOrigin,
 );

@@ -46,6 +46,8 @@ pub enum Outcome {
     Repeated,
     /// Of `TrimOutbox`.
     Trimmed,
+    /// Of `ForgetOrigin`.
+    Forgotten,
     /// The command is of a connection that lost its client id to a newer one, or of a session that
     /// is gone. Nothing changed.
     Stale,

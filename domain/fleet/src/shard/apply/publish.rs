@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::valid_topic;
 use crate::shard::checkpoint::Changes;
-use crate::shard::command::{Origin, Publication, Publish, ReceiveQos2, ReleaseQos2, TrimOutbox};
+use crate::shard::command::{ForgetOrigin, Origin, Publication, Publish, ReceiveQos2, ReleaseQos2, TrimOutbox};
 use crate::shard::messages::Messages;
 use crate::shard::queue::{Ids, RELEASED};
 use crate::shard::session::Session;
@@ -88,6 +88,16 @@ impl Shard {
     pub(super) fn trim_outbox(&mut self, command: TrimOutbox) -> Outcome {
         self.effects.outbox_trimmed |= self.outbox.trim(command.upto);
         Outcome::Trimmed
+    }
+
+    pub(super) fn forget_origin(&mut self, command: ForgetOrigin) -> Outcome {
+        let ForgetOrigin { group, from } = command;
+        let kept = (from.saturating_sub(1), u32::MAX);
+        if let Some(seen) = self.watermarks.get_mut(&group).filter(|seen| **seen > kept) {
+            *seen = kept;
+            self.changes.watermarks.insert(group);
+        }
+        Outcome::Forgotten
     }
 
     /// Whether an outbox entry has not been seen; it has now.

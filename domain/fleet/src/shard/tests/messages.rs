@@ -176,6 +176,28 @@ fn both_parts_of_an_outbox_entry_are_taken_once() {
     assert_eq!(probe.queue_of("c").len(), 2);
 }
 
+/// A group that lost the end of its log gives the numbers of lost entries to others.
+#[test]
+fn what_a_group_has_lost_is_not_taken_for_what_it_says_next() {
+    let mut probe = Probe::default();
+    let publish = |probe: &mut Probe, group, seq| {
+        let origin = Some(Origin { group, seq, part: 1 });
+        probe.told(Publish { origin, ..enqueued(publication("t", "", 1)) }) != Outcome::Repeated
+    };
+    for group in [1, 2] {
+        assert!(publish(&mut probe, group, 9));
+    }
+    for (from, seen) in [(12, 9), (10, 9), (7, 6), (8, 6)] {
+        assert_eq!(probe.told(ForgetOrigin { group: 1, from }), Outcome::Forgotten);
+        assert_eq!((probe.seen_of(1), probe.seen_of(2)), (seen, 9), "{from}");
+    }
+    assert_eq!(probe.told(ForgetOrigin { group: 3, from: 1 }), Outcome::Forgotten);
+    assert_eq!(probe.seen_of(3), 0);
+    assert!(!publish(&mut probe, 1, 6));
+    assert!(publish(&mut probe, 1, 7));
+    assert!(!publish(&mut probe, 2, 9));
+}
+
 #[test]
 fn retained_messages_are_stored_replaced_and_deleted() {
     let mut probe = Probe::default();

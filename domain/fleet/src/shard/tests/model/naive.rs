@@ -199,6 +199,12 @@ impl Model {
                 self.outbox.retain(|(seq, ..)| *seq > upto);
                 Outcome::Trimmed
             }
+            Kind::ForgetOrigin(ForgetOrigin { group, from }) => {
+                if let Some(seen) = self.seen_of.get_mut(&group) {
+                    *seen = (*seen).min((from - 1, u32::MAX));
+                }
+                Outcome::Forgotten
+            }
         }
     }
 

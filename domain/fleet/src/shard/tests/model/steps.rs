@@ -87,6 +87,7 @@ pub(super) enum Step {
         origin: Option<Origin>,
     },
     Trim(u64),
+    Forget(u64, u64),
 }
 
 /// A client, and whether the command is of its present connection.
@@ -186,6 +187,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             Step::DeleteShadow { thing, name, reply, origin }
         }),
         1 => (0..40_u64).prop_map(Step::Trim),
+        1 => (1..3_u64, 1..6_u64).prop_map(|(group, from)| Step::Forget(group, from)),
     ]
 }
 
@@ -316,6 +318,7 @@ impl Step {
             }
             .into(),
             Self::Trim(upto) => TrimOutbox { upto }.into(),
+            Self::Forget(group, from) => ForgetOrigin { group, from }.into(),
         }
     }
 }

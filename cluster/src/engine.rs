@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::groups::{OnFull, Proposal};
 use crate::host::{Blocked, GroupsView, Host, Refusal};
-use crate::machine::{GroupId, StateMachine};
+use crate::machine::{GroupId, StateMachine, Unreadable};
 use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
 use group::{Command, Group};
@@ -275,9 +275,16 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 self.replay.step(id, decided.commands.len());
             }
             group.dirty |= !decided.commands.is_empty();
-            for Command { bytes, reply } in decided.commands {
-                let outcome = machine.apply(bytes);
-                self.host.applied(id, machine, reply, outcome);
+            let mut commands = decided.commands.into_iter();
+            while let Some(Command { bytes, reply }) = commands.next() {
+                match machine.apply(bytes) {
+                    Ok(outcome) => self.host.applied(id, machine, reply, outcome),
+                    Err(Unreadable(reason)) => {
+                        refuse_one(&mut self.host, reply, Refusal::Stopping);
+                        refuse(&mut self.host, commands.chain(lost), Refusal::Stopping);
+                        return Err(Error::Entry { group: id, index: entry.index, reason });
+                    }
+                }
             }
         }
         group.applied = to;

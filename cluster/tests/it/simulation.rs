@@ -312,6 +312,28 @@ fn a_log_that_fails_before_a_command_is_proposed_ends_the_engine_and_everybody_h
 }
 
 #[test]
+fn a_committed_command_that_cannot_be_read_ends_the_engine_now_and_at_the_next_start() {
+    let mut simulation = Simulation::new(1);
+    let mut node = simulation.open().unwrap();
+    let (told, hear) = channel();
+    node.host().told = Some(told);
+    let unreadable = Proposal { command: "?".into(), ..proposal(2, OnFull::Refuse) };
+    let mut proposals = vec![proposal(1, OnFull::Refuse), unreadable, proposal(3, OnFull::Refuse)];
+    let failed = node.turn(&mut proposals, &mut Vec::new(), simulation.now);
+    let is_it = |error: &Error| {
+        let text = error.to_string();
+        let names = text.contains("1 bytes are no number") && text.contains("newer version");
+        names && matches!(error, Error::Entry { group: GroupId(0), index: 2, .. })
+    };
+    assert!(failed.as_ref().is_err_and(is_it), "{failed:?}");
+    assert!(node.end(failed).is_err());
+    let stopping = Err(Refusal::Stopping);
+    assert_eq!(hear.try_iter().collect::<Vec<_>>(), [Ok(1), stopping, stopping]);
+    let again = simulation.open().err().unwrap();
+    assert!(is_it(&again), "{again}");
+}
+
+#[test]
 fn the_log_leaves_the_store_its_room() {
     let mut blocked = 0;
     for seed in seeds(50) {

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use thiserror::Error;
 
 /// A session expiry that never comes [v5 MQTT-3.1.2.11.2].
 pub const NEVER: u32 = u32::MAX;
@@ -449,6 +450,17 @@ pub enum Kind {
     DeleteShadow(DeleteShadow),
     #[prost(message, tag = "14")]
     TrimOutbox(TrimOutbox),
+}
+
+/// Why bytes are not a command.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// It was written by a later version of Skein.
+    #[error("a kind of command that this version does not know")]
+    Kind,
+    /// It is not what any version writes.
+    #[error("a command that is not valid: {0}")]
+    Protobuf(#[from] prost::DecodeError),
 }
 
 impl Command {

@@ -14,6 +14,7 @@ use storage::sim::SimDisk;
 use storage::store::{Failing, MemStore};
 
 use crate::chronicle::{Chronicle, Ledger, command};
+use crate::recorded::Recorded;
 
 const GROUPS: u32 = 3;
 
@@ -234,6 +235,22 @@ fn a_full_disk_refuses_and_what_was_taken_is_kept() {
         refusals += simulation.refusals;
     }
     println!("{refusals} refusals");
+}
+
+#[test]
+fn a_commit_takes_as_long_as_the_syncs_before_it() {
+    let mut simulation = Simulation::new(1);
+    let recorded = Recorded::default();
+    let mut node = metrics::with_local_recorder(&recorded, || simulation.open().unwrap());
+    for turn in 0..20 {
+        recorded.take("storage_fsync_seconds");
+        let mut proposals = vec![proposal(turn, OnFull::Refuse)];
+        node.turn(&mut proposals, &mut Vec::new(), simulation.now).unwrap();
+        // The first sync is that of the entry; the simulation's clock stands still in a turn.
+        let synced = recorded.take("storage_fsync_seconds");
+        let committed = recorded.take("raft_commit_seconds");
+        assert_eq!(committed, synced[..1], "turn {turn}");
+    }
 }
 
 /// A proposal to group 0.

@@ -17,6 +17,8 @@ const SESSIONS: usize = 100;
 const WINDOW: u16 = 100;
 /// Messages per iteration: what one turn of the log may bring.
 const BATCH: usize = 1_000;
+/// Why every command here can be applied.
+const READS: &str = "this version has written it";
 
 /// A shard that has a connection for each session, and what was sent to it so far.
 struct Bench {
@@ -68,7 +70,8 @@ impl Bench {
                 queue_limit_messages: 1 << 20,
                 ..Connect::default()
             };
-            let Outcome::Connected(connected) = shard.apply(Command::from(connect).encoded())
+            let Outcome::Connected(connected) =
+                shard.apply(Command::from(connect).encoded()).expect(READS)
             else {
                 panic!("not connected")
             };
@@ -76,7 +79,7 @@ impl Bench {
             let options = Options { qos: 1, ..Options::default() };
             let filters = vec![Subscription { filter: filter(n), options }];
             let subscribe = Subscribe { client: client.clone(), epoch, filters };
-            shard.apply(Command::from(subscribe).encoded());
+            shard.apply(Command::from(subscribe).encoded()).expect(READS);
             assert!(dispatcher.attach(&shard, session, epoch, WINDOW, n));
             sessions.push((session, client, epoch));
         }
@@ -109,13 +112,13 @@ impl Bench {
 
     fn run(&mut self, steps: &[Step]) {
         for step in steps {
-            black_box(self.shard.apply(step.publish.clone()));
+            black_box(self.shard.apply(step.publish.clone()).expect(READS));
             self.dispatcher.pump(&self.shard, step.session, 0, &mut |target, delivery| {
                 black_box((target, delivery));
             });
             self.dispatcher.acknowledged(step.session, step.seq);
             if !step.acknowledge.is_empty() {
-                black_box(self.shard.apply(step.acknowledge.clone()));
+                black_box(self.shard.apply(step.acknowledge.clone()).expect(READS));
             }
         }
         assert_eq!(self.shard.stats().queued, 0, "every message has arrived");
@@ -151,7 +154,7 @@ fn publish_offline(c: &mut Criterion) {
             || Bench::new(topic).shard,
             |shard| {
                 for command in &commands {
-                    black_box(shard.apply(command.clone()));
+                    black_box(shard.apply(command.clone()).expect(READS));
                 }
             },
             BatchSize::LargeInput,
@@ -170,7 +173,7 @@ fn publish_to_all(c: &mut Criterion) {
     group.bench_function("publish_deliver_acknowledge", |b| {
         b.iter(|| {
             seq += 1;
-            black_box(bench.shard.apply(command.clone()));
+            black_box(bench.shard.apply(command.clone()).expect(READS));
             for (session, client, epoch) in &bench.sessions {
                 bench.dispatcher.pump(&bench.shard, *session, 0, &mut |target, delivery| {
                     black_box((target, delivery));
@@ -178,7 +181,7 @@ fn publish_to_all(c: &mut Criterion) {
                 bench.dispatcher.acknowledged(*session, seq);
                 let (client, epoch) = (client.clone(), *epoch);
                 let command = Command::from(Acknowledge { client, epoch, seqs: vec![seq] });
-                black_box(bench.shard.apply(command.encoded()));
+                black_box(bench.shard.apply(command.encoded()).expect(READS));
             }
         });
     });
@@ -195,7 +198,7 @@ fn checkpoint(c: &mut Criterion) {
                 let mut shard = Bench::new(topic).shard;
                 shard.checkpoint();
                 for command in &commands {
-                    shard.apply(command.clone());
+                    shard.apply(command.clone()).expect(READS);
                 }
                 shard
             },

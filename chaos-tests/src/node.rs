@@ -61,10 +61,7 @@ impl Node {
     pub fn on_small_disk(dice: &mut Dice, bytes: u64) -> Option<Self> {
         let mut node = Self::new(dice);
         fs::create_dir(node.data()).expect("the directory is new");
-        let options = format!("size={bytes}");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "skein-chaos"]).arg(node.data());
-        node.mounted = mount.status().is_ok_and(|status| status.success());
+        node.mounted = node.mount(&format!("size={bytes}"));
         if !node.mounted {
             eprintln!("skipped: a small file system cannot be mounted here; run as root");
             return None;
@@ -72,34 +69,24 @@ impl Node {
         Some(node)
     }
 
-    /// Fills its disk with something else until `left` bytes are free.
+    /// Makes its disk so large that `bytes` are free, all at once.
     ///
     /// # Panics
     /// When it has no disk of its own.
-    pub fn fill_disk(&self, left: u64) {
+    pub fn leave_free(&self, bytes: u64) {
         assert!(self.mounted, "the disk is not its own");
-        let free = || {
+        eventually("the disk has another size", || {
             let stat = rustix::fs::statvfs(self.data()).expect("it is mounted");
-            stat.f_bavail * stat.f_frsize
-        };
-        let mut ballast = append(&self.ballast());
-        let block = vec![0; 64 << 10];
-        loop {
-            let more = free().saturating_sub(left).min(block.len() as u64) as usize;
-            // The node writes too, so that the last block may not fit.
-            if more == 0 || ballast.write_all(&block[..more]).is_err() {
-                return;
-            }
-        }
+            let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
+            // Not when the node has written more meanwhile than it would have room for.
+            self.mount(&format!("remount,size={}", used + bytes)).then_some(())
+        });
     }
 
-    /// Gives the disk back what [`Node::fill_disk`] took.
-    pub fn make_room(&self) {
-        fs::remove_file(self.ballast()).expect("the disk was filled");
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.data().join("ballast")
+    fn mount(&self, options: &str) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "skein-chaos"]).arg(self.data());
+        mount.status().is_ok_and(|status| status.success())
     }
 
     /// Where MQTT is spoken without TLS.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cluster::{
     Config, GroupId, Groups, GroupsView, Host, LoadError, OnFull, Pairs, Proposal, Refusal,
-    StateMachine, start,
+    StateMachine, Unreadable, start,
 };
 
 const SHARDS: u32 = 16;
@@ -27,9 +27,10 @@ struct Keys {
 impl StateMachine for Keys {
     type Outcome = ();
 
-    fn apply(&mut self, command: Bytes) {
+    fn apply(&mut self, command: Bytes) -> Result<(), Unreadable> {
         self.applied += 1;
         self.changed.insert(self.applied % 1000, command);
+        Ok(())
     }
 
     fn checkpoint(&mut self) -> Pairs {

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::groups::{OnFull, Proposal};
 use crate::host::{Blocked, GroupsView, Host, Refusal};
-use crate::machine::{GroupId, StateMachine};
+use crate::machine::{GroupId, StateMachine, Unreadable};
 use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
 use group::{Command, Group};
@@ -66,6 +66,8 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     /// What the last look at the disk and the log has found.
     accepting: Result<(), Blocked>,
     started: bool,
+    /// What the log's syncs have taken of this turn: nothing else in it takes long.
+    synced: Duration,
     replay: Progress,
     metrics: RaftMetrics,
 }
@@ -78,6 +80,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         signals: &mut Vec<H::Signal>,
         now: Now,
     ) -> Result<(), Error> {
+        self.synced = Duration::ZERO;
         if !self.started {
             return self.turn_unstarted(now);
         }
@@ -244,6 +247,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let mut log = self.log.borrow_mut();
         match log.append(&mut self.batch) {
             Ok(appended) => {
+                self.synced += appended.sync;
                 self.metrics.fsync_seconds.record(appended.sync);
                 self.metrics.written_bytes.increment(appended.bytes);
                 self.metrics.log_bytes.set(log.bytes() as f64);
@@ -269,15 +273,23 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             let read = || Ok(self.log.borrow().entry(id.0, entry.index)?.data);
             let decided = group.decide(&entry, read, &mut lost)?;
             if let Some(at) = decided.proposed_at {
-                self.metrics.commit_seconds.record(now.monotonic.saturating_sub(at));
+                let until = now.monotonic + self.synced;
+                self.metrics.commit_seconds.record(until.saturating_sub(at));
             }
             if !self.started {
                 self.replay.step(id, decided.commands.len());
             }
             group.dirty |= !decided.commands.is_empty();
-            for Command { bytes, reply } in decided.commands {
-                let outcome = machine.apply(bytes);
-                self.host.applied(id, machine, reply, outcome);
+            let mut commands = decided.commands.into_iter();
+            while let Some(Command { bytes, reply }) = commands.next() {
+                match machine.apply(bytes) {
+                    Ok(outcome) => self.host.applied(id, machine, reply, outcome),
+                    Err(Unreadable(reason)) => {
+                        refuse_one(&mut self.host, reply, Refusal::Stopping);
+                        refuse(&mut self.host, commands.chain(lost), Refusal::Stopping);
+                        return Err(Error::Entry { group: id, index: entry.index, reason });
+                    }
+                }
             }
         }
         group.applied = to;

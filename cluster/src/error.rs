@@ -61,7 +61,11 @@ pub enum Error {
         reason: String,
     },
     /// A committed entry is none this version can read.
-    #[error("group {group}: entry {index}: {reason}")]
+    #[error(
+        "group {group}: entry {index} of the log is committed and cannot be read: {reason}; if a \
+         newer version has run on this data directory, run that one again, else the log is \
+         damaged: restore the data directory from a backup or a peer"
+    )]
     Entry {
         /// The group.
         group: GroupId,

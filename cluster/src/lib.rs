@@ -26,5 +26,5 @@ pub use engine::{Engine, Now, Opened};
 pub use error::Error;
 pub use groups::{Groups, Inbox, OnFull, Proposal, Refused};
 pub use host::{Blocked, GroupsView, Host, Refusal};
-pub use machine::{GroupId, LoadError, Pairs, StateMachine};
+pub use machine::{GroupId, LoadError, Pairs, StateMachine, Unreadable};
 pub use thread::{Running, start};

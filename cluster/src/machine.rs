@@ -26,15 +26,21 @@ pub type Pairs = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 #[error("{0}")]
 pub struct LoadError(pub String);
 
+/// A committed command that this version cannot read; says why.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
 /// One replicated state. Deterministic: it sees only commands, never a clock or chance, so every
 /// replica that applied the same commands is the same.
 pub trait StateMachine: 'static {
     /// What came of a command.
     type Outcome;
 
-    /// Applies the next committed command. Bytes that cannot be decoded yield an outcome that says
-    /// so and change nothing; they never panic.
-    fn apply(&mut self, command: Bytes) -> Self::Outcome;
+    /// Applies the next committed command. A command that asks for what may not be is an outcome;
+    /// bytes that are no command are an error and change nothing. That error ends the node: to skip
+    /// what others have applied would make this replica another state than theirs.
+    fn apply(&mut self, command: Bytes) -> Result<Self::Outcome, Unreadable>;
 
     /// What changed since the last call. Called between two commands; coalesces, so that a pair
     /// appears once with its last value.

@@ -115,7 +115,7 @@ where
     let mut engine = Engine::new(config, opened, worker, host, clock.now());
     let result = caught(|| {
         drive(&mut engine, inbox, &clock, up)?;
-        finish(&mut engine, &clock)
+        finish(&mut engine, inbox, &clock)
     });
     inbox.close();
     refuse_waiting(engine.host(), inbox);
@@ -176,8 +176,10 @@ fn drive<M: StateMachine, H: Host<M>>(
 /// Writes a last checkpoint, so that the next start has nothing to replay.
 fn finish<M: StateMachine, H: Host<M>>(
     engine: &mut Engine<M, H>,
+    inbox: &Inbox<H::Reply, H::Signal>,
     clock: &Clock,
 ) -> Result<(), Error> {
+    let (mut proposals, mut signals) = (Vec::new(), Vec::new());
     let started = clock.now().monotonic;
     while !engine.is_stored() {
         let now = clock.now();
@@ -186,9 +188,11 @@ fn finish<M: StateMachine, H: Host<M>>(
             break;
         }
         engine.begin_checkpoint(now);
-        engine.turn(&mut Vec::new(), &mut Vec::new(), now)?;
-        if !engine.is_busy() {
-            thread::sleep(Duration::from_millis(1));
+        engine.turn(&mut proposals, &mut signals, now)?;
+        if !engine.is_busy() && !engine.is_stored() {
+            // The worker nudges when it is done; nothing is let in any more.
+            let timeout = engine.next_turn().saturating_sub(clock.now().monotonic);
+            inbox.take(&mut proposals, &mut signals, false, timeout);
         }
     }
     info!("groups have stopped");

@@ -8,14 +8,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cluster::{GroupId, GroupsView, Host, LoadError, OnFull, Pairs, Refusal, StateMachine};
+use cluster::{
+    GroupId, GroupsView, Host, LoadError, OnFull, Pairs, Refusal, StateMachine, Unreadable,
+};
 use fleet::registry::{self, Registry};
 use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Interest, Shard};
 use mqtt::{QoS, Reason};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::core::{Core, Ticket, ToCore};
 use crate::courier::WINDOW;
@@ -43,8 +45,6 @@ pub enum Outcome {
     Registry(Result<registry::Outcome, registry::Rejection>),
     /// Of a shard.
     Shard(shard::Outcome),
-    /// The command could not be read.
-    Invalid,
 }
 
 /// Who hears what came of a command.
@@ -165,12 +165,15 @@ impl Machine {
 impl StateMachine for Machine {
     type Outcome = Outcome;
 
-    fn apply(&mut self, command: Bytes) -> Outcome {
+    fn apply(&mut self, command: Bytes) -> Result<Outcome, Unreadable> {
         match self {
-            Self::Shard(shard) => Outcome::Shard(shard.apply(command)),
+            Self::Shard(shard) => {
+                let outcome = shard.apply(command);
+                outcome.map(Outcome::Shard).map_err(|error| Unreadable(error.to_string()))
+            }
             Self::Meta(registry) => match registry::Command::decode(&command) {
-                Ok(command) => Outcome::Registry(registry.apply(command)),
-                Err(_) => Outcome::Invalid,
+                Ok(command) => Ok(Outcome::Registry(registry.apply(command))),
+                Err(error) => Err(Unreadable(error.to_string())),
             },
         }
     }
@@ -451,9 +454,6 @@ impl Host<Machine> for NodeHost {
         reply: Option<Reply>,
         outcome: Outcome,
     ) {
-        if matches!(outcome, Outcome::Invalid | Outcome::Shard(shard::Outcome::Invalid)) {
-            error!(%group, "a committed command cannot be read; was it written by a newer version?");
-        }
         if let (Outcome::Shard(shard::Outcome::Shadow(answer)), Some(_)) = (&outcome, &reply) {
             crate::metrics::shadow_operation("change", answer.accepted());
         }
@@ -621,9 +621,7 @@ impl Failure {
 /// full is not the publisher's fault: that is counted, and the publication acknowledged.
 fn failure(outcome: &Outcome) -> Option<Reason> {
     match outcome {
-        Outcome::Shard(shard::Outcome::Invalid) | Outcome::Invalid => {
-            Some(Reason::UnspecifiedError)
-        }
+        Outcome::Shard(shard::Outcome::Invalid) => Some(Reason::UnspecifiedError),
         Outcome::Shard(shard::Outcome::Stale) => Some(Reason::SessionTakenOver),
         Outcome::Shard(shard::Outcome::Released { known: false }) => {
             Some(Reason::PacketIdentifierNotFound)

@@ -33,20 +33,20 @@ fn a_node_on_a_full_disk_refuses_says_why_and_recovers_by_itself() {
     publish(&mut client, 0, 10).unwrap();
 
     // Less is left than the store may need.
-    node.fill_disk(PIECE / 2);
+    node.leave_free(PIECE / 2);
     let why = eventually("not ready", || node.not_ready());
     assert!(why.contains("too little room for the log"), "{why}");
     let refused = publish(&mut client, 1, 10).unwrap_err();
     assert!(matches!(&refused, End::Fault(why) if why.contains("QuotaExceeded")), "{refused:?}");
     client.ping().unwrap();
-    node.make_room();
+    node.leave_free(4 * PIECE);
     eventually("ready", || node.is_ready().then_some(()));
 
-    // Nothing is left, and much is still to be written down.
+    // Next to nothing is left, and much is still to be written down.
     for number in 1..=60 {
         publish(&mut client, number, 100 << 10).unwrap();
     }
-    node.fill_disk(0);
+    node.leave_free(64 << 10);
     let failures = || node.metric("storage_checkpoint_failures_total");
     eventually("a checkpoint fails", || (failures() > 0.0).then_some(()));
     let why = eventually("not ready", || {
@@ -55,7 +55,7 @@ fn a_node_on_a_full_disk_refuses_says_why_and_recovers_by_itself() {
     assert!(why.contains("make room"), "{why}");
     publish(&mut client, 61, 10).unwrap_err();
     assert_eq!(node.metric("storage_accepting"), 0.0);
-    node.make_room();
+    node.leave_free(4 * PIECE);
     eventually("ready", || node.is_ready().then_some(()));
     publish(&mut client, 61, 10).unwrap();
     assert_eq!(count(&node), 62);

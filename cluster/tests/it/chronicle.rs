@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
-use cluster::{Blocked, Error, GroupId, GroupsView, Host, LoadError, Pairs, Refusal, StateMachine};
+use cluster::{
+    Blocked, Error, GroupId, GroupsView, Host, LoadError, Pairs, Refusal, StateMachine, Unreadable,
+};
 
 /// Remembers the number at the front of every command, in the order they were applied.
 #[derive(Default)]
@@ -23,11 +25,14 @@ pub(crate) fn command(number: u64, len: usize) -> Bytes {
 impl StateMachine for Chronicle {
     type Outcome = u64;
 
-    fn apply(&mut self, command: Bytes) -> u64 {
-        let number = u64::from_be_bytes(command[..8].try_into().unwrap());
+    fn apply(&mut self, command: Bytes) -> Result<u64, Unreadable> {
+        let Some(number) = command.first_chunk() else {
+            return Err(Unreadable(format!("{} bytes are no number", command.len())));
+        };
+        let number = u64::from_be_bytes(*number);
         assert!(command[8..].iter().all(|&byte| byte == number as u8), "a mangled command");
         self.numbers.push(number);
-        number
+        Ok(number)
     }
 
     fn checkpoint(&mut self) -> Pairs {

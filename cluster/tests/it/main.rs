@@ -4,5 +4,6 @@
 
 mod chronicle;
 mod kill;
+mod recorded;
 mod simulation;
 mod thread;

@@ -14,6 +14,7 @@ use storage::sim::SimDisk;
 use storage::store::{Failing, MemStore};
 
 use crate::chronicle::{Chronicle, Ledger, command};
+use crate::recorded::Recorded;
 
 const GROUPS: u32 = 3;
 
@@ -237,6 +238,22 @@ fn a_full_disk_refuses_and_what_was_taken_is_kept() {
     println!("{refusals} refusals");
 }
 
+#[test]
+fn a_commit_takes_as_long_as_the_syncs_before_it() {
+    let mut simulation = Simulation::new(1);
+    let recorded = Recorded::default();
+    let mut node = metrics::with_local_recorder(&recorded, || simulation.open().unwrap());
+    for turn in 0..20 {
+        recorded.take("storage_fsync_seconds");
+        let mut proposals = vec![proposal(turn, OnFull::Refuse)];
+        node.turn(&mut proposals, &mut Vec::new(), simulation.now).unwrap();
+        // The first sync is that of the entry; the simulation's clock stands still in a turn.
+        let synced = recorded.take("storage_fsync_seconds");
+        let committed = recorded.take("raft_commit_seconds");
+        assert_eq!(committed, synced[..1], "turn {turn}");
+    }
+}
+
 /// A proposal to group 0.
 fn proposal(number: u64, on_full: OnFull) -> Proposal<u64> {
     Proposal { group: GroupId(0), command: command(number, 50), reply: Some(number), on_full }
@@ -310,6 +327,28 @@ fn a_log_that_fails_before_a_command_is_proposed_ends_the_engine_and_everybody_h
     assert!(node.end(failed).is_err());
     let stopping = Err(Refusal::Stopping);
     assert_eq!(hear.try_iter().collect::<Vec<_>>(), [stopping, stopping]);
+}
+
+#[test]
+fn a_committed_command_that_cannot_be_read_ends_the_engine_now_and_at_the_next_start() {
+    let mut simulation = Simulation::new(1);
+    let mut node = simulation.open().unwrap();
+    let (told, hear) = channel();
+    node.host().told = Some(told);
+    let unreadable = Proposal { command: "?".into(), ..proposal(2, OnFull::Refuse) };
+    let mut proposals = vec![proposal(1, OnFull::Refuse), unreadable, proposal(3, OnFull::Refuse)];
+    let failed = node.turn(&mut proposals, &mut Vec::new(), simulation.now);
+    let is_it = |error: &Error| {
+        let text = error.to_string();
+        let names = text.contains("1 bytes are no number") && text.contains("newer version");
+        names && matches!(error, Error::Entry { group: GroupId(0), index: 2, .. })
+    };
+    assert!(failed.as_ref().is_err_and(is_it), "{failed:?}");
+    assert!(node.end(failed).is_err());
+    let stopping = Err(Refusal::Stopping);
+    assert_eq!(hear.try_iter().collect::<Vec<_>>(), [Ok(1), stopping, stopping]);
+    let again = simulation.open().err().unwrap();
+    assert!(is_it(&again), "{again}");
 }
 
 #[test]

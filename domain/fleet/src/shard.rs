@@ -27,9 +27,10 @@ mod tests;
 mod timers;
 
 pub use command::{
-    Acknowledge, Command, Connect, DeleteShadow, Directed, Disconnect, Expire, FireWill, ForgetOrigin, Kind,
-    NEVER, Options, Origin, Publication, Publish, PubrecReceived, ReceiveQos2, ReleaseQos2,
-    Subscribe, Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
+    Acknowledge, Command, CommandError, Connect, DeleteShadow, Directed, Disconnect, Expire,
+    FireWill, ForgetOrigin, Kind, NEVER, Options, Origin, Publication, Publish, PubrecReceived,
+    ReceiveQos2, ReleaseQos2, Subscribe, Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will,
+    WillAction,
 };
 pub use outbox::OutboxEntry;
 pub use outcome::{

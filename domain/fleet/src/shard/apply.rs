@@ -9,16 +9,15 @@ mod subscribe;
 use bytes::Bytes;
 use prost::Message;
 
-use super::command::{Command, Kind, Publication};
+use super::command::{Command, CommandError, Kind, Publication};
 use super::{Outcome, Shard};
 
 impl Shard {
-    /// Applies the next committed command.
-    pub fn apply(&mut self, command: Bytes) -> Outcome {
-        let Ok(Command { kind: Some(kind) }) = Command::decode(command) else {
-            return Outcome::Invalid;
-        };
-        match kind {
+    /// Applies the next committed command. One that cannot be read changes nothing, and nothing must
+    /// be applied after it: whoever wrote it knew what it means, and their shard has changed.
+    pub fn apply(&mut self, command: Bytes) -> Result<Outcome, CommandError> {
+        let kind = Command::decode(command)?.kind.ok_or(CommandError::Kind)?;
+        Ok(match kind {
             Kind::Connect(command) => self.connect(command),
             Kind::Disconnect(command) => self.disconnect(command),
             Kind::Subscribe(command) => self.subscribe(command),
@@ -34,7 +33,7 @@ impl Shard {
             Kind::DeleteShadow(command) => self.delete_shadow(command),
             Kind::TrimOutbox(command) => self.trim_outbox(command),
             Kind::ForgetOrigin(command) => self.forget_origin(command),
-        }
+        })
     }
 
     /// The session of a client, if this token is its latest.

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use thiserror::Error;
 
 /// A session expiry that never comes [v5 MQTT-3.1.2.11.2].
 pub const NEVER: u32 = u32::MAX;
@@ -486,6 +487,17 @@ pub enum Kind {
     TrimOutbox(TrimOutbox),
     #[prost(message, tag = "15")]
     ForgetOrigin(ForgetOrigin),
+}
+
+/// Why bytes are not a command.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// It was written by a later version of Skein.
+    #[error("a kind of command that this version does not know")]
+    Kind,
+    /// It is not what any version writes.
+    #[error("a command that is not valid: {0}")]
+    Protobuf(#[from] prost::DecodeError),
 }
 
 impl Command {

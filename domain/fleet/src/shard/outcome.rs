@@ -51,7 +51,8 @@ pub enum Outcome {
     /// The command is of a connection that lost its client id to a newer one, or of a session that
     /// is gone. Nothing changed.
     Stale,
-    /// The command cannot be read or breaks a rule of its format. Nothing changed.
+    /// The command says what no client may ask for, like a publication without a topic. Nothing
+    /// changed.
     Invalid,
 }
 

@@ -39,7 +39,7 @@ impl DerefMut for Probe {
 
 impl Probe {
     fn told(&mut self, command: impl Into<Command>) -> Outcome {
-        let outcome = self.shard.apply(command.into().encoded());
+        let outcome = self.shard.apply(command.into().encoded()).unwrap();
         self.shard.drain_effects(&mut self.effects);
         outcome
     }

@@ -4,7 +4,9 @@ use rustc_hash::FxHashMap;
 
 use super::valid_topic;
 use crate::shard::checkpoint::Changes;
-use crate::shard::command::{ForgetOrigin, Origin, Publication, Publish, ReceiveQos2, ReleaseQos2, TrimOutbox};
+use crate::shard::command::{
+    ForgetOrigin, Origin, Publication, Publish, ReceiveQos2, ReleaseQos2, TrimOutbox,
+};
 use crate::shard::messages::Messages;
 use crate::shard::queue::{Ids, RELEASED};
 use crate::shard::session::Session;

@@ -291,13 +291,13 @@ fn pubrec_leaves_only_a_pubrel_owed() {
 #[test]
 fn payloads_are_shared_until_a_checkpoint_and_owned_after() {
     let mut shard = Shard::new();
-    shard.apply(Command::from(client("c")).encoded());
+    shard.apply(Command::from(client("c")).encoded()).unwrap();
     let filters = vec![Subscription { filter: "t".into(), options: qos(1) }];
     let client = client("c").client;
-    shard.apply(Command::from(Subscribe { client, epoch: 1, filters }).encoded());
+    shard.apply(Command::from(Subscribe { client, epoch: 1, filters }).encoded()).unwrap();
     let command = Command::from(enqueued(publication("t", "payload", 1))).encoded();
     let range = command.as_ptr_range();
-    shard.apply(command.clone());
+    shard.apply(command.clone()).unwrap();
     let payload = |shard: &Shard| {
         let queued = shard.queue(1, 0).next().unwrap();
         queued.publication.unwrap().payload.as_ptr()

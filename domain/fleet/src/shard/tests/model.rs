@@ -118,7 +118,7 @@ impl World {
     fn tell(&mut self, command: Command) {
         let bytes = command.encoded();
         self.log.push(bytes.clone());
-        let said = self.probe.shard.apply(bytes);
+        let said = self.probe.shard.apply(bytes).unwrap();
         self.probe.shard.drain_effects(&mut self.probe.effects);
         let expected = self.model.tell(command.clone());
         assert_eq!(said, expected, "{command:#?}");
@@ -136,7 +136,7 @@ impl World {
     fn catch_up(&self) -> Shard {
         let mut shard = load(&self.store).unwrap();
         for command in &self.log {
-            shard.apply(command.clone());
+            shard.apply(command.clone()).unwrap();
         }
         shard
     }

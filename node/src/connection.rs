@@ -37,6 +37,7 @@ use crate::interest::Live;
 use crate::metrics::Asked;
 use crate::publication::Publication;
 use crate::publish::Errand;
+use crate::route::Route;
 use crate::telemetry;
 
 /// How long a connection that ends tries to say its last word.
@@ -205,7 +206,7 @@ impl Connection {
         let checked = known.is_some() && !publish.retain;
         if !checked && !self.may_publish(topic, publish.retain) {
             core.metrics.decided(Asked::Publish, false);
-            return self.refuse(publish);
+            return self.refuse(publish, Reason::NotAuthorized);
         }
         if !checked {
             core.metrics.decided(Asked::Publish, true);
@@ -213,6 +214,10 @@ impl Connection {
         let route = known.unwrap_or_else(|| core.route(topic));
         if !publish.retain && !self.endpoint.policy.borrow().depends_on_time() {
             self.allowed_route = route.id;
+        }
+        if publish.qos != QoS::AtMostOnce && self.is_too_large(&publication, &route) {
+            core.metrics.too_large();
+            return self.refuse(publish, Reason::QuotaExceeded);
         }
         if publish.qos == QoS::ExactlyOnce
             && let Some(record) = self.persistent_record()
@@ -281,17 +286,27 @@ impl Connection {
         decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
     }
 
-    /// Answers a publication that is not allowed: with a reason where the protocol has one, by
+    /// Whether a group has to keep a publication that is larger than a command can be.
+    fn is_too_large(&self, publication: &Publication<'_>, route: &Route) -> bool {
+        let exactly_once = publication.qos == QoS::ExactlyOnce;
+        publication.bytes() > self.core.shared.publication_bytes
+            && (publication.retain
+                || !route.groups.is_empty()
+                || route.shadow_request().is_some()
+                || exactly_once && self.persistent_record().is_some())
+    }
+
+    /// Answers a publication that is not taken: with a reason where the protocol has one, by
     /// closing where it has not.
-    fn refuse(&mut self, publish: &Publish<'_>) -> Result<(), End> {
+    fn refuse(&mut self, publish: &Publish<'_>, reason: Reason) -> Result<(), End> {
         if self.version() == Version::V311 || publish.qos == QoS::AtMostOnce {
-            return Err(End::by_server(Reason::NotAuthorized));
+            return Err(End::by_server(reason));
         }
         let kind = match publish.qos {
             QoS::ExactlyOnce => AckKind::PubRec,
             _ => AckKind::PubAck,
         };
-        self.owe(kind, publish, Reason::NotAuthorized, 0);
+        self.owe(kind, publish, reason, 0);
         Ok(())
     }
 

@@ -24,6 +24,9 @@ use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
 /// How long connections get to say goodbye when the node stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// What a command holds besides the publication: client ids, of at most 64 KiB each, and numbers.
+const AROUND_PUBLICATION: usize = 256 << 10;
+
 /// A node whose state is restored. Its listeners are bound and not open yet.
 pub struct Node {
     /// What all its threads share.
@@ -55,6 +58,7 @@ impl Node {
             cores: senders,
             groups,
             shards: config.shards,
+            publication_bytes: raft.max_command_bytes.saturating_sub(AROUND_PUBLICATION),
             arns: policy::Arns {
                 partition: config.account.partition.clone(),
                 region: config.account.region.clone(),

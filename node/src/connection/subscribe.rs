@@ -13,7 +13,7 @@ use topic::Subscription;
 
 use super::{Connection, End};
 use crate::core::Core;
-use crate::endpoint::{Delivered, Endpoint, Lookup, Suback, Terms};
+use crate::endpoint::{Delivered, DropReason, Endpoint, Lookup, Suback, Terms};
 use crate::host::{Outcome, Proposal, Reply};
 use crate::identity;
 use crate::interest::Destination;
@@ -350,8 +350,13 @@ async fn send_one_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookup: &Lo
         };
         let command = shard::Command::from(command).encoded();
         let proposal = Proposal { group: GroupId(record.group.into()), command, reply: None };
-        if core.shared.groups.propose_all(vec![proposal]).await.is_err() {
-            endpoint.doom(Reason::ImplementationSpecificError);
+        match core.shared.groups.propose_all(vec![proposal]).await {
+            Ok(()) => {}
+            // With the client's name around it, it no longer fits into a command.
+            Err(refused) if refused.why == cluster::Refusal::TooLarge => {
+                core.metrics.dropped(DropReason::TooLarge);
+            }
+            Err(_) => endpoint.doom(Reason::ImplementationSpecificError),
         }
         return;
     }

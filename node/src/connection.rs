@@ -70,6 +70,7 @@ pub struct Connection {
     /// Whether it is its own outbox that has to become shorter first.
     crowded: bool,
     keep_alive: Duration,
+    /// When it last completed a packet, began one, or got on with one.
     heard: Instant,
     rate: Option<Box<Rate>>,
     end: Option<Box<End>>,

@@ -16,6 +16,9 @@ const OWED: usize = 4096;
 /// Lookups of retained messages that may wait before the client is not read any more.
 const LOOKUPS: usize = 16;
 
+/// Of a packet that is under way, so many bytes more are as good as a packet to the keep alive.
+const PROGRESS: usize = 1024;
+
 impl Connection {
     /// Reads until the socket is empty, the turn is over or somebody has to be waited for.
     pub(super) fn read(&mut self, cx: &mut TaskContext<'_>) {
@@ -100,7 +103,7 @@ impl Connection {
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
         };
-        self.heard = self.core.read_clock().now;
+        self.core.read_clock();
         self.core.metrics.received(read);
         let all = &buffer[..kept + read];
         let consumed = self.receive(all);
@@ -111,6 +114,7 @@ impl Connection {
         } else {
             self.partial.extend_from_slice(rest);
         }
+        self.hear(kept, &consumed);
         self.hold_partial()?;
         Poll::Ready(consumed.map(drop))
     }
@@ -122,9 +126,10 @@ impl Connection {
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
         };
-        self.heard = self.core.read_clock().now;
+        self.core.read_clock();
         self.core.metrics.received(read);
         let mut partial = std::mem::take(&mut self.partial);
+        let before = partial.len();
         partial.extend_from_slice(&buffer[..read]);
         let consumed = self.receive(&partial);
         let done = *consumed.as_ref().unwrap_or(&0);
@@ -132,8 +137,19 @@ impl Connection {
             partial = partial[done..].to_vec();
         }
         self.partial = partial;
+        self.hear(before, &consumed);
         self.hold_partial()?;
         Poll::Ready(consumed.map(drop))
+    }
+
+    /// Notes that the client lives, unless it only adds a few bytes to a packet that it does not
+    /// finish [v5 MQTT-3.1.2-22]. `before` is how much of a packet there was before this read.
+    fn hear(&mut self, before: usize, consumed: &Result<usize, End>) {
+        let completed = consumed.as_ref().is_ok_and(|consumed| *consumed > 0);
+        let grown = before / PROGRESS < self.partial.len() / PROGRESS;
+        if completed || before == 0 || grown {
+            self.heard = self.core.clock().now;
+        }
     }
 
     /// Counts a large packet that is under way; too much of that on one core ends connections.

@@ -156,7 +156,7 @@ impl Connection {
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
         let (packet_id, version) = (unsubscribe.packet_id, self.version());
         let answer = move |core: &Core, endpoint: &Endpoint| {
-            endpoint.put(&mut core.pool.borrow_mut(), |out| {
+            send_answer(core, endpoint, |out| {
                 mqtt::encode_unsuback(version, packet_id, &reasons, None, out);
             });
         };
@@ -195,15 +195,19 @@ impl Connection {
 
 fn send_suback(core: &Core, endpoint: &Endpoint, id: PacketId, reasons: &[Reason]) {
     let version = endpoint.profile.version;
-    // Fixed header, packet identifier, property length.
-    const AROUND: usize = 8;
-    if reasons.len() + AROUND > endpoint.profile.maximum_packet_size as usize {
+    send_answer(core, endpoint, |out| mqtt::encode_suback(version, id, reasons, None, out));
+}
+
+/// Sends an answer that cannot be shortened, and ends the connection of a client that does not take
+/// packets of its size [v5 MQTT-3.1.2-24].
+fn send_answer(core: &Core, endpoint: &Endpoint, encode: impl FnOnce(&mut Vec<u8>)) {
+    let mut packet = Vec::new();
+    encode(&mut packet);
+    if packet.len() > endpoint.profile.maximum_packet_size as usize {
         endpoint.doom(Reason::PacketTooLarge);
         return;
     }
-    endpoint.put(&mut core.pool.borrow_mut(), |out| {
-        mqtt::encode_suback(version, id, reasons, None, out);
-    });
+    endpoint.put(&mut core.pool.borrow_mut(), |out| out.extend_from_slice(&packet));
 }
 
 fn stored_options(options: SubscribeOptions, subscription_id: u32) -> shard::Options {

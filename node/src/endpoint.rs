@@ -474,6 +474,8 @@ impl Endpoint {
         if publication.retain && !terms.retain {
             note_fresh(&mut state, publication.topic);
         }
+        // Opened even when it has to wait: numbers only grow, and a release may overtake it.
+        let id = state.window.open_at(seq, terms.qos);
         if !state.pending.is_empty() || !self.has_space(&state, pool) {
             // Bounded by the window that the group keeps to.
             let pending = Pending {
@@ -488,16 +490,15 @@ impl Endpoint {
             state.pending.push_back(pending);
             return Delivered::Taken;
         }
-        let id = state.window.open_at(seq, terms.qos, false);
         self.send_again(&mut state, publication, terms, Some(id), dup, clock, pool);
         Delivered::Taken
     }
 
     /// Sends PUBREL for a queued QoS 2 publication, on a resumed session or after its release is
-    /// committed.
+    /// committed. Does nothing when the client has ended the exchange meanwhile.
     pub fn release_queued(&self, seq: u64, pool: &mut Pool) {
         let mut state = self.state.borrow_mut();
-        let id = state.window.open_at(seq, QoS::ExactlyOnce, true);
+        let Some(id) = state.window.release_at(seq) else { return };
         self.put_ack(&mut state, AckKind::PubRel, id, Reason::Success, pool);
     }
 
@@ -572,7 +573,7 @@ impl Endpoint {
                 subscription_ids: &pending.subscription_ids,
             };
             if let Some((seq, dup)) = pending.queued {
-                let id = state.window.open_at(seq, pending.qos, false);
+                let id = Window::packet_id(seq);
                 self.send_again(state, &publication, terms, Some(id), dup, clock, pool);
                 continue;
             }
@@ -812,3 +813,6 @@ fn outgoing<'a>(
         payload: publication.payload(),
     }
 }
+
+#[cfg(test)]
+mod tests;

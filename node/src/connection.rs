@@ -9,6 +9,7 @@ mod end;
 pub mod handshake;
 mod rate;
 mod read;
+mod seeded;
 mod subscribe;
 pub mod transport;
 
@@ -23,10 +24,10 @@ use hashbrown::HashMap;
 use mqtt::session::{Inbound, Owed, Receipt};
 use mqtt::{AckKind, Packet, Publish, QoS, Reason, Version};
 use policy::Action;
-use rustc_hash::FxBuildHasher;
 
 pub use end::End;
 use rate::Rate;
+use seeded::Seeded;
 use transport::Transport;
 
 use crate::claims::Claim;
@@ -58,7 +59,7 @@ pub struct Connection {
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
     /// Its topic filters and the QoS they were granted.
-    filters: HashMap<Box<str>, QoS, FxBuildHasher>,
+    filters: HashMap<Box<str>, QoS, Seeded>,
     /// Seconds the session outlives the connection.
     expiry: u32,
     /// A subscriber that has fallen behind: nothing is read until it has caught up.

@@ -14,6 +14,7 @@ pub mod dev;
 pub mod endpoint;
 pub mod gateway;
 pub mod host;
+pub mod http;
 pub mod identity;
 pub mod interest;
 pub mod metrics;

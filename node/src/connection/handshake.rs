@@ -57,6 +57,9 @@ pub enum Failure {
     /// The HTTP request was refused.
     #[error("{0}")]
     Http(String),
+    /// Too many sockets of its source wait for their handshake.
+    #[error("too many handshakes of one source")]
+    Source,
     /// The client was refused.
     #[error("refused: {0:?}")]
     Refused(Reason),
@@ -68,6 +71,7 @@ impl Failure {
         match self {
             Self::Io(_) => "lost",
             Self::Http(_) => "http",
+            Self::Source => "too_many_of_source",
             Self::NotConnect | Self::Malformed(_) => "protocol",
             Self::Refused(Reason::NotAuthorized) => "not_authorized",
             Self::Refused(Reason::ServerUnavailable | Reason::ServerBusy) => "unavailable",

@@ -153,6 +153,7 @@ impl<B: Backend> Api<B> {
             query: parts.uri.query().unwrap_or_default(),
             headers: &headers,
         };
+        routes::check_segments(request.path)?;
         let certificate = parts.extensions.get::<CertificateCaller>();
         let claim = match certificate {
             Some(_) if door == Door::Data && !request.is_signed() => None,

@@ -71,6 +71,17 @@ async fn errors_have_their_status_and_name() {
 }
 
 #[tokio::test]
+async fn a_path_that_can_be_read_in_two_ways_is_refused() {
+    let node = Node::start();
+    for target in ["/things/../things/x", "/./things/x", "/things/x/..", "/things/."] {
+        let answer = node.iot("POST", target, "").await;
+        assert_eq!(answer.error(), (400, "InvalidRequestException"), "{target}");
+    }
+    let encoded = node.iot_data("POST", "/topics/a%2F..%2F%2E", "").await;
+    assert_eq!(encoded.status, 200, "{}", encoded.body);
+}
+
+#[tokio::test]
 async fn a_node_without_a_leader_says_so() {
     let node = Node::start();
     node.memory.with(|state| state.is_unavailable = true);

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::core::Core;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Clock, Endpoint, Profile};
 use crate::host::{Machine, Signal};
 use crate::shared::Shared;
 
@@ -130,6 +130,15 @@ pub fn may_leave_will(
     decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
 }
 
+/// What a policy is asked of an open connection, as if it were made now.
+pub fn connect_request(profile: &Profile, clock: Clock) -> policy::Request<'_> {
+    policy::Request {
+        persistent_connect: profile.persistent_connect,
+        last_will_topic: profile.will_topic.as_deref(),
+        ..clock.request()
+    }
+}
+
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
@@ -161,11 +170,7 @@ impl Core {
             policy_of(&self.shared, &profile.principal, Some(client), profile.source_ip).await;
         match policy {
             Ok(policy) => {
-                let request = policy::Request {
-                    persistent_connect: profile.persistent_connect,
-                    last_will_topic: profile.will_topic.as_deref(),
-                    ..self.read_clock().request()
-                };
+                let request = connect_request(profile, self.read_clock());
                 if !may_connect(&policy, client, &request) {
                     info!(client, "its policy no longer allows the connection");
                     endpoint.doom(mqtt::Reason::NotAuthorized);

@@ -11,8 +11,9 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::clock::{Clock, now_ms};
 use crate::core::Core;
-use crate::endpoint::{Clock, Endpoint, Profile};
+use crate::endpoint::{Endpoint, Profile};
 use crate::host::{Machine, Signal};
 use crate::shared::Shared;
 
@@ -103,7 +104,7 @@ pub async fn policy_of(
         Some((registry.identity(&id)?, thing))
     });
     let (identity, thing) = found.await.ok_or(Refused::Unavailable)?.ok_or(Refused::Unknown)?;
-    if !identity.may_connect(now()) {
+    if !identity.may_connect(Timestamp(now_ms())) {
         return Err(Refused::Inactive);
     }
     let variables = Variables {
@@ -137,11 +138,6 @@ pub fn connect_request(profile: &Profile, clock: Clock) -> policy::Request<'_> {
         last_will_topic: profile.will_topic.as_deref(),
         ..clock.request()
     }
-}
-
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
 impl Core {

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wire::websocket::{Refusal, Upgrade};
 
 use super::{Place, Served};
+use crate::clock::now_ms;
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
@@ -106,9 +107,8 @@ fn sign_in(data_plane: &DataPlane, upgrade: &Upgrade, peer: Peer) -> Result<Peer
         query: upgrade.query(),
         headers: &headers,
     };
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = since.map_or(0, |since| since.as_secs());
-    let signer = data_plane.verifier.verify_presigned(&request, &SERVICES, now);
+    let now_secs = now_ms() / 1000;
+    let signer = data_plane.verifier.verify_presigned(&request, &SERVICES, now_secs);
     let signer = signer.map_err(|error| Refusal::new(403, &error.to_string()))?;
     Ok(Peer { principal: Principal::AccessKey(signer.access_key.into()), ..peer })
 }

@@ -112,11 +112,15 @@ pub(crate) async fn test<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
     let principal = body.principal(&api.arns)?;
     let client_id = call.query("clientId").map(ToOwned::to_owned);
     let arns = api.arns.clone();
+    let request = Request { now_secs: Some(call.now.0 / 1000), ..Request::default() };
     let results = api.read(move |registry| {
         let documents = documents(registry, principal.as_ref(), &body)?;
         let variables = variables(registry, principal.as_ref(), client_id);
         let results = questions.iter().flat_map(|question| {
-            question.arns.iter().map(|arn| result(question, arn, &documents, &variables, &arns))
+            question
+                .arns
+                .iter()
+                .map(|arn| result((question, arn), &request, &documents, &variables, &arns))
         });
         Ok(results.collect::<Vec<_>>())
     });
@@ -165,8 +169,8 @@ fn variables(
 
 /// One policy at a time, to say which of them decided.
 fn result(
-    question: &Question,
-    arn: &str,
+    (question, arn): (&Question, &str),
+    request: &Request<'_>,
     documents: &[NamedDocument],
     variables: &Variables,
     arns: &Arns,
@@ -176,7 +180,7 @@ fn result(
         let matching = documents.iter().filter(|named| {
             let alone = [Arc::clone(&named.document)];
             let compiled = Compiled::new(&alone, &arns.for_policies(), variables);
-            compiled.decide(question.action, resource, &Request::default()) == wanted
+            compiled.decide(question.action, resource, request) == wanted
         });
         let policy = |named: &NamedDocument| json!({ "policyName": named.policy, "policyArn": arns.policy(&named.policy) });
         matching.map(policy).collect()

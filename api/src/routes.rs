@@ -122,6 +122,17 @@ pub(crate) struct Matched {
     pub(crate) labels: Vec<String>,
 }
 
+/// Refuses paths with `.` and `..` segments: clients and proxies resolve them, before or after they
+/// sign, so that nobody knows which path was meant. Percent-encoded they belong to a label.
+pub(crate) fn check_segments(path: &str) -> Result<(), Error> {
+    match path.split('/').find(|segment| matches!(*segment, "." | "..")) {
+        Some(segment) => Err(Error::Invalid(format!(
+            "the path has the segment '{segment}'; percent-encode it if it is part of a name"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Finds the operation of a request to one of the APIs.
 pub(crate) fn find(plane: Plane, method: &str, path: &str) -> Result<Matched, Error> {
     let mut allowed = Vec::new();

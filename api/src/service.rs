@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fleet::registry::{Command, Outcome, Page, Paging, Registry};
 use policy::Action;
 use serde_json::{Map, Value};
@@ -39,6 +39,11 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_BYTES: usize = 8 * BODY_BYTES;
 /// How long that may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A body up to this size is read from everybody who seems to hold a key, as many at once as there
+/// are connections.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
+/// Larger bodies that are read at the same time: nobody has proved anything before they are there.
+const LARGE_BODIES: usize = 64;
 /// Requests that are carried out at the same time; more are told to come again.
 const CONCURRENT: usize = 512;
 /// Key pairs that are made at the same time; more wait, as part of [`CONCURRENT`].
@@ -91,6 +96,7 @@ pub(crate) struct Api<B> {
     clock: Clock,
     verifier: Verifier,
     requests: Semaphore,
+    large_bodies: Semaphore,
     metrics: ApiMetrics,
 }
 
@@ -105,6 +111,7 @@ impl<B: Backend> Api<B> {
             clock: config.clock,
             key_pairs: Semaphore::new(CONCURRENT_KEY_PAIRS),
             requests: Semaphore::new(CONCURRENT),
+            large_bodies: Semaphore::new(LARGE_BODIES),
             metrics: ApiMetrics::register(),
         }
     }
@@ -137,7 +144,6 @@ impl<B: Backend> Api<B> {
         plane: &mut Plane,
         trace: &str,
     ) -> Result<Reply, Error> {
-        let _permit = self.requests.try_acquire().map_err(|_| Error::Unavailable)?;
         let now = self.clock.now();
         let headers: Vec<_> =
             parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -147,13 +153,14 @@ impl<B: Backend> Api<B> {
             query: parts.uri.query().unwrap_or_default(),
             headers: &headers,
         };
+        routes::check_segments(request.path)?;
         let certificate = parts.extensions.get::<CertificateCaller>();
         let claim = match certificate {
             Some(_) if door == Door::Data && !request.is_signed() => None,
             _ => Some(self.claim(&request, door, now.0 / 1000, plane)?),
         };
         let matched = routes::find(*plane, request.method, request.path)?;
-        let body = read(parts, body).await?;
+        let body = self.read_body(parts, body).await?;
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 claim.finish(&request, BodyHash::of(&body))?;
@@ -162,6 +169,8 @@ impl<B: Backend> Api<B> {
             (None, Some(certificate)) => Caller::Certificate(certificate.clone()),
             (None, None) => return Err(sigv4::AuthError::Missing.into()),
         };
+        // Not before: whoever only sends slowly, or has no key, holds nothing that others wait for.
+        let _permit = self.requests.try_acquire().map_err(|_| Error::Unavailable)?;
         let call = Call {
             operation: matched.operation,
             labels: matched.labels,
@@ -255,6 +264,38 @@ impl<B: Backend> Api<B> {
         }
     }
 
+    async fn read_body(&self, parts: &Parts, body: Body) -> Result<Bytes, Error> {
+        let announced = parts.headers.get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
+            // A client that is still sending would find a closed connection instead of the answer.
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, discard(body)).await;
+            return Err(too_large());
+        }
+        let collected = tokio::time::timeout(BODY_TIMEOUT, self.collect(body)).await;
+        collected.map_err(|_| Error::BodyTimeout)?
+    }
+
+    async fn collect(&self, mut body: Body) -> Result<Bytes, Error> {
+        let mut collected = BytesMut::new();
+        let mut permit = None;
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame
+                .map_err(|error| Error::Invalid(format!("the body did not arrive: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = collected.len() + data.len();
+            if length > BODY_BYTES {
+                return Err(too_large());
+            }
+            if length > SMALL_BODY_BYTES && permit.is_none() {
+                let large = self.large_bodies.try_acquire().map_err(|_| Error::Unavailable)?;
+                permit = Some(large);
+            }
+            collected.extend_from_slice(&data);
+        }
+        Ok(collected.freeze())
+    }
+
     /// Has the registry change.
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, Error> {
         let proposed = self.backend.registry_propose(command).await;
@@ -337,6 +378,10 @@ fn plane_of_path(door: Door, parts: &Parts) -> Plane {
     if door == Door::Data || is_data { Plane::Data } else { Plane::Control }
 }
 
+fn too_large() -> Error {
+    Error::TooLarge(format!("the body exceeds {BODY_BYTES} bytes"))
+}
+
 /// Reads a body that nobody wants, up to [`DRAIN_BYTES`].
 async fn discard(mut body: Body) {
     let mut seen = 0;
@@ -344,23 +389,5 @@ async fn discard(mut body: Body) {
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
         let Some(Ok(frame)) = frame else { return };
         seen += frame.data_ref().map_or(0, Bytes::len);
-    }
-}
-
-async fn read(parts: &Parts, body: Body) -> Result<Bytes, Error> {
-    let too_large = || Error::TooLarge(format!("the body exceeds {BODY_BYTES} bytes"));
-    let announced = parts.headers.get(header::CONTENT_LENGTH);
-    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
-        // A client that is still sending would find a closed connection instead of the answer.
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, discard(body)).await;
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES)).await {
-        Ok(Ok(body)) => Ok(body),
-        // What announced no length and is still coming was cut off by the limit.
-        Ok(Err(_)) if announced.is_none() => Err(too_large()),
-        Ok(Err(error)) => Err(Error::Invalid(format!("the body did not arrive: {error}"))),
-        Err(_) => Err(Error::BodyTimeout),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::backend::{
     CertificateCaller, Connection, Ending, Listed, ProposeError, PublishError, PublishRequest,
@@ -15,6 +14,7 @@ use fleet::shard::{self, Shard};
 use policy::{Action, Decision};
 use tokio::sync::oneshot;
 
+use crate::clock::now_ms;
 use crate::core::{Core, ToCore};
 use crate::endpoint::Endpoint;
 use crate::host::{Machine, Outcome, Proposal, Reply};
@@ -116,11 +116,6 @@ fn rejected(answer: &shard::ShadowAnswer) -> shadow::Rejected {
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let message = body.get("message").and_then(|message| message.as_str()).unwrap_or_default();
     shadow::Rejected { code: answer.code, message: message.to_owned(), client_token: None }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl api::Backend for Backend {

@@ -210,6 +210,8 @@ pub struct Limits {
     pub publish_rate: Option<u32>,
     /// Connections that are in their TLS handshake or CONNECT at once, per core.
     pub handshakes_per_core: usize,
+    /// How many of these one source may hold: an IPv4 address or an IPv6 /64.
+    pub handshakes_per_source: usize,
 }
 
 impl Default for Limits {
@@ -233,6 +235,7 @@ impl Default for Limits {
             slow_consumer_patience: Duration::from_secs(2),
             publish_rate: None,
             handshakes_per_core: 256,
+            handshakes_per_source: 64,
         }
     }
 }
@@ -379,6 +382,14 @@ impl Config {
                 "0 would refuse every QoS 1 publication".into(),
             );
         }
+        for (key, handshakes) in [
+            ("limits.handshakes_per_core", self.limits.handshakes_per_core),
+            ("limits.handshakes_per_source", self.limits.handshakes_per_source),
+        ] {
+            if handshakes == 0 {
+                return value(key, "0 would let nobody in".into());
+            }
+        }
         if !(0.0..=1.0).contains(&self.traces.ratio) {
             return value("traces.ratio", format!("{} is not in 0..=1", self.traces.ratio));
         }
@@ -386,6 +397,16 @@ impl Config {
             self.listeners.mqtts.address.is_some() || self.listeners.https.address.is_some();
         if needs_tls && (self.tls.certificate.is_none() || self.tls.private_key.is_none()) {
             return value("tls", "a TLS listener needs tls.certificate and tls.private_key".into());
+        }
+        for (key, listener) in
+            [("listeners.http", &self.listeners.http), ("listeners.admin", &self.listeners.admin)]
+        {
+            if listener.anonymous_policy.is_some() {
+                return value(key, "anonymous_policy is for MQTT and does not apply here".into());
+            }
+            if !listener.proxy_from.is_empty() {
+                return value(key, "proxy_from: no PROXY header is read here".into());
+            }
         }
         for (key, listener) in self.listeners.all() {
             if let Some(policy) = &listener.anonymous_policy

@@ -8,6 +8,8 @@ mod acknowledge;
 mod end;
 pub mod handshake;
 mod rate;
+mod read;
+mod seeded;
 mod subscribe;
 pub mod transport;
 
@@ -23,10 +25,10 @@ use hashbrown::HashMap;
 use mqtt::session::{Inbound, Owed, Receipt};
 use mqtt::{AckKind, Packet, Publish, QoS, Reason, Version};
 use policy::Action;
-use rustc_hash::FxBuildHasher;
 
 pub use end::End;
 use rate::Rate;
+use seeded::Seeded;
 use transport::Transport;
 
 use crate::claims::Claim;
@@ -37,16 +39,8 @@ use crate::interest::Live;
 use crate::metrics::Asked;
 use crate::publication::Publication;
 use crate::publish::Errand;
+use crate::route::Route;
 use crate::telemetry;
-
-/// Reads per turn before other connections get theirs.
-const READS_PER_TURN: usize = 4;
-
-/// Acknowledgements owed to a client before it is not read any more.
-const OWED: usize = 4096;
-
-/// Lookups of retained messages that may wait before the client is not read any more.
-const LOOKUPS: usize = 16;
 
 /// How long a connection that ends tries to say its last word.
 const LAST_WORD: Duration = Duration::from_secs(5);
@@ -66,7 +60,7 @@ pub struct Connection {
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
     /// Its topic filters and the QoS they were granted.
-    filters: HashMap<Box<str>, QoS, FxBuildHasher>,
+    filters: HashMap<Box<str>, QoS, Seeded>,
     /// Seconds the session outlives the connection.
     expiry: u32,
     /// A subscriber that has fallen behind: nothing is read until it has caught up.
@@ -78,6 +72,7 @@ pub struct Connection {
     /// Whether it is its own outbox that has to become shorter first.
     crowded: bool,
     keep_alive: Duration,
+    /// When it last completed a packet, began one, or got on with one.
     heard: Instant,
     rate: Option<Box<Rate>>,
     end: Option<Box<End>>,
@@ -168,155 +163,7 @@ impl Connection {
         self.flush(ctx, cx)
     }
 
-    /// Reads until the socket is empty, the turn is over or somebody has to be waited for.
-    fn read(&mut self, cx: &mut TaskContext<'_>) {
-        if std::mem::take(&mut self.early) {
-            self.receive_early();
-        }
-        let mut buffer = self.core.read_buffer.take();
-        for turn in 0.. {
-            if self.must_wait(cx) {
-                break;
-            }
-            if turn == READS_PER_TURN {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            match self.read_once(&mut buffer, cx) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(())) => self.core.flush(),
-                Poll::Ready(Err(end)) => {
-                    self.core.flush();
-                    self.finish(end);
-                    break;
-                }
-            }
-        }
-        self.core.read_buffer.set(buffer);
-    }
-
-    /// Handles what the client sent together with CONNECT, which it may [v5 MQTT-3.1.4-5].
-    fn receive_early(&mut self) {
-        let early = std::mem::take(&mut self.partial);
-        match self.receive(&early) {
-            Ok(consumed) => self.partial = early[consumed..].to_vec(),
-            Err(end) => self.finish(end),
-        }
-        self.core.flush();
-    }
-
-    fn must_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        self.withheld = self.has_to_wait(cx);
-        self.withheld
-    }
-
-    /// Whether the client is to be read later. Whatever is waited for wakes the actor.
-    fn has_to_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let now = self.core.clock().now;
-        if let Some(rate) = self.rate.as_mut().filter(|rate| rate.is_paused(now)) {
-            if let Some(until) = rate.watch() {
-                let timer = Timer::Resume(self.endpoint.profile.live);
-                self.core.wheel.borrow_mut().set(until, timer);
-            }
-            return true;
-        }
-        if let Some(pressed) = &self.pressed {
-            if pressed.wait_for_room(cx.waker()) {
-                return true;
-            }
-            self.pressed = None;
-        }
-        // What the client is owed, and what it has not read, must not grow without bound.
-        self.crowded = self.endpoint.is_crowded();
-        let owed = self.endpoint.owed() >= OWED
-            || self.endpoint.lookups() >= LOOKUPS
-            || self.endpoint.owes_suback();
-        if self.crowded || owed || self.core.must_wait(self.uses, cx.waker()) {
-            return true;
-        }
-        self.uses = Uses::default();
-        false
-    }
-
-    fn read_once(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
-        // A large packet gathers in `partial`; anything else is completed in the shared buffer.
-        if self.partial.len() > buffer.len() / 2 {
-            return self.read_large(buffer, cx);
-        }
-        let kept = self.partial.len();
-        buffer[..kept].copy_from_slice(&self.partial);
-        let read = match self.transport.poll_read(cx, &mut buffer[kept..]) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.transport.end())),
-            Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
-        };
-        self.heard = self.core.read_clock().now;
-        self.core.metrics.received(read);
-        let all = &buffer[..kept + read];
-        let consumed = self.receive(all);
-        let rest = &all[*consumed.as_ref().unwrap_or(&0)..];
-        self.partial.clear();
-        if rest.is_empty() {
-            self.partial = Vec::new();
-        } else {
-            self.partial.extend_from_slice(rest);
-        }
-        self.hold_partial()?;
-        Poll::Ready(consumed.map(drop))
-    }
-
-    fn read_large(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
-        let read = match self.transport.poll_read(cx, buffer) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.transport.end())),
-            Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
-        };
-        self.heard = self.core.read_clock().now;
-        self.core.metrics.received(read);
-        let mut partial = std::mem::take(&mut self.partial);
-        partial.extend_from_slice(&buffer[..read]);
-        let consumed = self.receive(&partial);
-        let done = *consumed.as_ref().unwrap_or(&0);
-        if done > 0 {
-            partial = partial[done..].to_vec();
-        }
-        self.partial = partial;
-        self.hold_partial()?;
-        Poll::Ready(consumed.map(drop))
-    }
-
-    /// Counts a large packet that is under way; too much of that on one core ends connections.
-    fn hold_partial(&mut self) -> Result<(), End> {
-        if self.partial.len() == self.partial_held {
-            return Ok(());
-        }
-        let mut pool = self.core.pool.borrow_mut();
-        pool.release_inbound(self.partial_held);
-        self.partial_held = self.partial.len();
-        match pool.hold_inbound(self.partial_held) {
-            true => Ok(()),
-            false => Err(End::by_server(Reason::QuotaExceeded)),
-        }
-    }
-
-    /// Handles every complete packet and says how many bytes they were.
-    fn receive(&mut self, bytes: &[u8]) -> Result<usize, End> {
-        let limit = self.core.shared.limits.maximum_packet_size;
-        let mut at = 0;
-        while let Some(length) = mqtt::frame(&bytes[at..], limit).map_err(|e| End::violated(&e))? {
-            if bytes.len() - at < length {
-                break;
-            }
-            let packet = mqtt::decode(&bytes[at..at + length], self.version())
-                .map_err(|error| End::violated(&error))?;
-            self.packet(packet)?;
-            at += length;
-        }
-        Ok(at)
-    }
-
+    /// Handles one packet of the client.
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), End> {
         match packet {
             Packet::Publish(publish) => self.publish(&publish),
@@ -362,7 +209,7 @@ impl Connection {
         let checked = known.is_some() && !publish.retain;
         if !checked && !self.may_publish(topic, publish.retain) {
             core.metrics.decided(Asked::Publish, false);
-            return self.refuse(publish);
+            return self.refuse(publish, Reason::NotAuthorized);
         }
         if !checked {
             core.metrics.decided(Asked::Publish, true);
@@ -370,6 +217,10 @@ impl Connection {
         let route = known.unwrap_or_else(|| core.route(topic));
         if !publish.retain && !self.endpoint.policy.borrow().depends_on_time() {
             self.allowed_route = route.id;
+        }
+        if publish.qos != QoS::AtMostOnce && self.is_too_large(&publication, &route) {
+            core.metrics.too_large();
+            return self.refuse(publish, Reason::QuotaExceeded);
         }
         if publish.qos == QoS::ExactlyOnce
             && let Some(record) = self.persistent_record()
@@ -438,17 +289,27 @@ impl Connection {
         decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
     }
 
-    /// Answers a publication that is not allowed: with a reason where the protocol has one, by
+    /// Whether a group has to keep a publication that is larger than a command can be.
+    fn is_too_large(&self, publication: &Publication<'_>, route: &Route) -> bool {
+        let exactly_once = publication.qos == QoS::ExactlyOnce;
+        publication.bytes() > self.core.shared.publication_bytes
+            && (publication.retain
+                || !route.groups.is_empty()
+                || route.shadow_request().is_some()
+                || exactly_once && self.persistent_record().is_some())
+    }
+
+    /// Answers a publication that is not taken: with a reason where the protocol has one, by
     /// closing where it has not.
-    fn refuse(&mut self, publish: &Publish<'_>) -> Result<(), End> {
+    fn refuse(&mut self, publish: &Publish<'_>, reason: Reason) -> Result<(), End> {
         if self.version() == Version::V311 || publish.qos == QoS::AtMostOnce {
-            return Err(End::by_server(Reason::NotAuthorized));
+            return Err(End::by_server(reason));
         }
         let kind = match publish.qos {
             QoS::ExactlyOnce => AckKind::PubRec,
             _ => AckKind::PubAck,
         };
-        self.owe(kind, publish, Reason::NotAuthorized, 0);
+        self.owe(kind, publish, reason, 0);
         Ok(())
     }
 

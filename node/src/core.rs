@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use cluster::{GroupId, OnFull, Refusal, Refused};
 use fleet::shard;
@@ -19,8 +19,9 @@ use slab::Slab;
 use tokio::sync::mpsc;
 
 use crate::claims::Claims;
+use crate::clock::Clock;
 use crate::courier::Couriers;
-use crate::endpoint::{Clock, Endpoint, Record};
+use crate::endpoint::{Endpoint, Record};
 use crate::host::{Failure, Proposal, Signal};
 use crate::interest::{Live, Member, ShareGroup, Without};
 use crate::metrics::CoreMetrics;
@@ -243,14 +244,14 @@ impl Core {
             credit_waiters: RefCell::default(),
             proposals: RefCell::default(),
             proposing: Cell::new(false),
-            clock: Cell::new(read_clock()),
+            clock: Cell::new(Clock::read()),
             loop_delay: Cell::default(),
         })
     }
 
     /// The time, read anew.
     pub fn read_clock(&self) -> Clock {
-        let clock = read_clock();
+        let clock = Clock::read();
         self.clock.set(clock);
         clock
     }
@@ -518,10 +519,4 @@ impl Core {
         let mut routes = self.routes.borrow_mut();
         routes.pressed.retain(|endpoint| endpoint.check_patience(now));
     }
-}
-
-fn read_clock() -> Clock {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let epoch_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    Clock { now: Instant::now(), epoch_ms }
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use api::Backend as _;
@@ -13,6 +12,7 @@ use fleet::registry::{
 use uuid::Uuid;
 
 use crate::backend::Backend;
+use crate::clock::now_ms;
 use crate::config::{AccessKey, Account, Config, Listener, Log, LogFormat};
 use crate::pki::{Pki, write_secret};
 
@@ -87,7 +87,7 @@ impl Dev {
     pub async fn populate(&self, backend: &Backend) -> anyhow::Result<()> {
         let pem = fs::read_to_string(&self.pki.device)?;
         let inspected = api::x509::inspect(&pem)?;
-        let at = now();
+        let at = Timestamp(now_ms());
         let thing = ThingName::new(THING)?;
         let policy = PolicyName::new("dev-policy")?;
         let id_of_device = inspected.id.clone();
@@ -212,9 +212,4 @@ fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -10,20 +10,26 @@
 //! the connections of a core together hold their budget, those that have fallen behind are treated as
 //! if they were over their own.
 
+mod lookups;
+mod pressure;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashSet;
 use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Window};
 use mqtt::{AckKind, Outgoing, PacketId, QoS, Reason, Version};
 use policy::{Action, Compiled};
 use smallvec::SmallVec;
 
+use crate::clock::Clock;
 use crate::outbox::{Outbox, Pool};
 use crate::publication::{Kept, Publication};
+
+use lookups::Fresh;
+pub use lookups::{Lookup, Suback};
 
 /// Subscription identifiers of one delivery.
 pub type SubscriptionIds = SmallVec<[u32; 2]>;
@@ -133,6 +139,8 @@ pub struct Endpoint {
     state: RefCell<State>,
 }
 
+const _: () = assert!(size_of::<Endpoint>() <= 496, "with its counts in half a kilobyte");
+
 #[derive(Debug)]
 struct State {
     outbox: Outbox,
@@ -155,36 +163,6 @@ struct State {
     /// The last packet is in the outbox: nothing may follow it [v5 MQTT-3.14.4-1].
     ending: bool,
     closed: bool,
-}
-
-#[derive(Debug, Default)]
-struct Fresh {
-    topics: HashSet<Box<str>>,
-    waiting: VecDeque<Lookup>,
-    running: bool,
-    unanswered: usize,
-}
-
-/// A SUBACK that is not sent yet.
-#[derive(Clone, Debug)]
-pub struct Suback {
-    /// Of the SUBSCRIBE.
-    pub id: PacketId,
-    /// An answer per filter.
-    pub reasons: SmallVec<[Reason; 8]>,
-}
-
-/// A filter whose retained messages are to be sent.
-#[derive(Clone, Debug)]
-pub struct Lookup {
-    /// A plain filter.
-    pub filter: String,
-    /// Granted QoS.
-    pub qos: QoS,
-    /// Subscription identifier; 0 for none.
-    pub subscription_id: u32,
-    /// The SUBACK that goes out with the first of them.
-    pub suback: Option<Box<Suback>>,
 }
 
 #[derive(Debug)]
@@ -378,82 +356,6 @@ impl Endpoint {
         true
     }
 
-    fn after(&self, state: &mut State, sent: bool, clock: Clock) -> Delivered {
-        if !sent {
-            return Delivered::Dropped(DropReason::TooLarge);
-        }
-        let pressed = state.outbox.len() >= self.budget.outbox / 2
-            || state.pending_bytes >= self.budget.pending / 2;
-        if !pressed || state.slow {
-            return Delivered::Taken;
-        }
-        let behind = **state.behind_since.get_or_insert_with(|| Box::new(clock.now));
-        if clock.now.duration_since(behind) >= self.budget.patience * 5 {
-            state.slow = true;
-            return Delivered::Taken;
-        }
-        let since = *state.pressed_since.get_or_insert(clock.now);
-        if clock.now.duration_since(since) < self.budget.patience {
-            return Delivered::Pressed;
-        }
-        state.slow = true;
-        Delivered::Taken
-    }
-
-    /// Queues lookups of retained messages; true when somebody has to begin with them. From now on
-    /// [`Endpoint::has_fresher`] knows what was delivered.
-    pub fn look_up(&self, lookups: impl IntoIterator<Item = Lookup>) -> bool {
-        let mut state = self.state.borrow_mut();
-        let fresh = state.fresh.get_or_insert_default();
-        let before = fresh.waiting.len();
-        fresh.waiting.extend(lookups);
-        let new = fresh.waiting.iter().skip(before);
-        fresh.unanswered += new.filter(|lookup| lookup.suback.is_some()).count();
-        !std::mem::replace(&mut fresh.running, true)
-    }
-
-    /// The next lookup; none when all are done.
-    pub fn next_lookup(&self) -> Option<Lookup> {
-        let mut state = self.state.borrow_mut();
-        let next = state.fresh.as_mut()?.waiting.pop_front();
-        if next.is_none() {
-            state.fresh = None;
-        }
-        self.wake(&mut state);
-        next
-    }
-
-    /// A SUBACK that waited for retained messages is sent.
-    pub fn answered(&self) {
-        let mut state = self.state.borrow_mut();
-        if let Some(fresh) = &mut state.fresh {
-            fresh.unanswered -= 1;
-        }
-        self.wake(&mut state);
-    }
-
-    /// Whether a SUBACK is still to be sent.
-    pub fn owes_suback(&self) -> bool {
-        self.state.borrow().fresh.as_ref().is_some_and(|fresh| fresh.unanswered > 0)
-    }
-
-    /// Lookups that wait.
-    pub fn lookups(&self) -> usize {
-        self.state.borrow().fresh.as_ref().map_or(0, |fresh| fresh.waiting.len())
-    }
-
-    /// A retained publication of this topic is on its way as a subscription wants it.
-    pub fn note_fresh(&self, topic: &str) {
-        note_fresh(&mut self.state.borrow_mut(), topic);
-    }
-
-    /// Whether a retained publication of this topic was delivered since the lookup began: what is
-    /// found now may be older [v5 MQTT-4.6.0-5].
-    pub fn has_fresher(&self, topic: &str) -> bool {
-        let state = self.state.borrow();
-        state.fresh.as_ref().is_some_and(|fresh| fresh.topics.contains(topic))
-    }
-
     /// Delivers what the session's queue holds next, with the sequence number it has there.
     pub fn deliver_queued(
         &self,
@@ -472,8 +374,10 @@ impl Endpoint {
             return Delivered::Dropped(DropReason::TooLarge);
         }
         if publication.retain && !terms.retain {
-            note_fresh(&mut state, publication.topic);
+            state.note_fresh(publication.topic);
         }
+        // Opened even when it has to wait: numbers only grow, and a release may overtake it.
+        let id = state.window.open_at(seq, terms.qos);
         if !state.pending.is_empty() || !self.has_space(&state, pool) {
             // Bounded by the window that the group keeps to.
             let pending = Pending {
@@ -488,16 +392,15 @@ impl Endpoint {
             state.pending.push_back(pending);
             return Delivered::Taken;
         }
-        let id = state.window.open_at(seq, terms.qos, false);
         self.send_again(&mut state, publication, terms, Some(id), dup, clock, pool);
         Delivered::Taken
     }
 
     /// Sends PUBREL for a queued QoS 2 publication, on a resumed session or after its release is
-    /// committed.
+    /// committed. Does nothing when the client has ended the exchange meanwhile.
     pub fn release_queued(&self, seq: u64, pool: &mut Pool) {
         let mut state = self.state.borrow_mut();
-        let id = state.window.open_at(seq, QoS::ExactlyOnce, true);
+        let Some(id) = state.window.release_at(seq) else { return };
         self.put_ack(&mut state, AckKind::PubRel, id, Reason::Success, pool);
     }
 
@@ -572,7 +475,7 @@ impl Endpoint {
                 subscription_ids: &pending.subscription_ids,
             };
             if let Some((seq, dup)) = pending.queued {
-                let id = state.window.open_at(seq, pending.qos, false);
+                let id = Window::packet_id(seq);
                 self.send_again(state, &publication, terms, Some(id), dup, clock, pool);
                 continue;
             }
@@ -669,11 +572,6 @@ impl Endpoint {
         state.closed || state.ending
     }
 
-    /// Whether so much waits for this client that it should not be asked for more.
-    pub fn is_crowded(&self) -> bool {
-        self.state.borrow().outbox.len() >= self.budget.outbox / 2
-    }
-
     /// Asks the connection to end; it tells a version 5 client why.
     pub fn doom(&self, reason: Reason) {
         let mut state = self.state.borrow_mut();
@@ -686,62 +584,6 @@ impl Endpoint {
         self.state.borrow().doom
     }
 
-    /// Resolves when the connection has caught up, or counts as slow.
-    pub async fn room(&self) {
-        std::future::poll_fn(|cx| match self.wait_for_room(cx.waker()) {
-            true => std::task::Poll::Pending,
-            false => std::task::Poll::Ready(()),
-        })
-        .await;
-    }
-
-    /// Wakes `waiter` when the connection has caught up; false when it has already.
-    pub fn wait_for_room(&self, waiter: &Waker) -> bool {
-        let mut state = self.state.borrow_mut();
-        let waits = !state.closed && !state.slow && state.pressed_since.is_some();
-        if waits && !state.waiters.iter().any(|other| other.will_wake(waiter)) {
-            state.waiters.push(waiter.clone());
-        }
-        waits
-    }
-
-    /// Lets publishers go on when the connection made no progress for too long. True while it is
-    /// worth asking again.
-    pub fn check_patience(&self, now: Instant) -> bool {
-        let mut state = self.state.borrow_mut();
-        let Some(since) = state.pressed_since else { return false };
-        if now.duration_since(since) >= self.budget.patience {
-            state.slow = true;
-            wake_all(&mut state.waiters);
-            return false;
-        }
-        !state.closed
-    }
-
-    /// Runs `write` over the outbox with the actor's waker in place.
-    pub fn flush<R>(&self, waker: &Waker, write: impl FnOnce(&mut Outbox) -> R) -> R {
-        let mut state = self.state.borrow_mut();
-        self.woken.set(false);
-        if !state.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            state.waker = Some(waker.clone());
-        }
-        let before = state.outbox.len();
-        let result = write(&mut state.outbox);
-        let calm = state.outbox.len() <= self.budget.outbox / 4
-            && state.pending_bytes <= self.budget.pending / 4;
-        if calm {
-            state.slow = false;
-            state.behind_since = None;
-            if state.pressed_since.take().is_some() {
-                wake_all(&mut state.waiters);
-            }
-        } else if state.outbox.len() < before {
-            // Progress counts as patience regained.
-            state.pressed_since = state.pressed_since.map(|_| Instant::now());
-        }
-        result
-    }
-
     /// The connection is over: nothing more is taken and nobody waits for it.
     pub fn close(&self, pool: &mut Pool) {
         let mut state = self.state.borrow_mut();
@@ -751,7 +593,7 @@ impl Endpoint {
         state.outbox = Outbox::default();
         state.pending = VecDeque::new();
         state.pending_bytes = 0;
-        wake_all(&mut state.waiters);
+        state.wake_waiters();
     }
 
     fn wake(&self, state: &mut State) {
@@ -760,34 +602,6 @@ impl Endpoint {
         {
             waker.wake_by_ref();
         }
-    }
-}
-
-fn note_fresh(state: &mut State, topic: &str) {
-    if let Some(fresh) = &mut state.fresh {
-        fresh.topics.insert(topic.into());
-    }
-}
-
-/// The time as a core sees it, read once per batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    /// For durations.
-    pub now: Instant,
-    /// For expiry: milliseconds of the epoch.
-    pub epoch_ms: u64,
-}
-
-impl Clock {
-    /// A question to a policy at this time.
-    pub fn request(&self) -> policy::Request<'static> {
-        policy::Request { now_secs: Some(self.epoch_ms / 1000), ..policy::Request::default() }
-    }
-}
-
-fn wake_all(waiters: &mut Vec<Waker>) {
-    for waiter in std::mem::take(waiters) {
-        waiter.wake();
     }
 }
 
@@ -812,3 +626,6 @@ fn outgoing<'a>(
         payload: publication.payload(),
     }
 }
+
+#[cfg(test)]
+mod tests;

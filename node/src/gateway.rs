@@ -1,10 +1,10 @@
 //! Listeners, and what turns an accepted socket into a connection.
 //!
 //! Every core has its own `SO_REUSEPORT` listener on each address; a connection stays on the core
-//! that accepted it. What is not authenticated yet is bounded: at most
-//! [`crate::config::Limits::handshakes_per_core`] sockets are between accept and CONNACK, the rest
-//! wait in the kernel's queue.
+//! that accepted it. What is not authenticated yet is bounded, see [`admission`]; the rest waits in the
+//! kernel's queue.
 
+pub mod admission;
 mod http;
 
 use std::io;
@@ -17,7 +17,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
@@ -28,6 +27,8 @@ use crate::core::Core;
 use crate::identity::Principal;
 use crate::metrics;
 use crate::tls::{MQTT_ALPN, certificate_id};
+
+use admission::{Gate, Permit};
 
 pub use http::DataPlane;
 
@@ -87,6 +88,12 @@ impl Door {
         anonymous.map_or(Principal::Unidentified, |policy| Principal::Anonymous(Arc::clone(policy)))
     }
 
+    /// Whether a peer's PROXY header is required and believed.
+    fn believes(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        self.proxy_from.iter().any(|net| net.contains(&ip))
+    }
+
     /// Takes the address for one core. Nobody can connect before [`Bound::open`].
     pub fn bind(&self) -> io::Result<Bound> {
         let domain = Domain::for_address(self.address);
@@ -114,7 +121,7 @@ impl Bound {
 }
 
 /// Accepts on one listener of a core until the node drains.
-pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Arc<Semaphore>) {
+pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<Gate>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -124,29 +131,27 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Arc
     };
     let door = Rc::new(door);
     while !core.shared.draining() {
-        let Ok(permit) = Arc::clone(&gate).acquire_owned().await else { return };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "cannot accept; are file descriptors exhausted? raise LimitNOFILE");
-                metrics::connect("accept_failed");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+        let (stream, peer) = accept_next(&listener).await;
         while core.is_overloaded() && !core.shared.draining() {
             tokio::time::sleep(crate::wheel::TICK).await;
         }
-        let place = Place::take(&door);
-        let Some(place) = place else {
+        let Some(place) = Place::take(&door) else {
             metrics::connect("too_many");
+            continue;
+        };
+        // The address of a proxy says nothing about the client.
+        let source = Some(peer.ip()).filter(|_| !door.believes(peer));
+        let Some(entrance) = gate.admit(source).await else {
+            metrics::connect("too_many_of_source");
             continue;
         };
         let (core, door) = (Rc::clone(&core), Rc::clone(&door));
         actix_rt::spawn(async move {
-            let serving = serve(&core, &door, stream, peer, place);
+            let serving = async {
+                let mut permit = entrance.permit().await;
+                serve(&core, &door, stream, peer, place, &mut permit).await
+            };
             let result = tokio::time::timeout(door.connect_timeout, serving).await;
-            drop(permit);
             match result {
                 Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
                 Ok(Ok(Served::Http(http))) => http.await,
@@ -157,6 +162,20 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Arc
                 Err(_) => metrics::connect("timeout"),
             }
         });
+    }
+}
+
+/// The next socket of a listener.
+pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept; are file descriptors exhausted? raise LimitNOFILE");
+                metrics::connect("accept_failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 
@@ -190,10 +209,10 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     place: Place,
+    permit: &mut Permit,
 ) -> Result<Served, Failure> {
     stream.set_nodelay(true)?;
-    let (ip, port) = client_address(door, &stream, peer).await?;
-    let limit = core.shared.limits.maximum_packet_size;
+    let (ip, port) = client_address(door, &stream, peer, permit).await?;
     match &door.speaks {
         Speaks::Mqtt => {
             let transport = Transport::Stream(Stream::Tcp(stream));
@@ -210,7 +229,8 @@ async fn serve(
         }
         Speaks::WebSocket(data_plane) => {
             let peer = Peer { principal: door.nobody(), ip, port };
-            http::serve(core, data_plane, Stream::Tcp(stream), peer, limit, place).await
+            http::serve(core, data_plane, Stream::Tcp(stream), peer, door.connect_timeout, place)
+                .await
         }
         Speaks::Https(acceptor, data_plane) => {
             let (stream, principal) = secure(acceptor, stream).await?;
@@ -220,7 +240,7 @@ async fn serve(
                 handshake::connect(core, Transport::Stream(stream), peer, place).await?;
                 return Ok(Served::Connection);
             }
-            http::serve(core, data_plane, stream, peer, limit, place).await
+            http::serve(core, data_plane, stream, peer, door.connect_timeout, place).await
         }
     }
 }
@@ -230,17 +250,23 @@ async fn client_address(
     door: &Door,
     stream: &TcpStream,
     peer: SocketAddr,
+    permit: &mut Permit,
 ) -> Result<(Option<IpAddr>, u16), Failure> {
-    let ip = peer.ip().to_canonical();
-    if !door.proxy_from.iter().any(|net| net.contains(&ip)) {
-        return Ok((Some(ip), peer.port()));
+    if !door.believes(peer) {
+        return Ok((Some(peer.ip().to_canonical()), peer.port()));
     }
     let limit = wire::proxy::MAX_V2_BYTES + 1;
     let (header, length) = peek(stream, limit, wire::proxy::parse)
         .await?
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     discard(stream, length).await?;
-    let source = header.source.unwrap_or(peer);
+    // Without a source it is the proxy itself that asks whether the node is well.
+    let Some(source) = header.source else {
+        return Ok((Some(peer.ip().to_canonical()), peer.port()));
+    };
+    if !permit.attribute(source.ip()).await {
+        return Err(Failure::Source);
+    }
     Ok((Some(source.ip().to_canonical()), source.port()))
 }
 

@@ -19,6 +19,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::clock::now_ms;
 use crate::core::{Core, Ticket, ToCore};
 use crate::courier::WINDOW;
 use crate::endpoint::SubscriptionIds;
@@ -632,9 +633,4 @@ fn failure(outcome: &Outcome) -> Option<Reason> {
 
 fn qos_of(qos: u32) -> QoS {
     u8::try_from(qos).ok().and_then(|qos| QoS::try_from(qos).ok()).unwrap_or_default()
-}
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -11,8 +11,9 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::clock::{Clock, now_ms};
 use crate::core::Core;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Profile};
 use crate::host::{Machine, Signal};
 use crate::shared::Shared;
 
@@ -103,7 +104,7 @@ pub async fn policy_of(
         Some((registry.identity(&id)?, thing))
     });
     let (identity, thing) = found.await.ok_or(Refused::Unavailable)?.ok_or(Refused::Unknown)?;
-    if !identity.may_connect(now()) {
+    if !identity.may_connect(Timestamp(now_ms())) {
         return Err(Refused::Inactive);
     }
     let variables = Variables {
@@ -130,9 +131,13 @@ pub fn may_leave_will(
     decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
 }
 
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+/// What a policy is asked of an open connection, as if it were made now.
+pub fn connect_request(profile: &Profile, clock: Clock) -> policy::Request<'_> {
+    policy::Request {
+        persistent_connect: profile.persistent_connect,
+        last_will_topic: profile.will_topic.as_deref(),
+        ..clock.request()
+    }
 }
 
 impl Core {
@@ -174,11 +179,7 @@ impl Core {
         let client = &*profile.client;
         match self.present_policy(endpoint).await {
             Ok(policy) => {
-                let request = policy::Request {
-                    persistent_connect: profile.persistent_connect,
-                    last_will_topic: profile.will_topic.as_deref(),
-                    ..self.read_clock().request()
-                };
+                let request = connect_request(profile, self.read_clock());
                 if !may_connect(&policy, client, &request) {
                     info!(client, "its policy no longer allows the connection");
                     endpoint.doom(mqtt::Reason::NotAuthorized);

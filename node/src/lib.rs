@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod backend;
 pub mod claims;
+pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod core;
@@ -15,6 +16,7 @@ pub mod dev;
 pub mod endpoint;
 pub mod gateway;
 pub mod host;
+pub mod http;
 pub mod identity;
 pub mod interest;
 pub mod metrics;

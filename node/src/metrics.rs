@@ -48,6 +48,7 @@ pub struct CoreMetrics {
     decisions: [[Local; 2]; 4],
     subscriptions: Local,
     throttled: Local,
+    too_large: Local,
     connections: Gauge,
     held: Gauge,
     session_seconds: Histogram,
@@ -104,6 +105,11 @@ pub fn describe() {
     describe_counter!("shadow_operations_total", count, "Shadow requests by operation and result");
     describe_counter!("session_queue_dropped_total", count, "Queue entries lost, by reason");
     describe_counter!("gateway_throttled_total", count, "Times a client had to pause publishing");
+    describe_counter!(
+        "gateway_publishes_too_large_total",
+        count,
+        "Publications that were not stored because they are larger than a group can keep"
+    );
     describe_histogram!("gateway_connection_seconds", Unit::Seconds, "Life of a connection");
     describe_histogram!("core_loop_delay_seconds", Unit::Seconds, "How late a core's timer wakes");
     describe_gauge!("skein_build_info", count, "Always 1; labels say what runs");
@@ -136,6 +142,7 @@ impl CoreMetrics {
             }),
             subscriptions: Local::new(counter!("gateway_subscribes_total")),
             throttled: Local::new(counter!("gateway_throttled_total")),
+            too_large: Local::new(counter!("gateway_publishes_too_large_total")),
             connections: gauge!("gateway_connections"),
             held: gauge!("gateway_held_bytes", "core" => core.clone()),
             session_seconds: histogram!("gateway_connection_seconds"),
@@ -185,6 +192,11 @@ impl CoreMetrics {
         self.throttled.add(1);
     }
 
+    /// A publication is larger than what a group can keep.
+    pub fn too_large(&self) {
+        self.too_large.add(1);
+    }
+
     /// A connection is open.
     pub fn connected(&self) {
         self.connections.increment(1.0);
@@ -206,6 +218,7 @@ impl CoreMetrics {
         self.payload_bytes_sent.flush();
         self.subscriptions.flush();
         self.throttled.flush();
+        self.too_large.flush();
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustls::ServerConfig;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::core::{Core, ToCore};
+use crate::gateway::admission::Gate;
 use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
 use crate::host::{Groups, Machine, NodeHost};
 use crate::interest::InterestIndex;
@@ -23,6 +24,9 @@ use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
 
 /// How long connections get to say goodbye when the node stops.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// What a command holds besides the publication: client ids, of at most 64 KiB each, and numbers.
+const AROUND_PUBLICATION: usize = 256 << 10;
 
 /// A node whose state is restored. Its listeners are bound and not open yet.
 pub struct Node {
@@ -55,6 +59,7 @@ impl Node {
             cores: senders,
             groups,
             shards: config.shards,
+            publication_bytes: raft.max_command_bytes.saturating_sub(AROUND_PUBLICATION),
             arns: policy::Arns {
                 partition: config.account.partition.clone(),
                 region: config.account.region.clone(),
@@ -97,10 +102,9 @@ impl Node {
             };
             bound.push(doors.iter().map(bind).collect::<anyhow::Result<_>>()?);
         }
-        let handshakes = self.config.limits.handshakes_per_core;
         for ((id, inbox), bound) in self.inboxes.into_iter().enumerate().zip(bound) {
             let shared = Arc::clone(&self.shared);
-            start_core(id as u16, shared, inbox, bound, handshakes)?;
+            start_core(id as u16, shared, inbox, bound)?;
         }
         for door in &doors {
             info!(address = %door.address, "listening");
@@ -187,7 +191,6 @@ fn start_core(
     shared: Arc<Shared>,
     inbox: mpsc::UnboundedReceiver<ToCore>,
     bound: Vec<Bound>,
-    handshakes: usize,
 ) -> anyhow::Result<()> {
     let mut open = Vec::new();
     for bound in bound {
@@ -198,9 +201,9 @@ fn start_core(
         let core = Core::new(id, shared, CoreMetrics::register(id));
         actix_rt::spawn(Rc::clone(&core).run(inbox));
         actix_rt::spawn(Rc::clone(&core).keep_time());
-        let gate = Arc::new(Semaphore::new(handshakes));
+        let gate = Gate::new(&core.shared.limits);
         for (door, listener) in open {
-            actix_rt::spawn(gateway::accept(Rc::clone(&core), door, listener, Arc::clone(&gate)));
+            actix_rt::spawn(gateway::accept(Rc::clone(&core), door, listener, Rc::clone(&gate)));
         }
     });
     Ok(())

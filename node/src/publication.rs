@@ -66,6 +66,11 @@ impl<'a> Publication<'a> {
         self.payload
     }
 
+    /// Its size in bytes, as a command to a group counts it.
+    pub fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
     /// The payload as bytes that sockets share, when it is large enough to be worth it.
     pub fn large_payload(&self) -> Option<Bytes> {
         (self.payload.len() >= SHARE_FROM).then(|| self.shared_payload())

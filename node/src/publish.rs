@@ -121,7 +121,14 @@ impl Core {
         if groups.is_empty() {
             return;
         }
-        let kept = publication.keep();
+        let mut kept = publication.keep();
+        // Larger ones of QoS 1 and 2 are refused (`Connection::publish`). Of QoS 0, what cannot be
+        // stored must not leave an older one in its place [v3.1.1 MQTT-3.3.1-7].
+        if publication.qos == QoS::AtMostOnce && publication.bytes() > self.shared.publication_bytes
+        {
+            kept = Kept { topic: kept.topic, retain: true, ..Kept::default() };
+            self.metrics.too_large();
+        }
         let wants_answer = errand.ticket.filter(|_| publication.qos != QoS::AtMostOnce);
         for share in groups {
             let command = shard::Publish {

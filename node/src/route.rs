@@ -13,7 +13,8 @@ use smallvec::SmallVec;
 use std::hash::{Hash, Hasher};
 use topic::FilterTrie;
 
-use crate::endpoint::{Clock, Endpoint, SubscriptionIds};
+use crate::clock::Clock;
+use crate::endpoint::{Endpoint, SubscriptionIds};
 use crate::interest::{Destination, InterestIndex, ShareGroup};
 
 /// Recent topics that a core remembers.

@@ -12,8 +12,9 @@ use tracing::info;
 
 use crate::admin;
 use crate::backend::Backend;
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::dev::Dev;
+use crate::http;
 use crate::node::Node;
 use crate::telemetry;
 
@@ -37,16 +38,14 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     if let Some(dev) = &dev {
         control.block_on(dev.populate(&backend))?;
     }
-    if let Some(address) = listeners.admin.address {
-        serve_http(&control, address, admin::router(node.shared.clone(), metrics))?;
-    }
+    serve_http(&control, &listeners.admin, admin::router(node.shared.clone(), metrics))?;
     let verifier =
         api.as_ref().map_or_else(|| api::sigv4::Verifier::new([], None), api::Config::verifier);
     let data_plane = api.clone().map(|api| api::data_plane(backend.clone(), api));
-    if let Some(address) = listeners.http.address {
+    if listeners.http.address.is_some() {
         let api =
             api.context("listeners.http needs tls.issuer_certificate and tls.issuer_private_key")?;
-        serve_http(&control, address, api::router(backend, api))?;
+        serve_http(&control, &listeners.http, api::router(backend, api))?;
     }
     let shared = node.shared.clone();
     let system = actix::System::new();
@@ -78,19 +77,13 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn serve_http(
-    control: &Runtime,
-    address: std::net::SocketAddr,
-    router: axum::Router,
-) -> anyhow::Result<()> {
+/// Serves HTTP on a listener, when it has an address.
+fn serve_http(control: &Runtime, config: &Listener, router: axum::Router) -> anyhow::Result<()> {
+    let Some(address) = config.address else { return Ok(()) };
     let listener = control
         .block_on(TcpListener::bind(address))
         .with_context(|| format!("cannot listen on {address}"))?;
-    control.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, %address, "HTTP listener ended");
-        }
-    });
+    control.spawn(http::serve(listener, config.clone(), router));
     info!(%address, "listening");
     Ok(())
 }

@@ -21,6 +21,8 @@ pub struct Shared {
     pub groups: Groups,
     /// How many groups besides `meta` there are: a power of two.
     pub shards: u16,
+    /// Bytes of a publication that a command to a group can carry.
+    pub publication_bytes: usize,
     /// Names of this account.
     pub arns: policy::Arns,
     /// Limits of sessions and packets.

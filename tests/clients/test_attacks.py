@@ -228,6 +228,18 @@ def test_connections_that_never_say_connect(attacked):
         raw.close()
 
 
+@pytest.mark.not_mosquitto("does not count")
+def test_silent_connections_of_one_address_keep_nobody_else_out(attacked):
+    """More than may be in their handshake at once, for longer than anybody would wait."""
+    silent = [socket.create_connection(attacked.plain, 5) for _ in range(256 * os.cpu_count() + 100)]
+    started = time.monotonic()
+    with m.Client(attacked.plain, source="127.0.0.2") as client:
+        client.connect("elsewhere")
+    assert time.monotonic() - started < 5, "before the first of them is given up"
+    for raw in silent:
+        raw.close()
+
+
 def test_a_slow_connect_is_no_way_around(attacked):
     if not isinstance(attacked, Skein):
         pytest.skip("needs skein")

@@ -1,5 +1,6 @@
 """Start, drain, configuration."""
 
+import socket
 import subprocess
 import time
 
@@ -205,6 +206,41 @@ def test_serve(fresh_broker, tmp_path, name):
         assert iot.create_thing(thingName=name)["thingArn"] == f"arn:aws:iot:eu-central-1:123456789012:thing/{name}"
     finally:
         served.stop()
+
+
+class OnePlace(Serving):
+    """A node that lets one socket at a time through its handshake, and has more listeners than that."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        policy = brokers.policy(("Allow", "iot:*", "*"))
+        listeners = "".join(
+            f"[listeners.{name}]\naddress = '127.0.0.1:{self.port(port)}'\nanonymous_policy = '{policy}'\n"
+            for name, port in (("mqtt", "plain"), ("ws", "ws"))
+        )
+        (self.folder / "skein.toml").write_text(
+            f"data = '{self.data}'\ncores = 1\n{listeners}"
+            f"[listeners.admin]\naddress = '127.0.0.1:{self.port('admin')}'\n"
+            "[limits]\nhandshakes_per_core = 1\n"
+        )
+
+    def environment(self):
+        return {}
+
+
+def test_a_listener_that_nobody_uses_holds_no_place(tmp_path, name):
+    broker = OnePlace(tmp_path / "one").start()
+    try:
+        # Twice in a row: the place must not be the other listener's in between.
+        for _ in range(2):
+            with m.Client(broker.plain, timeout=5) as client:
+                client.connect(name)
+        for _ in range(2):
+            with socket.create_connection(broker.address("ws"), 5) as raw:
+                raw.sendall(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert raw.recv(100).startswith(b"HTTP/1.1 404")
+    finally:
+        broker.stop()
 
 
 def test_help_and_version():

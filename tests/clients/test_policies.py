@@ -1,5 +1,7 @@
 """What policies allow and refuse, decided for real clients; changes reach open connections."""
 
+import datetime
+import json
 import time
 
 import pytest
@@ -298,6 +300,24 @@ def test_deleted_certificate(identity, device, dial, name):
     who.detach()
     who.iot.delete_certificate(certificateId=who.id)
     assert not try_connect(dial, who, name)
+
+
+def test_a_will_is_decided_again_when_time_has_passed(skein, device, connected, tmp_path, name):
+    """The policy has not changed, but what it says has."""
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3)
+    document = json.loads(policy(*everything(name), ("Deny", "iot:Publish", f"topic/{name}/early")))
+    document["Statement"][-1]["Condition"] = {"DateGreaterThan": {"aws:CurrentTime": until.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+    who = aws.Identity(skein, tmp_path, name, json.dumps(document))
+    watcher = connected()
+    watcher.subscribe(f"{name}/#", qos=1)
+    early, late = (device(who, f"{name}-{n}", will=m.Will(f"{name}/{n}", b"gone", 1)) for n in ("early", "late"))
+    wait_until("the time has passed", lambda: datetime.datetime.now(datetime.UTC) > until + datetime.timedelta(seconds=1))
+    early.cut()
+    # Has the name only when the older connection has ended.
+    device(who, f"{name}-early").ping()
+    late.cut()
+    assert watcher.receive().topic == f"{name}/late"
+    watcher.nothing_more()
 
 
 def test_queued_messages_are_decided_again(identity, device, connected, name):

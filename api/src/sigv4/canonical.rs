@@ -25,30 +25,28 @@ pub(crate) fn decoded_query(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The canonical requests that clients are known to derive from this one: paths normalised or as
-/// sent, and a session token covered by the signature or added after signing (as the device SDKs
-/// do for WebSocket).
+/// The canonical requests that clients are known to derive from this one: a session token may be
+/// covered by the signature or added after signing (as the device SDKs do for WebSocket).
+///
+/// The path counts as it was sent, because that is what is routed. AWS takes out `.`, `..` and empty
+/// segments first; then one signature would stand for several paths, and topics may have such levels.
+/// Clients encode them, but for `.` and `..`, which the API refuses.
 pub(super) fn requests<'a>(
     request: &'a Request<'a>,
     statement: &'a Statement,
     payload: &'a str,
 ) -> impl Iterator<Item = String> + 'a {
-    let normalised = path(&normalised(request.path));
-    let as_sent = Some(path(request.path)).filter(|path| *path != normalised);
+    let path = path(request.path);
     let with_token = query(request.query, true);
     let without_token = statement
         .is_presigned
         .then(|| query(request.query, false))
         .filter(|query| *query != with_token);
-    let queries = [Some(with_token), without_token];
     let headers = headers(request, statement);
-    [Some(normalised), as_sent].into_iter().flatten().flat_map(move |path| {
-        let headers = headers.clone();
-        queries.clone().into_iter().flatten().map(move |query| {
-            let method = request.method;
-            let signed = &statement.signed_headers;
-            format!("{method}\n{path}\n{query}\n{headers}\n{signed}\n{payload}")
-        })
+    [Some(with_token), without_token].into_iter().flatten().map(move |query| {
+        let method = request.method;
+        let signed = &statement.signed_headers;
+        format!("{method}\n{path}\n{query}\n{headers}\n{signed}\n{payload}")
     })
 }
 
@@ -58,20 +56,6 @@ fn path(path: &str) -> String {
         return "/".into();
     }
     utf8_percent_encode(path, &ENCODED_PATH).to_string()
-}
-
-/// Without `.`, `..` and empty segments, as botocore normalises before it signs.
-fn normalised(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(kept.pop()),
-            segment => kept.push(segment),
-        }
-    }
-    let tail = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
-    format!("/{}{tail}", kept.join("/"))
 }
 
 /// Encoded anew, sorted, and without the signature itself.

@@ -132,6 +132,10 @@ fn a_request_that_was_changed_does_not_verify() {
     for (what, sent) in [
         ("method", Sent::control().with(|sent| sent.method = "DELETE")),
         ("path", Sent::control().with(|sent| sent.path = "/things/a%20c".into())),
+        ("segment", Sent::control().with(|sent| sent.path = "/things//a%20b".into())),
+        ("dot", Sent::control().with(|sent| sent.path = "/things/./a%20b".into())),
+        ("dots", Sent::control().with(|sent| sent.path = "/x/../things/a%20b".into())),
+        ("slash", Sent::control().with(|sent| sent.path = "/things/a%20b/".into())),
         ("query", Sent::control().with(|sent| sent.query.push_str("&more=1"))),
         ("host", Sent::control().with(|sent| sent.headers[0].1 = "evil.example.com".into())),
         ("body", Sent::data().with(|sent| sent.body = b"{\"x\":2}")),
@@ -139,6 +143,35 @@ fn a_request_that_was_changed_does_not_verify() {
         ("expiry", Sent::socket().with(|sent| sent.query = sent.query.replace("86400", "86401"))),
     ] {
         assert_eq!(sent.check(), Err(AuthError::Signature), "{what}");
+    }
+}
+
+#[test]
+fn the_path_is_signed_as_it_is_routed() {
+    for (path, canonical) in [
+        ("", "/"),
+        ("/", "/"),
+        ("/things/a", "/things/a"),
+        ("/things/a%20b", "/things/a%2520b"),
+        ("/things/a:b", "/things/a%3Ab"),
+        ("/topics/a%2Fb", "/topics/a%252Fb"),
+        ("/topics/a/b", "/topics/a/b"),
+        ("/topics//a/", "/topics//a/"),
+        ("/topics/a%2F..%2Fb", "/topics/a%252F..%252Fb"),
+        ("/topics/%2E%2E", "/topics/%252E%252E"),
+    ] {
+        let request = Request { method: "GET", path, query: "", headers: &[] };
+        let statement = Statement::read(&Request {
+            headers: &[
+                ("x-amz-date", b"20150830T123600Z"),
+                ("authorization", authorization("iot", IOT).as_bytes()),
+            ],
+            ..request
+        });
+        let (statement, payload) = (statement.unwrap(), String::new());
+        let all: Vec<_> = canonical::requests(&request, &statement, &payload).collect();
+        assert_eq!(all.len(), 1, "{path}");
+        assert_eq!(all[0].lines().nth(1), Some(canonical), "{path}");
     }
 }
 

@@ -71,6 +71,45 @@ async fn errors_have_their_status_and_name() {
 }
 
 #[tokio::test]
+async fn a_test_of_policies_knows_the_time() {
+    let node = Node::start();
+    for (name, operator, decision) in
+        [("past", "DateLessThan", "IMPLICIT_DENY"), ("now", "DateGreaterThan", "ALLOWED")]
+    {
+        let document = json!({
+            "Version": "2012-10-17",
+            "Statement": [{
+                "Effect": "Allow",
+                "Action": "iot:Publish",
+                "Resource": "*",
+                "Condition": { operator: { "aws:CurrentTime": "2025-12-31T00:00:00Z" } },
+            }],
+        });
+        let policy = json!({ "policyDocument": document.to_string() }).to_string();
+        node.iot("POST", &format!("/policies/{name}"), &policy).await;
+        let resource = format!("arn:aws:iot:us-east-1:{ACCOUNT}:topic/a");
+        let question = json!({
+            "cognitoIdentityPoolId": "us-east-1:pool",
+            "authInfos": [{ "actionType": "PUBLISH", "resources": [resource] }],
+            "policyNamesToAdd": [name],
+        });
+        let answer = node.iot("POST", "/test-authorization", &question.to_string()).await;
+        assert_eq!(answer.body["authResults"][0]["authDecision"], decision, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_can_be_read_in_two_ways_is_refused() {
+    let node = Node::start();
+    for target in ["/things/../things/x", "/./things/x", "/things/x/..", "/things/."] {
+        let answer = node.iot("POST", target, "").await;
+        assert_eq!(answer.error(), (400, "InvalidRequestException"), "{target}");
+    }
+    let encoded = node.iot_data("POST", "/topics/a%2F..%2F%2E", "").await;
+    assert_eq!(encoded.status, 200, "{}", encoded.body);
+}
+
+#[tokio::test]
 async fn a_node_without_a_leader_says_so() {
     let node = Node::start();
     node.memory.with(|state| state.is_unavailable = true);

@@ -1,8 +1,12 @@
 //! Bodies and lists have their ends.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use bytes::Bytes;
 use fleet::registry::{Command, Timestamp};
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::signed::{Node, send, signed, unsigned};
@@ -14,8 +18,7 @@ async fn a_body_ends_at_a_mebibyte_announced_or_not() {
     let announced = signed("iot", "POST", "/things/x", &[], &body);
     let mut streamed = signed("iot", "POST", "/things/x", &[], &body);
     let chunks = body.chunks(4096).map(|chunk| Ok::<_, axum::Error>(Bytes::copy_from_slice(chunk)));
-    *streamed.body_mut() =
-        Body::from_stream(futures_util::stream::iter(chunks.collect::<Vec<_>>()));
+    *streamed.body_mut() = Body::from_stream(stream::iter(chunks.collect::<Vec<_>>()));
     for request in [announced, streamed] {
         let answer = send(&node.control, request).await;
         assert_eq!(answer.error(), (413, "RequestEntityTooLargeException"));
@@ -28,11 +31,47 @@ async fn a_body_ends_at_a_mebibyte_announced_or_not() {
 async fn the_body_of_a_stranger_is_not_read() {
     let node = Node::start();
     let mut request = unsigned("POST", "/things/x", b"");
-    *request.body_mut() = Body::from_stream(futures_util::stream::poll_fn(
+    *request.body_mut() = Body::from_stream(stream::poll_fn(
         |_| -> std::task::Poll<Option<Result<Bytes, axum::Error>>> { panic!("the body was read") },
     ));
     let answer = send(&node.control, request).await;
     assert_eq!(answer.error(), (403, "MissingAuthenticationTokenException"));
+}
+
+/// Sends so many bodies that do not end, each with this beginning, and waits until that is read.
+async fn stall(node: &Node, count: u32, beginning: usize) {
+    let read = Arc::new(Semaphore::new(0));
+    for _ in 0..count {
+        let read = Arc::clone(&read);
+        let mut request = signed("iot", "POST", "/things/x", &[], b"");
+        let beginning = Bytes::from(vec![b' '; beginning]);
+        let rest = async move {
+            read.add_permits(1);
+            std::future::pending().await
+        };
+        let body = stream::iter([Ok::<_, axum::Error>(beginning)]).chain(stream::once(rest));
+        *request.body_mut() = Body::from_stream(body);
+        let control = node.control.clone();
+        tokio::spawn(async move { send(&control, request).await });
+    }
+    drop(read.acquire_many(count).await.unwrap());
+}
+
+#[tokio::test]
+async fn clients_that_send_slowly_keep_nobody_out() {
+    let node = Node::start();
+    stall(&node, 2000, 1).await;
+    assert_eq!(node.iot("POST", "/things/y", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn large_bodies_are_few_at_a_time() {
+    let node = Node::start();
+    stall(&node, 64, 100_000).await;
+    let spaces = " ".repeat(100_000);
+    let answer = node.iot("POST", "/things/y", &spaces).await;
+    assert_eq!(answer.error(), (503, "ServiceUnavailableException"));
+    assert_eq!(node.iot("POST", "/things/y", &spaces[..60_000]).await.status, 200);
 }
 
 #[tokio::test]

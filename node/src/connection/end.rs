@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::Connection;
 use crate::host::{Proposal, Signal};
+use crate::identity;
 use crate::interest::Destination;
 
 /// Why a connection ends.
@@ -129,8 +130,11 @@ impl Connection {
         let group = GroupId(record.group.into());
         let (session, epoch) = (record.session, record.epoch);
         let _ = self.core.shared.groups.signal(Signal::Detach { group, session, epoch });
-        let will = end.will && profile.will_topic.is_some() && !self.endpoint.will_denied.get();
-        let will = if will { WillAction::Publish } else { WillAction::Discard };
+        let will = if end.will && self.will_is_allowed() {
+            WillAction::Publish
+        } else {
+            WillAction::Discard
+        };
         let command = shard::Disconnect {
             client: Bytes::copy_from_slice(profile.client.as_bytes()),
             epoch,
@@ -141,6 +145,18 @@ impl Connection {
         let command = shard::Command::from(command).encoded();
         self.core.propose(Proposal { group, command, reply: None, on_full: OnFull::Wait });
         self.core.flush();
+    }
+
+    /// Whether there is a will and the policy lets it be published now.
+    fn will_is_allowed(&self) -> bool {
+        let profile = &self.endpoint.profile;
+        let Some(topic) = &profile.will_topic else { return false };
+        let policy = self.endpoint.policy.borrow();
+        if !policy.depends_on_time() {
+            return !self.endpoint.will_denied.get();
+        }
+        let request = identity::connect_request(profile, self.core.read_clock());
+        identity::may_leave_will(&policy, topic, profile.will_retain, &request)
     }
 
     /// Takes a filter off this core, and off the node's index when it was the last.

@@ -21,6 +21,7 @@ use super::subscribe::restored_options;
 use super::transport::Transport;
 use super::{Connection, Start};
 use crate::claims::Claim;
+use crate::config::Limits;
 use crate::core::Core;
 use crate::endpoint::{Budget, Endpoint, Profile, Record};
 use crate::gateway::Place;
@@ -56,6 +57,9 @@ pub enum Failure {
     /// The HTTP request was refused.
     #[error("{0}")]
     Http(String),
+    /// Too many sockets of its source wait for their handshake.
+    #[error("too many handshakes of one source")]
+    Source,
     /// The client was refused.
     #[error("refused: {0:?}")]
     Refused(Reason),
@@ -67,6 +71,7 @@ impl Failure {
         match self {
             Self::Io(_) => "lost",
             Self::Http(_) => "http",
+            Self::Source => "too_many_of_source",
             Self::NotConnect | Self::Malformed(_) => "protocol",
             Self::Refused(Reason::NotAuthorized) => "not_authorized",
             Self::Refused(Reason::ServerUnavailable | Reason::ServerBusy) => "unavailable",
@@ -101,7 +106,10 @@ pub async fn connect(
         }
         Err(reason) => {
             info!(client = connect.client_id, ?reason, ip = ?peer.ip, "connection refused");
-            say(&mut transport, version, &ConnAck::new(reason)).await?;
+            let connack = ConnAck::new(reason);
+            if takes(&connect, &connack) {
+                say(&mut transport, version, &connack).await?;
+            }
             Err(Failure::Refused(reason))
         }
     }
@@ -206,14 +214,55 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
     let checked = check_policy(&policy, connect, &client, &request);
     core.metrics.decided(Asked::Connect, checked.is_ok());
     checked?;
-    let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
-    let session = open_session(core, connect, &client, expiry).await?;
     let keep_alive = match (limits.maximum_keep_alive_secs, connect.keep_alive) {
         (0, asked) => asked,
         (maximum, 0) => maximum,
         (maximum, asked) => asked.min(maximum),
     };
+    let assigned_client_id = assigned.then_some(&*client);
+    if !takes(connect, &offer(limits, connect, assigned_client_id, expiry, keep_alive)) {
+        return Err(Reason::PacketTooLarge);
+    }
+    let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
+    let session = open_session(core, connect, &client, expiry).await?;
     Ok(Accepted { client, assigned, policy, expiry, keep_alive, claim, session, registry_changes })
+}
+
+/// The CONNACK of a connection that stands; only what differs from the defaults is said.
+fn offer<'a>(
+    limits: &Limits,
+    connect: &Connect<'_>,
+    assigned_client_id: Option<&'a str>,
+    expiry: u32,
+    keep_alive: u16,
+) -> ConnAck<'a> {
+    let receive_maximum = receive_maximum(limits, connect.version);
+    ConnAck {
+        session_expiry: (connect.session_expiry.unwrap_or(0) != expiry).then_some(expiry),
+        receive_maximum: (receive_maximum < u16::MAX).then_some(receive_maximum),
+        maximum_packet_size: (limits.maximum_packet_size < 268_435_460)
+            .then_some(limits.maximum_packet_size),
+        assigned_client_id,
+        topic_alias_maximum: Some(limits.topic_alias_maximum).filter(|maximum| *maximum > 0),
+        server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+        ..ConnAck::new(Reason::Success)
+    }
+}
+
+fn receive_maximum(limits: &Limits, version: Version) -> u16 {
+    match version {
+        Version::V311 => u16::MAX,
+        Version::V5 => limits.receive_maximum,
+    }
+}
+
+/// Whether a CONNACK is within the client's Maximum Packet Size [v5 MQTT-3.1.2-24]. Nothing else
+/// that a client must be told without asking is larger.
+fn takes(connect: &Connect<'_>, connack: &ConnAck<'_>) -> bool {
+    let Some(most) = connect.maximum_packet_size else { return true };
+    let mut packet = Vec::new();
+    mqtt::encode_connack(connect.version, connack, &mut packet);
+    packet.len() <= most as usize
 }
 
 /// Whether the principal may connect like this, and publish its will.
@@ -394,26 +443,15 @@ fn start(
         let (core, endpoint) = (Rc::clone(core), Rc::clone(&endpoint));
         actix_rt::spawn(async move { core.decide_again(&endpoint).await });
     }
-    let receive_maximum = match connect.version {
-        Version::V311 => u16::MAX,
-        Version::V5 => limits.receive_maximum,
-    };
     let connack = ConnAck {
         session_present,
-        session_expiry: (connect.session_expiry.unwrap_or(0) != expiry).then_some(expiry),
-        receive_maximum: (receive_maximum < u16::MAX).then_some(receive_maximum),
-        maximum_packet_size: (limits.maximum_packet_size < 268_435_460)
-            .then_some(limits.maximum_packet_size),
-        assigned_client_id: assigned.then_some(&*client),
-        topic_alias_maximum: Some(limits.topic_alias_maximum).filter(|maximum| *maximum > 0),
-        server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
-        ..ConnAck::new(Reason::Success)
+        ..offer(limits, connect, assigned.then_some(&*client), expiry, keep_alive)
     };
     endpoint.put(&mut core.pool.borrow_mut(), |out| {
         mqtt::encode_connack(connect.version, &connack, out);
     });
     let inbound_limits = InboundLimits {
-        receive_maximum,
+        receive_maximum: receive_maximum(limits, connect.version),
         topic_alias_maximum: limits.topic_alias_maximum,
         maximum_qos: QoS::ExactlyOnce,
     };

@@ -13,7 +13,7 @@ use topic::Subscription;
 
 use super::{Connection, End};
 use crate::core::Core;
-use crate::endpoint::{Delivered, Endpoint, Lookup, Suback, Terms};
+use crate::endpoint::{Delivered, DropReason, Endpoint, Lookup, Suback, Terms};
 use crate::host::{Outcome, Proposal, Reply};
 use crate::identity;
 use crate::interest::Destination;
@@ -156,7 +156,7 @@ impl Connection {
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
         let (packet_id, version) = (unsubscribe.packet_id, self.version());
         let answer = move |core: &Core, endpoint: &Endpoint| {
-            endpoint.put(&mut core.pool.borrow_mut(), |out| {
+            send_answer(core, endpoint, |out| {
                 mqtt::encode_unsuback(version, packet_id, &reasons, None, out);
             });
         };
@@ -196,15 +196,19 @@ impl Connection {
 
 fn send_suback(core: &Core, endpoint: &Endpoint, id: PacketId, reasons: &[Reason]) {
     let version = endpoint.profile.version;
-    // Fixed header, packet identifier, property length.
-    const AROUND: usize = 8;
-    if reasons.len() + AROUND > endpoint.profile.maximum_packet_size as usize {
+    send_answer(core, endpoint, |out| mqtt::encode_suback(version, id, reasons, None, out));
+}
+
+/// Sends an answer that cannot be shortened, and ends the connection of a client that does not take
+/// packets of its size [v5 MQTT-3.1.2-24].
+fn send_answer(core: &Core, endpoint: &Endpoint, encode: impl FnOnce(&mut Vec<u8>)) {
+    let mut packet = Vec::new();
+    encode(&mut packet);
+    if packet.len() > endpoint.profile.maximum_packet_size as usize {
         endpoint.doom(Reason::PacketTooLarge);
         return;
     }
-    endpoint.put(&mut core.pool.borrow_mut(), |out| {
-        mqtt::encode_suback(version, id, reasons, None, out);
-    });
+    endpoint.put(&mut core.pool.borrow_mut(), |out| out.extend_from_slice(&packet));
 }
 
 fn stored_options(options: SubscribeOptions, subscription_id: u32) -> shard::Options {
@@ -352,8 +356,13 @@ async fn send_one_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookup: &Lo
         let command = shard::Command::from(command).encoded();
         let (group, on_full) = (GroupId(record.group.into()), OnFull::Refuse);
         let proposal = Proposal { group, command, reply: None, on_full };
-        if core.shared.groups.propose_all(vec![proposal]).await.is_err() {
-            endpoint.doom(Reason::ImplementationSpecificError);
+        match core.shared.groups.propose_all(vec![proposal]).await {
+            Ok(()) => {}
+            // With the client's name around it, it no longer fits into a command.
+            Err(refused) if refused.why == cluster::Refusal::TooLarge => {
+                core.metrics.dropped(DropReason::TooLarge);
+            }
+            Err(_) => endpoint.doom(Reason::ImplementationSpecificError),
         }
         return;
     }

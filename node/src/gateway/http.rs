@@ -5,18 +5,15 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tower::ServiceExt;
-use tracing::debug;
 use wire::websocket::{Refusal, Upgrade};
 
 use super::{Place, Served};
+use crate::clock::now_ms;
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
@@ -40,7 +37,7 @@ pub(super) async fn serve(
     data_plane: &DataPlane,
     mut stream: Stream,
     peer: Peer,
-    maximum_packet_size: u32,
+    head_timeout: Duration,
     place: Place,
 ) -> Result<Served, Failure> {
     let mut head = Vec::new();
@@ -71,14 +68,19 @@ pub(super) async fn serve(
             return Err(Failure::Http("not a WebSocket request".into()));
         };
         let router = for_caller(core, router.clone(), &peer).await;
-        return Ok(Served::Http(Box::pin(answer(router, stream, head, place))));
+        let stream = Rewound { head: head.into(), stream };
+        return Ok(Served::Http(Box::pin(async move {
+            crate::http::answer(router, stream, head_timeout).await;
+            drop(place);
+        })));
     }
     let refused = match sign_in(data_plane, &upgrade, peer) {
         Ok(peer) => match upgrade.accept(&["/mqtt"], "mqtt") {
             Ok(response) => {
                 write(&mut stream, &response).await?;
                 let early = head[length..].to_vec();
-                let socket = WebSocket::new(stream, early, maximum_packet_size);
+                let limit = core.shared.limits.maximum_packet_size;
+                let socket = WebSocket::new(stream, early, limit);
                 let transport = Transport::WebSocket(Box::new(socket));
                 handshake::connect(core, transport, peer, place).await?;
                 return Ok(Served::Connection);
@@ -105,9 +107,8 @@ fn sign_in(data_plane: &DataPlane, upgrade: &Upgrade, peer: Peer) -> Result<Peer
         query: upgrade.query(),
         headers: &headers,
     };
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = since.map_or(0, |since| since.as_secs());
-    let signer = data_plane.verifier.verify_presigned(&request, &SERVICES, now);
+    let now_secs = now_ms() / 1000;
+    let signer = data_plane.verifier.verify_presigned(&request, &SERVICES, now_secs);
     let signer = signer.map_err(|error| Refusal::new(403, &error.to_string()))?;
     Ok(Peer { principal: Principal::AccessKey(signer.access_key.into()), ..peer })
 }
@@ -124,20 +125,6 @@ async fn for_caller(core: &Rc<Core>, router: Router, peer: &Peer) -> Router {
         }
         _ => router,
     }
-}
-
-/// Answers the requests of one connection.
-async fn answer(router: Router, stream: Stream, head: Vec<u8>, place: Place) {
-    let stream = TokioIo::new(Rewound { head: head.into(), stream });
-    let service = TowerToHyperService::new(router.map_request(
-        |request: hyper::Request<hyper::body::Incoming>| request.map(axum::body::Body::new),
-    ));
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(hyper_util::rt::TokioTimer::new());
-    if let Err(error) = http.serve_connection(stream, service).await {
-        debug!(%error, "HTTP connection ended");
-    }
-    drop(place);
 }
 
 async fn write(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {

@@ -140,6 +140,34 @@ def test_keep_alive_ends_a_silent_client(connected):
     assert last is not None and last.reason == 0x8D
 
 
+@clause("MQTT-3.1.2-22")
+def test_keep_alive_counts_packets_not_bytes(connected, name):
+    """Who never finishes a packet is as silent as who says nothing."""
+    client = connected(keep_alive=1)
+    client.send(m.packet(m.PUBLISH, 0, m.text(name), length=m.varint(1000)))
+    deadline = time.monotonic() + 20
+    with pytest.raises(m.Closed):
+        while time.monotonic() < deadline:
+            try:
+                client.send(b"x")
+                client.next(timeout=0.1)
+            except TimeoutError:
+                continue
+            except OSError:
+                raise m.Closed from None
+    assert client.ended is None or client.ended.reason == 0x8D
+
+
+@clause("MQTT-3.1.2-22")
+def test_keep_alive_lets_a_slow_packet_arrive(connected, name):
+    client = connected(keep_alive=1)
+    packet = m.publish(name, bytes(20_000), 1, id=7)
+    for at in range(0, len(packet), 4000):
+        time.sleep(0.5)
+        client.send(packet[at : at + 4000])
+    assert client.expect(m.PUBACK).id == 7
+
+
 @clause("MQTT-3.1.2-22", "MQTT-3.1.2-21", "MQTT-3.2.2-21", "MQTT-3.2.2-22")
 def test_keep_alive_counts_from_the_last_packet(connected):
     client = connected(keep_alive=2)

@@ -278,6 +278,36 @@ def test_no_answer_exceeds_the_maximum_packet_size(connected, name, most):
     assert last is None or fits(last) is None
 
 
+@clause("MQTT-3.1.2-24")
+@pytest.mark.not_mosquitto("sends larger ones")
+@pytest.mark.parametrize("answer", ["suback", "unsuback"])
+def test_an_answer_that_cannot_be_made_smaller(connected, name, answer):
+    """One code per filter: it is sent when it just fits, and one filter more ends the connection."""
+    make = m.unsubscribe if answer == "unsuback" else lambda id, filters: m.subscribe(id, [(f, 0) for f in filters])
+    kind = m.UNSUBACK if answer == "unsuback" else m.SUBACK
+    filters = [f"{name}/{number}" for number in range(36)]
+    client = connected(props={"maximum_packet_size": 40})
+    client.send(make(1, filters[:35]))
+    assert client.expect(kind).size + 2 == 40
+    client.send(make(2, filters))
+    last = client.closed()
+    assert last is None or last.reason == 0x95
+
+
+@clause("MQTT-3.1.2-24")
+@pytest.mark.not_mosquitto("sends larger ones")
+def test_connack_is_no_exception(dial, name):
+    for most in range(1, 40):
+        client = dial()
+        client.send(m.connect("", props={"maximum_packet_size": most, "session_expiry_interval": 0}))
+        try:
+            connack = client.next()
+        except m.Closed:
+            continue
+        assert connack.size + 2 <= most, connack
+        assert connack.reason in (0, 0x95), connack
+
+
 @clause("MQTT-3.2.2-15")
 def test_more_than_the_servers_maximum_packet_size(connected, name):
     client = connected()

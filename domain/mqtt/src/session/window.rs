@@ -73,29 +73,45 @@ impl Window {
 
     /// Opens the next exchange.
     pub fn open_next(&mut self, qos: QoS) -> PacketId {
-        let seq = self.base + self.states.len() as u64;
-        self.open_at(seq, qos, false)
+        self.open_at(self.next_seq(), qos)
     }
 
     /// Opens the exchange of a sequence number that someone else assigned; numbers only grow.
-    /// `released` means that the client has said PUBREC already.
-    pub fn open_at(&mut self, seq: u64, qos: QoS, released: bool) -> PacketId {
+    pub fn open_at(&mut self, seq: u64, qos: QoS) -> PacketId {
+        let state = if qos == QoS::ExactlyOnce { State::Twice } else { State::Once };
+        self.open_as(seq, state);
+        Self::packet_id(seq)
+    }
+
+    /// The identifier that PUBREL carries for a sequence number, on a resumed session or once the
+    /// release is safe. `None` when the client has ended that exchange: opened again, nothing would
+    /// end it.
+    pub fn release_at(&mut self, seq: u64) -> Option<PacketId> {
+        if seq >= self.next_seq() {
+            self.open_as(seq, State::Released);
+            return Some(Self::packet_id(seq));
+        }
+        let at = usize::try_from(seq.checked_sub(self.base)?).ok()?;
+        (self.states.get(at) == Some(&State::Released)).then(|| Self::packet_id(seq))
+    }
+
+    /// The number after the last one that was opened.
+    fn next_seq(&self) -> u64 {
+        self.base + self.states.len() as u64
+    }
+
+    fn open_as(&mut self, seq: u64, state: State) {
+        if seq < self.next_seq() {
+            return;
+        }
         if self.states.is_empty() {
             self.base = seq;
         }
-        while self.base + (self.states.len() as u64) < seq {
+        while self.next_seq() < seq {
             self.states.push_back(State::Done);
         }
-        let state = match (qos, released) {
-            (QoS::ExactlyOnce, true) => State::Released,
-            (QoS::ExactlyOnce, false) => State::Twice,
-            _ => State::Once,
-        };
-        if seq >= self.base + self.states.len() as u64 {
-            self.states.push_back(state);
-            self.open += 1;
-        }
-        Self::packet_id(seq)
+        self.states.push_back(state);
+        self.open += 1;
     }
 
     /// PUBACK ends a QoS 1 exchange.
@@ -203,12 +219,31 @@ mod tests {
     #[test]
     fn a_resumed_session_keeps_its_numbers() {
         let mut window = Window::new(10);
-        assert_eq!(window.open_at(65_534, QoS::ExactlyOnce, true), id(65_535));
-        assert_eq!(window.open_at(65_537, QoS::AtLeastOnce, false), id(3));
+        assert_eq!(window.release_at(65_534), Some(id(65_535)));
+        assert_eq!(window.open_at(65_537, QoS::AtLeastOnce), id(3));
         assert_eq!(window.open(), 2);
         assert_eq!(window.puback(id(1)), Settled::Unknown, "a gap is no exchange");
         assert_eq!(window.puback(id(3)), Settled::Ended(65_537));
         assert_eq!(window.pubcomp(id(65_535)), Settled::Ended(65_534));
+        assert_eq!(window.open(), 0);
+    }
+
+    #[test]
+    fn only_an_open_exchange_is_released() {
+        let mut window = Window::new(10);
+        for (seq, qos) in [(3, QoS::ExactlyOnce), (4, QoS::AtLeastOnce), (5, QoS::ExactlyOnce)] {
+            window.open_at(seq, qos);
+        }
+        window.pubrec(id(4), false);
+        for (seq, expected) in [(2, None), (3, Some(id(4))), (4, None), (5, None), (6, Some(id(7)))]
+        {
+            assert_eq!(window.release_at(seq), expected, "{seq}");
+        }
+        for settled in [window.pubcomp(id(4)), window.pubcomp(id(7)), window.puback(id(5))] {
+            assert!(matches!(settled, Settled::Ended(_)));
+        }
+        assert_eq!(window.pubrec(id(6), true), Settled::Ended(5));
+        assert_eq!(window.release_at(6), None);
         assert_eq!(window.open(), 0);
     }
 }

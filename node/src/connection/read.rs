@@ -1,0 +1,184 @@
+//! Reading: when, how much at a time, and what stays until its packet is complete.
+
+use std::task::{Context as TaskContext, Poll};
+
+use mqtt::Reason;
+
+use super::{Connection, End};
+use crate::core::{Timer, Uses};
+
+/// Reads per turn before other connections get theirs.
+const READS_PER_TURN: usize = 4;
+
+/// Acknowledgements owed to a client before it is not read any more.
+const OWED: usize = 4096;
+
+/// Lookups of retained messages that may wait before the client is not read any more.
+const LOOKUPS: usize = 16;
+
+/// Of a packet that is under way, so many bytes more are as good as a packet to the keep alive.
+const PROGRESS: usize = 1024;
+
+impl Connection {
+    /// Reads until the socket is empty, the turn is over or somebody has to be waited for.
+    pub(super) fn read(&mut self, cx: &mut TaskContext<'_>) {
+        if std::mem::take(&mut self.early) {
+            self.receive_early();
+        }
+        let mut buffer = self.core.read_buffer.take();
+        for turn in 0.. {
+            if self.must_wait(cx) {
+                break;
+            }
+            if turn == READS_PER_TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match self.read_once(&mut buffer, cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => self.core.flush(),
+                Poll::Ready(Err(end)) => {
+                    self.core.flush();
+                    self.finish(end);
+                    break;
+                }
+            }
+        }
+        self.core.read_buffer.set(buffer);
+    }
+
+    /// Handles what the client sent together with CONNECT, which it may [v5 MQTT-3.1.4-5].
+    fn receive_early(&mut self) {
+        let early = std::mem::take(&mut self.partial);
+        match self.receive(&early) {
+            Ok(consumed) => self.partial = early[consumed..].to_vec(),
+            Err(end) => self.finish(end),
+        }
+        self.core.flush();
+    }
+
+    fn must_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        self.withheld = self.has_to_wait(cx);
+        self.withheld
+    }
+
+    /// Whether the client is to be read later. Whatever is waited for wakes the actor.
+    fn has_to_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let now = self.core.clock().now;
+        if let Some(rate) = self.rate.as_mut().filter(|rate| rate.is_paused(now)) {
+            if let Some(until) = rate.watch() {
+                let timer = Timer::Resume(self.endpoint.profile.live);
+                self.core.wheel.borrow_mut().set(until, timer);
+            }
+            return true;
+        }
+        if let Some(pressed) = &self.pressed {
+            if pressed.wait_for_room(cx.waker()) {
+                return true;
+            }
+            self.pressed = None;
+        }
+        // What the client is owed, and what it has not read, must not grow without bound.
+        self.crowded = self.endpoint.is_crowded();
+        let owed = self.endpoint.owed() >= OWED
+            || self.endpoint.lookups() >= LOOKUPS
+            || self.endpoint.owes_suback();
+        if self.crowded || owed || self.core.must_wait(self.uses, cx.waker()) {
+            return true;
+        }
+        self.uses = Uses::default();
+        false
+    }
+
+    fn read_once(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
+        // A large packet gathers in `partial`; anything else is completed in the shared buffer.
+        if self.partial.len() > buffer.len() / 2 {
+            return self.read_large(buffer, cx);
+        }
+        let kept = self.partial.len();
+        buffer[..kept].copy_from_slice(&self.partial);
+        let read = match self.transport.poll_read(cx, &mut buffer[kept..]) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.transport.end())),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
+        };
+        self.core.read_clock();
+        self.core.metrics.received(read);
+        let all = &buffer[..kept + read];
+        let consumed = self.receive(all);
+        let rest = &all[*consumed.as_ref().unwrap_or(&0)..];
+        self.partial.clear();
+        if rest.is_empty() {
+            self.partial = Vec::new();
+        } else {
+            self.partial.extend_from_slice(rest);
+        }
+        self.hear(kept, &consumed);
+        self.hold_partial()?;
+        Poll::Ready(consumed.map(drop))
+    }
+
+    fn read_large(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
+        let read = match self.transport.poll_read(cx, buffer) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.transport.end())),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
+        };
+        self.core.read_clock();
+        self.core.metrics.received(read);
+        let mut partial = std::mem::take(&mut self.partial);
+        let before = partial.len();
+        partial.extend_from_slice(&buffer[..read]);
+        let consumed = self.receive(&partial);
+        let done = *consumed.as_ref().unwrap_or(&0);
+        if done > 0 {
+            partial = partial[done..].to_vec();
+        }
+        self.partial = partial;
+        self.hear(before, &consumed);
+        self.hold_partial()?;
+        Poll::Ready(consumed.map(drop))
+    }
+
+    /// Notes that the client lives, unless it only adds a few bytes to a packet that it does not
+    /// finish [v5 MQTT-3.1.2-22]. `before` is how much of a packet there was before this read.
+    fn hear(&mut self, before: usize, consumed: &Result<usize, End>) {
+        let completed = consumed.as_ref().is_ok_and(|consumed| *consumed > 0);
+        let grown = before / PROGRESS < self.partial.len() / PROGRESS;
+        if completed || before == 0 || grown {
+            self.heard = self.core.clock().now;
+        }
+    }
+
+    /// Counts a large packet that is under way; too much of that on one core ends connections.
+    fn hold_partial(&mut self) -> Result<(), End> {
+        if self.partial.len() == self.partial_held {
+            return Ok(());
+        }
+        let mut pool = self.core.pool.borrow_mut();
+        pool.release_inbound(self.partial_held);
+        self.partial_held = self.partial.len();
+        match pool.hold_inbound(self.partial_held) {
+            true => Ok(()),
+            false => Err(End::by_server(Reason::QuotaExceeded)),
+        }
+    }
+
+    /// Handles every complete packet and says how many bytes they were.
+    fn receive(&mut self, bytes: &[u8]) -> Result<usize, End> {
+        let limit = self.core.shared.limits.maximum_packet_size;
+        let mut at = 0;
+        while let Some(length) = mqtt::frame(&bytes[at..], limit).map_err(|e| End::violated(&e))? {
+            if bytes.len() - at < length {
+                break;
+            }
+            let packet = mqtt::decode(&bytes[at..at + length], self.version())
+                .map_err(|error| End::violated(&error))?;
+            self.packet(packet)?;
+            at += length;
+        }
+        Ok(at)
+    }
+}

@@ -1,0 +1,102 @@
+//! What a connection that falls behind does to those who publish to it, and for how long.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use super::{Delivered, DropReason, Endpoint, State};
+use crate::clock::Clock;
+use crate::outbox::Outbox;
+
+impl Endpoint {
+    /// What became of a delivery, and whether its publisher has to wait.
+    pub(super) fn after(&self, state: &mut State, sent: bool, clock: Clock) -> Delivered {
+        if !sent {
+            return Delivered::Dropped(DropReason::TooLarge);
+        }
+        let pressed = state.outbox.len() >= self.budget.outbox / 2
+            || state.pending_bytes >= self.budget.pending / 2;
+        if !pressed || state.slow {
+            return Delivered::Taken;
+        }
+        let behind = **state.behind_since.get_or_insert_with(|| Box::new(clock.now));
+        if clock.now.duration_since(behind) >= self.budget.patience * 5 {
+            state.slow = true;
+            return Delivered::Taken;
+        }
+        let since = *state.pressed_since.get_or_insert(clock.now);
+        if clock.now.duration_since(since) < self.budget.patience {
+            return Delivered::Pressed;
+        }
+        state.slow = true;
+        Delivered::Taken
+    }
+
+    /// Whether so much waits for this client that it should not be asked for more.
+    pub fn is_crowded(&self) -> bool {
+        self.state.borrow().outbox.len() >= self.budget.outbox / 2
+    }
+
+    /// Resolves when the connection has caught up, or counts as slow.
+    pub async fn room(&self) {
+        std::future::poll_fn(|cx| match self.wait_for_room(cx.waker()) {
+            true => std::task::Poll::Pending,
+            false => std::task::Poll::Ready(()),
+        })
+        .await;
+    }
+
+    /// Wakes `waiter` when the connection has caught up; false when it has already.
+    pub fn wait_for_room(&self, waiter: &Waker) -> bool {
+        let mut state = self.state.borrow_mut();
+        let waits = !state.closed && !state.slow && state.pressed_since.is_some();
+        if waits && !state.waiters.iter().any(|other| other.will_wake(waiter)) {
+            state.waiters.push(waiter.clone());
+        }
+        waits
+    }
+
+    /// Lets publishers go on when the connection made no progress for too long. True while it is
+    /// worth asking again.
+    pub fn check_patience(&self, now: Instant) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Some(since) = state.pressed_since else { return false };
+        if now.duration_since(since) >= self.budget.patience {
+            state.slow = true;
+            state.wake_waiters();
+            return false;
+        }
+        !state.closed
+    }
+
+    /// Runs `write` over the outbox with the actor's waker in place.
+    pub fn flush<R>(&self, waker: &Waker, write: impl FnOnce(&mut Outbox) -> R) -> R {
+        let mut state = self.state.borrow_mut();
+        self.woken.set(false);
+        if !state.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+        let before = state.outbox.len();
+        let result = write(&mut state.outbox);
+        let calm = state.outbox.len() <= self.budget.outbox / 4
+            && state.pending_bytes <= self.budget.pending / 4;
+        if calm {
+            state.slow = false;
+            state.behind_since = None;
+            if state.pressed_since.take().is_some() {
+                state.wake_waiters();
+            }
+        } else if state.outbox.len() < before {
+            // Progress counts as patience regained.
+            state.pressed_since = state.pressed_since.map(|_| Instant::now());
+        }
+        result
+    }
+}
+
+impl State {
+    pub(super) fn wake_waiters(&mut self) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            waiter.wake();
+        }
+    }
+}

@@ -1,0 +1,133 @@
+use std::task::Waker;
+
+use super::*;
+use crate::identity::Principal;
+use crate::interest::Live;
+
+const OUTBOX: usize = 64 * 1024;
+
+/// The delivery side of a persistent session.
+fn endpoint() -> Endpoint {
+    let profile = Profile {
+        client: "client".into(),
+        version: Version::V5,
+        persistent: true,
+        record: Some(Record { group: 1, session: 1, epoch: 1 }),
+        persistent_connect: true,
+        will_topic: None,
+        will_retain: false,
+        principal: Principal::Unidentified,
+        source_ip: None,
+        source_port: 0,
+        keep_alive: 0,
+        connected_at_ms: 0,
+        maximum_packet_size: u32::MAX,
+        live: Live { core: 0, slot: 0, generation: 0 },
+    };
+    let budget = Budget { outbox: OUTBOX, pending: OUTBOX, patience: Duration::from_secs(1) };
+    Endpoint::new(profile, Rc::new(Compiled::allow_all()), budget, 100, 0)
+}
+
+/// An endpoint with what surrounds it on its core.
+struct Session {
+    endpoint: Endpoint,
+    pool: Pool,
+    clock: Clock,
+}
+
+impl Session {
+    fn new() -> Self {
+        let clock = Clock { now: Instant::now(), epoch_ms: 0 };
+        Self { endpoint: endpoint(), pool: Pool::new(usize::MAX), clock }
+    }
+
+    /// The queue hands out a PUBLISH.
+    fn deliver(&mut self, seq: u64, qos: QoS, payload: &[u8]) {
+        let publication = Publication::borrowed("topic", payload, qos, false);
+        let terms = Terms { qos, retain: false, subscription_ids: &[] };
+        let endpoint = &self.endpoint;
+        let delivered =
+            endpoint.deliver_queued(&publication, terms, seq, false, self.clock, &mut self.pool);
+        assert_eq!(delivered, Delivered::Taken);
+    }
+
+    /// The queue hands out a PUBREL.
+    fn release(&mut self, seq: u64) {
+        self.endpoint.release_queued(seq, &mut self.pool);
+    }
+
+    fn settle(&mut self, kind: AckKind, seq: u64) -> Settled {
+        let id = Window::packet_id(seq);
+        self.endpoint.settle(kind, id, Reason::Success, self.clock, &mut self.pool)
+    }
+
+    /// Everything that can go to the client goes.
+    fn drain(&mut self) -> usize {
+        let mut sent = 0;
+        loop {
+            self.endpoint.refill(self.clock, &mut self.pool);
+            let written = self.endpoint.flush(Waker::noop(), |outbox| {
+                let length = outbox.len();
+                outbox.advance(length, &mut self.pool);
+                length
+            });
+            sent += written;
+            if written == 0 {
+                return sent;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_exchange_that_is_over_is_not_opened_again() {
+    let mut session = Session::new();
+    session.deliver(7, QoS::ExactlyOnce, b"x");
+    assert_eq!(session.settle(AckKind::PubRec, 7), Settled::Received(7));
+    // Said twice, PUBREC has the release committed twice.
+    assert_eq!(session.settle(AckKind::PubRec, 7), Settled::ReceivedAgain(7));
+    session.release(7);
+    session.drain();
+    assert_eq!(session.settle(AckKind::PubComp, 7), Settled::Ended(7));
+    session.release(7);
+    assert_eq!(session.drain(), 0, "nobody waits for this PUBREL");
+    assert_eq!(session.settle(AckKind::PubComp, 7), Settled::Unknown);
+    // After a whole cycle of identifiers the ghost would stand for the new exchange.
+    session.deliver(7 + 65_535, QoS::AtLeastOnce, b"y");
+    session.drain();
+    assert_eq!(session.settle(AckKind::PubAck, 7 + 65_535), Settled::Ended(7 + 65_535));
+}
+
+#[test]
+fn a_pubcomp_that_comes_too_early_leaves_nothing_open() {
+    let mut session = Session::new();
+    session.deliver(7, QoS::ExactlyOnce, b"x");
+    session.drain();
+    assert_eq!(session.settle(AckKind::PubRec, 7), Settled::Received(7));
+    assert_eq!(session.settle(AckKind::PubComp, 7), Settled::Ended(7));
+    session.release(7);
+    assert_eq!(session.drain(), 0);
+    assert_eq!(session.settle(AckKind::PubComp, 7), Settled::Unknown);
+}
+
+#[test]
+fn a_resumed_session_releases_what_the_client_has() {
+    let mut session = Session::new();
+    session.release(7);
+    assert_eq!(session.drain(), 4);
+    assert_eq!(session.settle(AckKind::PubComp, 7), Settled::Ended(7));
+}
+
+#[test]
+fn a_release_does_not_close_what_waits_before_it() {
+    let mut session = Session::new();
+    session.deliver(7, QoS::AtLeastOnce, &[0; OUTBOX]);
+    // No room in the outbox.
+    session.deliver(8, QoS::AtLeastOnce, b"x");
+    session.release(9);
+    session.drain();
+    for seq in [7, 8] {
+        assert_eq!(session.settle(AckKind::PubAck, seq), Settled::Ended(seq));
+    }
+    assert_eq!(session.settle(AckKind::PubComp, 9), Settled::Ended(9));
+}

@@ -1,0 +1,121 @@
+//! HTTP without TLS on the control runtime: the REST APIs, metrics and health.
+//!
+//! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
+//! sent the head of its next request within [`Listener::connect_timeout`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+use tracing::debug;
+
+use crate::config::Listener;
+use crate::gateway;
+use crate::metrics;
+
+/// Serves a listener for as long as the runtime lives.
+pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
+    let places = Arc::new(Semaphore::new(config.max_connections as usize));
+    let head_timeout = config.connect_timeout;
+    loop {
+        let (stream, peer) = gateway::accept_next(&listener).await;
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            metrics::connect("too_many");
+            continue;
+        };
+        let router = router.clone();
+        tokio::spawn(async move {
+            debug!(%peer, "HTTP connection");
+            // Answers are written at once; without this they might still wait for the next.
+            let _ = stream.set_nodelay(true);
+            answer(router, stream, head_timeout).await;
+            drop(place);
+        });
+    }
+}
+
+/// Answers the requests of one connection, until it ends or is silent for so long.
+pub async fn answer<S>(router: Router, stream: S, head_timeout: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = TowerToHyperService::new(
+        router.map_request(|request: Request<Incoming>| request.map(Body::new)),
+    );
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+        debug!(%error, "HTTP connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    async fn start(config: Listener) -> std::net::SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "here" }));
+        tokio::spawn(serve(listener, config, router));
+        address
+    }
+
+    /// What comes until the server closes.
+    async fn rest(stream: &mut TcpStream) -> String {
+        let mut text = String::new();
+        // A reset is an end as well.
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_end_ends_the_connection() {
+        let config =
+            Listener { connect_timeout: Duration::from_millis(200), ..Listener::default() };
+        let address = start(config).await;
+        for sent in [&b""[..], b"GET / HTTP/1.1\r\nHost:", REQUEST] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            assert_eq!(rest(&mut stream).await.contains("here"), sent == REQUEST, "{sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_are_closed() {
+        let address = start(Listener { max_connections: 1, ..Listener::default() }).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(REQUEST).await.unwrap();
+        let mut byte = [0; 1];
+        first.read_exact(&mut byte).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(rest(&mut second).await, "");
+        drop(first);
+        loop {
+            let mut third = TcpStream::connect(address).await.unwrap();
+            // May come before the first is seen to have gone.
+            let request = String::from_utf8_lossy(REQUEST)
+                .replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+            if third.write_all(request.as_bytes()).await.is_ok()
+                && rest(&mut third).await.contains("here")
+            {
+                break;
+            }
+        }
+    }
+}

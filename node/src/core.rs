@@ -379,6 +379,11 @@ impl Core {
         }
     }
 
+    /// Commands that wait for the inbox of the groups.
+    pub fn unproposed(&self) -> usize {
+        self.proposals.borrow().len() + usize::from(self.proposing.get())
+    }
+
     fn flush_proposals(self: &Rc<Self>) {
         let proposals = std::mem::take(&mut *self.proposals.borrow_mut());
         let Err(refused) = self.shared.groups.try_propose_all(proposals) else { return };

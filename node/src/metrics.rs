@@ -110,6 +110,11 @@ pub fn describe() {
         count,
         "Publications that were not stored because they are larger than a group can keep"
     );
+    describe_counter!(
+        "outbox_lost_total",
+        count,
+        "Wills, shadow events and QoS 2 publications that no group could take"
+    );
     describe_histogram!("gateway_connection_seconds", Unit::Seconds, "Life of a connection");
     describe_histogram!("core_loop_delay_seconds", Unit::Seconds, "How late a core's timer wakes");
     describe_gauge!("skein_build_info", count, "Always 1; labels say what runs");

@@ -220,30 +220,32 @@ async fn drain(shared: &Arc<Shared>) {
     });
     let until = Instant::now() + DRAIN;
     loop {
-        let open = open_connections(shared).await;
-        if open == 0 {
+        let open = ask_cores(shared, |core| core.endpoints.borrow().len()).await;
+        // What their ends left to be stored must be on its way before the groups stop.
+        let unsaid = ask_cores(shared, |core| core.unproposed()).await;
+        if open + unsaid == 0 {
             info!("drained");
             return;
         }
         if Instant::now() >= until {
-            warn!(open, "connections did not end in time and are cut");
+            warn!(open, unsaid, "connections did not end in time and are cut");
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Connections on all cores.
-pub async fn open_connections(shared: &Shared) -> usize {
-    let mut open = 0;
+/// The sum of what every core answers.
+async fn ask_cores(shared: &Shared, ask: fn(&Core) -> usize) -> usize {
+    let mut sum = 0;
     for core in 0..shared.cores.len() {
         let (answer, count) = oneshot::channel();
         let run = Box::new(move |core: &Rc<Core>| {
             // Whoever asked may have gone away.
-            let _ = answer.send(core.endpoints.borrow().len());
+            let _ = answer.send(ask(core));
         });
         shared.send(core as u16, ToCore::Run(run));
-        open += count.await.unwrap_or(0);
+        sum += count.await.unwrap_or(0);
     }
-    open
+    sum
 }

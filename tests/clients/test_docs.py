@@ -68,3 +68,17 @@ def test_kustomize_base_is_of_one_piece():
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"] for volume in stateful["spec"]["template"]["spec"]["volumes"]}
     assert mounts == volumes | {"data"}
+
+
+def test_metrics_that_documents_name_exist():
+    source = "".join(path.read_text() for path in REPO.glob("*/src/**/*.rs"))
+    described = set(re.findall(r'describe_(?:counter|gauge|histogram)!\(\s*"(\w+)"', source))
+    documents = [*REPO.glob("docs/**/*.md"), *REPO.glob("deploy/**/*"), REPO / "README.md"]
+    named = set()
+    for path in documents:
+        if path.is_file():
+            named |= set(re.findall(r"\b((?:gateway|core|raft|storage|session|shadow|outbox|retained)_\w+)\b", path.read_text()))
+    families = {name.removesuffix("_bucket") for name in named}
+    assert "gateway_connections" in families
+    keys = re.findall(r"(?m)^(?:# )?(\w+) =", (REPO / "docs/configuration.md").read_text())
+    assert families - described - set(keys) == set()

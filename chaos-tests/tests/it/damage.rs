@@ -4,11 +4,10 @@
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chaos_tests::segment::{Batch, batches, segments};
-use chaos_tests::{Client, Dice, Node, PATIENCE};
+use chaos_tests::{Client, Dice, Node, eventually};
 use mqtt::QoS::AtLeastOnce;
 
 const COUNT: usize = 60;
@@ -182,17 +181,15 @@ fn a_flipped_bit_in_the_last_batch_of_an_idle_log_is_refused() {
     let mut killed = Killed::new("idle");
     killed.node.start();
     killed.publish(0..3);
-    let asked = Instant::now();
     // Once nothing is going on, the log notes that all of it was synced.
-    let (path, batch) = loop {
+    let (path, batch) = eventually("the idle log is marked", || {
         let path = segments(&killed.node.log_dir()).pop().unwrap();
         let found = batches(&fs::read(&path).unwrap());
         match found[..] {
-            [.., data, Batch { kind: 2, .. }] => break (path, data),
-            _ => assert!(asked.elapsed() < PATIENCE, "the idle log is not marked: {found:?}"),
+            [.., data, Batch { kind: 2, .. }] => Some((path, data)),
+            _ => None,
         }
-        thread::sleep(Duration::from_millis(20));
-    };
+    });
     killed.node.kill9();
     let at = killed.dice.within(batch.at as u64..batch.end() as u64) as usize;
     refused_and_repaired(&mut killed, &path, at, batch);

@@ -1,11 +1,11 @@
 //! Many connections with one client id at once: only one lives, and the others are told.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use chaos_tests::client::lasting;
-use chaos_tests::{Client, Dice, End, Node, PATIENCE, Received};
+use chaos_tests::{Client, Dice, End, Node, PATIENCE, Received, eventually};
 use mqtt::QoS::{AtLeastOnce, AtMostOnce};
 use mqtt::Version::V5;
 use mqtt::{AckKind, Connect, Outgoing, Reason};
@@ -20,18 +20,29 @@ struct Seen {
     end: Option<End>,
 }
 
+/// What all connections have to say together.
+#[derive(Default)]
+struct Storm {
+    /// Connections that have ended.
+    ended: AtomicUsize,
+    /// How many numbers there are up to the highest that any of them has received.
+    newest: AtomicU64,
+    over: AtomicBool,
+}
+
 /// Connects and listens until it is over.
-fn take_part(connect: &Connect<'_>, node: &Node, over: &AtomicBool) -> Seen {
+fn take_part(connect: &Connect<'_>, node: &Node, storm: &Storm) -> Seen {
     let mut seen = Seen { numbers: Vec::new(), end: None };
     let mut listen = || -> Result<(), End> {
         let mut client = Client::open(node.address(), connect)?;
         if connect.clean_start {
             client.subscribe(&[TOPIC], AtMostOnce)?;
         }
-        while !over.load(Ordering::SeqCst) {
+        while !storm.over.load(Ordering::SeqCst) {
             if let Some(Received::Publish(got)) = client.next(Duration::from_millis(20))? {
                 let number = u64::from_be_bytes(got.payload[..].try_into().unwrap());
                 seen.numbers.push((number, got.dup));
+                storm.newest.fetch_max(number + 1, Ordering::SeqCst);
                 if let Some(id) = got.id {
                     client.acknowledge(AckKind::PubAck, id)?;
                 }
@@ -41,6 +52,7 @@ fn take_part(connect: &Connect<'_>, node: &Node, over: &AtomicBool) -> Seen {
         client.ping()
     };
     let end = listen().err();
+    storm.ended.fetch_add(usize::from(end.is_some()), Ordering::SeqCst);
     seen.end = end;
     seen
 }
@@ -52,16 +64,16 @@ fn storm(connect: Connect<'_>) {
         let mut first = Client::open(node.address(), &connect).unwrap();
         first.subscribe(&[TOPIC], AtLeastOnce).unwrap();
     }
-    let over = AtomicBool::new(false);
+    let storm = Storm::default();
     let delays: Vec<_> = (0..CONNECTIONS).map(|_| dice.millis(0..300)).collect();
     let (seen, published) = thread::scope(|scope| {
         let parties: Vec<_> = delays
             .iter()
             .map(|delay| {
-                let (connect, node, over) = (&connect, &node, &over);
+                let (connect, node, storm) = (&connect, &node, &storm);
                 scope.spawn(move || {
                     thread::sleep(*delay);
-                    take_part(connect, node, over)
+                    take_part(connect, node, storm)
                 })
             })
             .collect();
@@ -69,7 +81,7 @@ fn storm(connect: Connect<'_>) {
         let started = Instant::now();
         let mut number = 0_u64;
         let qos = if connect.clean_start { AtMostOnce } else { AtLeastOnce };
-        while started.elapsed() < Duration::from_millis(900) {
+        let mut publish = || {
             let packet_id = (qos == AtLeastOnce).then(|| publisher.new_id());
             let payload = number.to_be_bytes();
             let publish = Outgoing { packet_id, qos, ..Outgoing::new(TOPIC, &payload) };
@@ -79,12 +91,25 @@ fn storm(connect: Connect<'_>) {
                 assert!(matches!(acknowledged, Some(Received::Ack { .. })), "{acknowledged:?}");
             }
             number += 1;
+            number
+        };
+        while started.elapsed() < Duration::from_millis(900) {
+            publish();
             thread::sleep(Duration::from_millis(1));
         }
-        // What is on its way arrives; then who is still there is asked.
-        publisher.ping().unwrap();
-        thread::sleep(Duration::from_millis(300));
-        over.store(true, Ordering::SeqCst);
+        let newest = |least| (storm.newest.load(Ordering::SeqCst) >= least).then_some(());
+        eventually("one is left", || {
+            (storm.ended.load(Ordering::SeqCst) >= CONNECTIONS - 1).then_some(())
+        });
+        // It may only be about to subscribe.
+        let before = publish();
+        let mut last = before;
+        eventually("the one that is left receives", || {
+            last = publish();
+            newest(before)
+        });
+        eventually("what is on its way arrives", || newest(last));
+        storm.over.store(true, Ordering::SeqCst);
         let seen: Vec<_> = parties.into_iter().map(|party| party.join().unwrap()).collect();
         (seen, number)
     });

@@ -1,4 +1,4 @@
-//! Metrics and health, on a listener of their own.
+//! Metrics, health and what is logged, on a listener of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::identity;
 use crate::shared::Shared;
+use crate::telemetry::LogFilter;
 
 /// Longer than this without an answer from the groups, and the node is not ready.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,13 +26,24 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?)
 }
 
-/// `/metrics`, `/livez`, `/readyz`.
-pub fn router(shared: Arc<Shared>, metrics: PrometheusHandle) -> Router {
+/// `/metrics`, `/livez`, `/readyz`, `/admin/log`.
+pub fn router(shared: Arc<Shared>, metrics: PrometheusHandle, log_filter: LogFilter) -> Router {
+    let reader = log_filter.clone();
+    let log = get(move || std::future::ready(reader.get() + "\n"))
+        .put(move |filter: String| std::future::ready(set_log_filter(&log_filter, &filter)));
     Router::new()
         .route("/metrics", get(move || std::future::ready(metrics.render())))
         .route("/livez", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(ready))
+        .route("/admin/log", log)
         .with_state(shared)
+}
+
+fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) {
+    match log_filter.set(filter.trim()) {
+        Ok(()) => (StatusCode::NO_CONTENT, String::new()),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error:#}\n")),
+    }
 }
 
 /// Ready: the listeners are open, the node does not drain, and the groups answer and take what must

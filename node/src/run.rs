@@ -27,7 +27,7 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let entered = control.enter();
-    telemetry::install_log(&config.log)?;
+    let log_filter = telemetry::install_log(&config.log)?;
     let traces = telemetry::Traces::start(&config.traces)?;
     drop(entered);
     let metrics = admin::install_metrics()?;
@@ -38,7 +38,11 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     if let Some(dev) = &dev {
         control.block_on(dev.populate(&backend))?;
     }
-    serve_http(&control, &listeners.admin, admin::router(node.shared.clone(), metrics))?;
+    serve_http(
+        &control,
+        &listeners.admin,
+        admin::router(node.shared.clone(), metrics, log_filter),
+    )?;
     let verifier =
         api.as_ref().map_or_else(|| api::sigv4::Verifier::new([], None), api::Config::verifier);
     let data_plane = api.clone().map(|api| api::data_plane(backend.clone(), api));

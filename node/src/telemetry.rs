@@ -13,16 +13,39 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tracing::info;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, Traces as TracesConfig};
 
+/// What is logged; can be changed while the node runs.
+#[derive(Clone)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// The filter now.
+    pub fn get(&self) -> String {
+        // Only a process that has no logs any more has lost its filter.
+        self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Replaces it until the next start; an error leaves it as it is.
+    pub fn set(&self, filter: &str) -> anyhow::Result<()> {
+        let parsed = EnvFilter::try_new(filter)
+            .with_context(|| format!("{filter:?} is not a filter like info,node=debug"))?;
+        self.0.reload(parsed).context("there is no log")?;
+        info!(filter, "what is logged has changed");
+        Ok(())
+    }
+}
+
 /// Installs logs for the process.
-pub fn install_log(log: &Log) -> anyhow::Result<()> {
+pub fn install_log(log: &Log) -> anyhow::Result<LogFilter> {
     let filter = EnvFilter::try_new(&log.filter)
         .with_context(|| format!("log.filter {:?} is not a filter", log.filter))?;
+    let (filter, handle) = reload::Layer::new(filter);
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match log.format {
@@ -30,7 +53,7 @@ pub fn install_log(log: &Log) -> anyhow::Result<()> {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-    Ok(())
+    Ok(LogFilter(handle))
 }
 
 /// Traces of publications over OTLP. What is exported late is dropped by the exporter's own bounded

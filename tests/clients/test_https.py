@@ -7,8 +7,9 @@ import subprocess
 import pytest
 import requests
 
-from brokers import policy
 import aws
+import rawmqtt as m
+from brokers import policy, wait_until
 
 pytestmark = pytest.mark.skein
 
@@ -176,3 +177,19 @@ def test_health_and_metrics(skein):
     status, text = skein.get("/metrics")
     assert status == 200
     assert "# TYPE" in text
+
+
+def test_what_is_logged_is_changed_while_the_node_runs(fresh_broker):
+    def put(text):
+        return requests.put("http://%s:%d/admin/log" % fresh_broker.address("admin"), text, timeout=5)
+
+    refused = put("info,node=loud")
+    assert refused.status_code == 400 and "info,node=loud" in refused.text
+    assert fresh_broker.get("/admin/log") == (200, "info\n")
+    assert "no connection" not in fresh_broker.tail()
+    assert put("info,node=debug\n").status_code == 204
+    assert "node=debug" in fresh_broker.get("/admin/log")[1]
+    with m.Client(fresh_broker.plain) as client:
+        client.send(b"\0\0")
+        client.closed()
+    wait_until("it says why", lambda: "no connection" in fresh_broker.tail())

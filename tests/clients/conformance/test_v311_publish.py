@@ -338,7 +338,8 @@ def test_packets_in_single_bytes(dial, name):
         for byte in packet:
             client.send(bytes([byte]))
     assert client.next().kind == m.CONNACK
-    assert client.next().kind == m.SUBACK
+    # The first deliveries may come before it.
+    assert client.expect(m.SUBACK).reasons == [1]
     assert client.receive().payload == b"slow"
 
 

@@ -101,11 +101,10 @@ impl Window {
     }
 
     fn open_as(&mut self, seq: u64, state: State) {
-        if seq < self.next_seq() {
-            return;
-        }
         if self.states.is_empty() {
             self.base = seq;
+        } else if seq < self.next_seq() {
+            return;
         }
         while self.next_seq() < seq {
             self.states.push_back(State::Done);

@@ -265,12 +265,7 @@ impl Core {
             }
             match (member.group, member.live) {
                 (Some(group), _) if qos != QoS::AtMostOnce => {
-                    group_share(groups, group).directed.push(Directed {
-                        client: bytes::Bytes::copy_from_slice(member.client.as_bytes()),
-                        qos: qos as u32,
-                        retain: publication.retain && member.retain_as_published,
-                        subscription_ids: member.subscription_ids.to_vec(),
-                    });
+                    group_share(groups, group).directed.push(directed(&member, publication));
                 }
                 (_, Some(live)) if live.core != self.id => {
                     let kept = Arc::new(publication.keep());
@@ -278,7 +273,9 @@ impl Core {
                     self.hand_over_to(live.core, kept, Some(to), errand, published);
                 }
                 _ => match endpoint {
-                    Some(endpoint) => self.deliver_as(&member, &endpoint, publication, published),
+                    Some(endpoint) => {
+                        self.deliver_as(&member, &endpoint, publication, groups, published);
+                    }
                     // It has just gone.
                     None if here.is_some() => {
                         without.push(member.client);
@@ -297,10 +294,19 @@ impl Core {
         member: &Member,
         endpoint: &Rc<Endpoint>,
         publication: &Publication<'_>,
+        groups: &mut SmallVec<[GroupShare; 2]>,
         published: &mut Published,
     ) {
+        let (profile, qos) = (&endpoint.profile, member.qos.min(publication.qos));
+        if let Some(record) =
+            profile.record.filter(|_| profile.persistent && qos != QoS::AtMostOnce)
+        {
+            // Its subscription is not stored yet, but its queue is the only one that numbers.
+            group_share(groups, record.group).directed.push(directed(member, publication));
+            return;
+        }
         let terms = Terms {
-            qos: member.qos.min(publication.qos),
+            qos,
             retain: publication.retain && member.retain_as_published,
             subscription_ids: &member.subscription_ids,
         };
@@ -318,13 +324,14 @@ impl Core {
     ) {
         let endpoint = to.member.live.and_then(|live| self.endpoint(live));
         let allowed = |it: &Rc<Endpoint>| it.may_receive(publication.topic, self.clock());
-        if let Some(endpoint) = endpoint.filter(allowed) {
-            return self.deliver_as(&to.member, &endpoint, publication, published);
-        }
-        let mut without = to.without.clone();
-        without.push(Arc::clone(&to.member.client));
         let (mut groups, errand) = (SmallVec::new(), Errand { ticket, origin: None });
-        self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
+        if let Some(endpoint) = endpoint.filter(allowed) {
+            self.deliver_as(&to.member, &endpoint, publication, &mut groups, published);
+        } else {
+            let mut without = to.without.clone();
+            without.push(Arc::clone(&to.member.client));
+            self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
+        }
         self.propose_to_groups(groups, publication, errand, published);
     }
 
@@ -425,6 +432,16 @@ impl Core {
         let route = self.route(publication.topic);
         let published = self.publish(&publication, &route, Errand { ticket, origin: None });
         self.pending_sent(number, published.waiting);
+    }
+}
+
+/// The copy of a publication that a member of a shared subscription gets through its queue.
+fn directed(member: &Member, publication: &Publication<'_>) -> Directed {
+    Directed {
+        client: bytes::Bytes::copy_from_slice(member.client.as_bytes()),
+        qos: member.qos.min(publication.qos) as u32,
+        retain: publication.retain && member.retain_as_published,
+        subscription_ids: member.subscription_ids.to_vec(),
     }
 }
 

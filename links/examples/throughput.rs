@@ -29,9 +29,7 @@ struct Counting {
 impl Receiver for Counting {
     fn connected(&self, _: Stream, _: u64) {}
 
-    fn lost(&self, stream: Stream) {
-        eprintln!("{stream:?} is lost");
-    }
+    fn lost(&self, _: Stream) {}
 
     fn received(&self, _: u64, batch: Batch) {
         let Batch::Raft(messages) = batch;

@@ -1,6 +1,7 @@
 //! What is sent arrives: in order, once, within bounds, wherever the peer is.
 
-use links::Refused;
+use links::proto::GroupMessage;
+use links::{MAX_MESSAGE_BYTES, Message, Refused};
 
 use crate::support::{Authority, Event, Node, Proxy, at, config, incoming, outgoing, pair, raft};
 
@@ -72,6 +73,15 @@ async fn a_stream_loses_nothing_until_it_is_lost() {
         }
     }
     assert!(streams > 1, "the stream did not break");
+}
+
+#[tokio::test]
+async fn the_longest_message_arrives() {
+    let [one, mut two] = pair().await;
+    let of = |bytes| Message::Raft(GroupMessage { group: 5, message: vec![5; bytes].into() });
+    assert_eq!(one.links.send(2, of(MAX_MESSAGE_BYTES + 1)), Err(Refused::TooLarge));
+    one.links.send(2, of(MAX_MESSAGE_BYTES)).unwrap();
+    two.until(Event::Received(1, vec![5])).await;
 }
 
 #[tokio::test]

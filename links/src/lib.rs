@@ -1,0 +1,169 @@
+//! Ordered streams between the nodes of a cluster: gRPC over mutual TLS, as `proto/` says.
+//!
+//! A node dials one stream per peer and [`Purpose`] for what it has to say; the other direction
+//! only keeps the stream open. So every stream has one owner who dials it again, nodes that dial
+//! each other at the same time need no tie-break, and the side that cannot send is the side that
+//! notices. A stream has a TCP connection of its own: no fan-out delays a heartbeat.
+//!
+//! Invariant: what arrives on a stream is a prefix of what was sent on it, in order and once. What
+//! was under way when a stream ended may be lost; [`Receiver`] hears of it on both sides.
+
+mod accept;
+mod config;
+mod dial;
+mod handshake;
+mod message;
+mod metrics;
+mod outbox;
+mod peers;
+mod tls;
+
+/// The contract between nodes, generated from `proto/skein/peer/v1/peer.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/skein.peer.v1.rs"));
+}
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::peers::{Shared, Wanted};
+use crate::tls::Tls;
+
+pub use config::{Config, PeerAddress, QueueBytes};
+pub use handshake::{MIN_VERSION, VERSION};
+pub use message::{Batch, Direction, MAX_MESSAGE_BYTES, Message, Purpose, Stream};
+pub use outbox::Refused;
+pub use tls::{Identity, certificate_name};
+
+/// What the node does with what happens on its links. Runs on the runtime of the links, must not
+/// block, and keeps what it takes within bounds of its own.
+///
+/// Calls for one [`Stream`] come one after the other: `connected`, then, of an incoming one,
+/// `received` for each batch, then `lost`; then `connected` again. Calls for different streams may
+/// come at the same time.
+pub trait Receiver: Send + Sync + 'static {
+    /// A stream is there: the handshake is done. On an outgoing one [`Links::send`] takes messages
+    /// from just before this call on. `incarnation` says which life of the peer this is.
+    fn connected(&self, stream: Stream, incarnation: u64);
+
+    /// The stream has ended: whatever was under way on it may not have arrived. Another one is
+    /// being dialled, unless the peer was taken out of the list.
+    fn lost(&self, stream: Stream);
+
+    /// The peer has sent these, in this order. They share the memory of what was read from the
+    /// socket, up to some hundred kilobytes: what keeps one for long should copy it.
+    fn received(&self, peer: u64, batch: Batch);
+}
+
+/// Why the links could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
+    /// A part of the identity is not PEM, or not what it should be.
+    #[error("cannot read the {part} of the links: {error}")]
+    Pem {
+        /// CA, certificate or private key.
+        part: &'static str,
+        /// What is wrong with it.
+        error: rustls_pki_types::pem::Error,
+    },
+    /// The CA cannot be used to check peers.
+    #[error("the CA of the links cannot be used: {0}")]
+    Ca(#[from] rustls::server::VerifierBuilderError),
+    /// A part of the identity is not fit for TLS, or the key does not fit the certificate.
+    #[error("the certificates of the links cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The certificate is another node's.
+    #[error("the certificate of the links is not valid for the name {0}")]
+    Name(String),
+}
+
+/// The links of this node. A clone is another handle to the same links; they end with
+/// [`Links::stop`] or when the last handle is gone.
+#[derive(Clone)]
+pub struct Links {
+    shared: Arc<Shared>,
+    wanted: Arc<watch::Sender<Wanted>>,
+    address: SocketAddr,
+}
+
+impl Links {
+    /// Listens, and dials the configured peers, on `runtime`.
+    pub fn start(
+        config: Config,
+        receiver: impl Receiver,
+        runtime: &Handle,
+    ) -> Result<Self, StartError> {
+        let listen = config.listen;
+        let failed = |error| StartError::Listen { address: listen, error };
+        let listener = std::net::TcpListener::bind(listen).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let _inside = runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+
+        metrics::describe();
+        let (wanted, changes) = watch::channel(Some(config.peers.clone()));
+        let tls = Tls::new(config.node, &config.identity)?;
+        let (receiver, peers) = (Box::new(receiver), RwLock::default());
+        let shared = Arc::new(Shared { config, tls, receiver, peers });
+        runtime.spawn(peers::supervise(shared.clone(), listener, changes));
+        Ok(Self { shared, wanted: Arc::new(wanted), address })
+    }
+
+    /// Where this node listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Hands over a message for a peer, and never waits. What waits is sent as one batch. The
+    /// sender of a Raft message may forget a refused one, since Raft sends again; everybody else
+    /// decides what to do with it.
+    pub fn send(&self, peer: u64, message: Message) -> Result<(), Refused> {
+        let purpose = message.purpose();
+        let sent = match self.shared.peers.read().get(&peer) {
+            Some(peer) => peer.outgoing[purpose as usize].push(message),
+            None => Err(Refused::Unreachable),
+        };
+        sent.inspect_err(|refused| metrics::dropped(purpose, refused.label()).increment(1))
+    }
+
+    /// Whether the peer can be sent to for every purpose: a handshake has been made on each of the
+    /// streams to it, and none of them is known to have ended.
+    pub fn reachable(&self, peer: u64) -> bool {
+        let peers = self.shared.peers.read();
+        peers.get(&peer).is_some_and(|peer| peer.outgoing.iter().all(|outbox| outbox.is_open()))
+    }
+
+    /// The peers are these from now on; this node itself may be among them. Streams of peers that
+    /// are not listed any more end. A new address of a peer is used when its streams are dialled
+    /// the next time.
+    pub fn set_peers(&self, peers: Vec<PeerAddress>) {
+        self.wanted.send_if_modified(|wanted| match wanted {
+            Some(wanted) => {
+                *wanted = peers;
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Ends every stream, telling the receiver, and stops listening; returns when that is done.
+    pub async fn stop(&self) {
+        self.wanted.send_replace(None);
+        self.wanted.closed().await;
+    }
+}

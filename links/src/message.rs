@@ -1,0 +1,124 @@
+//! What is said between nodes, and the frames that carry it.
+
+use crate::proto::{self, Frame, GroupMessage, RaftBatch, frame::Kind};
+
+/// The longest message that the contract allows, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Messages of Raft groups.
+    Raft,
+    /// Publications between nodes and what they depend on.
+    Fanout,
+    /// Questions that a node asks another and their answers.
+    Control,
+}
+
+impl Purpose {
+    /// All of them; the place of each is its `as usize`.
+    pub const ALL: [Self; 3] = [Self::Raft, Self::Fanout, Self::Control];
+
+    /// The purpose as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::Fanout => "fanout",
+            Self::Control => "control",
+        }
+    }
+
+    /// Its number in the contract.
+    pub(crate) fn number(self) -> i32 {
+        let number = match self {
+            Self::Raft => proto::Purpose::Raft,
+            Self::Fanout => proto::Purpose::Fanout,
+            Self::Control => proto::Purpose::Control,
+        };
+        number.into()
+    }
+}
+
+/// Who sends on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The peer; it has dialled.
+    Incoming,
+    /// This node; it has dialled.
+    Outgoing,
+}
+
+impl Direction {
+    /// The direction as a metric label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Incoming => "in",
+            Self::Outgoing => "out",
+        }
+    }
+}
+
+/// One of the streams between this node and a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stream {
+    /// The peer's id.
+    pub peer: u64,
+    /// What it carries.
+    pub purpose: Purpose,
+    /// Who sends on it.
+    pub direction: Direction,
+}
+
+/// Something to say to a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// A message of a Raft group.
+    Raft(GroupMessage),
+}
+
+impl Message {
+    /// The stream it goes on.
+    pub fn purpose(&self) -> Purpose {
+        match self {
+            Self::Raft(_) => Purpose::Raft,
+        }
+    }
+
+    /// Bytes of what it carries.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Raft(message) => message.message.len(),
+        }
+    }
+}
+
+/// What a peer has sent at once.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Batch {
+    /// Messages of Raft groups.
+    Raft(Vec<GroupMessage>),
+}
+
+impl Batch {
+    /// What a frame holds; `None` when it does not belong on a stream with this purpose.
+    pub(crate) fn from_frame(frame: Frame, purpose: Purpose) -> Option<Self> {
+        match (frame.kind, purpose) {
+            (Some(Kind::Raft(batch)), Purpose::Raft) => Some(Self::Raft(batch.messages)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of what it carries.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Raft(messages) => messages.iter().map(|message| message.message.len()).sum(),
+        }
+    }
+}
+
+/// The frame for messages that waited for the same stream.
+pub(crate) fn frame(messages: impl Iterator<Item = Message>) -> Frame {
+    let messages = messages.map(|Message::Raft(message)| message).collect();
+    Frame { kind: Some(Kind::Raft(RaftBatch { messages })) }
+}

@@ -1,0 +1,140 @@
+//! Which peers there are, and the tasks that keep up the links with them.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::config::{Config, PeerAddress};
+use crate::message::{Purpose, Stream};
+use crate::outbox::Outbox;
+use crate::tls::Tls;
+use crate::{Receiver, accept, dial, metrics};
+
+/// The peers there should be; `None` ends the links.
+pub(crate) type Wanted = Option<Vec<PeerAddress>>;
+
+/// What every task of the links uses.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) tls: Tls,
+    pub(crate) receiver: Box<dyn Receiver>,
+    pub(crate) peers: RwLock<FxHashMap<u64, Arc<Peer>>>,
+}
+
+/// A node that this one is linked with. Both have a place for each purpose.
+pub(crate) struct Peer {
+    pub(crate) outgoing: [Arc<Outbox>; 3],
+    /// What reads the stream that the peer has dialled: at most one task, so a newer stream is read
+    /// when the older one, which may be half dead, is read no more. `None` once the peer was taken
+    /// out of the list.
+    pub(crate) incoming: [Mutex<Option<JoinSet<()>>>; 3],
+}
+
+/// A stream after its handshake, as the receiver sees it. Dropping it is its end, in whichever way
+/// the task that holds it ends.
+pub(crate) struct Open {
+    shared: Arc<Shared>,
+    stream: Stream,
+    /// Of an outgoing one.
+    outbox: Option<Arc<Outbox>>,
+}
+
+impl Open {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        stream: Stream,
+        incarnation: u64,
+        outbox: Option<Arc<Outbox>>,
+    ) -> Self {
+        let Stream { peer, purpose, direction } = stream;
+        info!(peer, purpose = purpose.label(), direction = direction.label(), "link up");
+        if let Some(outbox) = &outbox {
+            outbox.open();
+        }
+        metrics::connected(stream).increment(1);
+        shared.receiver.connected(stream, incarnation);
+        Self { shared: shared.clone(), stream, outbox }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(outbox) = &self.outbox {
+            outbox.close();
+        }
+        metrics::connected(self.stream).decrement(1);
+        self.shared.receiver.lost(self.stream);
+    }
+}
+
+/// The tasks that dial a peer, and where they hear of its address.
+struct Dialling {
+    address: watch::Sender<String>,
+    tasks: JoinSet<()>,
+}
+
+/// Keeps up links with the peers that are wanted, until none are any more.
+pub(crate) async fn supervise(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    mut changes: watch::Receiver<Wanted>,
+) {
+    let mut accepting = JoinSet::new();
+    accepting.spawn(accept::listen(shared.clone(), listener));
+    let mut dialling: FxHashMap<u64, Dialling> = FxHashMap::default();
+    let mut ended = false;
+    while !ended {
+        let wanted = changes.borrow_and_update().clone();
+        ended = wanted.is_none();
+        if ended {
+            accepting.shutdown().await;
+        }
+        let mut wanted: FxHashMap<u64, String> =
+            wanted.into_iter().flatten().map(|peer| (peer.node, peer.address)).collect();
+        wanted.remove(&shared.config.node);
+        for (node, gone) in dialling.extract_if(|node, _| !wanted.contains_key(node)) {
+            remove(&shared, node, gone).await;
+        }
+        for (node, address) in wanted {
+            let dialled = dialling.entry(node).or_insert_with(|| add(&shared, node, &address));
+            dialled.address.send_if_modified(|known| {
+                let changed = *known != address;
+                *known = address;
+                changed
+            });
+        }
+        // Without a handle nobody is left who would like to hear of the end.
+        ended = ended || changes.changed().await.is_err();
+    }
+}
+
+fn add(shared: &Arc<Shared>, node: u64, address: &str) -> Dialling {
+    let outbox = |purpose| Arc::new(Outbox::new(purpose, shared.config.queue_bytes.of(purpose)));
+    let outgoing = Purpose::ALL.map(outbox);
+    let (address, changes) = watch::channel(address.to_owned());
+    let mut tasks = JoinSet::new();
+    for (purpose, outbox) in Purpose::ALL.into_iter().zip(&outgoing) {
+        tasks.spawn(dial::run(shared.clone(), node, purpose, outbox.clone(), changes.clone()));
+    }
+    let incoming = Purpose::ALL.map(|_| Mutex::new(Some(JoinSet::new())));
+    shared.peers.write().insert(node, Arc::new(Peer { outgoing, incoming }));
+    Dialling { address, tasks }
+}
+
+/// Returns when the receiver has heard of everything that it will hear of this peer, so that a peer
+/// of the same id can be added again.
+async fn remove(shared: &Shared, node: u64, mut gone: Dialling) {
+    info!(peer = node, "peer taken out of the list");
+    let peer = shared.peers.write().remove(&node);
+    gone.tasks.shutdown().await;
+    for incoming in peer.iter().flat_map(|peer| &peer.incoming) {
+        if let Some(mut reading) = incoming.lock().await.take() {
+            reading.shutdown().await;
+        }
+    }
+}

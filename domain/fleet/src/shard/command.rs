@@ -489,11 +489,11 @@ pub enum Kind {
     ForgetOrigin(ForgetOrigin),
 }
 
-/// Why bytes are not a command.
+/// Why bytes are not a command, or not what came of one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CommandError {
     /// It was written by a later version of Skein.
-    #[error("a kind of command that this version does not know")]
+    #[error("a kind of command or outcome that this version does not know")]
     Kind,
     /// It is not what any version writes.
     #[error("a command that is not valid: {0}")]

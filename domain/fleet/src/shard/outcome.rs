@@ -1,5 +1,7 @@
 //! What came of a command, and what the node has to do about it.
 
+mod wire;
+
 use bytes::Bytes;
 
 use super::command::{Options, Subscription};

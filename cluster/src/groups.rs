@@ -45,6 +45,9 @@ pub enum OnFull {
     /// once, so together they are bounded by the sessions, queues and outboxes that are stored, and
     /// a full disk lets those grow no further.
     Wait,
+    /// As `Wait`, and never parted from the proposal before it: both are in one turn, so they become
+    /// durable together or not at all, whatever their groups.
+    Follow,
 }
 
 impl<R> Proposal<R> {

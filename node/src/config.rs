@@ -102,7 +102,7 @@ pub struct Listeners {
     pub https: Listener,
     /// HTTP: the AWS-compatible REST APIs.
     pub http: Listener,
-    /// Metrics and health. Never public.
+    /// Metrics, health and the log filter. Never public.
     pub admin: Listener,
 }
 

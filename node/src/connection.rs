@@ -236,7 +236,7 @@ impl Connection {
             let group = record.group;
             let number = self.owe(AckKind::PubRec, publish, Reason::Success, 1);
             self.propose(group, command.into(), number, OnFull::Refuse);
-            self.uses.groups = true;
+            self.uses.add_outbox(group);
             return Ok(());
         }
         let traces = core.shared.traces.as_ref();
@@ -256,7 +256,7 @@ impl Connection {
         let owed = Owed { kind, id, reason: Reason::Success, waiting: 1 };
         let number = self.endpoint.owe(owed);
         let ticket = Some(Ticket::Connection { live: self.endpoint.profile.live, number });
-        let published = core.publish(&publication, &route, Errand { ticket, origin: None });
+        let published = core.publish(&publication, &route, Errand { ticket, ..Errand::default() });
         telemetry::end_span(span, published.waiting, published.reached);
         let nobody = !published.reached && published.waiting == 0;
         self.endpoint.sent(number, published.waiting, nobody);
@@ -295,6 +295,7 @@ impl Connection {
         publication.bytes() > self.core.shared.publication_bytes
             && (publication.retain
                 || !route.groups.is_empty()
+                || !route.shares.is_empty()
                 || route.shadow_request().is_some()
                 || exactly_once && self.persistent_record().is_some())
     }

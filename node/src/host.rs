@@ -13,14 +13,14 @@ use cluster::{
 };
 use fleet::registry::{self, Registry};
 use fleet::shard::delivery::{Content, Dispatcher};
-use fleet::shard::{self, Effects, Interest, Shard};
+use fleet::shard::{self, Effects, Interest, OutboxEntry, Shard};
 use mqtt::{QoS, Reason};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::clock::now_ms;
-use crate::core::{Core, Ticket, ToCore};
+use crate::core::{Core, Ticket, ToCore, Uses};
 use crate::courier::WINDOW;
 use crate::endpoint::SubscriptionIds;
 use crate::interest::{Destination, Live};
@@ -208,6 +208,7 @@ impl StateMachine for Machine {
 struct ForCore {
     results: Vec<(Ticket, Result<(), Failure>)>,
     queued: Vec<Handout>,
+    outboxes: Vec<(u16, Vec<OutboxEntry>)>,
 }
 
 /// What the node keeps beside a shard.
@@ -228,6 +229,8 @@ pub struct NodeHost {
     node: u64,
     /// Whether the log may have lost its end.
     accepts_log_loss: bool,
+    /// Whether the log is replayed. What its commands meant then was for a node that is no more.
+    is_started: bool,
     beside: FxHashMap<GroupId, Beside>,
     for_cores: Vec<ForCore>,
     effects: Effects,
@@ -250,6 +253,7 @@ impl NodeHost {
             shared,
             node: raft.node,
             accepts_log_loss: raft.accept_log_loss,
+            is_started: false,
             beside: FxHashMap::default(),
             for_cores,
             effects: Effects::default(),
@@ -283,6 +287,10 @@ impl NodeHost {
     fn carry_out(&mut self, group: GroupId, shard: &mut Shard) {
         let mut effects = std::mem::take(&mut self.effects);
         shard.drain_effects(&mut effects);
+        if !self.is_started {
+            self.effects = effects;
+            return;
+        }
         for interest in effects.interest.drain(..) {
             self.note_interest(group, interest);
         }
@@ -382,7 +390,8 @@ impl NodeHost {
         beside.outbox_is_long =
             stats.outbox * share > LONG_OUTBOX || stats.outbox_bytes * share > LONG_OUTBOX_BYTES;
         if beside.outbox_is_long != was_long {
-            self.shared.outbox_is_long(beside.outbox_is_long);
+            let long = self.long_outboxes();
+            self.shared.set_long_outboxes(long);
             let (entries, bytes) = (stats.outbox, stats.outbox_bytes);
             match was_long {
                 true => info!(%group, entries, bytes, "publishers wait for the outbox no longer"),
@@ -391,6 +400,7 @@ impl NodeHost {
             }
         }
         let begins = shard.outbox_begins();
+        let beside = self.beside.entry(group).or_default();
         beside.next_outbox = beside.next_outbox.max(begins);
         let room = WINDOW - (beside.next_outbox - begins).min(WINDOW);
         let entries = shard.outbox(beside.next_outbox).take(room as usize);
@@ -398,7 +408,12 @@ impl NodeHost {
         let Some(last) = entries.last() else { return };
         beside.next_outbox = last.seq + 1;
         let core = (group.0 as usize % self.shared.cores.len()) as u16;
-        self.shared.send(core, ToCore::Outbox(group.0 as u16, entries));
+        self.for_cores[usize::from(core)].outboxes.push((group.0 as u16, entries));
+    }
+
+    fn long_outboxes(&self) -> u64 {
+        let long = self.beside.iter().filter(|(_, beside)| beside.outbox_is_long);
+        long.fold(0, |mask, (group, _)| mask | Uses::outbox_bit(group.0 as u16))
     }
 
     /// Proposes a command that nobody would name again.
@@ -425,6 +440,23 @@ impl NodeHost {
         for (id, command) in forgotten {
             warn!(group = %id, of = command.group, from = command.from, "outbox entries were lost");
             self.owe(id, command.into());
+        }
+    }
+
+    /// All commands of an outbox entry become durable together and in the order of the entries
+    /// ([`OnFull::Follow`]), so an entry that any group has seen is with all groups, and so is every
+    /// one before it. Routed again, its shared subscriptions might choose other members.
+    fn trim_what_was_placed(&mut self, groups: &GroupsView<'_, Machine>) {
+        let ids = groups.ids();
+        let shards = || ids.iter().filter_map(|&id| Some((id, groups.get(id)?.shard()?)));
+        for (id, shard) in shards() {
+            let seen = shards().map(|(_, other)| other.seen_of(id.0.into())).max().unwrap_or(0);
+            // What was seen and is lost is no entry any more.
+            let upto = seen.min(shard.outbox_ends() - 1);
+            if upto >= shard.outbox_begins() {
+                self.beside.entry(id).or_default().next_outbox = upto + 1;
+                self.owe(id, shard::TrimOutbox { upto }.into());
+            }
         }
     }
 
@@ -462,7 +494,7 @@ impl Host<Machine> for NodeHost {
             Machine::Shard(shard) => self.carry_out(group, shard),
             Machine::Meta(registry) => {
                 let changed = registry.take_changes();
-                if !changed.is_empty() {
+                if !changed.is_empty() && self.is_started {
                     let changed = Arc::new(changed);
                     self.shared.on_every_core(move |core| core.principals_changed(&changed));
                 }
@@ -535,23 +567,24 @@ impl Host<Machine> for NodeHost {
     fn turn_ended(&mut self) {
         self.propose_owed();
         for (core, for_core) in self.for_cores.iter_mut().enumerate() {
-            if for_core.results.is_empty() && for_core.queued.is_empty() {
+            let ForCore { results, queued, outboxes } = for_core;
+            if results.is_empty() && queued.is_empty() && outboxes.is_empty() {
                 continue;
             }
-            let ForCore { results, queued } = std::mem::take(for_core);
-            self.shared.send(core as u16, ToCore::FromGroups { results, queued });
+            let ForCore { results, queued, outboxes } = std::mem::take(for_core);
+            self.shared.send(core as u16, ToCore::FromGroups { results, queued, outboxes });
         }
     }
 
     fn started(&mut self, groups: &mut GroupsView<'_, Machine>) {
+        self.is_started = true;
         if self.accepts_log_loss {
             self.forget_what_was_lost(groups);
         }
+        self.trim_what_was_placed(groups);
         let mut sessions = 0;
         for group in groups.ids() {
             let Some(Machine::Shard(shard)) = groups.get_mut(group) else { continue };
-            // Replayed commands had effects for a node that is no more; what counts is the state.
-            shard.drain_effects(&mut self.effects);
             for interest in shard.interests() {
                 self.note_interest(group, interest);
             }

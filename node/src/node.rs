@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -69,7 +69,7 @@ impl Node {
             traces,
             serving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            long_outboxes: AtomicUsize::new(0),
+            long_outboxes: AtomicU64::new(0),
         });
         let (tell, stopped) = oneshot::channel();
         let host = NodeHost::new(Arc::clone(&shared), &raft, tell);

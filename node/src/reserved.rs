@@ -49,9 +49,9 @@ impl Core {
             }
         };
         published.waiting += u16::from(errand.ticket.is_some());
-        published.uses.groups = true;
+        published.uses.add_outbox(self.shared.group_of(target.thing));
         let reply = errand.ticket.map(Reply::Ticket);
-        let on_full = errand.on_full();
+        let on_full = errand.on_full(false);
         self.propose(Proposal { group, command: command.encoded(), reply, on_full });
     }
 

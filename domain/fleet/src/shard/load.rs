@@ -46,7 +46,7 @@ impl Shard {
             Key::Outbox(seq) => drop(loading.outbox.insert(seq, read(value)?)),
             Key::Watermark(group) => {
                 let StoredWatermark { seq, part } = read(value)?;
-                self.watermarks.insert(group, (seq, part));
+                self.watermarks.insert(group, (seq, part.unwrap_or(u32::MAX)));
             }
             Key::Retained(topic) => self.load_retained(topic, value)?,
             Key::Shadow(key) => {

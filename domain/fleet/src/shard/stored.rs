@@ -158,8 +158,9 @@ pub(super) struct StoredOutboxEntry {
 pub(super) struct StoredWatermark {
     #[prost(uint64, tag = "1")]
     pub(super) seq: u64,
-    #[prost(uint32, tag = "2")]
-    pub(super) part: u32,
+    /// None before there were parts.
+    #[prost(uint32, optional, tag = "2")]
+    pub(super) part: Option<u32>,
 }
 
 pub(super) fn value(message: &impl Message) -> Vec<u8> {

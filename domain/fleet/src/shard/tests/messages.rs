@@ -125,7 +125,7 @@ fn an_outbox_entry_is_taken_once() {
         (2, u64::MAX, false),
     ] {
         let before = probe.digest();
-        let origin = Some(Origin { group, seq, part: 1 });
+        let origin = Some(Origin { group, seq, part: Some(1) });
         let publication = publication("t", "p", 1);
         let (enqueue, store_retained, directed) = (true, true, vec![]);
         let command = Publish { publication, origin, enqueue, store_retained, directed };
@@ -142,7 +142,7 @@ fn both_parts_of_an_outbox_entry_are_taken_once() {
     let mut probe = Probe::default();
     probe.connected(client("c"));
     probe.subscribed("c", "#", qos(1));
-    let origin = |seq| Origin { group: 1, seq, part: 0 };
+    let origin = |seq| Origin { group: 1, seq, part: None };
     let update = |seq| UpdateShadow {
         thing: "lamp".into(),
         payload: Bytes::from_static(br#"{"state":{"desired":{"a":1}}}"#),
@@ -181,7 +181,7 @@ fn both_parts_of_an_outbox_entry_are_taken_once() {
 fn what_a_group_has_lost_is_not_taken_for_what_it_says_next() {
     let mut probe = Probe::default();
     let publish = |probe: &mut Probe, group, seq| {
-        let origin = Some(Origin { group, seq, part: 1 });
+        let origin = Some(Origin { group, seq, part: Some(1) });
         probe.told(Publish { origin, ..enqueued(publication("t", "", 1)) }) != Outcome::Repeated
     };
     for group in [1, 2] {

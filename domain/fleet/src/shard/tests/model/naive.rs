@@ -348,10 +348,11 @@ impl Model {
 
     fn is_repeated(&mut self, origin: Option<Origin>) -> bool {
         let Some(Origin { group, seq, part }) = origin else { return false };
-        if self.seen_of.get(&group).is_some_and(|&seen| (seq, part) <= seen) {
+        let place = (seq, part.unwrap_or(1));
+        if self.seen_of.get(&group).is_some_and(|&seen| place <= seen) {
             return true;
         }
-        self.seen_of.insert(group, (seq, part));
+        self.seen_of.insert(group, place);
         false
     }
 

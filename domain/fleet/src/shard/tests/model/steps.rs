@@ -143,7 +143,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     let filters = prop::collection::vec((0..FILTERS.len(), options()), 1..4);
     let directed = prop::collection::vec((0..CLIENTS.len(), 0..3_u32), 0..2);
     let origin = || {
-        let origin = (1..3_u64, 1..6_u64, 0..2_u32);
+        let origin = (1..3_u64, 1..6_u64, prop::option::of(0..2_u32));
         let origin = origin.prop_map(|(group, seq, part)| Origin { group, seq, part });
         prop::option::weighted(0.2, origin)
     };

@@ -51,9 +51,14 @@ pub enum OnFull {
 }
 
 impl<R> Proposal<R> {
-    /// What somebody asks for who hears when it is refused.
-    fn asked(group: GroupId, command: Bytes, reply: R) -> Self {
+    /// What somebody asks for who hears what came of it, also when it is refused.
+    pub fn asked(group: GroupId, command: Bytes, reply: R) -> Self {
         Self { group, command, reply: Some(reply), on_full: OnFull::Refuse }
+    }
+
+    /// What the node owes, and nobody waits for.
+    pub fn owed(group: GroupId, command: Bytes) -> Self {
+        Self { group, command, reply: None, on_full: OnFull::Wait }
     }
 }
 

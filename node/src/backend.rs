@@ -8,7 +8,7 @@ use api::backend::{
     Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
 };
 use bytes::Bytes;
-use cluster::{GroupId, OnFull};
+use cluster::GroupId;
 use fleet::registry::{self, Registry};
 use fleet::shard::{self, Shard};
 use policy::{Action, Decision};
@@ -44,15 +44,14 @@ impl Backend {
 
     async fn propose(&self, group: GroupId, command: Bytes) -> Result<Outcome, Unavailable> {
         let (answer, outcome) = oneshot::channel();
-        let reply = Some(Reply::Once(answer));
-        let proposal = Proposal { group, command, reply, on_full: OnFull::Refuse };
+        let proposal = Proposal::asked(group, command, Reply::Once(answer));
         let proposed = self.shared.groups.propose_all(vec![proposal]).await;
         proposed.map_err(|_| Unavailable)?;
         outcome.await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
     }
 
     fn group_of(&self, key: &str) -> GroupId {
-        GroupId(self.shared.group_of(key).into())
+        self.shared.group_of(key).into()
     }
 
     async fn read_shard<T: Send + 'static>(

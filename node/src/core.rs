@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use cluster::{GroupId, OnFull, Refusal, Refused};
+use cluster::{GroupId, Refusal, Refused};
 use fleet::shard;
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -363,22 +363,21 @@ impl Core {
     /// Tells the groups what was acknowledged and what of their outboxes is safe.
     fn flush_acknowledged(&self) {
         for Acknowledged { record, client, seqs } in self.acknowledged.borrow_mut().drain(..) {
-            let group = GroupId(record.group.into());
+            let group = GroupId::from(record.group);
             let command = shard::Acknowledge {
                 client: bytes::Bytes::copy_from_slice(client.as_bytes()),
                 epoch: record.epoch,
                 seqs: seqs.clone(),
             };
             let command = shard::Command::from(command).encoded();
-            self.propose(Proposal { group, command, reply: None, on_full: OnFull::Wait });
+            self.propose(Proposal::owed(group, command));
             // Makes room in the session's window at once. When it fails the node is stopping.
             let session = record.session;
             let _ = self.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
         }
         for (group, upto) in self.couriers.borrow_mut().trims() {
             let command = shard::Command::from(shard::TrimOutbox { upto }).encoded();
-            let (group, on_full) = (GroupId(group.into()), OnFull::Wait);
-            self.propose(Proposal { group, command, reply: None, on_full });
+            self.propose(Proposal::owed(group.into(), command));
         }
     }
 

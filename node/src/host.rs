@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cluster::{
-    GroupId, GroupsView, Host, LoadError, OnFull, Pairs, Refusal, StateMachine, Unreadable,
+    GroupId, GroupsView, Host, LoadError, Pairs, Refusal, StateMachine, Unreadable,
 };
 use fleet::registry::{self, Registry};
 use fleet::shard::delivery::{Content, Dispatcher};
@@ -418,8 +418,7 @@ impl NodeHost {
 
     /// Proposes a command that nobody would name again.
     fn owe(&mut self, group: GroupId, command: shard::Command) {
-        let (command, on_full) = (command.encoded(), OnFull::Wait);
-        self.owed.push_back(Proposal { group, command, reply: None, on_full });
+        self.owed.push_back(Proposal::owed(group, command.encoded()));
     }
 
     /// A group whose log has lost its end gives the numbers of lost outbox entries to others, which
@@ -444,7 +443,7 @@ impl NodeHost {
     }
 
     /// All commands of an outbox entry become durable together and in the order of the entries
-    /// ([`OnFull::Follow`]), so an entry that any group has seen is with all groups, and so is every
+    /// ([`cluster::OnFull::Follow`]), so an entry that any group has seen is with all groups, and so is every
     /// one before it. Routed again, its shared subscriptions might choose other members.
     fn trim_what_was_placed(&mut self, groups: &GroupsView<'_, Machine>) {
         let ids = groups.ids();

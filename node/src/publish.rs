@@ -152,7 +152,7 @@ impl Core {
             let on_full = errand.on_full(published.uses.groups);
             published.uses.groups = true;
             self.propose(Proposal {
-                group: cluster::GroupId(share.group.into()),
+                group: share.group.into(),
                 command: shard::Command::from(command).encoded(),
                 reply: ticket.map(Reply::Ticket),
                 on_full,

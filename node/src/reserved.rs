@@ -34,7 +34,7 @@ impl Core {
     ) {
         published.reached = true;
         let (thing, name) = (target.thing.to_owned(), target.name.map(ToOwned::to_owned));
-        let group = GroupId(self.shared.group_of(target.thing).into());
+        let group = GroupId::from(self.shared.group_of(target.thing));
         let payload = Bytes::copy_from_slice(publication.payload());
         let at = self.clock().epoch_ms;
         let origin = errand.origin.map(Origin::shadow_request);

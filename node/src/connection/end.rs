@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use cluster::{GroupId, OnFull};
+use cluster::GroupId;
 use fleet::shard::{self, WillAction};
 use mqtt::session::Violation;
 use mqtt::{DecodeError, Disconnect, Reason};
@@ -100,7 +100,7 @@ impl Connection {
     pub(super) fn attach(&self) {
         let Some(record) = self.persistent_record() else { return };
         let signal = Signal::Attach {
-            group: GroupId(record.group.into()),
+            group: record.group.into(),
             session: record.session,
             epoch: record.epoch,
             window: self.endpoint.receive_maximum(),
@@ -127,7 +127,7 @@ impl Connection {
         self.core.actors.borrow_mut().remove(&slot);
         self.core.metrics.disconnected(end.cause, self.since.elapsed());
         let Some(record) = profile.record else { return };
-        let group = GroupId(record.group.into());
+        let group = GroupId::from(record.group);
         let (session, epoch) = (record.session, record.epoch);
         let _ = self.core.shared.groups.signal(Signal::Detach { group, session, epoch });
         let will = if end.will && self.will_is_allowed() {
@@ -143,7 +143,7 @@ impl Connection {
             will: will.into(),
         };
         let command = shard::Command::from(command).encoded();
-        self.core.propose(Proposal { group, command, reply: None, on_full: OnFull::Wait });
+        self.core.propose(Proposal::owed(group, command));
         self.core.flush();
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::Actor;
 use bytes::Bytes;
-use cluster::{GroupId, OnFull};
+use cluster::GroupId;
 use fleet::shard::{self, Connected};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
@@ -293,7 +293,7 @@ async fn open_session(
     client: &Rc<str>,
     expiry: u32,
 ) -> Result<Option<Connected>, Reason> {
-    let group = GroupId(core.shared.group_of(client).into());
+    let group = GroupId::from(core.shared.group_of(client));
     if expiry == 0 && connect.will.is_none() {
         let name = Bytes::copy_from_slice(client.as_bytes());
         let known = identity::read(&core.shared, move |groups| {
@@ -333,8 +333,7 @@ async fn propose_session(
     mut answer: oneshot::Sender<Opened>,
 ) {
     let (reply, outcome) = oneshot::channel();
-    let reply = Some(Reply::Once(reply));
-    let proposal = Proposal { group, command, reply, on_full: OnFull::Refuse };
+    let proposal = Proposal::asked(group, command, Reply::Once(reply));
     let proposed = tokio::select! {
         // Nothing is proposed any more: by now the client id may be another connection's.
         biased;
@@ -374,8 +373,7 @@ impl Drop for Opened {
             will: shard::WillAction::Discard.into(),
         };
         let command = shard::Command::from(command).encoded();
-        let (group, on_full) = (self.group, OnFull::Wait);
-        self.core.propose(Proposal { group, command, reply: None, on_full });
+        self.core.propose(Proposal::owed(self.group, command));
         self.core.flush();
     }
 }

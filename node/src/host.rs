@@ -2,206 +2,37 @@
 //!
 //! Answers and queue entries are collected per core and handed over once per turn. Nothing here
 //! waits: what the host itself proposes is kept until the inbox takes it. That is bounded by what
-//! the groups hold already: by sessions that a restart has to end, and by receive windows.
+//! the groups hold already: sessions that a restart has to end, queue entries that have expired.
+
+mod machine;
+mod message;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cluster::{
-    GroupId, GroupsView, Host, LoadError, Pairs, Refusal, StateMachine, Unreadable,
-};
-use fleet::registry::{self, Registry};
+use cluster::{GroupId, GroupsView, Host, Refusal};
 use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Interest, OutboxEntry, Shard};
-use mqtt::{QoS, Reason};
+use mqtt::QoS;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use message::{doom, failure};
+
+pub use machine::{Machine, Outcome};
+pub use message::{Failure, Groups, Handout, HandoutKind, Look, Proposal, Reply, Signal, refuse};
+
 use crate::clock::now_ms;
 use crate::core::{Core, Ticket, ToCore, Uses};
 use crate::courier::WINDOW;
-use crate::endpoint::SubscriptionIds;
 use crate::interest::{Destination, Live};
-use crate::publication::Kept;
 use crate::shared::Shared;
 
 /// Entries and bytes of one group's outbox from which on publishers have to wait.
 const LONG_OUTBOX: usize = 32 * 1024;
 const LONG_OUTBOX_BYTES: usize = 32 << 20;
-
-/// The state of a group.
-pub enum Machine {
-    /// Group 0.
-    Meta(Box<Registry>),
-    /// Every other group.
-    Shard(Box<Shard>),
-}
-
-/// What came of a command.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Of the registry.
-    Registry(Result<registry::Outcome, registry::Rejection>),
-    /// Of a shard.
-    Shard(shard::Outcome),
-}
-
-/// Who hears what came of a command.
-#[derive(Debug)]
-pub enum Reply {
-    /// A publication is safe.
-    Ticket(Ticket),
-    /// PUBREC of a persistent session is recorded: PUBREL may leave for these.
-    Released(Live, Vec<u64>),
-    /// Somebody waits for the outcome itself.
-    Once(oneshot::Sender<Result<Outcome, Refusal>>),
-}
-
-/// A look at the state, on the thread that owns it.
-pub type Look = Box<dyn FnOnce(&mut GroupsView<'_, Machine>) + Send>;
-
-/// A message to the groups of this node that needs no log.
-pub enum Signal {
-    /// A connection of a session is ready for its queue.
-    Attach {
-        /// The session's group.
-        group: GroupId,
-        /// The session.
-        session: u64,
-        /// Its fencing token.
-        epoch: u64,
-        /// Receive Maximum of the client.
-        window: u16,
-        /// The connection.
-        live: Live,
-    },
-    /// The connection is gone.
-    Detach {
-        /// The session's group.
-        group: GroupId,
-        /// The session.
-        session: u64,
-        /// Its fencing token.
-        epoch: u64,
-    },
-    /// Entries are acknowledged: there is room for more.
-    Acknowledged {
-        /// The session's group.
-        group: GroupId,
-        /// The session.
-        session: u64,
-        /// Places in its queue.
-        seqs: Vec<u64>,
-    },
-    /// A look at the state.
-    Read(Look),
-}
-
-/// The handle to the groups.
-pub type Groups = cluster::Groups<Reply, Signal>;
-
-/// A command and who hears what came of it.
-pub type Proposal = cluster::Proposal<Reply>;
-
-/// A queue entry on its way to a connection.
-#[derive(Debug)]
-pub struct Handout {
-    /// The connection.
-    pub live: Live,
-    /// Its place in the session's queue.
-    pub seq: u64,
-    /// What is sent.
-    pub kind: HandoutKind,
-}
-
-/// What is sent for a queue entry.
-#[derive(Debug)]
-pub enum HandoutKind {
-    /// PUBLISH.
-    Publish {
-        /// 1 or 2.
-        qos: QoS,
-        /// May have been sent before.
-        dup: bool,
-        /// RETAIN.
-        retain: bool,
-        /// Subscription identifiers.
-        subscription_ids: SubscriptionIds,
-        /// The message.
-        publication: Arc<Kept>,
-    },
-    /// PUBREL.
-    Release,
-}
-
-impl Machine {
-    /// The machine of a group.
-    pub fn new(group: GroupId) -> Self {
-        if group == GroupId::META {
-            Self::Meta(Box::default())
-        } else {
-            Self::Shard(Box::default())
-        }
-    }
-
-    /// The shard, if this is one.
-    pub fn shard(&self) -> Option<&Shard> {
-        match self {
-            Self::Shard(shard) => Some(shard),
-            Self::Meta(_) => None,
-        }
-    }
-
-    /// The registry, if this is it.
-    pub fn registry(&self) -> Option<&Registry> {
-        match self {
-            Self::Meta(registry) => Some(registry),
-            Self::Shard(_) => None,
-        }
-    }
-}
-
-impl StateMachine for Machine {
-    type Outcome = Outcome;
-
-    fn apply(&mut self, command: Bytes) -> Result<Outcome, Unreadable> {
-        match self {
-            Self::Shard(shard) => {
-                let outcome = shard.apply(command);
-                outcome.map(Outcome::Shard).map_err(|error| Unreadable(error.to_string()))
-            }
-            Self::Meta(registry) => match registry::Command::decode(&command) {
-                Ok(command) => Ok(Outcome::Registry(registry.apply(command))),
-                Err(error) => Err(Unreadable(error.to_string())),
-            },
-        }
-    }
-
-    fn checkpoint(&mut self) -> Pairs {
-        match self {
-            Self::Shard(shard) => shard.checkpoint(),
-            Self::Meta(registry) => registry.checkpoint(),
-        }
-    }
-
-    fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
-        match self {
-            Self::Shard(shard) => shard.load(key, value).map_err(|error| LoadError(error.0)),
-            Self::Meta(registry) => {
-                registry.load(key, value).map_err(|error| LoadError(error.to_string()))
-            }
-        }
-    }
-
-    fn loaded(&mut self) -> Result<(), LoadError> {
-        match self {
-            Self::Shard(shard) => shard.loaded().map_err(|error| LoadError(error.0)),
-            Self::Meta(registry) => registry.loaded().map_err(|error| LoadError(error.to_string())),
-        }
-    }
-}
 
 /// What one turn has for one core.
 #[derive(Default)]
@@ -600,66 +431,6 @@ impl Host<Machine> for NodeHost {
         if let Some(stopped) = self.stopped.take() {
             let _ = stopped.send(error.map(ToString::to_string));
         }
-    }
-}
-
-/// Answers proposals that were not taken.
-pub fn refuse(core: &std::rc::Rc<Core>, proposals: Vec<Proposal>, why: Refusal) {
-    for proposal in proposals {
-        match proposal.reply {
-            Some(Reply::Ticket(ticket)) => {
-                core.settle(vec![(ticket, Err(Failure::Refused(why)))]);
-            }
-            Some(Reply::Once(answer)) => drop(answer.send(Err(why))),
-            Some(Reply::Released(live, _)) => doom(core, live, why),
-            None => {}
-        }
-    }
-}
-
-/// Ends a connection whose exchange cannot go on; the client resumes it later.
-fn doom(core: &Core, live: Live, why: Refusal) {
-    if let Some(endpoint) = core.endpoint(live) {
-        endpoint.doom(refusal_reason(why));
-    }
-}
-
-fn refusal_reason(why: Refusal) -> Reason {
-    match why {
-        Refusal::Busy | Refusal::DiskFull | Refusal::TooLarge => Reason::QuotaExceeded,
-        Refusal::NotLeader | Refusal::UnknownGroup | Refusal::Stopping => Reason::UnspecifiedError,
-    }
-}
-
-/// Why a publication that somebody waits for is not safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The group did not take the command.
-    Refused(Refusal),
-    /// It took it, and this came of it.
-    Outcome(Reason),
-}
-
-impl Failure {
-    /// What an MQTT client is told.
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::Refused(why) => refusal_reason(why),
-            Self::Outcome(reason) => reason,
-        }
-    }
-}
-
-/// What a publisher is told of an outcome that is not what it hoped for. A subscriber whose queue is
-/// full is not the publisher's fault: that is counted, and the publication acknowledged.
-fn failure(outcome: &Outcome) -> Option<Reason> {
-    match outcome {
-        Outcome::Shard(shard::Outcome::Invalid) => Some(Reason::UnspecifiedError),
-        Outcome::Shard(shard::Outcome::Stale) => Some(Reason::SessionTakenOver),
-        Outcome::Shard(shard::Outcome::Released { known: false }) => {
-            Some(Reason::PacketIdentifierNotFound)
-        }
-        _ => None,
     }
 }
 

@@ -4,8 +4,8 @@
 //! actor, which writes the outbox to the socket. Nothing here waits.
 //!
 //! Bounds: the outbox takes [`Budget::outbox`] bytes; beyond half of it publishers stop reading
-//! their sockets until it drains, or until the endpoint has made no progress for [`Budget::patience`]
-//! and counts as slow. A slow endpoint loses QoS 0 publications beyond the bound; a session that is
+//! their sockets until it drains, or until the endpoint counts as slow: it has made no progress for
+//! [`Budget::patience`], or has stayed behind for five times as long, whatever progress it made. A slow endpoint loses QoS 0 publications beyond the bound; a session that is
 //! not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed. When
 //! the connections of a core together hold their budget, those that have fallen behind are treated as
 //! if they were over their own.
@@ -151,8 +151,8 @@ struct State {
     aliases: Option<Box<OutboundAliases>>,
     acks: Acks,
     pressed_since: Option<Instant>,
-    /// Since when it has been behind, whatever progress it made.
-    /// Rare, so boxed: an endpoint shall fit into half a kilobyte.
+    /// Since when it has been behind, whatever progress it made. Boxed, because it is rare and an
+    /// endpoint is to fit into half a kilobyte.
     behind_since: Option<Box<Instant>>,
     slow: bool,
     waiters: Vec<Waker>,

@@ -1,10 +1,13 @@
-use std::task::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 
 use super::*;
 use crate::identity::Principal;
 use crate::interest::Live;
 
 const OUTBOX: usize = 64 * 1024;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The delivery side of a persistent session.
 fn endpoint() -> Endpoint {
@@ -24,7 +27,7 @@ fn endpoint() -> Endpoint {
         maximum_packet_size: u32::MAX,
         live: Live { core: 0, slot: 0, generation: 0 },
     };
-    let budget = Budget { outbox: OUTBOX, pending: OUTBOX, patience: Duration::from_secs(1) };
+    let budget = Budget { outbox: OUTBOX, pending: OUTBOX, patience: PATIENCE };
     Endpoint::new(profile, Rc::new(Compiled::allow_all()), budget, 100, 0)
 }
 
@@ -49,6 +52,13 @@ impl Session {
         let delivered =
             endpoint.deliver_queued(&publication, terms, seq, false, self.clock, &mut self.pool);
         assert_eq!(delivered, Delivered::Taken);
+    }
+
+    /// A QoS 0 publication comes.
+    fn publish(&mut self, payload: &[u8]) -> Delivered {
+        let publication = Publication::borrowed("topic", payload, QoS::AtMostOnce, false);
+        let terms = Terms { qos: QoS::AtMostOnce, retain: false, subscription_ids: &[] };
+        self.endpoint.deliver(&publication, terms, self.clock, &mut self.pool)
     }
 
     /// The queue hands out a PUBREL.
@@ -130,4 +140,44 @@ fn a_release_does_not_close_what_waits_before_it() {
         assert_eq!(session.settle(AckKind::PubAck, seq), Settled::Ended(seq));
     }
     assert_eq!(session.settle(AckKind::PubComp, 9), Settled::Ended(9));
+}
+
+/// Somebody who waits for room.
+#[derive(Default)]
+struct Waiter(AtomicBool);
+
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A session that is behind for longer than anybody has patience, and has just made progress, with
+/// somebody who waits for it.
+fn behind_for_long() -> (Session, Arc<Waiter>) {
+    let mut session = Session::new();
+    let now = session.clock.now;
+    session.clock.now = now.checked_sub(10 * PATIENCE).expect("the machine runs for seconds");
+    assert_eq!(session.publish(&[0; OUTBOX / 4 * 3]), Delivered::Pressed);
+    let (endpoint, pool) = (&session.endpoint, &mut session.pool);
+    endpoint.flush(Waker::noop(), |outbox| outbox.advance(1, pool));
+    session.clock.now = now;
+    let waiter = Arc::<Waiter>::default();
+    assert!(session.endpoint.wait_for_room(&waiter.clone().into()));
+    (session, waiter)
+}
+
+#[test]
+fn nobody_waits_for_ever_for_a_client_that_makes_little_progress() {
+    let (session, waiter) = behind_for_long();
+    assert!(!session.endpoint.check_patience(session.clock.now), "nothing to ask any more");
+    assert!(waiter.0.load(Ordering::Relaxed));
+    assert!(!session.endpoint.wait_for_room(Waker::noop()));
+}
+
+#[test]
+fn a_publication_that_finds_a_client_slow_lets_the_others_go_on() {
+    let (mut session, waiter) = behind_for_long();
+    assert_eq!(session.publish(b"x"), Delivered::Taken);
+    assert!(waiter.0.load(Ordering::Relaxed));
 }

@@ -51,12 +51,12 @@ pub struct Connection {
     endpoint: Rc<Endpoint>,
     transport: Transport,
     inbound: Inbound,
-    /// Bytes of a packet that is not complete.
+    /// Bytes that were read and not handled: of a packet that is not complete, mostly.
     partial: Vec<u8>,
     /// Bytes of `partial` that the core's budget counts.
     partial_held: usize,
-    /// Whether `partial` came with CONNECT and may hold whole packets.
-    early: bool,
+    /// Whether `partial` may hold whole packets.
+    unhandled: bool,
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
     /// Its topic filters and the QoS they were granted.
@@ -115,7 +115,7 @@ impl Connection {
             transport: start.transport,
             inbound: start.inbound,
             partial_held: 0,
-            early: !start.partial.is_empty(),
+            unhandled: !start.partial.is_empty(),
             partial: start.partial,
             allowed_route: 0,
             filters: HashMap::default(),

@@ -323,7 +323,7 @@ impl Connection {
 
     fn flush(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let written = loop {
-            self.endpoint.refill(self.core.clock(), &mut self.core.pool.borrow_mut());
+            self.refill();
             let (transport, core, took) = (&mut self.transport, &self.core, &mut self.took);
             let written = self.endpoint.flush(cx.waker(), |outbox| {
                 let before = outbox.len();

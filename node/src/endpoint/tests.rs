@@ -36,12 +36,14 @@ struct Session {
     endpoint: Endpoint,
     pool: Pool,
     clock: Clock,
+    /// What it may not receive any more.
+    denied: Vec<u64>,
 }
 
 impl Session {
     fn new() -> Self {
         let clock = Clock { now: Instant::now(), epoch_ms: 0 };
-        Self { endpoint: endpoint(), pool: Pool::new(usize::MAX), clock }
+        Self { endpoint: endpoint(), pool: Pool::new(usize::MAX), clock, denied: Vec::new() }
     }
 
     /// The queue hands out a PUBLISH.
@@ -68,14 +70,14 @@ impl Session {
 
     fn settle(&mut self, kind: AckKind, seq: u64) -> Settled {
         let id = Window::packet_id(seq);
-        self.endpoint.settle(kind, id, Reason::Success, self.clock, &mut self.pool)
+        self.endpoint.settle(kind, id, Reason::Success, &mut self.pool)
     }
 
     /// Everything that can go to the client goes.
     fn drain(&mut self) -> usize {
         let mut sent = 0;
         loop {
-            self.endpoint.refill(self.clock, &mut self.pool);
+            self.denied.extend(self.endpoint.refill(self.clock, &mut self.pool));
             let written = self.endpoint.flush(Waker::noop(), |outbox| {
                 let length = outbox.len();
                 outbox.advance(length, &mut self.pool);
@@ -180,4 +182,27 @@ fn a_publication_that_finds_a_client_slow_lets_the_others_go_on() {
     let (mut session, waiter) = behind_for_long();
     assert_eq!(session.publish(b"x"), Delivered::Taken);
     assert!(waiter.0.load(Ordering::Relaxed));
+}
+
+#[test]
+fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut session = Session::new();
+        session.deliver(7, qos, &[0; OUTBOX]);
+        // No room in the outbox.
+        session.deliver(8, qos, b"x");
+        let arns = policy::Arns {
+            partition: "aws".into(),
+            region: "us-east-1".into(),
+            account: "123456789012".into(),
+        };
+        let nothing = Compiled::new(&[], &arns, &policy::Variables::default());
+        *session.endpoint.policy.borrow_mut() = Rc::new(nothing);
+        let sent = session.drain();
+        assert!((OUTBOX..OUTBOX + 20).contains(&sent), "only what was in the outbox: {sent}");
+        assert_eq!(session.denied, [8]);
+        for kind in [AckKind::PubAck, AckKind::PubRec] {
+            assert_eq!(session.settle(kind, 8), Settled::Unknown, "its exchange is over");
+        }
+    }
 }

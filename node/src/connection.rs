@@ -51,12 +51,12 @@ pub struct Connection {
     endpoint: Rc<Endpoint>,
     transport: Transport,
     inbound: Inbound,
-    /// Bytes of a packet that is not complete.
+    /// Bytes that were read and not handled: of a packet that is not complete, mostly.
     partial: Vec<u8>,
     /// Bytes of `partial` that the core's budget counts.
     partial_held: usize,
-    /// Whether `partial` came with CONNECT and may hold whole packets.
-    early: bool,
+    /// Whether `partial` may hold whole packets.
+    unhandled: bool,
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
     /// Its topic filters and the QoS they were granted.
@@ -71,6 +71,8 @@ pub struct Connection {
     withheld: bool,
     /// Whether it is its own outbox that has to become shorter first.
     crowded: bool,
+    /// Whether the client has taken anything since its keep alive was last looked at.
+    took: bool,
     keep_alive: Duration,
     /// When it last completed a packet, began one, or got on with one.
     heard: Instant,
@@ -115,7 +117,7 @@ impl Connection {
             transport: start.transport,
             inbound: start.inbound,
             partial_held: 0,
-            early: !start.partial.is_empty(),
+            unhandled: !start.partial.is_empty(),
             partial: start.partial,
             allowed_route: 0,
             filters: HashMap::default(),
@@ -124,6 +126,7 @@ impl Connection {
             uses: Uses::default(),
             withheld: false,
             crowded: false,
+            took: false,
             keep_alive: start.keep_alive.mul_f32(1.5),
             heard: now,
             rate,
@@ -321,10 +324,13 @@ impl Connection {
 
     fn flush(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let written = loop {
-            self.endpoint.refill(self.core.clock(), &mut self.core.pool.borrow_mut());
-            let (transport, core) = (&mut self.transport, &self.core);
+            self.refill();
+            let (transport, core, took) = (&mut self.transport, &self.core, &mut self.took);
             let written = self.endpoint.flush(cx.waker(), |outbox| {
-                transport.poll_write(cx, outbox, &mut core.pool.borrow_mut())
+                let before = outbox.len();
+                let written = transport.poll_write(cx, outbox, &mut core.pool.borrow_mut());
+                *took |= outbox.len() < before;
+                written
             });
             let drained = matches!(written, Poll::Ready(Ok(())));
             if !drained || !self.endpoint.has_more() {
@@ -437,8 +443,9 @@ impl Handler<LookAtTime> for Connection {
             return;
         }
         let now = self.core.clock().now;
-        if self.withheld {
-            // It is not the client that is silent.
+        let took = std::mem::take(&mut self.took);
+        if self.withheld && (took || !self.crowded) {
+            // It is not the client that is silent. One that takes nothing of what it is sent is.
             self.heard = now;
         }
         let deadline = self.heard + self.keep_alive;

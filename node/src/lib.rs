@@ -24,6 +24,7 @@ pub mod node;
 pub mod outbox;
 pub mod pending;
 pub mod pki;
+pub mod preflight;
 pub mod publication;
 pub mod publish;
 pub mod reserved;

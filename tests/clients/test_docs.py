@@ -27,6 +27,8 @@ def check(tmp_path, text):
         "certificate": "server.pem", "private_key": "server.key", "issuer_certificate": "ca.pem", "issuer_private_key": "ca.key",
     }.items():
         text = re.sub(rf'(?m)^(# )?{key} = ".*"', f'{key} = "{tmp_path}/pki/{file}"', text)
+    # Whoever runs the tests need not be able to write to /var/lib.
+    text = re.sub(r'(?m)^data = ".*"', f'data = "{tmp_path}/data"', text)
     path = tmp_path / "skein.toml"
     path.write_text(text)
     return subprocess.run([skein_binary(), "config", "check", path], capture_output=True, text=True, timeout=30)

@@ -3,6 +3,8 @@
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -181,7 +183,7 @@ def test_serve(fresh_broker, tmp_path, name):
         issuer_private_key = '{pki}/ca.key'
         [[access_keys]]
         id = 'AKIAEXAMPLE'
-        secret = 'example secret'
+        secret = 'example secret of a test'
         """
     )
     served.start()
@@ -201,7 +203,7 @@ def test_serve(fresh_broker, tmp_path, name):
 
         iot = boto3.client(
             "iot", endpoint_url=served.http_url, region_name="eu-central-1",
-            aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="example secret",
+            aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="example secret of a test",
         )
         assert iot.create_thing(thingName=name)["thingArn"] == f"arn:aws:iot:eu-central-1:123456789012:thing/{name}"
     finally:
@@ -257,4 +259,169 @@ def test_port_in_use_is_named(fresh_broker, tmp_path):
         other.is_ready = lambda: False
         other.start()
     assert "panicked" not in str(refused.value)
-    assert str(fresh_broker.port("plain")) in str(refused.value) or "in use" in str(refused.value)
+    assert "cannot listen on" in str(refused.value) and "--port-offset" in str(refused.value)
+
+
+def serving(folder, text):
+    """`skein serve` with just this configuration; `{data}` is its data folder."""
+    broker = Serving(folder)
+    (broker.folder / "skein.toml").write_text(text.format(data=broker.data))
+    broker.environment = dict
+    return broker
+
+
+@pytest.mark.parametrize("listener", ["mqtt", "ws"])
+def test_a_port_is_not_shared_with_another_process(tmp_path, listener):
+    ports = brokers.Skein(tmp_path / "ports")
+    text = f"""
+        data = '{{data}}'
+        [listeners.{listener}]
+        address = '127.0.0.1:{ports.port("plain")}'
+        """
+    admin = f"[listeners.admin]\naddress = '127.0.0.1:{ports.port('admin')}'\n"
+    first, second = serving(tmp_path / "first", text + admin), serving(tmp_path / "second", text)
+    first.offset = ports.offset
+    first.start()
+    try:
+        second.is_ready = lambda: False
+        with pytest.raises(RuntimeError) as refused:
+            second.start()
+        assert f"listeners.{listener} cannot listen on 127.0.0.1:{ports.port('plain')}" in str(refused.value)
+        # A restart listens again although connections of the last run linger.
+        m.Client(first.plain).cut()
+        first.restart()
+    finally:
+        first.stop()
+
+
+def test_what_is_stored_is_its_owners_alone(fresh_broker, tmp_path):
+    public = {fresh_broker.pki / name for name in ("ca.pem", "server.pem", "device.pem")}
+    public.add(fresh_broker.data / "aws" / "config")
+    found = [fresh_broker.data, *fresh_broker.data.rglob("*")]
+    assert any("state" in path.parts for path in found)
+    for path in found:
+        mode = path.stat().st_mode & 0o777
+        assert mode == (0o644 if path in public else 0o700 if path.is_dir() else 0o600), (path, oct(mode))
+    fresh_broker.stop()
+    fresh_broker.data.chmod(0o755)
+    fresh_broker.start()
+    assert "has mode 0755" in fresh_broker.tail()
+
+
+def test_another_account_of_an_existing_folder_is_refused(fresh_broker):
+    fresh_broker.stop()
+    for words in (["--account-id", "123456789012"], ["--region", "eu-central-1"]):
+        other = brokers.Skein(fresh_broker.folder, words, offset=fresh_broker.offset)
+        with pytest.raises(RuntimeError, match="was made with --account-id 000000000000 --region us-east-1"):
+            other.start()
+    fresh_broker.start()
+
+
+def openssl(*words):
+    subprocess.run(["openssl", *map(str, words)], capture_output=True, check=True, timeout=30)
+
+
+def make_certificate(folder, name, days, version=3):
+    """A self-signed server certificate."""
+    key, certificate, request = (folder / f"{name}.{end}" for end in ("key", "pem", "csr"))
+    openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
+    openssl("req", "-new", "-key", key, "-subj", "/CN=localhost", "-out", request)
+    extensions = folder / "extensions"
+    extensions.write_text("subjectAltName=DNS:localhost\n")
+    more = ["-extfile", extensions] if version == 3 else []
+    openssl("x509", "-req", "-in", request, "-signkey", key, "-days", days, "-out", certificate, *more)
+    return certificate, key
+
+
+@pytest.mark.parametrize(
+    "days,version,key,problem,warning",
+    [
+        (365, 3, None, None, None),
+        (20, 3, None, None, "expires on"),
+        (-1, 3, None, "expired on", None),
+        (365, 1, None, "X.509 version 1, which is not supported", None),
+        (365, 3, "other", "does not belong to the certificate", None),
+        (365, 3, "nowhere", "cannot read", None),
+        (365, 3, "garbage", "holds no private key in PEM", None),
+    ],
+)
+def test_certificates_are_checked(tmp_path, days, version, key, problem, warning):
+    certificate, right_key = make_certificate(tmp_path, "server", days, version)
+    make_certificate(tmp_path, "other", 365)
+    (tmp_path / "garbage.key").write_text("nothing\n")
+    path = tmp_path / "skein.toml"
+    path.write_text(
+        f"""
+        data = 'data'
+        [listeners.mqtts]
+        address = '127.0.0.1:{brokers.Skein(tmp_path / "ports").port("tls")}'
+        [tls]
+        certificate = 'server.pem'
+        private_key = '{key or "server"}.key'
+        """
+    )
+    done = skein("config", "check", path)
+    said = done.stdout + done.stderr
+    assert (done.returncode == 0) == (problem is None), said
+    if problem:
+        assert "tls.certificate: " in said and problem in said, said
+        refused = skein("serve", "--config", path)
+        assert refused.returncode != 0 and problem in refused.stderr, refused.stderr
+    assert ("warning: tls.certificate: " in said) == (warning is not None) and (warning or "") in said, said
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_problem_and_warning_is_said(tmp_path):
+    path = tmp_path / "skein.toml"
+    path.write_text(
+        """
+        data = '/dev/null/skein'
+        cores = 60000
+        public_host = 'https://iot.example.com'
+        [account]
+        id = ''
+        [listeners.mqtt]
+        address = '0.0.0.0:1883'
+        [listeners.ws]
+        address = '127.0.0.1:1883'
+        [tls]
+        certificate = 'none.pem'
+        private_key = 'none.key'
+        [[access_keys]]
+        id = ''
+        secret = ''
+        [log]
+        filter = 'loud'
+        [traces]
+        endpoint = 'localhost'
+        """
+    )
+    done = skein("config", "check", path)
+    assert done.returncode != 0
+    problems = [
+        "data", "public_host", "account.id", "listeners.ws.address", "access_keys[0].id", "access_keys[0].secret",
+        "log.filter", "traces.endpoint", "tls.certificate",
+    ]
+    for key in problems:
+        assert f"\n  {key}: " in done.stderr, (key, done.stderr)
+    for key in ("cores", "listeners.mqtt"):
+        assert f"warning: {key}: " in done.stderr, (key, done.stderr)
+    for talk in ("cargo", "os error 2)\n  data", "expected", "at line"):
+        assert talk not in done.stderr.lower(), done.stderr
+
+
+def test_errors_and_warnings_are_always_logged(fresh_broker):
+    def put(text):
+        url = "http://%s:%d/admin/log" % fresh_broker.address("admin")
+        request = urllib.request.Request(url, text.encode(), method="PUT")
+        try:
+            return urllib.request.urlopen(request, timeout=5).status, ""
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    for number, text in enumerate(["", "off", "node=debug"], 1):
+        assert put(text)[0] == 204
+        assert fresh_broker.log.read_text().count("what is logged has changed") == number
+    assert fresh_broker.get("/admin/log")[1].strip() == "node=debug,warn"
+    status, said = put("node=loud")
+    assert status == 400 and said.count("level filter") == 1, said

@@ -175,6 +175,12 @@ impl Uses {
         self.outboxes |= Self::outbox_bit(group);
     }
 
+    /// The same without outboxes.
+    #[must_use]
+    pub fn without_outboxes(self) -> Self {
+        Self { outboxes: 0, ..self }
+    }
+
     /// Adds what another publication used.
     pub fn add(&mut self, other: Self) {
         self.cores |= other.cores;

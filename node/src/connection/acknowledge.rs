@@ -33,6 +33,7 @@ impl Connection {
         let pool = &mut self.core.pool.borrow_mut();
         let settled = self.endpoint.settle(kind, ack.packet_id, ack.reason, pool);
         let Some(record) = self.persistent_record() else { return Ok(()) };
+        self.uses.groups = true;
         let client = Bytes::copy_from_slice(self.endpoint.profile.client.as_bytes());
         let (group, epoch) = (GroupId(record.group.into()), record.epoch);
         let (command, reply) = match settled {
@@ -90,6 +91,7 @@ impl Connection {
             packet_id: id.get().into(),
         };
         let group = record.group;
+        self.uses.groups = true;
         let number = self.endpoint.owe(Owed { waiting: 1, ..owed });
         self.propose(group, command.into(), number, OnFull::Wait);
         Ok(())

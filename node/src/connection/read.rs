@@ -88,7 +88,12 @@ impl Connection {
         let owed = self.endpoint.owed() >= OWED
             || self.endpoint.lookups() >= LOOKUPS
             || self.endpoint.owes_suback();
-        if self.crowded || owed || self.core.must_wait(self.uses, cx.waker()) {
+        // An outbox may be long because this client is behind: then its acknowledgements are needed.
+        let uses = match self.endpoint.is_pressed() {
+            true => self.uses.without_outboxes(),
+            false => self.uses,
+        };
+        if self.crowded || owed || self.core.must_wait(uses, cx.waker()) {
             return true;
         }
         self.uses = Uses::default();

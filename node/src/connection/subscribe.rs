@@ -57,6 +57,7 @@ impl Connection {
                 let (group, epoch) = (record.group, record.epoch);
                 let client = Bytes::copy_from_slice(self.endpoint.profile.client.as_bytes());
                 let command = shard::Subscribe { client, epoch, filters: granted };
+                self.uses.groups = true;
                 Some(self.ask(group, command.into()))
             }
             _ => None,
@@ -169,6 +170,7 @@ impl Connection {
         };
         let client = Bytes::copy_from_slice(endpoint.profile.client.as_bytes());
         let command = shard::Unsubscribe { client, epoch: record.epoch, filters };
+        self.uses.groups = true;
         let safe = self.ask(record.group, command.into());
         self.core.flush();
         actix_rt::spawn(async move {

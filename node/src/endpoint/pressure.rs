@@ -35,6 +35,11 @@ impl Endpoint {
         self.state.borrow().outbox.len() >= self.budget.outbox / 2
     }
 
+    /// Whether publishers have to wait for this client.
+    pub fn is_pressed(&self) -> bool {
+        self.state.borrow().pressed_since.is_some()
+    }
+
     /// Resolves when the connection has caught up, or counts as slow.
     pub async fn room(&self) {
         std::future::poll_fn(|cx| match self.wait_for_room(cx.waker()) {

@@ -34,7 +34,7 @@ pub struct Shared {
     /// Set when the node stops: it takes no more connections.
     pub draining: AtomicBool,
     /// Groups whose outbox is longer than it should be: [`crate::core::Uses::outbox_bit`].
-    pub(crate) long_outboxes: AtomicU64,
+    pub long_outboxes: AtomicU64,
 }
 
 impl Shared {

@@ -5,7 +5,7 @@
 //! its other sockets wait aside, so that those of everybody else need not wait behind them.
 //!
 //! Bounds: at most [`Limits::handshakes_per_core`] places, [`Limits::handshakes_per_source`] of them
-//! for one source, and [`ASIDE`] sockets aside; what comes beyond that is refused. A socket waits no
+//! for one source, and `ASIDE` sockets aside; what comes beyond that is refused. A socket waits no
 //! longer than its listener's timeout.
 
 use std::cell::RefCell;

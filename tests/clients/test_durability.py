@@ -12,6 +12,7 @@ import rawmqtt as m
 from brokers import wait_until
 from parties import LASTING, Publisher, ShadowWriter, Subscriber
 
+
 @pytest.mark.not_mosquitto("sends again what was released before it restarted")
 @pytest.mark.timeout(240)
 def test_killed_at_random_moments(fresh_broker, name, seed, request):

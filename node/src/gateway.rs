@@ -162,10 +162,6 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
         while core.is_overloaded() && !core.shared.draining() {
             tokio::time::sleep(crate::wheel::TICK).await;
         }
-        let Some(place) = Place::take(&door) else {
-            metrics::connect("too_many");
-            continue;
-        };
         // The address of a proxy says nothing about the client.
         let source = Some(peer.ip()).filter(|_| !door.believes(peer));
         let Some(entrance) = gate.admit(source).await else {
@@ -176,7 +172,7 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
         actix_rt::spawn(async move {
             let serving = async {
                 let mut permit = entrance.permit().await;
-                serve(&core, &door, stream, peer, place, &mut permit).await
+                serve(&core, &door, stream, peer, &mut permit).await
             };
             let result = tokio::time::timeout(door.connect_timeout, serving).await;
             match result {
@@ -206,7 +202,7 @@ pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// One of the connections that a listener may have open.
+/// One of the connections that a listener may have open; what waits for its handshake is not one yet.
 pub struct Place(Arc<AtomicU32>);
 
 impl Place {
@@ -235,11 +231,12 @@ async fn serve(
     door: &Door,
     stream: TcpStream,
     peer: SocketAddr,
-    place: Place,
     permit: &mut Permit,
 ) -> Result<Served, Failure> {
     stream.set_nodelay(true)?;
     let (ip, port) = client_address(door, &stream, peer, permit).await?;
+    // Those that wait aside have none: one source could keep everybody else out with them.
+    let place = Place::take(door).ok_or(Failure::Full)?;
     match &door.speaks {
         Speaks::Mqtt => {
             let transport = Transport::Stream(Stream::Tcp(stream));

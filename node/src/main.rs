@@ -14,7 +14,7 @@ use rustix::fs::Mode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A self-hosted, clustered IoT core.
+/// A self-hosted IoT core.
 #[derive(Parser)]
 #[command(name = "skein", version)]
 struct Arguments {

@@ -79,6 +79,11 @@ pub fn describe() {
     describe_gauge!("gateway_connections", count, "Connections open now");
     describe_gauge!("gateway_held_bytes", Unit::Bytes, "Bytes that wait in connections");
     describe_counter!("gateway_connects_total", count, "CONNECT packets by result");
+    describe_counter!(
+        "http_connections_refused_total",
+        count,
+        "Connections to the REST and admin listeners beyond their max_connections"
+    );
     describe_counter!("gateway_disconnects_total", count, "Connections that ended, by cause");
     describe_counter!("gateway_publishes_received_total", count, "PUBLISH packets from clients");
     describe_counter!("gateway_publishes_sent_total", count, "PUBLISH packets to clients");
@@ -124,6 +129,11 @@ pub fn describe() {
 /// Counts a CONNECT.
 pub fn connect(result: &'static str) {
     counter!("gateway_connects_total", "result" => result).increment(1);
+}
+
+/// Counts a connection that a REST or admin listener has no place for.
+pub fn http_refused() {
+    counter!("http_connections_refused_total").increment(1);
 }
 
 impl CoreMetrics {

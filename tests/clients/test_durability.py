@@ -13,6 +13,7 @@ from brokers import wait_until
 from parties import LASTING, ExactPublisher, Publisher, ShadowWriter, Subscriber
 
 
+
 @pytest.mark.not_mosquitto("sends again what was released before it restarted")
 @pytest.mark.timeout(240)
 def test_killed_at_random_moments(fresh_broker, name, seed, request):

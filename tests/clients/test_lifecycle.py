@@ -210,20 +210,21 @@ def test_serve(fresh_broker, tmp_path, name):
         served.stop()
 
 
-class OnePlace(Serving):
-    """A node that lets one socket at a time through its handshake, and has more listeners than that."""
+class Narrow(Serving):
+    """A node of one core that lets few in, with more than one listener."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, limits, places=1000):
         super().__init__(folder)
         policy = brokers.policy(("Allow", "iot:*", "*"))
         listeners = "".join(
             f"[listeners.{name}]\naddress = '127.0.0.1:{self.port(port)}'\nanonymous_policy = '{policy}'\n"
+            f"max_connections = {places}\n"
             for name, port in (("mqtt", "plain"), ("ws", "ws"))
         )
         (self.folder / "skein.toml").write_text(
             f"data = '{self.data}'\ncores = 1\n{listeners}"
             f"[listeners.admin]\naddress = '127.0.0.1:{self.port('admin')}'\n"
-            "[limits]\nhandshakes_per_core = 1\n"
+            f"[limits]\n{limits}\n"
         )
 
     def environment(self):
@@ -231,7 +232,7 @@ class OnePlace(Serving):
 
 
 def test_a_listener_that_nobody_uses_holds_no_place(tmp_path, name):
-    broker = OnePlace(tmp_path / "one").start()
+    broker = Narrow(tmp_path / "narrow", "handshakes_per_core = 1").start()
     try:
         # Twice in a row: the place must not be the other listener's in between.
         for _ in range(2):
@@ -241,6 +242,44 @@ def test_a_listener_that_nobody_uses_holds_no_place(tmp_path, name):
             with socket.create_connection(broker.address("ws"), 5) as raw:
                 raw.sendall(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert raw.recv(100).startswith(b"HTTP/1.1 404")
+    finally:
+        broker.stop()
+
+
+def test_silent_sockets_that_wait_take_no_place_of_a_listener(tmp_path, name):
+    broker = Narrow(tmp_path / "narrow", "handshakes_per_source = 1", places=3).start()
+    try:
+        silent = [socket.create_connection(broker.plain, 5) for _ in range(10)]
+
+        def elsewhere(number):
+            client = m.Client(broker.plain, timeout=5, source="127.0.0.2")
+            client.connect(f"{name}-{number}")
+            return client
+
+        def refused():
+            return broker.metrics().get('gateway_connects_total{result="too_many"}', 0)
+
+        # One of the silent has the third place.
+        clients = [elsewhere(number) for number in range(2)]
+        with pytest.raises((m.Closed, OSError)):
+            elsewhere(2)
+        assert refused() == 1
+        for raw in silent:
+            raw.close()
+
+        def let_in():
+            try:
+                return elsewhere(2)
+            except (m.Closed, OSError):
+                return None
+
+        clients.append(brokers.wait_until("a place is free", let_in))
+        with pytest.raises((m.Closed, OSError)):
+            elsewhere(3)
+        for client in clients:
+            client.ping()
+            client.cut()
+        brokers.wait_until("every place is free", let_in).cut()
     finally:
         broker.stop()
 

@@ -60,6 +60,9 @@ pub enum Failure {
     /// Too many sockets of its source wait for their handshake.
     #[error("too many handshakes of one source")]
     Source,
+    /// The listener has as many connections as it may.
+    #[error("the listener has no place for another connection")]
+    Full,
     /// The client was refused.
     #[error("refused: {0:?}")]
     Refused(Reason),
@@ -72,6 +75,7 @@ impl Failure {
             Self::Io(_) => "lost",
             Self::Http(_) => "http",
             Self::Source => "too_many_of_source",
+            Self::Full => "too_many",
             Self::NotConnect | Self::Malformed(_) => "protocol",
             Self::Refused(Reason::NotAuthorized) => "not_authorized",
             Self::Refused(Reason::ServerUnavailable | Reason::ServerBusy) => "unavailable",

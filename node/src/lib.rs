@@ -12,6 +12,7 @@ pub mod config;
 pub mod connection;
 pub mod core;
 pub mod courier;
+pub mod denial;
 pub mod dev;
 pub mod endpoint;
 pub mod gateway;

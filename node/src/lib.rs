@@ -26,6 +26,7 @@ pub mod outbox;
 pub mod pending;
 pub mod pki;
 pub mod preflight;
+pub mod process;
 pub mod publication;
 pub mod publish;
 pub mod reserved;

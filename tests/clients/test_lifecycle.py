@@ -365,7 +365,7 @@ def test_certificates_are_checked(tmp_path, days, version, key, problem, warning
     said = done.stdout + done.stderr
     assert (done.returncode == 0) == (problem is None), said
     if problem:
-        assert "tls.certificate: " in said and problem in said, said
+        assert f"tls.{'private_key' if key else 'certificate'}: " in said and problem in said, said
         refused = skein("serve", "--config", path)
         assert refused.returncode != 0 and problem in refused.stderr, refused.stderr
     assert ("warning: tls.certificate: " in said) == (warning is not None) and (warning or "") in said, said
@@ -401,7 +401,7 @@ def test_every_problem_and_warning_is_said(tmp_path):
     assert done.returncode != 0
     problems = [
         "data", "public_host", "account.id", "listeners.ws.address", "access_keys[0].id", "access_keys[0].secret",
-        "log.filter", "traces.endpoint", "tls.certificate",
+        "log.filter", "traces.endpoint", "tls.certificate", "tls.private_key",
     ]
     for key in problems:
         assert f"\n  {key}: " in done.stderr, (key, done.stderr)

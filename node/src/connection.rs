@@ -33,8 +33,10 @@ use transport::Transport;
 
 use crate::claims::Claim;
 use crate::core::{Core, Ticket, Timer, Uses};
+use crate::denial::Denial;
 use crate::endpoint::{Endpoint, Record};
 use crate::gateway::Place;
+use crate::identity;
 use crate::interest::Live;
 use crate::metrics::Asked;
 use crate::publication::Publication;
@@ -210,8 +212,9 @@ impl Connection {
         // Only a topic that may be published to is worth remembering.
         let known = core.known_route(topic).filter(|route| route.id == self.allowed_route);
         let checked = known.is_some() && !publish.retain;
-        if !checked && !self.may_publish(topic, publish.retain) {
+        if !checked && let Err(denial) = self.may_publish(topic, publish.retain) {
             core.metrics.decided(Asked::Publish, false);
+            denial.tell(&self.endpoint.profile, clock.now);
             return self.refuse(publish, Reason::NotAuthorized);
         }
         if !checked {
@@ -282,14 +285,12 @@ impl Connection {
         self.endpoint.profile.record.filter(|_| self.endpoint.profile.persistent)
     }
 
-    fn may_publish(&self, topic: &str, retain: bool) -> bool {
+    fn may_publish(&self, topic: &str, retain: bool) -> Result<(), Denial> {
         if topic.starts_with('$') && !crate::reserved::may_publish(topic) {
-            return false;
+            return Err(Denial::reserved(Action::Publish, topic));
         }
         let policy = self.endpoint.policy.borrow();
-        let request = self.core.clock().request();
-        let decide = |action| policy.decide_topic(action, topic, &request).is_allowed();
-        decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
+        identity::may_publish(&policy, topic, retain, &self.core.clock().request())
     }
 
     /// Whether a group has to keep a publication that is larger than a command can be.

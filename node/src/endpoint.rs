@@ -25,6 +25,7 @@ use policy::{Action, Compiled};
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
+use crate::denial::Denial;
 use crate::outbox::{Outbox, Pool};
 use crate::publication::{Kept, Publication};
 
@@ -219,10 +220,14 @@ impl Endpoint {
         Self { profile, policy: RefCell::new(policy), will_denied, budget, woken, state }
     }
 
-    /// Whether its principal may receive from a topic.
+    /// Whether its principal may receive from a topic; the log tells of it when it may not.
     pub fn may_receive(&self, topic: &str, clock: Clock) -> bool {
         let policy = self.policy.borrow();
-        policy.decide_topic(Action::Receive, topic, &clock.request()).is_allowed()
+        let decision = policy.decide_topic(Action::Receive, topic, &clock.request());
+        if let Err(denial) = Denial::check(Action::Receive, topic, decision) {
+            denial.tell(&self.profile, clock.now);
+        }
+        decision.is_allowed()
     }
 
     /// Delivers a publication on the given terms.

@@ -179,10 +179,16 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
                 Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
                 Ok(Ok(Served::Http(http))) => http.await,
                 Ok(Err(failure)) => {
-                    debug!(%peer, %failure, "no connection");
+                    // Of a refused CONNECT the handshake has told.
+                    if !matches!(failure, Failure::Refused(_)) {
+                        debug!(listener = door.key, %peer, %failure, "no connection");
+                    }
                     metrics::connect(failure.label());
                 }
-                Err(_) => metrics::connect("timeout"),
+                Err(_) => {
+                    debug!(listener = door.key, %peer, "no connection: its time is up");
+                    metrics::connect("timeout");
+                }
             }
         });
     }

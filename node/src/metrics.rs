@@ -69,7 +69,7 @@ pub enum Asked {
     Publish,
     /// May it subscribe?
     Subscribe,
-    /// May it receive? Counted when the answer is no.
+    /// May it receive? Asked once per topic and change, and again where time decides.
     Receive,
 }
 
@@ -90,7 +90,12 @@ pub fn describe() {
     describe_counter!("gateway_received_bytes_total", Unit::Bytes, "Bytes read from clients");
     describe_counter!("gateway_sent_payload_bytes_total", Unit::Bytes, "Payload bytes to clients");
     describe_counter!("gateway_dropped_total", count, "Deliveries that were dropped, by reason");
-    describe_counter!("gateway_decisions_total", count, "What policies decided");
+    describe_counter!(
+        "gateway_decisions_total",
+        count,
+        "What policies decided; about publishing and receiving once per topic and change of a policy \
+         or subscription, not per publication"
+    );
     describe_counter!("gateway_subscribes_total", count, "Subscriptions granted");
     describe_gauge!("sessions", count, "Sessions that have a record in a group");
     describe_gauge!(
@@ -98,7 +103,11 @@ pub fn describe() {
         count,
         "Messages that session queues hold, once each"
     );
-    describe_gauge!("session_queue_bytes", Unit::Bytes, "Bytes of these messages");
+    describe_gauge!(
+        "session_queue_bytes",
+        Unit::Bytes,
+        "Bytes of the messages that session queues hold, once each however many queues hold them"
+    );
     describe_gauge!("retained_messages", count, "Retained messages");
     describe_gauge!("retained_bytes", Unit::Bytes, "Bytes of retained messages");
     describe_gauge!("shadows", count, "Device shadows");

@@ -50,13 +50,22 @@ fn check_certificate(config: &Config, found: &mut Findings) {
     let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.private_key) else {
         return;
     };
-    if let Err(error) = tls::server_config(certificate, key, ClientCertificates::Required, &[]) {
-        found.problem("tls.certificate", format!("{error:#}"));
-    } else if let Some((has_ended, text)) = end_of(certificate) {
-        match has_ended {
-            true => found.problem("tls.certificate", text),
-            false => found.warning("tls.certificate", text),
-        }
+    let certificate_is_read = tls::not_after(certificate);
+    match &certificate_is_read {
+        Err(error) => found.problem("tls.certificate", format!("{error:#}")),
+        Ok(not_after) => match end_of(certificate, *not_after) {
+            Some((true, text)) => found.problem("tls.certificate", text),
+            Some((false, text)) => found.warning("tls.certificate", text),
+            None => {}
+        },
+    }
+    // Without the one it cannot be said whether the other belongs to it.
+    let refused = match certificate_is_read {
+        Err(_) => tls::read_key(key).err(),
+        Ok(_) => tls::server_config(certificate, key, ClientCertificates::Required, &[]).err(),
+    };
+    if let Some(error) = refused {
+        found.problem("tls.private_key", format!("{error:#}"));
     }
 }
 
@@ -69,7 +78,8 @@ fn check_issuer(config: &Config, found: &mut Findings) {
         Err(error) => found.problem("tls.issuer_certificate", format!("{error:#}")),
         // Device certificates are known by their own id, whatever becomes of their issuer.
         Ok(_) => {
-            if let Some((_, text)) = end_of(certificate) {
+            let not_after = tls::not_after(certificate).ok();
+            if let Some((_, text)) = not_after.and_then(|it| end_of(certificate, it)) {
                 found.warning("tls.issuer_certificate", text);
             }
         }
@@ -77,8 +87,7 @@ fn check_issuer(config: &Config, found: &mut Findings) {
 }
 
 /// Whether a certificate has ended, and when, where that is worth a word.
-fn end_of(certificate: &Path) -> Option<(bool, String)> {
-    let not_after = tls::not_after(certificate).ok()?;
+fn end_of(certificate: &Path, not_after: i64) -> Option<(bool, String)> {
     let now = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
     let day = OffsetDateTime::from_unix_timestamp(not_after).map(OffsetDateTime::date);
     let day = day.map_or_else(|_| not_after.to_string(), |day| day.to_string());

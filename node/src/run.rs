@@ -17,6 +17,7 @@ use crate::dev::Dev;
 use crate::http;
 use crate::node::{Node, cannot_listen};
 use crate::preflight;
+use crate::process::ProcessMetrics;
 use crate::telemetry;
 
 /// Runs a node until it is told to stop or cannot go on.
@@ -40,6 +41,7 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
         );
     }
     let metrics = admin::install_metrics()?;
+    let process = ProcessMetrics::register(&config);
     let api = api_config(&config)?;
     let listeners = config.listeners.clone();
     let node = Node::restore(config, traces)?;
@@ -50,7 +52,7 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     serve_http(
         &control,
         ("listeners.admin", &listeners.admin),
-        admin::router(node.shared.clone(), metrics, log_filter),
+        admin::router(node.shared.clone(), metrics, process, log_filter),
     )?;
     let verifier =
         api.as_ref().map_or_else(|| api::sigv4::Verifier::new([], None), api::Config::verifier);

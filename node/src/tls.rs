@@ -41,11 +41,7 @@ pub fn server_config(
 ) -> anyhow::Result<Arc<ServerConfig>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let chain = read_chain(certificate)?;
-    if let Some(leaf) = chain.first() {
-        check_version(leaf).with_context(|| certificate.display().to_string())?;
-    }
-    let key = PrivateKeyDer::from_pem_file(private_key)
-        .map_err(|error| unreadable(private_key, "private key", &error))?;
+    let key = read_key(private_key)?;
     let verifier = Arc::new(AnyCertificate::new(&provider, clients));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -74,20 +70,25 @@ pub fn server_config(
 /// When the first certificate in a PEM file ends, in seconds of the epoch.
 pub fn not_after(certificate: &Path) -> anyhow::Result<i64> {
     let chain = read_chain(certificate)?;
-    let leaf = chain.first().map(|leaf| x509_parser::parse_x509_certificate(leaf));
-    match leaf {
+    match chain.first().map(|leaf| x509_parser::parse_x509_certificate(leaf)) {
         Some(Ok((_, leaf))) => Ok(leaf.validity().not_after.timestamp()),
         _ => bail!("{} holds no X.509 certificate", certificate.display()),
     }
 }
 
-/// At least one certificate.
+/// The private key in a PEM file.
+pub fn read_key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| unreadable(file, "private key", &error))
+}
+
+/// At least one certificate; the first is of a version that TLS takes.
 fn read_chain(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
         .map_err(|error| unreadable(file, "certificates", &error))?;
-    if chain.is_empty() {
-        bail!("{} holds no certificate in PEM", file.display());
+    match chain.first() {
+        Some(leaf) => check_version(leaf).with_context(|| file.display().to_string())?,
+        None => bail!("{} holds no certificate in PEM", file.display()),
     }
     Ok(chain)
 }

@@ -1,5 +1,6 @@
 """Start, drain, configuration."""
 
+import json
 import socket
 import subprocess
 import time
@@ -304,7 +305,7 @@ def test_port_in_use_is_named(fresh_broker, tmp_path):
 def serving(folder, text):
     """`skein serve` with just this configuration; `{data}` is its data folder."""
     broker = Serving(folder)
-    (broker.folder / "skein.toml").write_text(text.format(data=broker.data))
+    (broker.folder / "skein.toml").write_text(text.replace("{data}", str(broker.data)))
     broker.environment = dict
     return broker
 
@@ -403,7 +404,7 @@ def test_certificates_are_checked(tmp_path, days, version, key, problem, warning
     said = done.stdout + done.stderr
     assert (done.returncode == 0) == (problem is None), said
     if problem:
-        assert "tls.certificate: " in said and problem in said, said
+        assert f"tls.{'private_key' if key else 'certificate'}: " in said and problem in said, said
         refused = skein("serve", "--config", path)
         assert refused.returncode != 0 and problem in refused.stderr, refused.stderr
     assert ("warning: tls.certificate: " in said) == (warning is not None) and (warning or "") in said, said
@@ -439,7 +440,7 @@ def test_every_problem_and_warning_is_said(tmp_path):
     assert done.returncode != 0
     problems = [
         "data", "public_host", "account.id", "listeners.ws.address", "access_keys[0].id", "access_keys[0].secret",
-        "log.filter", "traces.endpoint", "tls.certificate",
+        "log.filter", "traces.endpoint", "tls.certificate", "tls.private_key",
     ]
     for key in problems:
         assert f"\n  {key}: " in done.stderr, (key, done.stderr)
@@ -464,3 +465,100 @@ def test_errors_and_warnings_are_always_logged(fresh_broker):
     assert fresh_broker.get("/admin/log")[1].strip() == "node=debug,warn"
     status, said = put("node=loud")
     assert status == 400 and said.count("level filter") == 1, said
+
+
+def test_metrics_of_the_process(fresh_broker, name):
+    with m.Client(fresh_broker.plain) as client:
+        client.connect(name)
+        client.subscribe(f"{name}/#", qos=1)
+        client.publish(f"{name}/a", b"x", qos=1)
+        assert client.receive().payload == b"x"
+    values = fresh_broker.metrics()
+    assert values['gateway_decisions_total{action="receive",decision="allowed"}'] >= 1
+    resident = fresh_broker.resident_bytes()
+    assert resident / 4 < values["process_resident_memory_bytes"] < resident * 4
+    assert 10 < values["process_open_fds"] < values["process_max_fds"]
+    assert 0 <= time.time() - values["process_start_time_seconds"] < 600
+    assert values["storage_free_bytes"] > 1 << 20
+    for certificate in ("node", "issuer"):
+        ends = values[f'tls_certificate_expiry_seconds{{certificate="{certificate}"}}']
+        assert time.gmtime(ends)[:3] == (2049, 12, 31)
+    assert not [sample for sample in values if "quantile=" in sample]
+
+    def buckets():
+        return [it for it in fresh_broker.metrics() if it.startswith("gateway_connection_seconds_bucket")]
+
+    brokers.wait_until("the connection has ended", buckets)
+    assert 'gateway_connection_seconds_bucket{le="2592000"}' in buckets()
+
+
+def test_denials_are_logged(tmp_path):
+    ports = brokers.Skein(tmp_path / "ports")
+    policy = brokers.policy(
+        ("Allow", "iot:Connect", "client/good"),
+        ("Allow", ["iot:Publish", "iot:Subscribe"], "*"),
+        ("Allow", "iot:Receive", "topic/a/*"),
+        ("Deny", "iot:Publish", "topic/a/secret"),
+        ("Deny", "iot:Subscribe", "topicfilter/b/#"),
+    )
+    broker = serving(
+        tmp_path / "serving",
+        f"""
+        data = '{{data}}'
+        cores = 1
+        [listeners.admin]
+        address = '127.0.0.1:{ports.port("admin")}'
+        [listeners.mqtts]
+        address = '127.0.0.1:{ports.port("tls")}'
+        [listeners.mqtt]
+        address = '127.0.0.1:{ports.port("plain")}'
+        anonymous_policy = '{policy}'
+        [tls]
+        certificate = 'server.pem'
+        private_key = 'server.key'
+        """,
+    )
+    broker.offset = ports.offset
+    make_certificate(broker.folder, "server", 365)
+    broker.start()
+
+    def lines(message):
+        entries = [json.loads(line) for line in broker.log.read_text().splitlines()]
+        return [entry for entry in entries if entry["message"] == message]
+
+    try:
+        listening = {entry["listener"]: entry["address"] for entry in lines("listening")}
+        assert set(listening) == {"listeners.mqtt", "listeners.mqtts", "listeners.admin"}
+        assert listening["listeners.mqtt"] == "127.0.0.1:%d" % ports.port("plain")
+
+        with m.Client(broker.plain) as refused:
+            assert refused.connect("bad", check=False).reason == 0x87
+        (line,) = lines("connection refused")
+        assert (line["client"], line["principal"], line["ip"]) == ("bad", "anonymous", "127.0.0.1")
+        assert (line["reason"], line["action"], line["resource"]) == ("Not authorized", "iot:Connect", "client/bad")
+        assert line["why"] == "no statement of a policy allows it"
+
+        client = m.Client(broker.plain)
+        client.connect("good")
+
+        def publish_secret():
+            return client.publish("a/secret", b"hidden payload", qos=1, check=False)
+
+        assert publish_secret() == 0x87
+        assert client.subscribe("b/#", qos=1, check=False) == [0x87]
+        client.subscribe("c/#", qos=1)
+        client.publish("c/1", b"hidden payload", qos=1)
+        said = {(line["action"], line["resource"], line["why"]) for line in lines("denied")}
+        assert said == {
+            ("iot:Publish", "topic/a/secret", "a statement of a policy denies it"),
+            ("iot:Subscribe", "topicfilter/b/#", "a statement of a policy denies it"),
+            ("iot:Receive", "topic/c/1", "no statement of a policy allows it"),
+        }
+        assert {(line["client"], line["ip"]) for line in lines("denied")} == {("good", "127.0.0.1")}
+        # More than a second allows, in however many seconds this takes.
+        while not any("left_out" in line for line in lines("denied")):
+            for _ in range(50):
+                publish_secret()
+        assert "hidden payload" not in broker.log.read_text()
+    finally:
+        broker.stop()

@@ -57,7 +57,9 @@ impl Findings {
 pub(super) fn listed(findings: &[Finding]) -> String {
     match findings {
         [one] => one.to_string(),
-        many => many.iter().map(|finding| format!("\n  {finding}")).collect(),
+        many => many.iter().fold(format!("{} problems", many.len()), |text, finding| {
+            format!("{text}\n  {finding}")
+        }),
     }
 }
 
@@ -143,6 +145,11 @@ impl Config {
         }
         if is_open(&listeners.http) && self.access_keys.is_empty() {
             found.warning("listeners.http", "without access_keys every request is refused");
+        }
+        if is_open(&listeners.https) && self.tls.issuer_certificate.is_none() {
+            let text = "without tls.issuer_certificate only WebSockets and MQTT are served here, \
+                        no HTTPS requests";
+            found.warning("listeners.https", text);
         }
         self.check_tls(found);
     }
@@ -250,6 +257,12 @@ fn check_listener(key: &str, listener: &Listener, found: &mut Findings) {
         && let Err(text) = check_policy(policy)
     {
         found.problem(format!("{key}.anonymous_policy"), text);
+    }
+    if listener.max_connections == 0 {
+        found.problem(format!("{key}.max_connections"), "0 would let nobody in");
+    }
+    if listener.connect_timeout.is_zero() {
+        found.problem(format!("{key}.connect_timeout"), "0s would let nobody in");
     }
     if listener.address.is_some_and(|address| address.port() == 0) {
         let text = "port 0 is a different one at every start and on every core";

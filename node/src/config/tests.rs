@@ -131,6 +131,16 @@ fn bad_configurations_say_what_and_where() {
             "listeners.http.anonymous_policy: it is",
         ),
         ("[listeners.admin]\nproxy_from = [\"::/0\"]", &[], "listeners.admin.proxy_from: no"),
+        (
+            "[listeners.mqtt]\nmax_connections = 0",
+            &[],
+            "listeners.mqtt.max_connections: 0 would let nobody in",
+        ),
+        (
+            "[listeners.mqtt]\nconnect_timeout = '0s'",
+            &[],
+            "listeners.mqtt.connect_timeout: 0s would let nobody in",
+        ),
         ("[limits]\nhandshakes_per_core = 0", &[], "limits.handshakes_per_core: 0 would"),
         ("[limits]\nhandshakes_per_source = 0", &[], "limits.handshakes_per_source: 0 would"),
         ("[log]\nfilter = \"inof\"", &[], "log.filter: \"inof\" is not a filter like"),
@@ -202,6 +212,7 @@ fn what_cannot_work_is_warned_of() {
         ("[listeners.mqtt]\naddress = '127.0.0.1:1'", &["listeners.mqtt: there is no TLS"]),
         ("[listeners.ws]\naddress = '127.0.0.1:1'", &["listeners.ws: without anonymous_policy"]),
         ("[listeners.http]\naddress = '127.0.0.1:1'", &["listeners.http: without access_keys"]),
+        ("[listeners.https]\naddress = '127.0.0.1:1'", &["listeners.https: without tls.issuer"]),
     ] {
         let config: Config = toml::from_str(text).unwrap();
         let warnings = config.check().warnings;

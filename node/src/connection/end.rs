@@ -57,7 +57,7 @@ impl End {
             Reason::AdministrativeAction => "administrative",
             _ => "server",
         };
-        Self::new(Some(reason), cause, format_args!("{reason:?}"))
+        Self::new(Some(reason), cause, reason.name())
     }
 
     /// Nothing was heard for one and a half keep alive times.
@@ -114,7 +114,14 @@ impl Connection {
     pub(super) fn clean_up(&mut self) {
         let end = self.end.take().map_or_else(End::closed, |end| *end);
         let profile = &self.endpoint.profile;
-        debug!(client = &*profile.client, cause = end.cause, detail = end.detail, "disconnected");
+        debug!(
+            client = &*profile.client,
+            principal = profile.principal.name(),
+            ip = profile.source_ip.map(tracing::field::display),
+            cause = end.cause,
+            detail = end.detail,
+            "disconnected"
+        );
         let mut pool = self.core.pool.borrow_mut();
         self.endpoint.close(&mut pool);
         pool.release_inbound(self.partial_held);
@@ -156,7 +163,7 @@ impl Connection {
             return !self.endpoint.will_denied.get();
         }
         let request = identity::connect_request(profile, self.core.read_clock());
-        identity::may_leave_will(&policy, topic, profile.will_retain, &request)
+        identity::may_publish(&policy, topic, profile.will_retain, &request).is_ok()
     }
 
     /// Takes a filter off this core, and off the node's index when it was the last.

@@ -13,6 +13,7 @@ use topic::Subscription;
 
 use super::{Connection, End};
 use crate::core::Core;
+use crate::denial::Denial;
 use crate::endpoint::{Delivered, DropReason, Endpoint, Lookup, Suback, Terms};
 use crate::host::{Outcome, Proposal, Reply};
 use crate::identity;
@@ -100,10 +101,14 @@ impl Connection {
         let policy = self.endpoint.policy.borrow();
         let resource = format!("topicfilter/{filter}");
         let request = self.core.clock().request();
-        let allowed = policy.decide(Action::Subscribe, &resource, &request).is_allowed();
-        let allowed = allowed && crate::reserved::may_subscribe(plain);
-        self.core.metrics.decided(Asked::Subscribe, allowed);
-        if !allowed {
+        let decision = policy.decide(Action::Subscribe, &resource, &request);
+        let allowed = match crate::reserved::may_subscribe(plain) {
+            true => Denial::check(Action::Subscribe, filter, decision),
+            false => Err(Denial::reserved(Action::Subscribe, filter)),
+        };
+        self.core.metrics.decided(Asked::Subscribe, allowed.is_ok());
+        if let Err(denial) = allowed {
+            denial.tell(&self.endpoint.profile, self.core.clock().now);
             return Ok(Some(Reason::NotAuthorized));
         }
         Ok(None)

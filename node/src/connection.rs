@@ -237,7 +237,6 @@ impl Connection {
                 packet_id: publish.packet_id.map_or(0, |id| id.get().into()),
                 publication: publication.keep(),
                 store_retained: publish.retain,
-                route: true,
             };
             let group = record.group;
             let number = self.owe(AckKind::PubRec, publish, Reason::Success, 1);

@@ -175,13 +175,8 @@ mod tests {
     use super::*;
 
     fn entries(seqs: std::ops::Range<u64>) -> Vec<OutboxEntry> {
-        seqs.map(|seq| OutboxEntry {
-            seq,
-            publication: Arc::default(),
-            store_retained: false,
-            route: true,
-        })
-        .collect()
+        seqs.map(|seq| OutboxEntry { seq, publication: Arc::default(), store_retained: false })
+            .collect()
     }
 
     fn trims(couriers: &mut Couriers) -> Vec<(u16, u64)> {

@@ -239,6 +239,5 @@ fn outbox(entry: &OutboxEntry) -> Vec<u8> {
     value(&StoredOutboxEntry {
         publication: entry.publication.as_ref().clone(),
         store_retained: entry.store_retained,
-        route: entry.route,
     })
 }

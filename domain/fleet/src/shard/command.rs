@@ -304,9 +304,6 @@ pub struct ReceiveQos2 {
     /// Whether it becomes the retained message of its topic.
     #[prost(bool, tag = "5")]
     pub store_retained: bool,
-    /// Whether it goes to subscribers.
-    #[prost(bool, tag = "6")]
-    pub route: bool,
 }
 
 /// PUBREL from the client: its packet identifier is free again.

@@ -121,11 +121,11 @@ impl Shard {
         entries: BTreeMap<u64, StoredOutboxEntry>,
         next_seq: u64,
     ) -> Result<(), LoadError> {
-        for (seq, StoredOutboxEntry { publication, store_retained, route }) in entries {
+        for (seq, StoredOutboxEntry { publication, store_retained }) in entries {
             below(seq, next_seq, "outbox entry")?;
             named(&publication)?;
             let publication = Arc::new(publication);
-            if !self.outbox.restore(OutboxEntry { seq, publication, store_retained, route }) {
+            if !self.outbox.restore(OutboxEntry { seq, publication, store_retained }) {
                 return Err(LoadError(format!("gap before outbox entry {seq}")));
             }
         }

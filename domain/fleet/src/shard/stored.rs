@@ -150,8 +150,6 @@ pub(super) struct StoredOutboxEntry {
     pub(super) publication: Publication,
     #[prost(bool, tag = "2")]
     pub(super) store_retained: bool,
-    #[prost(bool, tag = "3")]
-    pub(super) route: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

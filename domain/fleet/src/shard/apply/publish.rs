@@ -69,9 +69,7 @@ impl Shard {
         };
         session.inbound.insert(place, packet_id);
         self.changes.position(session);
-        if command.store_retained || command.route {
-            self.emit(command.publication, command.store_retained, command.route);
-        }
+        self.emit(command.publication, command.store_retained);
         Outcome::Received { duplicate: false }
     }
 

@@ -120,7 +120,9 @@ impl<B: Backend> Api<B> {
         let trace = Uuid::new_v4().to_string();
         let (parts, body) = request.into_parts();
         let mut plane = plane_of_path(door, &parts);
-        let mut response = match self.carry_out(&parts, body, door, &mut plane, &trace).await {
+        let mut unread = Some(body);
+        let carried = self.carry_out(&parts, &mut unread, door, &mut plane, &trace).await;
+        let mut response = match carried {
             Ok(reply) => reply.response(),
             Err(error) => {
                 let (status, code) = error.status_and_code(plane);
@@ -133,13 +135,18 @@ impl<B: Backend> Api<B> {
         if let Ok(id) = HeaderValue::from_str(&trace) {
             response.headers_mut().insert("x-amzn-requestid", id);
         }
+        if unread.is_some_and(|body| !body.is_end_stream()) {
+            // The connection ends with an answer that did not wait for the body: say so, or its
+            // client would send the next request on it.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 
     async fn carry_out(
         &self,
         parts: &Parts,
-        body: Body,
+        unread: &mut Option<Body>,
         door: Door,
         plane: &mut Plane,
         trace: &str,
@@ -160,7 +167,7 @@ impl<B: Backend> Api<B> {
             _ => Some(self.claim(&request, door, now.0 / 1000, plane)?),
         };
         let matched = routes::find(*plane, request.method, request.path)?;
-        let body = self.read_body(parts, body).await?;
+        let body = self.read_body(parts, unread.take().unwrap_or_default()).await?;
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 claim.finish(&request, BodyHash::of(&body))?;

@@ -45,12 +45,20 @@ pub enum OnFull {
     /// once, so together they are bounded by the sessions, queues and outboxes that are stored, and
     /// a full disk lets those grow no further.
     Wait,
+    /// As `Wait`, and never parted from the proposal before it: both are in one turn, so they become
+    /// durable together or not at all, whatever their groups.
+    Follow,
 }
 
 impl<R> Proposal<R> {
-    /// What somebody asks for who hears when it is refused.
-    fn asked(group: GroupId, command: Bytes, reply: R) -> Self {
+    /// What somebody asks for who hears what came of it, also when it is refused.
+    pub fn asked(group: GroupId, command: Bytes, reply: R) -> Self {
         Self { group, command, reply: Some(reply), on_full: OnFull::Refuse }
+    }
+
+    /// What the node owes, and nobody waits for.
+    pub fn owed(group: GroupId, command: Bytes) -> Self {
+        Self { group, command, reply: None, on_full: OnFull::Wait }
     }
 }
 

@@ -12,6 +12,12 @@ impl GroupId {
     pub const META: GroupId = GroupId(0);
 }
 
+impl From<u16> for GroupId {
+    fn from(number: u16) -> Self {
+        Self(number.into())
+    }
+}
+
 impl std::fmt::Display for GroupId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)

@@ -11,6 +11,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::identity;
+use crate::process::ProcessMetrics;
 use crate::shared::Shared;
 use crate::telemetry::LogFilter;
 
@@ -21,18 +22,46 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let seconds =
         [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+    let hours = |hours: f64| hours * 3600.0;
+    let minutes = |minutes: f64| minutes * 60.0;
+    let lives = [
+        1.0,
+        10.0,
+        minutes(1.0),
+        minutes(10.0),
+        hours(1.0),
+        hours(4.0),
+        hours(12.0),
+        hours(24.0),
+        hours(3.0 * 24.0),
+        hours(7.0 * 24.0),
+        hours(30.0 * 24.0),
+    ];
+    let counts: Vec<f64> = (0..15).map(|power| f64::from(1 << power)).collect();
     Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full("gateway_connection_seconds".into()), &lives)?
+        .set_buckets_for_metric(Matcher::Suffix("_per_batch".into()), &counts)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?
         .install_recorder()?)
 }
 
 /// `/metrics`, `/livez`, `/readyz`, `/admin/log`.
-pub fn router(shared: Arc<Shared>, metrics: PrometheusHandle, log_filter: LogFilter) -> Router {
+pub fn router(
+    shared: Arc<Shared>,
+    metrics: PrometheusHandle,
+    process: ProcessMetrics,
+    log_filter: LogFilter,
+) -> Router {
     let reader = log_filter.clone();
     let log = get(move || std::future::ready(reader.get() + "\n"))
         .put(move |filter: String| std::future::ready(set_log_filter(&log_filter, &filter)));
+    let process = Arc::new(process);
+    let render = move || {
+        process.read();
+        metrics.render()
+    };
     Router::new()
-        .route("/metrics", get(move || std::future::ready(metrics.render())))
+        .route("/metrics", get(move || std::future::ready(render())))
         .route("/livez", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(ready))
         .route("/admin/log", log)

@@ -8,14 +8,14 @@ use api::backend::{
     Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
 };
 use bytes::Bytes;
-use cluster::{GroupId, OnFull};
+use cluster::GroupId;
 use fleet::registry::{self, Registry};
 use fleet::shard::{self, Shard};
 use policy::{Action, Decision};
 use tokio::sync::oneshot;
 
 use crate::clock::now_ms;
-use crate::core::{Core, ToCore};
+use crate::core::{Core, ToCore, Uses};
 use crate::endpoint::Endpoint;
 use crate::host::{Machine, Outcome, Proposal, Reply};
 use crate::identity::{self, Principal};
@@ -35,22 +35,23 @@ impl Backend {
         Self { shared }
     }
 
-    /// Whether outboxes leave room for more publications; else a client shall try again later.
-    fn has_room(&self) -> Result<(), Unavailable> {
-        if self.shared.outboxes_are_long() { Err(Unavailable) } else { Ok(()) }
+    /// Whether the outbox of a thing's group leaves room for the answers of its shadow; else a
+    /// client shall try again later.
+    fn has_room(&self, thing: &str) -> Result<(), Unavailable> {
+        let outbox = Uses::outbox_bit(self.shared.group_of(thing));
+        if self.shared.is_long(outbox) { Err(Unavailable) } else { Ok(()) }
     }
 
     async fn propose(&self, group: GroupId, command: Bytes) -> Result<Outcome, Unavailable> {
         let (answer, outcome) = oneshot::channel();
-        let reply = Some(Reply::Once(answer));
-        let proposal = Proposal { group, command, reply, on_full: OnFull::Refuse };
+        let proposal = Proposal::asked(group, command, Reply::Once(answer));
         let proposed = self.shared.groups.propose_all(vec![proposal]).await;
         proposed.map_err(|_| Unavailable)?;
         outcome.await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
     }
 
     fn group_of(&self, key: &str) -> GroupId {
-        GroupId(self.shared.group_of(key).into())
+        self.shared.group_of(key).into()
     }
 
     async fn read_shard<T: Send + 'static>(
@@ -69,7 +70,7 @@ impl Backend {
         thing: &str,
         command: shard::Command,
     ) -> Result<Bytes, ShadowError> {
-        self.has_room()?;
+        self.has_room(thing)?;
         match self.propose(self.group_of(thing), command.encoded()).await? {
             Outcome::Shard(shard::Outcome::Shadow(answer)) if answer.accepted() => Ok(answer.body),
             Outcome::Shard(shard::Outcome::Shadow(answer)) => {
@@ -197,7 +198,9 @@ impl api::Backend for Backend {
         if publication.topic.starts_with('$') && !crate::reserved::may_publish(&publication.topic) {
             return Err(PublishError::Topic(publication.topic));
         }
-        self.has_room()?;
+        if let Some(request) = shadow::topic::parse(&publication.topic) {
+            self.has_room(request.thing)?;
+        }
         let at = now_ms();
         // One core per topic keeps the order of what is published to it.
         let core = self.shared.home_of(&publication.topic);

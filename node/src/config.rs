@@ -2,8 +2,11 @@
 //!
 //! A file names only what it changes; unknown keys are refused. The environment overrides the file:
 //! `SKEIN__LISTENERS__MQTTS__ADDRESS=0.0.0.0:8883` is `address` in `[listeners.mqtts]`.
+//! [`Config::check`] judges the values; what the machine makes of them is for [`crate::preflight`].
 
+mod check;
 mod environment;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
+
+pub use check::{Finding, Findings};
 
 /// Everything a node is told at its start.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -102,7 +107,7 @@ pub struct Listeners {
     pub https: Listener,
     /// HTTP: the AWS-compatible REST APIs.
     pub http: Listener,
-    /// Metrics and health. Never public.
+    /// Metrics, health and the log filter. Never public.
     pub admin: Listener,
 }
 
@@ -111,14 +116,16 @@ pub struct Listeners {
 #[serde(default, deny_unknown_fields)]
 pub struct Listener {
     /// Where to listen; not opened when absent.
+    #[serde(deserialize_with = "values::address")]
     pub address: Option<SocketAddr>,
     /// What clients without a certificate may do: an IoT policy document. Without it they are
     /// refused.
     pub anonymous_policy: Option<String>,
     /// Peers whose PROXY header (version 1 or 2) is required and believed. Empty: none is read.
+    #[serde(deserialize_with = "values::networks")]
     pub proxy_from: Vec<IpNet>,
     /// From the accepted socket to a complete CONNECT or request head.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "values::duration")]
     pub connect_timeout: Duration,
     /// Connections at once; the next one is closed at once.
     pub max_connections: u32,
@@ -185,10 +192,10 @@ pub struct Limits {
     /// Seconds; a longer keep alive is shortened, and none becomes this. 0 leaves it to the client.
     pub maximum_keep_alive_secs: u16,
     /// The longest a session may outlive its connection; not limited when absent.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "values::optional_duration")]
     pub maximum_session_expiry: Option<Duration>,
     /// How long a 3.1.1 session with clean session 0 outlives its connection.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "values::optional_duration")]
     pub v311_session_expiry: Option<Duration>,
     /// Bytes of client ids.
     pub client_id_bytes: usize,
@@ -204,7 +211,7 @@ pub struct Limits {
     /// Bytes that may wait in all connections of one core together, in either direction.
     pub core_bytes: usize,
     /// How long publishers wait for a subscriber that does not keep up before it loses messages.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "values::duration")]
     pub slow_consumer_patience: Duration,
     /// PUBLISH packets per second that one connection may send; not limited when absent.
     pub publish_rate: Option<u32>,
@@ -326,18 +333,14 @@ pub enum ConfigError {
         /// Why.
         problem: String,
     },
-    /// A value that cannot be.
-    #[error("{key}: {problem}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// Why.
-        problem: String,
-    },
+    /// Values that cannot be.
+    #[error("{}", check::listed(.0))]
+    Values(Vec<Finding>),
 }
 
 impl Config {
-    /// Reads a file, puts the environment over it, and checks the result.
+    /// Reads a file and puts the environment over it. Relative paths are taken from the file's
+    /// folder. Whether the values can be is for [`Config::check`] to say.
     pub fn read(
         path: &Path,
         environment: impl Iterator<Item = (String, String)>,
@@ -347,75 +350,26 @@ impl Config {
         let parse = |error| ConfigError::Parse { path: path.into(), error: Box::new(error) };
         // Once for errors that name line and column, once more with the environment over it.
         let _: Config = toml::from_str(&text).map_err(parse)?;
-        let mut table: toml::Table = text.parse().map_err(parse)?;
-        let variables = environment::put_over(&mut table, environment)?;
-        let config: Config = table.try_into().map_err(|error: toml::de::Error| {
-            ConfigError::Variable { variable: variables.join(", "), problem: error.to_string() }
-        })?;
-        config.check()?;
+        let table: toml::Table = text.parse().map_err(parse)?;
+        let mut config = environment::put_over(table, environment)?;
+        if let Some(folder) = path.parent() {
+            config.resolve_paths(folder);
+        }
         Ok(config)
     }
 
-    /// Refuses values that cannot be.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
-        if !self.shards.is_power_of_two() || self.shards > 1024 {
-            return value("shards", format!("{} is not a power of two up to 1024", self.shards));
+    fn resolve_paths(&mut self, folder: &Path) {
+        let tls = &mut self.tls;
+        let files = [
+            &mut tls.certificate,
+            &mut tls.private_key,
+            &mut tls.issuer_certificate,
+            &mut tls.issuer_private_key,
+        ];
+        // An absolute path replaces the folder.
+        for path in files.into_iter().flatten().chain([&mut self.data]) {
+            *path = folder.join(&path);
         }
-        let id = &self.account.id;
-        if id.len() != 12 || !id.bytes().all(|byte| byte.is_ascii_digit()) {
-            return value("account.id", format!("{id:?} is not twelve digits"));
-        }
-        if self.cores == Some(0) {
-            return value("cores", "0 cores serve nobody".into());
-        }
-        if self.limits.maximum_packet_size > 268_435_460 || self.limits.maximum_packet_size < 1024 {
-            let size = self.limits.maximum_packet_size;
-            return value(
-                "limits.maximum_packet_size",
-                format!("{size} is not in 1024..=268435460"),
-            );
-        }
-        if self.limits.receive_maximum == 0 {
-            return value(
-                "limits.receive_maximum",
-                "0 would refuse every QoS 1 publication".into(),
-            );
-        }
-        for (key, handshakes) in [
-            ("limits.handshakes_per_core", self.limits.handshakes_per_core),
-            ("limits.handshakes_per_source", self.limits.handshakes_per_source),
-        ] {
-            if handshakes == 0 {
-                return value(key, "0 would let nobody in".into());
-            }
-        }
-        if !(0.0..=1.0).contains(&self.traces.ratio) {
-            return value("traces.ratio", format!("{} is not in 0..=1", self.traces.ratio));
-        }
-        let needs_tls =
-            self.listeners.mqtts.address.is_some() || self.listeners.https.address.is_some();
-        if needs_tls && (self.tls.certificate.is_none() || self.tls.private_key.is_none()) {
-            return value("tls", "a TLS listener needs tls.certificate and tls.private_key".into());
-        }
-        for (key, listener) in
-            [("listeners.http", &self.listeners.http), ("listeners.admin", &self.listeners.admin)]
-        {
-            if listener.anonymous_policy.is_some() {
-                return value(key, "anonymous_policy is for MQTT and does not apply here".into());
-            }
-            if !listener.proxy_from.is_empty() {
-                return value(key, "proxy_from: no PROXY header is read here".into());
-            }
-        }
-        for (key, listener) in self.listeners.all() {
-            if let Some(policy) = &listener.anonymous_policy
-                && let Err(error) = policy::Document::parse(policy)
-            {
-                return value(key, format!("anonymous_policy: {error}"));
-            }
-        }
-        Ok(())
     }
 }
 

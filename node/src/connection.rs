@@ -33,8 +33,10 @@ use transport::Transport;
 
 use crate::claims::Claim;
 use crate::core::{Core, Ticket, Timer, Uses};
+use crate::denial::Denial;
 use crate::endpoint::{Endpoint, Record};
 use crate::gateway::Place;
+use crate::identity;
 use crate::interest::Live;
 use crate::metrics::Asked;
 use crate::publication::Publication;
@@ -51,12 +53,12 @@ pub struct Connection {
     endpoint: Rc<Endpoint>,
     transport: Transport,
     inbound: Inbound,
-    /// Bytes of a packet that is not complete.
+    /// Bytes that were read and not handled: of a packet that is not complete, mostly.
     partial: Vec<u8>,
     /// Bytes of `partial` that the core's budget counts.
     partial_held: usize,
-    /// Whether `partial` came with CONNECT and may hold whole packets.
-    early: bool,
+    /// Whether `partial` may hold whole packets.
+    unhandled: bool,
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
     /// Its topic filters and the QoS they were granted.
@@ -71,6 +73,8 @@ pub struct Connection {
     withheld: bool,
     /// Whether it is its own outbox that has to become shorter first.
     crowded: bool,
+    /// Whether the client has taken anything since its keep alive was last looked at.
+    took: bool,
     keep_alive: Duration,
     /// When it last completed a packet, began one, or got on with one.
     heard: Instant,
@@ -115,7 +119,7 @@ impl Connection {
             transport: start.transport,
             inbound: start.inbound,
             partial_held: 0,
-            early: !start.partial.is_empty(),
+            unhandled: !start.partial.is_empty(),
             partial: start.partial,
             allowed_route: 0,
             filters: HashMap::default(),
@@ -124,6 +128,7 @@ impl Connection {
             uses: Uses::default(),
             withheld: false,
             crowded: false,
+            took: false,
             keep_alive: start.keep_alive.mul_f32(1.5),
             heard: now,
             rate,
@@ -207,8 +212,9 @@ impl Connection {
         // Only a topic that may be published to is worth remembering.
         let known = core.known_route(topic).filter(|route| route.id == self.allowed_route);
         let checked = known.is_some() && !publish.retain;
-        if !checked && !self.may_publish(topic, publish.retain) {
+        if !checked && let Err(denial) = self.may_publish(topic, publish.retain) {
             core.metrics.decided(Asked::Publish, false);
+            denial.tell(&self.endpoint.profile, clock.now);
             return self.refuse(publish, Reason::NotAuthorized);
         }
         if !checked {
@@ -231,12 +237,11 @@ impl Connection {
                 packet_id: publish.packet_id.map_or(0, |id| id.get().into()),
                 publication: publication.keep(),
                 store_retained: publish.retain,
-                route: true,
             };
             let group = record.group;
             let number = self.owe(AckKind::PubRec, publish, Reason::Success, 1);
             self.propose(group, command.into(), number, OnFull::Refuse);
-            self.uses.groups = true;
+            self.uses.add_outbox(group);
             return Ok(());
         }
         let traces = core.shared.traces.as_ref();
@@ -256,7 +261,7 @@ impl Connection {
         let owed = Owed { kind, id, reason: Reason::Success, waiting: 1 };
         let number = self.endpoint.owe(owed);
         let ticket = Some(Ticket::Connection { live: self.endpoint.profile.live, number });
-        let published = core.publish(&publication, &route, Errand { ticket, origin: None });
+        let published = core.publish(&publication, &route, Errand { ticket, ..Errand::default() });
         telemetry::end_span(span, published.waiting, published.reached);
         let nobody = !published.reached && published.waiting == 0;
         self.endpoint.sent(number, published.waiting, nobody);
@@ -279,14 +284,12 @@ impl Connection {
         self.endpoint.profile.record.filter(|_| self.endpoint.profile.persistent)
     }
 
-    fn may_publish(&self, topic: &str, retain: bool) -> bool {
+    fn may_publish(&self, topic: &str, retain: bool) -> Result<(), Denial> {
         if topic.starts_with('$') && !crate::reserved::may_publish(topic) {
-            return false;
+            return Err(Denial::reserved(Action::Publish, topic));
         }
         let policy = self.endpoint.policy.borrow();
-        let request = self.core.clock().request();
-        let decide = |action| policy.decide_topic(action, topic, &request).is_allowed();
-        decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
+        identity::may_publish(&policy, topic, retain, &self.core.clock().request())
     }
 
     /// Whether a group has to keep a publication that is larger than a command can be.
@@ -295,6 +298,7 @@ impl Connection {
         publication.bytes() > self.core.shared.publication_bytes
             && (publication.retain
                 || !route.groups.is_empty()
+                || !route.shares.is_empty()
                 || route.shadow_request().is_some()
                 || exactly_once && self.persistent_record().is_some())
     }
@@ -320,10 +324,13 @@ impl Connection {
 
     fn flush(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let written = loop {
-            self.endpoint.refill(self.core.clock(), &mut self.core.pool.borrow_mut());
-            let (transport, core) = (&mut self.transport, &self.core);
+            self.refill();
+            let (transport, core, took) = (&mut self.transport, &self.core, &mut self.took);
             let written = self.endpoint.flush(cx.waker(), |outbox| {
-                transport.poll_write(cx, outbox, &mut core.pool.borrow_mut())
+                let before = outbox.len();
+                let written = transport.poll_write(cx, outbox, &mut core.pool.borrow_mut());
+                *took |= outbox.len() < before;
+                written
             });
             let drained = matches!(written, Poll::Ready(Ok(())));
             if !drained || !self.endpoint.has_more() {
@@ -436,8 +443,9 @@ impl Handler<LookAtTime> for Connection {
             return;
         }
         let now = self.core.clock().now;
-        if self.withheld {
-            // It is not the client that is silent.
+        let took = std::mem::take(&mut self.took);
+        if self.withheld && (took || !self.crowded) {
+            // It is not the client that is silent. One that takes nothing of what it is sent is.
             self.heard = now;
         }
         let deadline = self.heard + self.keep_alive;

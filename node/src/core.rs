@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use cluster::{GroupId, OnFull, Refusal, Refused};
+use cluster::{GroupId, Refusal, Refused};
 use fleet::shard;
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -60,9 +60,9 @@ pub enum ToCore {
         results: Vec<(Ticket, Result<(), Failure>)>,
         /// Queue entries for connections of this core.
         queued: Vec<crate::host::Handout>,
+        /// Per group what its outbox hands out.
+        outboxes: Vec<(u16, Vec<shard::OutboxEntry>)>,
     },
-    /// A group's outbox has publications to route.
-    Outbox(u16, Vec<fleet::shard::OutboxEntry>),
     /// Control: rare, so a closure.
     Run(Control),
 }
@@ -98,6 +98,8 @@ pub struct ToMember {
     pub share: Arc<ShareGroup>,
     /// Members that could not.
     pub without: Without,
+    /// It comes from an outbox: it must not be refused.
+    pub owed: bool,
 }
 
 /// Names who waits for a publication to be safe.
@@ -143,6 +145,8 @@ pub struct Uses {
     cores: u64,
     /// Raft groups.
     pub groups: bool,
+    /// Groups whose outbox it may have made longer, a bit each; those from the 64th on share bits.
+    outboxes: u64,
 }
 
 impl Uses {
@@ -160,10 +164,28 @@ impl Uses {
         self.cores |= Self::bit(core);
     }
 
+    /// The bit of a group in [`Shared::long_outboxes`].
+    pub fn outbox_bit(group: u16) -> u64 {
+        1 << (group % 64)
+    }
+
+    /// Adds a group that it may leave something in the outbox of.
+    pub fn add_outbox(&mut self, group: u16) {
+        self.groups = true;
+        self.outboxes |= Self::outbox_bit(group);
+    }
+
+    /// The same without outboxes.
+    #[must_use]
+    pub fn without_outboxes(self) -> Self {
+        Self { outboxes: 0, ..self }
+    }
+
     /// Adds what another publication used.
     pub fn add(&mut self, other: Self) {
         self.cores |= other.cores;
         self.groups |= other.groups;
+        self.outboxes |= other.outboxes;
     }
 }
 
@@ -211,6 +233,8 @@ pub struct Core {
     in_flight: RefCell<Vec<usize>>,
     credit_waiters: RefCell<Vec<Waker>>,
     proposals: RefCell<Vec<Proposal>>,
+    /// Their bytes.
+    proposals_bytes: Cell<usize>,
     proposing: Cell<bool>,
     clock: Cell<Clock>,
     loop_delay: Cell<Duration>,
@@ -243,6 +267,7 @@ impl Core {
             in_flight: RefCell::new(vec![0; cores]),
             credit_waiters: RefCell::default(),
             proposals: RefCell::default(),
+            proposals_bytes: Cell::default(),
             proposing: Cell::new(false),
             clock: Cell::new(Clock::read()),
             loop_delay: Cell::default(),
@@ -324,6 +349,7 @@ impl Core {
 
     /// Adds a command for a group to what is proposed at the end of the batch.
     pub fn propose(&self, proposal: Proposal) {
+        self.proposals_bytes.update(|bytes| bytes + proposal.command.len());
         self.proposals.borrow_mut().push(proposal);
     }
 
@@ -343,22 +369,21 @@ impl Core {
     /// Tells the groups what was acknowledged and what of their outboxes is safe.
     fn flush_acknowledged(&self) {
         for Acknowledged { record, client, seqs } in self.acknowledged.borrow_mut().drain(..) {
-            let group = GroupId(record.group.into());
+            let group = GroupId::from(record.group);
             let command = shard::Acknowledge {
                 client: bytes::Bytes::copy_from_slice(client.as_bytes()),
                 epoch: record.epoch,
                 seqs: seqs.clone(),
             };
             let command = shard::Command::from(command).encoded();
-            self.propose(Proposal { group, command, reply: None, on_full: OnFull::Wait });
+            self.propose(Proposal::owed(group, command));
             // Makes room in the session's window at once. When it fails the node is stopping.
             let session = record.session;
             let _ = self.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
         }
         for (group, upto) in self.couriers.borrow_mut().trims() {
             let command = shard::Command::from(shard::TrimOutbox { upto }).encoded();
-            let (group, on_full) = (GroupId(group.into()), OnFull::Wait);
-            self.propose(Proposal { group, command, reply: None, on_full });
+            self.propose(Proposal::owed(group.into(), command));
         }
     }
 
@@ -384,8 +409,19 @@ impl Core {
         self.proposals.borrow().len() + usize::from(self.proposing.get())
     }
 
+    /// Whether what waits to be proposed is worth a flush of its own.
+    pub fn has_much_to_propose(&self) -> bool {
+        const MUCH: usize = 1 << 20;
+        self.proposals_bytes.get() > MUCH
+    }
+
+    fn take_proposals(&self) -> Vec<Proposal> {
+        self.proposals_bytes.set(0);
+        std::mem::take(&mut *self.proposals.borrow_mut())
+    }
+
     fn flush_proposals(self: &Rc<Self>) {
-        let proposals = std::mem::take(&mut *self.proposals.borrow_mut());
+        let proposals = self.take_proposals();
         let Err(refused) = self.shared.groups.try_propose_all(proposals) else { return };
         // Publishers stop reading (see `must_wait`) until a full inbox has taken this batch, and
         // what is answered here must not be answered in the midst of whoever flushes.
@@ -401,7 +437,7 @@ impl Core {
                 if let Err(Refused { what, why }) = taken {
                     crate::host::refuse(&core, what, why);
                 }
-                let proposals = std::mem::take(&mut *core.proposals.borrow_mut());
+                let proposals = core.take_proposals();
                 if proposals.is_empty() {
                     break;
                 }
@@ -433,9 +469,9 @@ impl Core {
     }
 
     /// Whether a publisher has to wait before it reads more, because a destination that it uses is
-    /// behind, or outboxes are. `waker` is called when it may go on.
+    /// behind, or an outbox that it fills is long. `waker` is called when it may go on.
     pub fn must_wait(&self, uses: Uses, waker: &Waker) -> bool {
-        let waits = self.is_behind(uses) || uses.groups && self.shared.outboxes_are_long();
+        let waits = self.is_behind(uses) || self.shared.is_long(uses.outboxes);
         if waits {
             self.credit_waiters.borrow_mut().push(waker.clone());
         }
@@ -471,11 +507,13 @@ impl Core {
                     self.wake_publishers();
                 }
             }
-            ToCore::FromGroups { results, queued } => {
+            ToCore::FromGroups { results, queued, outboxes } => {
                 self.settle(results);
                 self.hand_out(queued);
+                for (group, entries) in outboxes {
+                    self.take_outbox(group, entries);
+                }
             }
-            ToCore::Outbox(group, entries) => self.take_outbox(group, entries),
             ToCore::Run(run) => run(self),
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! Each group's outbox is one core's business. The group hands out a window of entries
 //! ([`WINDOW`]); the core routes them one after the other, waits while a taker is behind, and
-//! proposes to trim the outbox up to where every entry is safe with every taker. An entry that a
-//! group could not take stays in the outbox, with everything behind it, for the next leader or the
-//! next start; takers know repetitions by [`Origin`].
+//! proposes to trim the outbox up to where every entry is safe with every taker. What a full disk
+//! keeps out waits for room. When the node stops before, the entry and everything behind it stay in
+//! the outbox for the next start; groups know repetitions by [`Origin`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -23,6 +23,9 @@ use crate::publish::{Errand, Published};
 
 /// Entries of one outbox that its core has and that are not trimmed.
 pub const WINDOW: u64 = 4096;
+
+/// Entries that are routed before others have their turn.
+const AT_ONCE: usize = 512;
 
 /// The outbox of one group.
 #[derive(Debug)]
@@ -46,9 +49,9 @@ pub struct Couriers {
 }
 
 impl Couriers {
-    /// Adds entries; false while somebody is waited for.
+    /// Adds entries, of which there is at least one; false while somebody is waited for.
     fn add(&mut self, group: u16, entries: Vec<OutboxEntry>) -> bool {
-        let Some(first) = entries.first().map(|entry| entry.seq) else { return false };
+        let first = entries.first().map_or(1, |entry| entry.seq);
         let courier = self.groups.entry(group).or_insert_with(|| Courier {
             waiting: VecDeque::new(),
             is_paused: false,
@@ -64,9 +67,15 @@ impl Couriers {
         self.groups.get_mut(&group)?.waiting.pop_front()
     }
 
-    fn pause(&mut self, group: u16, is_paused: bool) {
+    fn pause(&mut self, group: u16) {
         if let Some(courier) = self.groups.get_mut(&group) {
-            courier.is_paused = is_paused;
+            courier.is_paused = true;
+        }
+    }
+
+    fn resume(&mut self, group: u16) {
+        if let Some(courier) = self.groups.get_mut(&group) {
+            courier.is_paused = false;
         }
     }
 
@@ -97,28 +106,36 @@ impl Core {
         }
     }
 
-    /// Routes what waits until there is no more or a taker is behind.
+    /// Routes what waits until there is no more, a taker is behind or others shall have their turn.
     fn route_outbox(self: &Rc<Self>, group: u16) {
-        loop {
+        for _ in 0..AT_ONCE {
             let Some(entry) = self.couriers.borrow_mut().next(group) else { return };
             let published = self.route_entry(group, entry);
-            if published.pressed.is_none() && !self.is_behind(published.uses) {
-                continue;
+            if self.has_much_to_propose() {
+                self.flush();
             }
-            self.couriers.borrow_mut().pause(group, true);
-            let core = Rc::clone(self);
-            actix_rt::spawn(async move {
-                if let Some(endpoint) = published.pressed {
-                    endpoint.room().await;
-                }
-                core.caught_up(published.uses).await;
-                core.read_clock();
-                core.couriers.borrow_mut().pause(group, false);
-                core.route_outbox(group);
-                core.flush();
-            });
-            return;
+            if published.pressed.is_some() || self.is_behind(published.uses) {
+                return self.route_later(group, published);
+            }
         }
+        self.route_later(group, Published::default());
+    }
+
+    /// Goes on when the takers of what was routed last have room.
+    fn route_later(self: &Rc<Self>, group: u16, last: Published) {
+        self.couriers.borrow_mut().pause(group);
+        let core = Rc::clone(self);
+        actix_rt::spawn(async move {
+            match last.pressed {
+                Some(endpoint) => endpoint.room().await,
+                None => tokio::task::yield_now().await,
+            }
+            core.caught_up(last.uses).await;
+            core.read_clock();
+            core.couriers.borrow_mut().resume(group);
+            core.route_outbox(group);
+            core.flush();
+        });
     }
 
     /// Routes an entry as if the broker had published it.
@@ -126,12 +143,12 @@ impl Core {
         let asker = Asker::Outbox { group, seq: entry.seq };
         let number = self.pendings.borrow_mut().open(asker);
         let ticket = Some(Ticket::Core { core: self.id, number });
-        let origin = Some(Origin { group: group.into(), seq: entry.seq, part: 0 });
+        let origin = Some(Origin { group: group.into(), seq: entry.seq, part: None });
         let mut kept = Arc::unwrap_or_clone(entry.publication);
         kept.retain = entry.store_retained;
         let publication = Publication::kept(&kept);
         let route = self.route(publication.topic);
-        let published = self.publish(&publication, &route, Errand { ticket, origin });
+        let published = self.publish(&publication, &route, Errand { ticket, origin, owed: true });
         self.pending_sent(number, published.waiting);
         published
     }
@@ -145,6 +162,7 @@ impl Core {
                     limits.maximum_packet_size");
                 metrics::counter!("outbox_lost_total").increment(1);
             }
+            // The node is stopping: nothing that an outbox holds is refused for less.
             Some(Failure::Refused(_)) => return,
             Some(Failure::Outcome(_)) | None => {}
         }
@@ -157,13 +175,8 @@ mod tests {
     use super::*;
 
     fn entries(seqs: std::ops::Range<u64>) -> Vec<OutboxEntry> {
-        seqs.map(|seq| OutboxEntry {
-            seq,
-            publication: Arc::default(),
-            store_retained: false,
-            route: true,
-        })
-        .collect()
+        seqs.map(|seq| OutboxEntry { seq, publication: Arc::default(), store_retained: false })
+            .collect()
     }
 
     fn trims(couriers: &mut Couriers) -> Vec<(u16, u64)> {
@@ -174,7 +187,6 @@ mod tests {
     fn an_outbox_is_trimmed_up_to_what_is_not_safe() {
         let mut couriers = Couriers::default();
         assert!(couriers.add(1, entries(5..9)));
-        assert!(!couriers.add(1, Vec::new()));
         assert_eq!(trims(&mut couriers), []);
         couriers.safe(1, 6);
         assert_eq!(trims(&mut couriers), []);
@@ -190,10 +202,10 @@ mod tests {
     fn what_comes_while_a_taker_is_behind_waits_in_order() {
         let mut couriers = Couriers::default();
         assert!(couriers.add(1, entries(1..3)));
-        couriers.pause(1, true);
+        couriers.pause(1);
         assert!(!couriers.add(1, entries(3..5)));
         assert!(couriers.add(2, entries(1..2)), "another outbox goes on");
-        couriers.pause(1, false);
+        couriers.resume(1);
         let next = std::iter::from_fn(|| couriers.next(1).map(|entry| entry.seq));
         assert_eq!(next.collect::<Vec<_>>(), [1, 2, 3, 4]);
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::backend::Backend;
 use crate::clock::now_ms;
 use crate::config::{AccessKey, Account, Config, Listener, Log, LogFormat};
-use crate::pki::{Pki, write_secret};
+use crate::pki::{Pki, write_public, write_secret};
 
 /// The thing that a new data directory holds.
 const THING: &str = "dev-thing";
@@ -56,15 +56,17 @@ impl Dev {
                 u16::MAX - 9464
             );
         }
+        let account = Account { id: account, region, any_region: true, ..Account::default() };
+        Config { account: account.clone(), ..Config::default() }.check().refuse_problems()?;
         fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let data = fs::canonicalize(&data)?;
+        keep_account(&data, &account)?;
         let pki = Pki::open(&data.join("pki"))?;
-        let access_key = access_key(&data.join("aws"), &region)?;
+        let access_key = access_key(&data.join("aws"), &account.region)?;
         let port = |port: u16| Some(([127, 0, 0, 1], port + port_offset).into());
         let everywhere = |port: u16| Some(([0, 0, 0, 0], port + port_offset).into());
         let open = Some(POLICY.to_owned());
-        let mut config = Config { data, accept_log_loss, ..Config::default() };
-        config.account = Account { id: account, region, any_region: true, ..Account::default() };
+        let mut config = Config { data, accept_log_loss, account, ..Config::default() };
         let listeners = &mut config.listeners;
         let listener = |address| Listener { address, ..Listener::default() };
         listeners.mqtt = Listener { anonymous_policy: open.clone(), ..listener(port(1883)) };
@@ -79,7 +81,6 @@ impl Dev {
         config.tls.issuer_private_key = Some(pki.ca_key.clone());
         config.access_keys = vec![access_key];
         config.log = Log { format: LogFormat::Human, ..Log::default() };
-        config.check()?;
         Ok(Self { config, pki, port_offset })
     }
 
@@ -181,6 +182,30 @@ Try it:
     }
 }
 
+/// The ARNs in stored policies name the account and the region, and would allow nothing under
+/// others: remembers both, and refuses different ones.
+fn keep_account(data: &Path, account: &Account) -> anyhow::Result<()> {
+    let path = data.join("account");
+    let wanted = format!("{} {}", account.id, account.region);
+    match fs::read_to_string(&path) {
+        Ok(kept) if kept.trim() == wanted => Ok(()),
+        Ok(kept) => {
+            let (id, region) = kept.trim().split_once(' ').unwrap_or_default();
+            bail!(
+                "--account-id {} --region {}: {} was made with --account-id {id} --region {region}, \
+                 which the ARNs in its policies name; use these, or another --data",
+                account.id,
+                account.region,
+                data.display()
+            )
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            fs::write(&path, wanted).with_context(|| format!("cannot write {}", path.display()))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
 /// Reads the access key of an earlier start, or makes one.
 fn access_key(folder: &Path, region: &str) -> anyhow::Result<AccessKey> {
     let credentials = folder.join("credentials");
@@ -200,7 +225,8 @@ fn access_key(folder: &Path, region: &str) -> anyhow::Result<AccessKey> {
     let id = format!("AKIADEV{}", random()[..13].to_uppercase());
     let secret = format!("{}{}", random(), &random()[..8]);
     fs::create_dir_all(folder)?;
-    fs::write(folder.join("config"), format!("[default]\nregion = {region}\noutput = json\n"))?;
+    let text = format!("[default]\nregion = {region}\noutput = json\n");
+    write_public(&folder.join("config"), &text)?;
     let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
     write_secret(&credentials, &text)
         .with_context(|| format!("cannot write {}", credentials.display()))?;

@@ -4,8 +4,8 @@
 //! actor, which writes the outbox to the socket. Nothing here waits.
 //!
 //! Bounds: the outbox takes [`Budget::outbox`] bytes; beyond half of it publishers stop reading
-//! their sockets until it drains, or until the endpoint has made no progress for [`Budget::patience`]
-//! and counts as slow. A slow endpoint loses QoS 0 publications beyond the bound; a session that is
+//! their sockets until it drains, or until the endpoint counts as slow: it has made no progress for
+//! [`Budget::patience`], or has stayed behind for five times as long, whatever progress it made. A slow endpoint loses QoS 0 publications beyond the bound; a session that is
 //! not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed. When
 //! the connections of a core together hold their budget, those that have fallen behind are treated as
 //! if they were over their own.
@@ -25,6 +25,7 @@ use policy::{Action, Compiled};
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
+use crate::denial::Denial;
 use crate::outbox::{Outbox, Pool};
 use crate::publication::{Kept, Publication};
 
@@ -151,8 +152,8 @@ struct State {
     aliases: Option<Box<OutboundAliases>>,
     acks: Acks,
     pressed_since: Option<Instant>,
-    /// Since when it has been behind, whatever progress it made.
-    /// Rare, so boxed: an endpoint shall fit into half a kilobyte.
+    /// Since when it has been behind, whatever progress it made. Boxed, because it is rare and an
+    /// endpoint is to fit into half a kilobyte.
     behind_since: Option<Box<Instant>>,
     slow: bool,
     waiters: Vec<Waker>,
@@ -219,10 +220,14 @@ impl Endpoint {
         Self { profile, policy: RefCell::new(policy), will_denied, budget, woken, state }
     }
 
-    /// Whether its principal may receive from a topic.
+    /// Whether its principal may receive from a topic; the log tells of it when it may not.
     pub fn may_receive(&self, topic: &str, clock: Clock) -> bool {
         let policy = self.policy.borrow();
-        policy.decide_topic(Action::Receive, topic, &clock.request()).is_allowed()
+        let decision = policy.decide_topic(Action::Receive, topic, &clock.request());
+        if let Err(denial) = Denial::check(Action::Receive, topic, decision) {
+            denial.tell(&self.profile, clock.now);
+        }
+        decision.is_allowed()
     }
 
     /// Delivers a publication on the given terms.
@@ -404,15 +409,8 @@ impl Endpoint {
         self.put_ack(&mut state, AckKind::PubRel, id, Reason::Success, pool);
     }
 
-    /// An acknowledgement from the client.
-    pub fn settle(
-        &self,
-        kind: AckKind,
-        id: PacketId,
-        reason: Reason,
-        clock: Clock,
-        pool: &mut Pool,
-    ) -> Settled {
+    /// An acknowledgement from the client. Makes room for [`Endpoint::refill`].
+    pub fn settle(&self, kind: AckKind, id: PacketId, reason: Reason, pool: &mut Pool) -> Settled {
         let mut state = self.state.borrow_mut();
         let settled = match kind {
             AckKind::PubAck => state.window.puback(id),
@@ -439,27 +437,16 @@ impl Endpoint {
             }
             _ => {}
         }
-        self.send_pending(&mut state, clock, pool);
         settled
     }
 
-    /// Moves what waits into the outbox as far as that has room. True when something was moved.
-    pub fn refill(&self, clock: Clock, pool: &mut Pool) -> bool {
+    /// Moves what waits into the outbox as far as that has room. Gives back the places in the
+    /// session's queue of what the client may no longer receive: they have to be acknowledged.
+    #[must_use]
+    pub fn refill(&self, clock: Clock, pool: &mut Pool) -> Vec<u64> {
+        let mut denied = Vec::new();
         let mut state = self.state.borrow_mut();
-        let before = state.outbox.len();
-        self.send_pending(&mut state, clock, pool);
-        state.outbox.len() > before
-    }
-
-    /// Whether something waits that [`Endpoint::refill`] could move now.
-    pub fn has_more(&self) -> bool {
-        let state = self.state.borrow();
-        let sendable = |next: &Pending| next.queued.is_some() || state.window.has_room();
-        !state.ending && state.outbox.is_empty() && state.pending.front().is_some_and(sendable)
-    }
-
-    /// Sends what waited for room in the receive window and in the outbox.
-    fn send_pending(&self, state: &mut State, clock: Clock, pool: &mut Pool) {
+        let state = &mut *state;
         while self.has_space(state, pool) && !state.ending {
             let next = state.pending.front();
             if !next.is_some_and(|next| next.queued.is_some() || state.window.has_room()) {
@@ -474,20 +461,38 @@ impl Endpoint {
                 retain: pending.retain,
                 subscription_ids: &pending.subscription_ids,
             };
+            let allowed = self.may_receive(publication.topic, clock);
             if let Some((seq, dup)) = pending.queued {
                 let id = Window::packet_id(seq);
-                self.send_again(state, &publication, terms, Some(id), dup, clock, pool);
+                if allowed {
+                    self.send_again(state, &publication, terms, Some(id), dup, clock, pool);
+                    continue;
+                }
+                // It was opened when it was handed out.
+                match pending.qos {
+                    QoS::ExactlyOnce => state.window.pubrec(id, true),
+                    _ => state.window.puback(id),
+                };
+                denied.push(seq);
                 continue;
             }
-            if publication.remaining(clock.epoch_ms) == Some(None)
+            if !allowed
+                || publication.remaining(clock.epoch_ms) == Some(None)
                 || !self.fits(&publication, terms)
-                || !self.may_receive(publication.topic, clock)
             {
                 continue;
             }
             let id = state.window.open_next(pending.qos);
             self.send(state, &publication, terms, Some(id), clock, pool);
         }
+        denied
+    }
+
+    /// Whether something waits that [`Endpoint::refill`] could move now.
+    pub fn has_more(&self) -> bool {
+        let state = self.state.borrow();
+        let sendable = |next: &Pending| next.queued.is_some() || state.window.has_room();
+        !state.ending && state.outbox.is_empty() && state.pending.front().is_some_and(sendable)
     }
 
     /// The client will get this acknowledgement once `owed.waiting` takers have reported.

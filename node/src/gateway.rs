@@ -51,6 +51,8 @@ pub enum Speaks {
 /// One listener as every core sees it.
 #[derive(Clone)]
 pub struct Door {
+    /// Its key in the configuration, like `listeners.mqtts`.
+    pub key: &'static str,
     /// Where.
     pub address: SocketAddr,
     /// What.
@@ -68,10 +70,15 @@ pub struct Door {
 
 impl Door {
     /// A listener that is to be opened; `None` when it has no address.
-    pub fn new(config: &ListenerConfig, speaks: Speaks) -> anyhow::Result<Option<Self>> {
+    pub fn new(
+        key: &'static str,
+        config: &ListenerConfig,
+        speaks: Speaks,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(address) = config.address else { return Ok(None) };
         let anonymous = config.anonymous_policy.as_deref().map(policy::Document::parse);
         Ok(Some(Self {
+            key,
             address,
             anonymous: anonymous.transpose()?.map(Arc::new),
             speaks,
@@ -94,15 +101,30 @@ impl Door {
         self.proxy_from.iter().any(|net| net.contains(&ip))
     }
 
+    /// Fails when anybody listens on the address. [`Door::bind`] would not: the kernel lets every
+    /// process of the same user join those who share it. Two processes that start at the same moment
+    /// may both pass.
+    pub fn probe(&self) -> io::Result<()> {
+        let socket = self.socket()?;
+        socket.bind(&self.address.into())?;
+        socket.listen(1)
+    }
+
     /// Takes the address for one core. Nobody can connect before [`Bound::open`].
     pub fn bind(&self) -> io::Result<Bound> {
-        let domain = Domain::for_address(self.address);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
+        let socket = self.socket()?;
         socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
         socket.bind(&self.address.into())?;
         Ok(Bound { door: self.clone(), socket })
+    }
+
+    fn socket(&self) -> io::Result<Socket> {
+        let domain = Domain::for_address(self.address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        // For a restart: connections of the last run may linger.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
     }
 }
 
@@ -113,6 +135,11 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// The listener it is of.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
     /// Lets clients in.
     pub fn open(self) -> io::Result<(Door, StdListener)> {
         self.socket.listen(BACKLOG)?;
@@ -125,7 +152,7 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(%error, address = %door.address, "cannot accept connections");
+            tracing::error!(%error, listener = door.key, address = %door.address, "cannot accept connections");
             return;
         }
     };
@@ -135,10 +162,6 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
         while core.is_overloaded() && !core.shared.draining() {
             tokio::time::sleep(crate::wheel::TICK).await;
         }
-        let Some(place) = Place::take(&door) else {
-            metrics::connect("too_many");
-            continue;
-        };
         // The address of a proxy says nothing about the client.
         let source = Some(peer.ip()).filter(|_| !door.believes(peer));
         let Some(entrance) = gate.admit(source).await else {
@@ -149,17 +172,23 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
         actix_rt::spawn(async move {
             let serving = async {
                 let mut permit = entrance.permit().await;
-                serve(&core, &door, stream, peer, place, &mut permit).await
+                serve(&core, &door, stream, peer, &mut permit).await
             };
             let result = tokio::time::timeout(door.connect_timeout, serving).await;
             match result {
                 Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
                 Ok(Ok(Served::Http(http))) => http.await,
                 Ok(Err(failure)) => {
-                    debug!(%peer, %failure, "no connection");
+                    // Of a refused CONNECT the handshake has told.
+                    if !matches!(failure, Failure::Refused(_)) {
+                        debug!(listener = door.key, %peer, %failure, "no connection");
+                    }
                     metrics::connect(failure.label());
                 }
-                Err(_) => metrics::connect("timeout"),
+                Err(_) => {
+                    debug!(listener = door.key, %peer, "no connection: its time is up");
+                    metrics::connect("timeout");
+                }
             }
         });
     }
@@ -179,7 +208,7 @@ pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// One of the connections that a listener may have open.
+/// One of the connections that a listener may have open; what waits for its handshake is not one yet.
 pub struct Place(Arc<AtomicU32>);
 
 impl Place {
@@ -208,11 +237,12 @@ async fn serve(
     door: &Door,
     stream: TcpStream,
     peer: SocketAddr,
-    place: Place,
     permit: &mut Permit,
 ) -> Result<Served, Failure> {
     stream.set_nodelay(true)?;
     let (ip, port) = client_address(door, &stream, peer, permit).await?;
+    // Those that wait aside have none: one source could keep everybody else out with them.
+    let place = Place::take(door).ok_or(Failure::Full)?;
     match &door.speaks {
         Speaks::Mqtt => {
             let transport = Transport::Stream(Stream::Tcp(stream));

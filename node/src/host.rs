@@ -2,212 +2,44 @@
 //!
 //! Answers and queue entries are collected per core and handed over once per turn. Nothing here
 //! waits: what the host itself proposes is kept until the inbox takes it. That is bounded by what
-//! the groups hold already: by sessions that a restart has to end, and by receive windows.
+//! the groups hold already: sessions that a restart has to end, queue entries that have expired.
+
+mod machine;
+mod message;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cluster::{
-    GroupId, GroupsView, Host, LoadError, OnFull, Pairs, Refusal, StateMachine, Unreadable,
-};
-use fleet::registry::{self, Registry};
+use cluster::{GroupId, GroupsView, Host, Refusal};
 use fleet::shard::delivery::{Content, Dispatcher};
-use fleet::shard::{self, Effects, Interest, Shard};
-use mqtt::{QoS, Reason};
+use fleet::shard::{self, Effects, Interest, OutboxEntry, Shard};
+use mqtt::QoS;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use message::{doom, failure};
+
+pub use machine::{Machine, Outcome};
+pub use message::{Failure, Groups, Handout, HandoutKind, Look, Proposal, Reply, Signal, refuse};
+
 use crate::clock::now_ms;
-use crate::core::{Core, Ticket, ToCore};
+use crate::core::{Core, Ticket, ToCore, Uses};
 use crate::courier::WINDOW;
-use crate::endpoint::SubscriptionIds;
 use crate::interest::{Destination, Live};
-use crate::publication::Kept;
 use crate::shared::Shared;
 
 /// Entries and bytes of one group's outbox from which on publishers have to wait.
 const LONG_OUTBOX: usize = 32 * 1024;
 const LONG_OUTBOX_BYTES: usize = 32 << 20;
 
-/// The state of a group.
-pub enum Machine {
-    /// Group 0.
-    Meta(Box<Registry>),
-    /// Every other group.
-    Shard(Box<Shard>),
-}
-
-/// What came of a command.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Of the registry.
-    Registry(Result<registry::Outcome, registry::Rejection>),
-    /// Of a shard.
-    Shard(shard::Outcome),
-}
-
-/// Who hears what came of a command.
-#[derive(Debug)]
-pub enum Reply {
-    /// A publication is safe.
-    Ticket(Ticket),
-    /// PUBREC of a persistent session is recorded: PUBREL may leave for these.
-    Released(Live, Vec<u64>),
-    /// Somebody waits for the outcome itself.
-    Once(oneshot::Sender<Result<Outcome, Refusal>>),
-}
-
-/// A look at the state, on the thread that owns it.
-pub type Look = Box<dyn FnOnce(&mut GroupsView<'_, Machine>) + Send>;
-
-/// A message to the groups of this node that needs no log.
-pub enum Signal {
-    /// A connection of a session is ready for its queue.
-    Attach {
-        /// The session's group.
-        group: GroupId,
-        /// The session.
-        session: u64,
-        /// Its fencing token.
-        epoch: u64,
-        /// Receive Maximum of the client.
-        window: u16,
-        /// The connection.
-        live: Live,
-    },
-    /// The connection is gone.
-    Detach {
-        /// The session's group.
-        group: GroupId,
-        /// The session.
-        session: u64,
-        /// Its fencing token.
-        epoch: u64,
-    },
-    /// Entries are acknowledged: there is room for more.
-    Acknowledged {
-        /// The session's group.
-        group: GroupId,
-        /// The session.
-        session: u64,
-        /// Places in its queue.
-        seqs: Vec<u64>,
-    },
-    /// A look at the state.
-    Read(Look),
-}
-
-/// The handle to the groups.
-pub type Groups = cluster::Groups<Reply, Signal>;
-
-/// A command and who hears what came of it.
-pub type Proposal = cluster::Proposal<Reply>;
-
-/// A queue entry on its way to a connection.
-#[derive(Debug)]
-pub struct Handout {
-    /// The connection.
-    pub live: Live,
-    /// Its place in the session's queue.
-    pub seq: u64,
-    /// What is sent.
-    pub kind: HandoutKind,
-}
-
-/// What is sent for a queue entry.
-#[derive(Debug)]
-pub enum HandoutKind {
-    /// PUBLISH.
-    Publish {
-        /// 1 or 2.
-        qos: QoS,
-        /// May have been sent before.
-        dup: bool,
-        /// RETAIN.
-        retain: bool,
-        /// Subscription identifiers.
-        subscription_ids: SubscriptionIds,
-        /// The message.
-        publication: Arc<Kept>,
-    },
-    /// PUBREL.
-    Release,
-}
-
-impl Machine {
-    /// The machine of a group.
-    pub fn new(group: GroupId) -> Self {
-        if group == GroupId::META {
-            Self::Meta(Box::default())
-        } else {
-            Self::Shard(Box::default())
-        }
-    }
-
-    /// The shard, if this is one.
-    pub fn shard(&self) -> Option<&Shard> {
-        match self {
-            Self::Shard(shard) => Some(shard),
-            Self::Meta(_) => None,
-        }
-    }
-
-    /// The registry, if this is it.
-    pub fn registry(&self) -> Option<&Registry> {
-        match self {
-            Self::Meta(registry) => Some(registry),
-            Self::Shard(_) => None,
-        }
-    }
-}
-
-impl StateMachine for Machine {
-    type Outcome = Outcome;
-
-    fn apply(&mut self, command: Bytes) -> Result<Outcome, Unreadable> {
-        match self {
-            Self::Shard(shard) => {
-                let outcome = shard.apply(command);
-                outcome.map(Outcome::Shard).map_err(|error| Unreadable(error.to_string()))
-            }
-            Self::Meta(registry) => match registry::Command::decode(&command) {
-                Ok(command) => Ok(Outcome::Registry(registry.apply(command))),
-                Err(error) => Err(Unreadable(error.to_string())),
-            },
-        }
-    }
-
-    fn checkpoint(&mut self) -> Pairs {
-        match self {
-            Self::Shard(shard) => shard.checkpoint(),
-            Self::Meta(registry) => registry.checkpoint(),
-        }
-    }
-
-    fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), LoadError> {
-        match self {
-            Self::Shard(shard) => shard.load(key, value).map_err(|error| LoadError(error.0)),
-            Self::Meta(registry) => {
-                registry.load(key, value).map_err(|error| LoadError(error.to_string()))
-            }
-        }
-    }
-
-    fn loaded(&mut self) -> Result<(), LoadError> {
-        match self {
-            Self::Shard(shard) => shard.loaded().map_err(|error| LoadError(error.0)),
-            Self::Meta(registry) => registry.loaded().map_err(|error| LoadError(error.to_string())),
-        }
-    }
-}
-
 /// What one turn has for one core.
 #[derive(Default)]
 struct ForCore {
     results: Vec<(Ticket, Result<(), Failure>)>,
     queued: Vec<Handout>,
+    outboxes: Vec<(u16, Vec<OutboxEntry>)>,
 }
 
 /// What the node keeps beside a shard.
@@ -228,6 +60,8 @@ pub struct NodeHost {
     node: u64,
     /// Whether the log may have lost its end.
     accepts_log_loss: bool,
+    /// Whether the log is replayed. What its commands meant then was for a node that is no more.
+    is_started: bool,
     beside: FxHashMap<GroupId, Beside>,
     for_cores: Vec<ForCore>,
     effects: Effects,
@@ -250,6 +84,7 @@ impl NodeHost {
             shared,
             node: raft.node,
             accepts_log_loss: raft.accept_log_loss,
+            is_started: false,
             beside: FxHashMap::default(),
             for_cores,
             effects: Effects::default(),
@@ -283,6 +118,10 @@ impl NodeHost {
     fn carry_out(&mut self, group: GroupId, shard: &mut Shard) {
         let mut effects = std::mem::take(&mut self.effects);
         shard.drain_effects(&mut effects);
+        if !self.is_started {
+            self.effects = effects;
+            return;
+        }
         for interest in effects.interest.drain(..) {
             self.note_interest(group, interest);
         }
@@ -382,7 +221,8 @@ impl NodeHost {
         beside.outbox_is_long =
             stats.outbox * share > LONG_OUTBOX || stats.outbox_bytes * share > LONG_OUTBOX_BYTES;
         if beside.outbox_is_long != was_long {
-            self.shared.outbox_is_long(beside.outbox_is_long);
+            let long = self.long_outboxes();
+            self.shared.set_long_outboxes(long);
             let (entries, bytes) = (stats.outbox, stats.outbox_bytes);
             match was_long {
                 true => info!(%group, entries, bytes, "publishers wait for the outbox no longer"),
@@ -391,6 +231,7 @@ impl NodeHost {
             }
         }
         let begins = shard.outbox_begins();
+        let beside = self.beside.entry(group).or_default();
         beside.next_outbox = beside.next_outbox.max(begins);
         let room = WINDOW - (beside.next_outbox - begins).min(WINDOW);
         let entries = shard.outbox(beside.next_outbox).take(room as usize);
@@ -398,13 +239,17 @@ impl NodeHost {
         let Some(last) = entries.last() else { return };
         beside.next_outbox = last.seq + 1;
         let core = (group.0 as usize % self.shared.cores.len()) as u16;
-        self.shared.send(core, ToCore::Outbox(group.0 as u16, entries));
+        self.for_cores[usize::from(core)].outboxes.push((group.0 as u16, entries));
+    }
+
+    fn long_outboxes(&self) -> u64 {
+        let long = self.beside.iter().filter(|(_, beside)| beside.outbox_is_long);
+        long.fold(0, |mask, (group, _)| mask | Uses::outbox_bit(group.0 as u16))
     }
 
     /// Proposes a command that nobody would name again.
     fn owe(&mut self, group: GroupId, command: shard::Command) {
-        let (command, on_full) = (command.encoded(), OnFull::Wait);
-        self.owed.push_back(Proposal { group, command, reply: None, on_full });
+        self.owed.push_back(Proposal::owed(group, command.encoded()));
     }
 
     /// A group whose log has lost its end gives the numbers of lost outbox entries to others, which
@@ -425,6 +270,23 @@ impl NodeHost {
         for (id, command) in forgotten {
             warn!(group = %id, of = command.group, from = command.from, "outbox entries were lost");
             self.owe(id, command.into());
+        }
+    }
+
+    /// All commands of an outbox entry become durable together and in the order of the entries
+    /// ([`cluster::OnFull::Follow`]), so an entry that any group has seen is with all groups, and so is every
+    /// one before it. Routed again, its shared subscriptions might choose other members.
+    fn trim_what_was_placed(&mut self, groups: &GroupsView<'_, Machine>) {
+        let ids = groups.ids();
+        let shards = || ids.iter().filter_map(|&id| Some((id, groups.get(id)?.shard()?)));
+        for (id, shard) in shards() {
+            let seen = shards().map(|(_, other)| other.seen_of(id.0.into())).max().unwrap_or(0);
+            // What was seen and is lost is no entry any more.
+            let upto = seen.min(shard.outbox_ends() - 1);
+            if upto >= shard.outbox_begins() {
+                self.beside.entry(id).or_default().next_outbox = upto + 1;
+                self.owe(id, shard::TrimOutbox { upto }.into());
+            }
         }
     }
 
@@ -462,7 +324,7 @@ impl Host<Machine> for NodeHost {
             Machine::Shard(shard) => self.carry_out(group, shard),
             Machine::Meta(registry) => {
                 let changed = registry.take_changes();
-                if !changed.is_empty() {
+                if !changed.is_empty() && self.is_started {
                     let changed = Arc::new(changed);
                     self.shared.on_every_core(move |core| core.principals_changed(&changed));
                 }
@@ -535,23 +397,24 @@ impl Host<Machine> for NodeHost {
     fn turn_ended(&mut self) {
         self.propose_owed();
         for (core, for_core) in self.for_cores.iter_mut().enumerate() {
-            if for_core.results.is_empty() && for_core.queued.is_empty() {
+            let ForCore { results, queued, outboxes } = for_core;
+            if results.is_empty() && queued.is_empty() && outboxes.is_empty() {
                 continue;
             }
-            let ForCore { results, queued } = std::mem::take(for_core);
-            self.shared.send(core as u16, ToCore::FromGroups { results, queued });
+            let ForCore { results, queued, outboxes } = std::mem::take(for_core);
+            self.shared.send(core as u16, ToCore::FromGroups { results, queued, outboxes });
         }
     }
 
     fn started(&mut self, groups: &mut GroupsView<'_, Machine>) {
+        self.is_started = true;
         if self.accepts_log_loss {
             self.forget_what_was_lost(groups);
         }
+        self.trim_what_was_placed(groups);
         let mut sessions = 0;
         for group in groups.ids() {
             let Some(Machine::Shard(shard)) = groups.get_mut(group) else { continue };
-            // Replayed commands had effects for a node that is no more; what counts is the state.
-            shard.drain_effects(&mut self.effects);
             for interest in shard.interests() {
                 self.note_interest(group, interest);
             }
@@ -568,66 +431,6 @@ impl Host<Machine> for NodeHost {
         if let Some(stopped) = self.stopped.take() {
             let _ = stopped.send(error.map(ToString::to_string));
         }
-    }
-}
-
-/// Answers proposals that were not taken.
-pub fn refuse(core: &std::rc::Rc<Core>, proposals: Vec<Proposal>, why: Refusal) {
-    for proposal in proposals {
-        match proposal.reply {
-            Some(Reply::Ticket(ticket)) => {
-                core.settle(vec![(ticket, Err(Failure::Refused(why)))]);
-            }
-            Some(Reply::Once(answer)) => drop(answer.send(Err(why))),
-            Some(Reply::Released(live, _)) => doom(core, live, why),
-            None => {}
-        }
-    }
-}
-
-/// Ends a connection whose exchange cannot go on; the client resumes it later.
-fn doom(core: &Core, live: Live, why: Refusal) {
-    if let Some(endpoint) = core.endpoint(live) {
-        endpoint.doom(refusal_reason(why));
-    }
-}
-
-fn refusal_reason(why: Refusal) -> Reason {
-    match why {
-        Refusal::Busy | Refusal::DiskFull | Refusal::TooLarge => Reason::QuotaExceeded,
-        Refusal::NotLeader | Refusal::UnknownGroup | Refusal::Stopping => Reason::UnspecifiedError,
-    }
-}
-
-/// Why a publication that somebody waits for is not safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The group did not take the command.
-    Refused(Refusal),
-    /// It took it, and this came of it.
-    Outcome(Reason),
-}
-
-impl Failure {
-    /// What an MQTT client is told.
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::Refused(why) => refusal_reason(why),
-            Self::Outcome(reason) => reason,
-        }
-    }
-}
-
-/// What a publisher is told of an outcome that is not what it hoped for. A subscriber whose queue is
-/// full is not the publisher's fault: that is counted, and the publication acknowledged.
-fn failure(outcome: &Outcome) -> Option<Reason> {
-    match outcome {
-        Outcome::Shard(shard::Outcome::Invalid) => Some(Reason::UnspecifiedError),
-        Outcome::Shard(shard::Outcome::Stale) => Some(Reason::SessionTakenOver),
-        Outcome::Shard(shard::Outcome::Released { known: false }) => {
-            Some(Reason::PacketIdentifierNotFound)
-        }
-        _ => None,
     }
 }
 

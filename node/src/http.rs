@@ -29,7 +29,7 @@ pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
     loop {
         let (stream, peer) = gateway::accept_next(&listener).await;
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            metrics::connect("too_many");
+            metrics::http_refused();
             continue;
         };
         let router = router.clone();

@@ -9,10 +9,11 @@ use fleet::registry::{Changes, Registry, Timestamp};
 use policy::{Action, Compiled, Variables};
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::clock::{Clock, now_ms};
 use crate::core::Core;
+use crate::denial::Denial;
 use crate::endpoint::{Endpoint, Profile};
 use crate::host::{Machine, Signal};
 use crate::shared::Shared;
@@ -116,19 +117,25 @@ pub async fn policy_of(
 }
 
 /// Whether a principal may connect, as the request says, with this client id.
-pub fn may_connect(policy: &Compiled, client: &str, request: &policy::Request<'_>) -> bool {
-    policy.decide(Action::Connect, &format!("client/{client}"), request).is_allowed()
+pub fn may_connect(
+    policy: &Compiled,
+    client: &str,
+    request: &policy::Request<'_>,
+) -> Result<(), Denial> {
+    let decision = policy.decide(Action::Connect, &format!("client/{client}"), request);
+    Denial::check(Action::Connect, client, decision)
 }
 
-/// Whether a principal may have this will published.
-pub fn may_leave_will(
+/// Whether a principal may publish this, itself or as its will.
+pub fn may_publish(
     policy: &Compiled,
     topic: &str,
     retain: bool,
     request: &policy::Request<'_>,
-) -> bool {
-    let decide = |action| policy.decide_topic(action, topic, request).is_allowed();
-    decide(Action::Publish) && (!retain || decide(Action::RetainPublish))
+) -> Result<(), Denial> {
+    let decide = |action| Denial::check(action, topic, policy.decide_topic(action, topic, request));
+    decide(Action::Publish)?;
+    if retain { decide(Action::RetainPublish) } else { Ok(()) }
 }
 
 /// What a policy is asked of an open connection, as if it were made now.
@@ -180,18 +187,19 @@ impl Core {
         match self.present_policy(endpoint).await {
             Ok(policy) => {
                 let request = connect_request(profile, self.read_clock());
-                if !may_connect(&policy, client, &request) {
-                    info!(client, "its policy no longer allows the connection");
+                if let Err(denial) = may_connect(&policy, client, &request) {
+                    denial.tell(profile, self.read_clock().now);
                     endpoint.doom(mqtt::Reason::NotAuthorized);
                 }
                 if let Some(topic) = &profile.will_topic {
-                    let allowed = may_leave_will(&policy, topic, profile.will_retain, &request);
-                    endpoint.will_denied.set(!allowed);
+                    let allowed = may_publish(&policy, topic, profile.will_retain, &request);
+                    endpoint.will_denied.set(allowed.is_err());
                 }
                 *endpoint.policy.borrow_mut() = Rc::new(policy);
             }
             Err(refused) => {
-                warn!(client, %refused, "connection ended");
+                let principal = profile.principal.name();
+                info!(client, principal, why = %refused, "connection ended");
                 endpoint.will_denied.set(true);
                 *endpoint.policy.borrow_mut() =
                     Rc::new(Compiled::new(&[], &self.shared.arns, &Variables::default()));

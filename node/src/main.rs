@@ -1,18 +1,20 @@
 //! `skein`: the command line.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand};
 use node::config::Config;
 use node::dev::{Dev, Options};
-use node::run;
+use node::{preflight, run};
+use rustix::fs::Mode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A self-hosted, clustered IoT core.
+/// A self-hosted IoT core.
 #[derive(Parser)]
 #[command(name = "skein", version)]
 struct Arguments {
@@ -66,6 +68,8 @@ enum ConfigCommand {
 }
 
 fn main() -> ExitCode {
+    // The data folder holds every message, key and certificate: what is made is its owner's alone.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let result = match Arguments::parse().command {
         Command::Dev { data, port_offset, account_id, region, accept_log_loss } => {
             dev(Options { data, port_offset, account: account_id, region, accept_log_loss })
@@ -84,7 +88,16 @@ fn main() -> ExitCode {
 
 fn dev(options: Options) -> anyhow::Result<()> {
     let dev = Dev::prepare(options)?;
-    run::run(dev.config.clone(), Some(dev))
+    run::run(dev.config.clone(), Some(dev)).map_err(|error| match is_port_taken(&error) {
+        true => anyhow!("{error:#}; choose other ports with --port-offset"),
+        false => error,
+    })
+}
+
+/// Whether somebody else listens where a node wants to.
+fn is_port_taken(error: &anyhow::Error) -> bool {
+    let errors = error.chain().filter_map(|error| error.downcast_ref::<io::Error>());
+    errors.into_iter().any(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn serve(path: &std::path::Path, accept_log_loss: bool) -> anyhow::Result<()> {
@@ -94,9 +107,13 @@ fn serve(path: &std::path::Path, accept_log_loss: bool) -> anyhow::Result<()> {
 }
 
 fn check(path: &std::path::Path) -> anyhow::Result<()> {
-    let config =
-        Config::read(path, std::env::vars()).context("the configuration cannot be used")?;
-    run::check_files(&config)?;
+    let refused = "the configuration cannot be used";
+    let config = Config::read(path, std::env::vars()).context(refused)?;
+    let found = preflight::check(&config);
+    for warning in &found.warnings {
+        eprintln!("warning: {warning}");
+    }
+    found.refuse_problems().context(refused)?;
     print!("{}", run::explain(&config));
     Ok(())
 }

@@ -69,7 +69,7 @@ pub enum Asked {
     Publish,
     /// May it subscribe?
     Subscribe,
-    /// May it receive? Counted when the answer is no.
+    /// May it receive? Asked once per topic and change, and again where time decides.
     Receive,
 }
 
@@ -79,13 +79,23 @@ pub fn describe() {
     describe_gauge!("gateway_connections", count, "Connections open now");
     describe_gauge!("gateway_held_bytes", Unit::Bytes, "Bytes that wait in connections");
     describe_counter!("gateway_connects_total", count, "CONNECT packets by result");
+    describe_counter!(
+        "http_connections_refused_total",
+        count,
+        "Connections to the REST and admin listeners beyond their max_connections"
+    );
     describe_counter!("gateway_disconnects_total", count, "Connections that ended, by cause");
     describe_counter!("gateway_publishes_received_total", count, "PUBLISH packets from clients");
     describe_counter!("gateway_publishes_sent_total", count, "PUBLISH packets to clients");
     describe_counter!("gateway_received_bytes_total", Unit::Bytes, "Bytes read from clients");
     describe_counter!("gateway_sent_payload_bytes_total", Unit::Bytes, "Payload bytes to clients");
     describe_counter!("gateway_dropped_total", count, "Deliveries that were dropped, by reason");
-    describe_counter!("gateway_decisions_total", count, "What policies decided");
+    describe_counter!(
+        "gateway_decisions_total",
+        count,
+        "What policies decided; about publishing and receiving once per topic and change of a policy \
+         or subscription, not per publication"
+    );
     describe_counter!("gateway_subscribes_total", count, "Subscriptions granted");
     describe_gauge!("sessions", count, "Sessions that have a record in a group");
     describe_gauge!(
@@ -93,7 +103,11 @@ pub fn describe() {
         count,
         "Messages that session queues hold, once each"
     );
-    describe_gauge!("session_queue_bytes", Unit::Bytes, "Bytes of these messages");
+    describe_gauge!(
+        "session_queue_bytes",
+        Unit::Bytes,
+        "Bytes of the messages that session queues hold, once each however many queues hold them"
+    );
     describe_gauge!("retained_messages", count, "Retained messages");
     describe_gauge!("retained_bytes", Unit::Bytes, "Bytes of retained messages");
     describe_gauge!("shadows", count, "Device shadows");
@@ -124,6 +138,11 @@ pub fn describe() {
 /// Counts a CONNECT.
 pub fn connect(result: &'static str) {
     counter!("gateway_connects_total", "result" => result).increment(1);
+}
+
+/// Counts a connection that a REST or admin listener has no place for.
+pub fn http_refused() {
+    counter!("http_connections_refused_total").increment(1);
 }
 
 impl CoreMetrics {

@@ -1,8 +1,9 @@
 //! A running node: the raft thread, the cores, the control runtime.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -69,7 +70,7 @@ impl Node {
             traces,
             serving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            long_outboxes: AtomicUsize::new(0),
+            long_outboxes: AtomicU64::new(0),
         });
         let (tell, stopped) = oneshot::channel();
         let host = NodeHost::new(Arc::clone(&shared), &raft, tell);
@@ -96,10 +97,12 @@ impl Node {
         let cores = self.inboxes.len();
         // Every address is taken before any client is let in.
         let mut bound: Vec<Vec<Bound>> = Vec::new();
+        for door in &doors {
+            door.probe().with_context(|| cannot_listen(door.key, door.address))?;
+        }
         for _ in 0..cores {
-            let bind = |door: &Door| {
-                door.bind().with_context(|| format!("cannot listen on {}", door.address))
-            };
+            let bind =
+                |door: &Door| door.bind().with_context(|| cannot_listen(door.key, door.address));
             bound.push(doors.iter().map(bind).collect::<anyhow::Result<_>>()?);
         }
         for ((id, inbox), bound) in self.inboxes.into_iter().enumerate().zip(bound) {
@@ -107,7 +110,7 @@ impl Node {
             start_core(id as u16, shared, inbox, bound)?;
         }
         for door in &doors {
-            info!(address = %door.address, "listening");
+            info!(listener = door.key, address = %door.address, "listening");
         }
         self.shared.serving.store(true, Ordering::Relaxed);
         ready();
@@ -125,6 +128,11 @@ impl Node {
             .context("the raft thread panicked")?
             .context("the state was not closed in order")
     }
+}
+
+/// What a listener that is not opened is told to be.
+pub fn cannot_listen(listener: &str, address: SocketAddr) -> String {
+    format!("{listener} cannot listen on {address}")
 }
 
 /// The number of shards is part of the stored format: remembers it, and refuses another one.
@@ -156,18 +164,27 @@ fn doors(
     verifier: api::sigv4::Verifier,
 ) -> anyhow::Result<Vec<Door>> {
     let listeners = &config.listeners;
-    let mut doors: Vec<Option<Door>> = vec![Door::new(&listeners.mqtt, Speaks::Mqtt)?];
+    let mut doors: Vec<Option<Door>> =
+        vec![Door::new("listeners.mqtt", &listeners.mqtt, Speaks::Mqtt)?];
     let only_sockets = DataPlane { router: None, verifier: verifier.clone() };
-    doors.push(Door::new(&listeners.ws, Speaks::WebSocket(Arc::new(only_sockets)))?);
+    doors.push(Door::new(
+        "listeners.ws",
+        &listeners.ws,
+        Speaks::WebSocket(Arc::new(only_sockets)),
+    )?);
     if listeners.mqtts.address.is_some() {
         let acceptor = acceptor(config, ClientCertificates::Required, &MQTT_ALPN)?;
-        doors.push(Door::new(&listeners.mqtts, Speaks::Mqtts(acceptor))?);
+        doors.push(Door::new("listeners.mqtts", &listeners.mqtts, Speaks::Mqtts(acceptor))?);
     }
     if listeners.https.address.is_some() {
         let alpn = [MQTT_ALPN, HTTP_ALPN].concat();
         let acceptor = acceptor(config, ClientCertificates::Optional, &alpn)?;
         let data_plane = Arc::new(DataPlane { router: data_plane, verifier });
-        doors.push(Door::new(&listeners.https, Speaks::Https(acceptor, data_plane))?);
+        doors.push(Door::new(
+            "listeners.https",
+            &listeners.https,
+            Speaks::Https(acceptor, data_plane),
+        )?);
     }
     Ok(doors.into_iter().flatten().collect())
 }
@@ -194,7 +211,8 @@ fn start_core(
 ) -> anyhow::Result<()> {
     let mut open = Vec::new();
     for bound in bound {
-        open.push(bound.open().context("cannot listen")?);
+        let (key, address) = (bound.door().key, bound.door().address);
+        open.push(bound.open().with_context(|| cannot_listen(key, address))?);
     }
     let arbiter = actix::Arbiter::new();
     arbiter.spawn_fn(move || {

@@ -121,6 +121,11 @@ impl Pool {
         self.inbound <= self.budget / 2
     }
 
+    /// Whether so many bytes more, which need not be kept, leave enough for unfinished packets.
+    pub fn has_room_inbound(&self, bytes: usize) -> bool {
+        self.inbound + bytes <= self.budget / 4
+    }
+
     /// Counts bytes that became a packet.
     pub fn release_inbound(&mut self, bytes: usize) {
         self.inbound = self.inbound.saturating_sub(bytes);

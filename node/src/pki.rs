@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -55,7 +55,7 @@ impl Pki {
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca_certificate = ca.self_signed(&ca_key)?;
         write_secret(&self.ca_key, &ca_key.serialize_pem())?;
-        fs::write(&self.ca, ca_certificate.pem())?;
+        write_public(&self.ca, &ca_certificate.pem())?;
         let issuer = Issuer::new(ca, ca_key);
 
         let mut server =
@@ -63,14 +63,14 @@ impl Pki {
         leaf(&mut server, "localhost", ExtendedKeyUsagePurpose::ServerAuth);
         let key = KeyPair::generate()?;
         write_secret(&self.server_key, &key.serialize_pem())?;
-        fs::write(&self.server, server.signed_by(&key, &issuer)?.pem())?;
+        write_public(&self.server, &server.signed_by(&key, &issuer)?.pem())?;
 
         let mut device = CertificateParams::default();
         leaf(&mut device, "dev-thing", ExtendedKeyUsagePurpose::ClientAuth);
         let key = KeyPair::generate()?;
         write_secret(&self.device_key, &key.serialize_pem())?;
         // The last file: when it is there, all are.
-        fs::write(&self.device, device.signed_by(&key, &issuer)?.pem())?;
+        write_public(&self.device, &device.signed_by(&key, &issuer)?.pem())?;
         Ok(())
     }
 }
@@ -92,6 +92,12 @@ fn leaf(certificate: &mut CertificateParams, name: &str, purpose: ExtendedKeyUsa
     certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     certificate.extended_key_usages = vec![purpose];
     certificate.use_authority_key_identifier_extension = true;
+}
+
+/// Writes a file that everybody may read, whatever the process makes of other files.
+pub fn write_public(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
 /// Writes a file that only its owner may read.

@@ -46,13 +46,20 @@ pub struct Errand {
     pub ticket: Option<Ticket>,
     /// The outbox it comes from.
     pub origin: Option<Origin>,
+    /// It comes from an outbox, perhaps by way of another core: it must not be refused.
+    pub owed: bool,
 }
 
 impl Errand {
-    /// What a full disk does to the commands that come of it: what an outbox holds was accepted when
-    /// it got there, everybody else hears that it was refused.
-    pub fn on_full(&self) -> OnFull {
-        if self.origin.is_some() { OnFull::Wait } else { OnFull::Refuse }
+    /// What a full disk does to a command that comes of it: what an outbox holds was accepted when
+    /// it got there, everybody else hears that it was refused. All commands of an outbox entry become
+    /// durable together; `follows` says that this is not the first.
+    pub fn on_full(&self, follows: bool) -> OnFull {
+        match (self.owed, follows) {
+            (false, _) => OnFull::Refuse,
+            (true, false) => OnFull::Wait,
+            (true, true) => OnFull::Follow,
+        }
     }
 }
 
@@ -142,12 +149,13 @@ impl Core {
             // An outbox entry is trimmed only when it is safe, whatever its QoS.
             let ticket = if errand.origin.is_some() { errand.ticket } else { wants_answer };
             published.waiting += u16::from(ticket.is_some());
+            let on_full = errand.on_full(published.uses.groups);
             published.uses.groups = true;
             self.propose(Proposal {
-                group: cluster::GroupId(share.group.into()),
+                group: share.group.into(),
                 command: shard::Command::from(command).encoded(),
                 reply: ticket.map(Reply::Ticket),
-                on_full: errand.on_full(),
+                on_full,
             });
         }
     }
@@ -269,7 +277,12 @@ impl Core {
                 }
                 (_, Some(live)) if live.core != self.id => {
                     let kept = Arc::new(publication.keep());
-                    let to = Box::new(ToMember { member, share: Arc::clone(share), without });
+                    let to = Box::new(ToMember {
+                        member,
+                        share: Arc::clone(share),
+                        without,
+                        owed: errand.owed,
+                    });
                     self.hand_over_to(live.core, kept, Some(to), errand, published);
                 }
                 _ => match endpoint {
@@ -324,7 +337,8 @@ impl Core {
     ) {
         let endpoint = to.member.live.and_then(|live| self.endpoint(live));
         let allowed = |it: &Rc<Endpoint>| it.may_receive(publication.topic, self.clock());
-        let (mut groups, errand) = (SmallVec::new(), Errand { ticket, origin: None });
+        let (mut groups, errand) =
+            (SmallVec::new(), Errand { ticket, owed: to.owed, origin: None });
         if let Some(endpoint) = endpoint.filter(allowed) {
             self.deliver_as(&to.member, &endpoint, publication, &mut groups, published);
         } else {
@@ -339,6 +353,7 @@ impl Core {
     pub fn deliver_batch(self: &Rc<Self>, batch: Batch) {
         let mut results = Vec::new();
         let mut pressed: Vec<Rc<Endpoint>> = Vec::new();
+        let mut uses = Uses::default();
         for parcel in &batch.parcels {
             let publication = Publication::kept(&parcel.publication);
             let mut published = Published::default();
@@ -362,6 +377,8 @@ impl Core {
                 }
                 None => {}
             }
+            // Not its cores: two that pass shares on to each other must not wait for each other.
+            uses.groups |= published.uses.groups;
             if let Some(endpoint) = published.pressed
                 && !pressed.iter().any(|other| Rc::ptr_eq(other, &endpoint))
             {
@@ -369,17 +386,18 @@ impl Core {
             }
         }
         let (from, credit) = (batch.from, Some((self.id, batch.bytes)));
-        if pressed.is_empty() {
+        if pressed.is_empty() && !self.is_behind(uses) {
             self.shared.send(from, ToCore::Taken { results, credit });
             return;
         }
         self.shared.send(from, ToCore::Taken { results, credit: None });
-        let shared = Arc::clone(&self.shared);
+        let core = Rc::clone(self);
         actix_rt::spawn(async move {
             for endpoint in pressed {
                 endpoint.room().await;
             }
-            shared.send(from, ToCore::Taken { results: Vec::new(), credit });
+            core.caught_up(uses).await;
+            core.shared.send(from, ToCore::Taken { results: Vec::new(), credit });
         });
     }
 
@@ -430,7 +448,7 @@ impl Core {
         let ticket = Some(Ticket::Core { core: self.id, number });
         let publication = Publication::kept(kept);
         let route = self.route(publication.topic);
-        let published = self.publish(&publication, &route, Errand { ticket, origin: None });
+        let published = self.publish(&publication, &route, Errand { ticket, ..Errand::default() });
         self.pending_sent(number, published.waiting);
     }
 }

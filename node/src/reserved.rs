@@ -34,7 +34,7 @@ impl Core {
     ) {
         published.reached = true;
         let (thing, name) = (target.thing.to_owned(), target.name.map(ToOwned::to_owned));
-        let group = GroupId(self.shared.group_of(target.thing).into());
+        let group = GroupId::from(self.shared.group_of(target.thing));
         let payload = Bytes::copy_from_slice(publication.payload());
         let at = self.clock().epoch_ms;
         let origin = errand.origin.map(Origin::shadow_request);
@@ -49,9 +49,9 @@ impl Core {
             }
         };
         published.waiting += u16::from(errand.ticket.is_some());
-        published.uses.groups = true;
+        published.uses.add_outbox(self.shared.group_of(target.thing));
         let reply = errand.ticket.map(Reply::Ticket);
-        let on_full = errand.on_full();
+        let on_full = errand.on_full(false);
         self.propose(Proposal { group, command: command.encoded(), reply, on_full });
     }
 

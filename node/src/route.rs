@@ -95,6 +95,8 @@ pub struct Routes {
     weight: usize,
     /// The generation that [`Routes::drop_stale`] has seen.
     seen: (u64, u64),
+    /// How often a session was not allowed, or was allowed, to receive what it subscribes to.
+    decided: [metrics::Counter; 2],
     /// Connections that have fallen behind and whose publishers wait.
     pub pressed: Vec<Rc<Endpoint>>,
 }
@@ -109,6 +111,10 @@ impl Default for Routes {
             recent,
             weight: 0,
             seen: (0, 0),
+            decided: ["denied", "allowed"].map(|decision| {
+                let labels = [("action", "receive"), ("decision", decision)];
+                metrics::counter!("gateway_decisions_total", &labels)
+            }),
             pressed: Vec::new(),
         }
     }
@@ -271,7 +277,9 @@ impl Routes {
         for same in found.chunk_by(|a, b| a.slot == b.slot) {
             let Some(endpoint) = endpoints.get(same[0].slot as usize) else { continue };
             // A permission that depends on the time is asked for again at each delivery.
-            if !endpoint.may_receive(name, clock) && !endpoint.policy.borrow().depends_on_time() {
+            let allowed = endpoint.may_receive(name, clock);
+            self.decided[usize::from(allowed)].increment(1);
+            if !allowed && !endpoint.policy.borrow().depends_on_time() {
                 continue;
             }
             targets.push(Target {

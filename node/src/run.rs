@@ -4,22 +4,25 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin;
 use crate::backend::Backend;
 use crate::config::{Config, Listener};
 use crate::dev::Dev;
 use crate::http;
-use crate::node::Node;
+use crate::node::{Node, cannot_listen};
+use crate::preflight;
+use crate::process::ProcessMetrics;
 use crate::telemetry;
 
 /// Runs a node until it is told to stop or cannot go on.
 pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
+    let warnings = preflight::check(&config).refuse_problems()?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("skein-control")
@@ -30,7 +33,15 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     let log_filter = telemetry::install_log(&config.log)?;
     let traces = telemetry::Traces::start(&config.traces)?;
     drop(entered);
+    for warning in warnings {
+        warn!(
+            key = warning.key,
+            why = warning.text,
+            "this configuration may not do what it should"
+        );
+    }
     let metrics = admin::install_metrics()?;
+    let process = ProcessMetrics::register(&config);
     let api = api_config(&config)?;
     let listeners = config.listeners.clone();
     let node = Node::restore(config, traces)?;
@@ -40,8 +51,8 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     }
     serve_http(
         &control,
-        &listeners.admin,
-        admin::router(node.shared.clone(), metrics, log_filter),
+        ("listeners.admin", &listeners.admin),
+        admin::router(node.shared.clone(), metrics, process, log_filter),
     )?;
     let verifier =
         api.as_ref().map_or_else(|| api::sigv4::Verifier::new([], None), api::Config::verifier);
@@ -49,7 +60,7 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     if listeners.http.address.is_some() {
         let api =
             api.context("listeners.http needs tls.issuer_certificate and tls.issuer_private_key")?;
-        serve_http(&control, &listeners.http, api::router(backend, api))?;
+        serve_http(&control, ("listeners.http", &listeners.http), api::router(backend, api))?;
     }
     let shared = node.shared.clone();
     let system = actix::System::new();
@@ -82,27 +93,23 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// Serves HTTP on a listener, when it has an address.
-fn serve_http(control: &Runtime, config: &Listener, router: axum::Router) -> anyhow::Result<()> {
+fn serve_http(
+    control: &Runtime,
+    (key, config): (&'static str, &Listener),
+    router: axum::Router,
+) -> anyhow::Result<()> {
     let Some(address) = config.address else { return Ok(()) };
     let listener = control
         .block_on(TcpListener::bind(address))
-        .with_context(|| format!("cannot listen on {address}"))?;
+        .with_context(|| cannot_listen(key, address))?;
     control.spawn(http::serve(listener, config.clone(), router));
-    info!(%address, "listening");
+    info!(listener = key, %address, "listening");
     Ok(())
 }
 
 /// What the API is told; `None` without a CA to issue certificates with.
 fn api_config(config: &Config) -> anyhow::Result<Option<api::Config>> {
-    let tls = &config.tls;
-    let (Some(certificate), Some(key)) = (&tls.issuer_certificate, &tls.issuer_private_key) else {
-        return Ok(None);
-    };
-    let read = |path: &Path| {
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let issuer = api::x509::Issuer::from_pem(&read(certificate)?, &read(key)?)
-        .with_context(|| format!("{} cannot issue certificates", certificate.display()))?;
+    let Some(issuer) = issuer(config)? else { return Ok(None) };
     let port = config.listeners.https.address.map_or(8443, |address| address.port());
     let host = config.public_host.clone().unwrap_or_else(|| format!("localhost:{port}"));
     let key = |key: &crate::config::AccessKey| api::sigv4::AccessKey {
@@ -120,16 +127,18 @@ fn api_config(config: &Config) -> anyhow::Result<Option<api::Config>> {
     }))
 }
 
-/// Reads every file that a configuration names.
-pub fn check_files(config: &Config) -> anyhow::Result<()> {
+/// The CA that a configuration names, if it does.
+pub fn issuer(config: &Config) -> anyhow::Result<Option<api::x509::Issuer>> {
     let tls = &config.tls;
-    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.private_key) {
-        crate::tls::server_config(certificate, key, crate::tls::ClientCertificates::Required, &[])?;
-    }
-    if config.listeners.http.address.is_some() && tls.issuer_certificate.is_none() {
-        bail!("listeners.http needs tls.issuer_certificate and tls.issuer_private_key");
-    }
-    api_config(config).map(drop)
+    let (Some(certificate), Some(key)) = (&tls.issuer_certificate, &tls.issuer_private_key) else {
+        return Ok(None);
+    };
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    api::x509::Issuer::from_pem(&read(certificate)?, &read(key)?)
+        .with_context(|| format!("{} cannot issue certificates", certificate.display()))
+        .map(Some)
 }
 
 /// What a node would do with a configuration, for people.

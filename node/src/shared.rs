@@ -1,7 +1,7 @@
 //! What all threads of a node share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -33,8 +33,8 @@ pub struct Shared {
     pub serving: AtomicBool,
     /// Set when the node stops: it takes no more connections.
     pub draining: AtomicBool,
-    /// Groups whose outbox is longer than it should be.
-    pub(crate) long_outboxes: AtomicUsize,
+    /// Groups whose outbox is longer than it should be: [`crate::core::Uses::outbox_bit`].
+    pub long_outboxes: AtomicU64,
 }
 
 impl Shared {
@@ -69,19 +69,17 @@ impl Shared {
         }
     }
 
-    /// A group's outbox has become long, or short again.
-    pub fn outbox_is_long(self: &Arc<Self>, is_long: bool) {
-        if is_long {
-            self.long_outboxes.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.long_outboxes.fetch_sub(1, Ordering::Relaxed);
+    /// Says which groups' outboxes are long now; whoever waited for others may go on.
+    pub fn set_long_outboxes(self: &Arc<Self>, long: u64) {
+        let before = self.long_outboxes.swap(long, Ordering::Relaxed);
+        if before & !long != 0 {
             self.on_every_core(|core| core.wake_publishers());
         }
     }
 
-    /// Whether an outbox is so long that publishers have to wait for it.
-    pub fn outboxes_are_long(&self) -> bool {
-        self.long_outboxes.load(Ordering::Relaxed) > 0
+    /// Whether one of these outboxes is so long that publishers have to wait for it.
+    pub fn is_long(&self, outboxes: u64) -> bool {
+        self.long_outboxes.load(Ordering::Relaxed) & outboxes != 0
     }
 
     /// Whether the node stops.

@@ -13,14 +13,15 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
-use tracing::info;
+use tracing::warn;
+use tracing_subscriber::filter::{FilterExt, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, Traces as TracesConfig};
 
-/// What is logged; can be changed while the node runs.
+/// What is logged; can be changed while the node runs. Errors and warnings always are.
 #[derive(Clone)]
 pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
 
@@ -33,18 +34,39 @@ impl LogFilter {
 
     /// Replaces it until the next start; an error leaves it as it is.
     pub fn set(&self, filter: &str) -> anyhow::Result<()> {
-        let parsed = EnvFilter::try_new(filter)
-            .with_context(|| format!("{filter:?} is not a filter like info,node=debug"))?;
+        let parsed = parse_filter(filter).map_err(anyhow::Error::msg)?;
         self.0.reload(parsed).context("there is no log")?;
-        info!(filter, "what is logged has changed");
+        // A warning, because it must be seen whatever the filter is.
+        warn!(filter = self.get(), "what is logged has changed");
         Ok(())
     }
 }
 
+/// Reads a filter: levels and `target=level`, with commas between them. Without a level of its own,
+/// what no target names is logged from warnings on. An error says what is wrong, in words.
+pub fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
+    let refused = |why: &str| {
+        format!("{filter:?} is not a filter like \"info\" or \"info,node=debug\": {why}")
+    };
+    let directives = || filter.split(',').map(str::trim).filter(|it| !it.is_empty());
+    let is_level = |directive: &str| directive.parse::<LevelFilter>().is_ok();
+    // Otherwise a misspelt level would be the name of a target.
+    if let Some(odd) = directives().find(|it| !is_level(it) && !it.contains(['=', '['])) {
+        return Err(refused(&format!(
+            "{odd:?} is neither target=level nor one of off, error, warn, info, debug and trace"
+        )));
+    }
+    let filter: Vec<&str> = match directives().any(is_level) {
+        true => directives().collect(),
+        false => ["warn"].into_iter().chain(directives()).collect(),
+    };
+    EnvFilter::try_new(filter.join(",")).map_err(|error| refused(&error.to_string()))
+}
+
 /// Installs logs for the process.
 pub fn install_log(log: &Log) -> anyhow::Result<LogFilter> {
-    let filter = EnvFilter::try_new(&log.filter)
-        .with_context(|| format!("log.filter {:?} is not a filter", log.filter))?;
+    let filter =
+        parse_filter(&log.filter).map_err(|problem| anyhow::anyhow!("log.filter: {problem}"))?;
     let (filter, handle) = reload::Layer::new(filter);
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
@@ -52,6 +74,7 @@ pub fn install_log(log: &Log) -> anyhow::Result<LogFilter> {
         LogFormat::Human => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let filter = filter.or(LevelFilter::WARN);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(LogFilter(handle))
 }
@@ -112,7 +135,7 @@ impl Traces {
     /// Exports what is left.
     pub fn stop(&self) {
         if let Err(error) = self.provider.shutdown() {
-            tracing::warn!(%error, "the last traces could not be exported");
+            warn!(%error, "the last traces could not be exported");
         }
     }
 }
@@ -135,6 +158,28 @@ fn context_of(traceparent: &str) -> TraceContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_has_a_level_for_what_no_target_names() {
+        for (filter, said) in [
+            ("info", Ok("info")),
+            ("", Ok("warn")),
+            (" , ", Ok("warn")),
+            ("node=debug", Ok("node=debug,warn")),
+            ("off", Ok("off")),
+            ("inof", Err("\"inof\" is neither target=level nor one of")),
+            ("node=loud", Err("error parsing level filter")),
+        ] {
+            match (parse_filter(filter), said) {
+                (Ok(parsed), Ok(said)) => assert_eq!(parsed.to_string(), said, "{filter:?}"),
+                (Err(error), Err(said)) => {
+                    assert!(error.contains(said), "{filter:?}: {error}");
+                    assert_eq!(error.matches(said).count(), 1, "{filter:?}: {error}");
+                }
+                (parsed, _) => panic!("{filter:?}: {parsed:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_traceparent_is_continued() {

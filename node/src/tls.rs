@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -15,6 +15,7 @@ use rustls::{
     SignatureScheme,
 };
 use sha2::{Digest, Sha256};
+use x509_parser::x509::X509Version;
 
 /// ALPN names that mean MQTT follows directly.
 pub const MQTT_ALPN: [&[u8]; 2] = [b"x-amzn-mqtt-ca", b"mqtt"];
@@ -31,7 +32,7 @@ pub enum ClientCertificates {
     Optional,
 }
 
-/// The TLS side of a listener.
+/// The TLS side of a listener. Errors say in words what is wrong with which file.
 pub fn server_config(
     certificate: &Path,
     private_key: &Path,
@@ -39,25 +40,80 @@ pub fn server_config(
     alpn: &[&[u8]],
 ) -> anyhow::Result<Arc<ServerConfig>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .with_context(|| format!("cannot read the certificates in {}", certificate.display()))?;
-    if chain.is_empty() {
-        bail!("{} holds no certificate", certificate.display());
-    }
-    let key = PrivateKeyDer::from_pem_file(private_key)
-        .with_context(|| format!("cannot read the private key in {}", private_key.display()))?;
+    let chain = read_chain(certificate)?;
+    let key = read_key(private_key)?;
     let verifier = Arc::new(AnyCertificate::new(&provider, clients));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context("TLS 1.2 and 1.3 are not available")?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
-        .with_context(|| {
-            format!("{} does not fit {}", private_key.display(), certificate.display())
+        .map_err(|error| match error {
+            Error::InconsistentKeys(_) => anyhow!(
+                "the private key in {} does not belong to the certificate in {}",
+                private_key.display(),
+                certificate.display()
+            ),
+            Error::InvalidCertificate(why) => {
+                anyhow!("the certificate in {} cannot be used: {why}", certificate.display())
+            }
+            other => anyhow!(
+                "the private key in {} cannot be used; RSA of 2048 bits and more, P-256, P-384, \
+                 P-521 and Ed25519 are supported: {other}",
+                private_key.display()
+            ),
         })?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// When the first certificate in a PEM file ends, in seconds of the epoch.
+pub fn not_after(certificate: &Path) -> anyhow::Result<i64> {
+    let chain = read_chain(certificate)?;
+    match chain.first().map(|leaf| x509_parser::parse_x509_certificate(leaf)) {
+        Some(Ok((_, leaf))) => Ok(leaf.validity().not_after.timestamp()),
+        _ => bail!("{} holds no X.509 certificate", certificate.display()),
+    }
+}
+
+/// The private key in a PEM file.
+pub fn read_key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| unreadable(file, "private key", &error))
+}
+
+/// At least one certificate; the first is of a version that TLS takes.
+fn read_chain(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(file, "certificates", &error))?;
+    match chain.first() {
+        Some(leaf) => check_version(leaf).with_context(|| file.display().to_string())?,
+        None => bail!("{} holds no certificate in PEM", file.display()),
+    }
+    Ok(chain)
+}
+
+fn unreadable(file: &Path, what: &str, error: &pem::Error) -> anyhow::Error {
+    let file = file.display();
+    match error {
+        pem::Error::Io(error) => anyhow!("cannot read {file}: {error}"),
+        pem::Error::NoItemsFound => anyhow!("{file} holds no {what} in PEM"),
+        error => anyhow!("the {what} in {file} cannot be read: {error}"),
+    }
+}
+
+/// Version 1 has no extensions, so no names that clients could compare; TLS does not take it.
+fn check_version(certificate: &CertificateDer<'_>) -> anyhow::Result<()> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|_| anyhow!("the first block is no X.509 certificate"))?;
+    if parsed.version() != X509Version::V3 {
+        bail!(
+            "the certificate is of X.509 version {}, which is not supported; make one of version 3, \
+             with a subjectAltName",
+            parsed.version().0 + 1
+        );
+    }
+    Ok(())
 }
 
 /// The certificate id: SHA-256 of the DER, in lower-case hex.

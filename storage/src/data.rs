@@ -2,8 +2,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
 use thiserror::Error;
 
 use crate::disk::{Disk, RealDisk};
@@ -69,6 +71,25 @@ pub struct DataDir {
 }
 
 impl DataDir {
+    /// Whether this process could open the directory, or make it, without trying. Gives back the
+    /// mode of one that everybody gets into.
+    pub fn check(path: &Path) -> Result<Option<u32>, DataError> {
+        let there = path.ancestors().find(|it| it.as_os_str().is_empty() || it.exists());
+        let there = match there {
+            Some(there) if !there.as_os_str().is_empty() => there,
+            _ => Path::new("."),
+        };
+        let found = fs::metadata(there).map_err(failed("read", there))?;
+        if !found.is_dir() {
+            return Err(failed("use", path)(io::ErrorKind::NotADirectory.into()));
+        }
+        let action = if there == path { "write to" } else { "create" };
+        rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| failed(action, path)(error.into()))?;
+        let mode = found.permissions().mode() & 0o7777;
+        Ok(Some(mode).filter(|mode| there == path && mode & 0o007 != 0))
+    }
+
     /// Makes the directory if need be, locks it and checks its format.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         RealDisk.create_dir(path).map_err(failed("create", path))?;
@@ -193,6 +214,24 @@ mod tests {
                 Ok(_) => assert_eq!(wanted, ""),
                 Err(error) => assert!(error.to_string().contains(wanted), "{error}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_check_makes_nothing_and_sees_what_is_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = dir.path().join("a").join("b");
+        assert!(matches!(DataDir::check(&new), Ok(None)));
+        assert!(!new.exists());
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [&file, &file.join("data")] {
+            let error = DataDir::check(path).unwrap_err().to_string();
+            assert!(error.contains("not a directory"), "{error}");
+        }
+        for (mode, said) in [(0o700, None), (0o770, None), (0o755, Some(0o755))] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(DataDir::check(dir.path()).unwrap(), said);
         }
     }
 }

@@ -196,8 +196,8 @@ class Skein(Broker):
             "AWS_PAGER": "",
         }
 
-    def boto(self, service):
-        """A boto3 client of `iot`, `iot-data`, …, unmodified but for the endpoint."""
+    def boto(self, service, **config):
+        """A boto3 client of `iot`, `iot-data`, …, unmodified but for the endpoint and what `config` says."""
         import botocore.config
         import botocore.session
 
@@ -206,7 +206,7 @@ class Skein(Broker):
         session.set_config_variable("config_file", str(self.data / "aws" / "config"))
         import boto3
 
-        config = botocore.config.Config(retries={"total_max_attempts": 1})
+        config = botocore.config.Config(retries={"total_max_attempts": 1}, **config)
         session = boto3.session.Session(botocore_session=session)
         return session.client(service, endpoint_url=self.http_url, config=config)
 

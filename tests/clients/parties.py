@@ -95,15 +95,19 @@ class Publisher(Party):
             raise AssertionError(f"unexpected {got}")
 
 
-class ShadowWriter(Publisher):
-    """Updates one shadow with QoS 2."""
+class ExactPublisher(Publisher):
+    """Publishes with QoS 2 only."""
+
+    def qos(self, number):
+        return 2
+
+
+class ShadowWriter(ExactPublisher):
+    """Updates one shadow."""
 
     def __init__(self, broker, name):
         super().__init__(broker, name, 0)
         self.topic = f"$aws/things/{name}/shadow/update"
-
-    def qos(self, number):
-        return 2
 
     def payload(self, number):
         return json.dumps({"state": {"reported": {"n": number}}}).encode()
@@ -112,9 +116,9 @@ class ShadowWriter(Publisher):
 class Subscriber(Party):
     """Counts what it is given, as a receiver that forgets nothing over its connections."""
 
-    def __init__(self, broker, name):
+    def __init__(self, broker, name, filter=None):
         super().__init__(broker, f"{name}-subscriber")
-        self.filter = f"{name}/#"
+        self.filter = filter or f"{name}/#"
         self.subscribed = threading.Event()
         self.seen = collections.defaultdict(list)
         self.held = set()

@@ -1,12 +1,22 @@
 """What the documents and the deployment files say is true."""
 
+import os
 import re
+import socket
+import ssl
 import subprocess
+import sys
+from pathlib import Path
 
+import botocore
+import botocore.exceptions
 import pytest
 import yaml
 
-from brokers import REPO, make_pki, skein_binary
+from brokers import PORTS, REPO, free_offset, make_pki, skein_binary
+
+FIRST_NODE = REPO / "docs/first-node.md"
+COMPATIBILITY = REPO / "docs/aws-compatibility.md"
 
 
 def check(tmp_path, text):
@@ -17,6 +27,8 @@ def check(tmp_path, text):
         "certificate": "server.pem", "private_key": "server.key", "issuer_certificate": "ca.pem", "issuer_private_key": "ca.key",
     }.items():
         text = re.sub(rf'(?m)^(# )?{key} = ".*"', f'{key} = "{tmp_path}/pki/{file}"', text)
+    # Whoever runs the tests need not be able to write to /var/lib.
+    text = re.sub(r'(?m)^data = ".*"', f'data = "{tmp_path}/data"', text)
     path = tmp_path / "skein.toml"
     path.write_text(text)
     return subprocess.run([skein_binary(), "config", "check", path], capture_output=True, text=True, timeout=30)
@@ -48,9 +60,23 @@ def test_configuration_document_is_complete():
     assert not [key for key in keys if not re.search(rf"\b{key}\b", document)]
 
 
-def test_links_of_the_readme():
-    for link in re.findall(r"\]\(([^)#]+)\)", (REPO / "README.md").read_text()):
-        assert (REPO / link).exists(), link
+def anchors(path):
+    """The headings of a document, as its links name them."""
+    headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"(?ms)^```.*?^```", "", path.read_text()))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links():
+    documents = [path for folder in (".", "docs", "docs/*", "deploy/*", "examples/*") for path in REPO.glob(f"{folder}/*.md")]
+    links = [(path, link) for path in documents for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text())]
+    broken = []
+    for path, link in links:
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target))):
+            broken.append((str(path), link))
+    assert len(links) > 20
+    assert not broken
 
 
 def test_kustomize_base_is_of_one_piece():
@@ -82,3 +108,138 @@ def test_metrics_that_documents_name_exist():
     assert "gateway_connections" in families
     keys = re.findall(r"(?m)^(?:# )?(\w+) =", (REPO / "docs/configuration.md").read_text())
     assert families - described - set(keys) == set()
+
+
+# The first node and the compatibility document: everything in them is run as it is written.
+
+
+def programs(document, offset):
+    """The shell commands and Python programs of a document, on other ports, as commands for bash."""
+    ports = {str(port): str(port + offset) for port in PORTS.values()}
+    for language, code in re.findall(r"(?ms)^```(sh|python)\n(.*?)^```$", document.read_text()):
+        code = re.sub(r"\b\d{4}\b", lambda port: ports.get(port[0], port[0]), code)
+        yield code if language == "sh" else f"python - <<'PYTHON'\n{code}PYTHON\n"
+
+
+class Reader:
+    """Somebody who copies commands into a shell, in one folder."""
+
+    def __init__(self, folder):
+        (folder / "bin").mkdir()
+        (folder / "bin/skein").symlink_to(skein_binary().resolve())
+        path = [str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SKEIN_"))}
+        self.folder, self.environment, self.offset = folder, clean | {"PATH": ":".join(path)}, free_offset()
+
+    def run(self, commands):
+        """What the commands print."""
+        out = self.folder / "out.txt"
+        with out.open("wb") as file:
+            # Not a pipe: the node that the commands start would hold it open.
+            words = ["bash", "-euo", "pipefail", "-c", "".join(commands)]
+            done = subprocess.run(
+                words, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=60
+            )
+        assert done.returncode == 0, out.read_text()
+        return out.read_text()
+
+
+@pytest.fixture(scope="module")
+def first_node(tmp_path_factory):
+    """The node of first-node.md with its device, and what the commands up to there printed."""
+    reader = Reader(tmp_path_factory.mktemp("first"))
+    *commands, stop = programs(FIRST_NODE, reader.offset)
+    try:
+        reader.printed = reader.run(commands)
+        yield reader
+    finally:
+        if (reader.folder / "skein.pid").exists():
+            reader.run([stop])
+
+
+@pytest.mark.skein
+def test_first_node(first_node):
+    assert "\nready\n" in first_node.printed
+    assert "devices/lamp/commands blink\n" in first_node.printed
+    assert re.search(r'shadow/update/delta .*"state":{"light":"on"}', first_node.printed)
+    assert '"state":{"desired":{"light":"on"},"reported":{"light":"on"}}' in first_node.printed
+
+
+@pytest.mark.skein
+def test_certificate_of_the_first_node_satisfies_strict_verifiers(first_node):
+    context = ssl.create_default_context(cafile=first_node.folder / "pki/ca.pem")
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    address = ("127.0.0.1", PORTS["wss"] + first_node.offset)
+    for host in ("localhost", "127.0.0.1"):
+        with socket.create_connection(address, 10) as raw, context.wrap_socket(raw, server_hostname=host) as secure:
+            assert secure.version() == "TLSv1.3"
+
+
+@pytest.mark.skein
+def test_programs_of_the_compatibility_document(first_node):
+    printed = first_node.run([". ./access-key.env\n", *programs(COMPATIBILITY, first_node.offset)])
+    assert "mTLS: b'hello'" in printed
+    assert "SigV4: sent" in printed
+    assert '"message":"OK"' in printed
+
+
+def compatibility_table(heading):
+    """(first cell, operations) of each row of a table."""
+    section = COMPATIBILITY.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"(?m)^\| (.+?) \| (.+?) \|$", section)[1:]
+    return [(cell, operations.split(", ")) for cell, operations in rows]
+
+
+def operations_offered():
+    """(API, operation), as the document lists them."""
+    return [(row.split("`")[1], name) for row, names in compatibility_table("Operations") for name in names]
+
+
+def test_operations_are_those_of_the_router():
+    source = (REPO / "api/src/routes.rs").read_text()
+    routes = re.findall(r'(?m)^    (Control|Data) "[A-Z]+" "\S+" (\w+),$', source)
+    router = {({"Control": "iot", "Data": "iot-data"}[plane], name) for plane, name in routes}
+    offered = operations_offered()
+    assert set(offered) == router
+    assert len(offered) == len(router)
+
+
+@pytest.fixture
+def call(skein, name):
+    """Calls an operation with whatever it needs; gives the code of the error, if it is one."""
+    clients = {api: skein.boto(api, parameter_validation=False) for api in ("iot", "iot-data")}
+
+    def on_its_own(request, **_):
+        # An unknown operation is answered before its body is read, which may end the connection under the next request.
+        request.headers["Connection"] = "close"
+
+    for client in clients.values():
+        client.meta.events.register("before-send", on_its_own)
+    examples = {
+        "string": name, "structure": {}, "list": [], "map": {}, "blob": b"{}", "boolean": True, "integer": 1, "long": 1, "timestamp": 0,
+    }
+
+    def call(api, operation):
+        shape = clients[api].meta.service_model.operation_model(operation).input_shape
+        needed = shape.required_members if shape else []
+        parameters = {member: examples[shape.members[member].type_name] for member in needed}
+        try:
+            getattr(clients[api], botocore.xform_name(operation))(**parameters)
+        except botocore.exceptions.ClientError as error:
+            return error.response["Error"]["Code"]
+        return None
+
+    call.operations = {(api, name) for api, client in clients.items() for name in client.meta.service_model.operation_names}
+    return call
+
+
+@pytest.mark.skein
+def test_listed_operations_are_known_and_no_others(call):
+    offered = set(operations_offered())
+    assert offered < call.operations
+    answers = {operation: call(*operation) for operation in sorted(call.operations)}
+    known = {operation for operation, code in answers.items() if code != "UnknownOperationException"}
+    assert known == offered
+    assert not [operation for operation in offered if answers[operation] == "MethodNotAllowedException"]
+    missing = {operation for _, operations in compatibility_table("Not there yet") for operation in operations}
+    assert missing <= {operation for _, operation in call.operations - offered}

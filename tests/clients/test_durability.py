@@ -10,7 +10,9 @@ import pytest
 
 import rawmqtt as m
 from brokers import wait_until
-from parties import LASTING, Publisher, ShadowWriter, Subscriber
+from parties import LASTING, ExactPublisher, Publisher, ShadowWriter, Subscriber
+
+
 
 @pytest.mark.not_mosquitto("sends again what was released before it restarted")
 @pytest.mark.timeout(240)
@@ -266,3 +268,61 @@ def test_identity_survives(fresh_broker, tmp_path, name):
     fresh_broker.restart()
     refused = m.Client(fresh_broker.address("tls"), wrap=wrap)
     assert refused.connect(name, check=False).reason == 0x87
+
+
+@pytest.mark.skein
+def test_what_was_routed_before_a_crash_is_not_routed_again(fresh_broker, name):
+    """The log still holds it, but who has subscribed since was not meant."""
+    with m.Client(fresh_broker.plain, 5) as writer:
+        writer.connect(f"{name}-writer", clean=False, props=LASTING)
+        for number in range(100):
+            writer.publish(f"{name}/{number}", b"old", qos=2)
+        wait_until("all is routed", lambda: fresh_broker.metrics()["outbox_messages"] == 0)
+    # Clients of different groups.
+    for number in range(8):
+        with m.Client(fresh_broker.plain, 5) as reader:
+            reader.connect(f"{name}-reader-{number}", clean=False, props=LASTING)
+            reader.subscribe(f"{name}/#", qos=2)
+    fresh_broker.crash()
+    fresh_broker.start()
+    for number in range(8):
+        with m.Client(fresh_broker.plain, 5) as reader:
+            assert reader.connect(f"{name}-reader-{number}", clean=False, props=LASTING).session_present
+            reader.nothing_more()
+
+
+@pytest.mark.skein
+@pytest.mark.timeout(240)
+def test_one_member_of_a_share_gets_it_over_crashes(fresh_broker, name, seed, request):
+    """QoS 2 to a shared subscription is for one session, whichever it is [MQTT-4.8.2-4]."""
+    dice = random.Random(seed)
+    members = [Subscriber(fresh_broker, f"{name}-{number}", f"$share/g/{name}/#") for number in range(4)]
+    threads = [member.again() for member in members]
+    for member in members:
+        assert member.subscribed.wait(10)
+    publishers = [ExactPublisher(fresh_broker, name, number) for number in range(3)]
+    threads += [publisher.again() for publisher in publishers]
+    for _ in range(request.config.getoption("--rounds") or 4):
+        time.sleep(dice.uniform(0.1, 0.6))
+        fresh_broker.crash()
+        for thread in threads:
+            thread.join(20)
+        fresh_broker.start()
+        threads = [party.again() for party in members + publishers]
+    for publisher in publishers:
+        publisher.finishing = True
+
+    def seen(topic):
+        return collections.Counter(number for member in members for number in member.seen[topic])
+
+    wait_until("all is acknowledged", lambda: not any(publisher.pending for publisher in publishers), 40)
+    wait_until(
+        "all is delivered",
+        lambda: all(len(seen(publisher.topic)) == publisher.next for publisher in publishers),
+        40,
+    )
+    for party in members + publishers:
+        assert party.wrong is None, party.wrong
+    for publisher in publishers:
+        twice = {number: count for number, count in seen(publisher.topic).items() if count > 1}
+        assert not twice, f"more than once on {publisher.topic}: {twice}"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import subprocess
 
 import pytest
@@ -193,3 +194,18 @@ def test_what_is_logged_is_changed_while_the_node_runs(fresh_broker):
         client.send(b"\0\0")
         client.closed()
     wait_until("it says why", lambda: "no connection" in fresh_broker.tail())
+
+
+def test_an_answer_that_did_not_wait_for_the_body_ends_the_connection_openly(skein):
+    with socket.create_connection(skein.address("http"), 10) as client:
+        client.sendall(b"POST /things/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    # One that was read whole keeps its connection.
+    with socket.create_connection(skein.address("http"), 10) as client:
+        for _ in range(2):
+            client.sendall(b"GET /things HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while b"}" not in answer:
+                answer += client.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 403") and b"connection: close" not in answer.lower()

@@ -1,8 +1,11 @@
 """Start, drain, configuration."""
 
+import json
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -181,7 +184,7 @@ def test_serve(fresh_broker, tmp_path, name):
         issuer_private_key = '{pki}/ca.key'
         [[access_keys]]
         id = 'AKIAEXAMPLE'
-        secret = 'example secret'
+        secret = 'example secret of a test'
         """
     )
     served.start()
@@ -201,27 +204,28 @@ def test_serve(fresh_broker, tmp_path, name):
 
         iot = boto3.client(
             "iot", endpoint_url=served.http_url, region_name="eu-central-1",
-            aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="example secret",
+            aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key="example secret of a test",
         )
         assert iot.create_thing(thingName=name)["thingArn"] == f"arn:aws:iot:eu-central-1:123456789012:thing/{name}"
     finally:
         served.stop()
 
 
-class OnePlace(Serving):
-    """A node that lets one socket at a time through its handshake, and has more listeners than that."""
+class Narrow(Serving):
+    """A node of one core that lets few in, with more than one listener."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, limits, places=1000):
         super().__init__(folder)
         policy = brokers.policy(("Allow", "iot:*", "*"))
         listeners = "".join(
             f"[listeners.{name}]\naddress = '127.0.0.1:{self.port(port)}'\nanonymous_policy = '{policy}'\n"
+            f"max_connections = {places}\n"
             for name, port in (("mqtt", "plain"), ("ws", "ws"))
         )
         (self.folder / "skein.toml").write_text(
             f"data = '{self.data}'\ncores = 1\n{listeners}"
             f"[listeners.admin]\naddress = '127.0.0.1:{self.port('admin')}'\n"
-            "[limits]\nhandshakes_per_core = 1\n"
+            f"[limits]\n{limits}\n"
         )
 
     def environment(self):
@@ -229,7 +233,7 @@ class OnePlace(Serving):
 
 
 def test_a_listener_that_nobody_uses_holds_no_place(tmp_path, name):
-    broker = OnePlace(tmp_path / "one").start()
+    broker = Narrow(tmp_path / "narrow", "handshakes_per_core = 1").start()
     try:
         # Twice in a row: the place must not be the other listener's in between.
         for _ in range(2):
@@ -239,6 +243,44 @@ def test_a_listener_that_nobody_uses_holds_no_place(tmp_path, name):
             with socket.create_connection(broker.address("ws"), 5) as raw:
                 raw.sendall(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert raw.recv(100).startswith(b"HTTP/1.1 404")
+    finally:
+        broker.stop()
+
+
+def test_silent_sockets_that_wait_take_no_place_of_a_listener(tmp_path, name):
+    broker = Narrow(tmp_path / "narrow", "handshakes_per_source = 1", places=3).start()
+    try:
+        silent = [socket.create_connection(broker.plain, 5) for _ in range(10)]
+
+        def elsewhere(number):
+            client = m.Client(broker.plain, timeout=5, source="127.0.0.2")
+            client.connect(f"{name}-{number}")
+            return client
+
+        def refused():
+            return broker.metrics().get('gateway_connects_total{result="too_many"}', 0)
+
+        # One of the silent has the third place.
+        clients = [elsewhere(number) for number in range(2)]
+        with pytest.raises((m.Closed, OSError)):
+            elsewhere(2)
+        assert refused() == 1
+        for raw in silent:
+            raw.close()
+
+        def let_in():
+            try:
+                return elsewhere(2)
+            except (m.Closed, OSError):
+                return None
+
+        clients.append(brokers.wait_until("a place is free", let_in))
+        with pytest.raises((m.Closed, OSError)):
+            elsewhere(3)
+        for client in clients:
+            client.ping()
+            client.cut()
+        brokers.wait_until("every place is free", let_in).cut()
     finally:
         broker.stop()
 
@@ -257,4 +299,266 @@ def test_port_in_use_is_named(fresh_broker, tmp_path):
         other.is_ready = lambda: False
         other.start()
     assert "panicked" not in str(refused.value)
-    assert str(fresh_broker.port("plain")) in str(refused.value) or "in use" in str(refused.value)
+    assert "cannot listen on" in str(refused.value) and "--port-offset" in str(refused.value)
+
+
+def serving(folder, text):
+    """`skein serve` with just this configuration; `{data}` is its data folder."""
+    broker = Serving(folder)
+    (broker.folder / "skein.toml").write_text(text.replace("{data}", str(broker.data)))
+    broker.environment = dict
+    return broker
+
+
+@pytest.mark.parametrize("listener", ["mqtt", "ws"])
+def test_a_port_is_not_shared_with_another_process(tmp_path, listener):
+    ports = brokers.Skein(tmp_path / "ports")
+    text = f"""
+        data = '{{data}}'
+        [listeners.{listener}]
+        address = '127.0.0.1:{ports.port("plain")}'
+        """
+    admin = f"[listeners.admin]\naddress = '127.0.0.1:{ports.port('admin')}'\n"
+    first, second = serving(tmp_path / "first", text + admin), serving(tmp_path / "second", text)
+    first.offset = ports.offset
+    first.start()
+    try:
+        second.is_ready = lambda: False
+        with pytest.raises(RuntimeError) as refused:
+            second.start()
+        assert f"listeners.{listener} cannot listen on 127.0.0.1:{ports.port('plain')}" in str(refused.value)
+        # A restart listens again although connections of the last run linger.
+        m.Client(first.plain).cut()
+        first.restart()
+    finally:
+        first.stop()
+
+
+def test_what_is_stored_is_its_owners_alone(fresh_broker, tmp_path):
+    public = {fresh_broker.pki / name for name in ("ca.pem", "server.pem", "device.pem")}
+    public.add(fresh_broker.data / "aws" / "config")
+    found = [fresh_broker.data, *fresh_broker.data.rglob("*")]
+    assert any("state" in path.parts for path in found)
+    for path in found:
+        mode = path.stat().st_mode & 0o777
+        assert mode == (0o644 if path in public else 0o700 if path.is_dir() else 0o600), (path, oct(mode))
+    fresh_broker.stop()
+    fresh_broker.data.chmod(0o755)
+    fresh_broker.start()
+    assert "has mode 0755" in fresh_broker.tail()
+
+
+def test_another_account_of_an_existing_folder_is_refused(fresh_broker):
+    fresh_broker.stop()
+    for words in (["--account-id", "123456789012"], ["--region", "eu-central-1"]):
+        other = brokers.Skein(fresh_broker.folder, words, offset=fresh_broker.offset)
+        with pytest.raises(RuntimeError, match="was made with --account-id 000000000000 --region us-east-1"):
+            other.start()
+    fresh_broker.start()
+
+
+def openssl(*words):
+    subprocess.run(["openssl", *map(str, words)], capture_output=True, check=True, timeout=30)
+
+
+def make_certificate(folder, name, days, version=3):
+    """A self-signed server certificate."""
+    key, certificate, request = (folder / f"{name}.{end}" for end in ("key", "pem", "csr"))
+    openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
+    openssl("req", "-new", "-key", key, "-subj", "/CN=localhost", "-out", request)
+    extensions = folder / "extensions"
+    extensions.write_text("subjectAltName=DNS:localhost\n")
+    more = ["-extfile", extensions] if version == 3 else []
+    openssl("x509", "-req", "-in", request, "-signkey", key, "-days", days, "-out", certificate, *more)
+    return certificate, key
+
+
+@pytest.mark.parametrize(
+    "days,version,key,problem,warning",
+    [
+        (365, 3, None, None, None),
+        (20, 3, None, None, "expires on"),
+        (-1, 3, None, "expired on", None),
+        (365, 1, None, "X.509 version 1, which is not supported", None),
+        (365, 3, "other", "does not belong to the certificate", None),
+        (365, 3, "nowhere", "cannot read", None),
+        (365, 3, "garbage", "holds no private key in PEM", None),
+    ],
+)
+def test_certificates_are_checked(tmp_path, days, version, key, problem, warning):
+    certificate, right_key = make_certificate(tmp_path, "server", days, version)
+    make_certificate(tmp_path, "other", 365)
+    (tmp_path / "garbage.key").write_text("nothing\n")
+    path = tmp_path / "skein.toml"
+    path.write_text(
+        f"""
+        data = 'data'
+        [listeners.mqtts]
+        address = '127.0.0.1:{brokers.Skein(tmp_path / "ports").port("tls")}'
+        [tls]
+        certificate = 'server.pem'
+        private_key = '{key or "server"}.key'
+        """
+    )
+    done = skein("config", "check", path)
+    said = done.stdout + done.stderr
+    assert (done.returncode == 0) == (problem is None), said
+    if problem:
+        assert f"tls.{'private_key' if key else 'certificate'}: " in said and problem in said, said
+        refused = skein("serve", "--config", path)
+        assert refused.returncode != 0 and problem in refused.stderr, refused.stderr
+    assert ("warning: tls.certificate: " in said) == (warning is not None) and (warning or "") in said, said
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_problem_and_warning_is_said(tmp_path):
+    path = tmp_path / "skein.toml"
+    path.write_text(
+        """
+        data = '/dev/null/skein'
+        cores = 60000
+        public_host = 'https://iot.example.com'
+        [account]
+        id = ''
+        [listeners.mqtt]
+        address = '0.0.0.0:1883'
+        [listeners.ws]
+        address = '127.0.0.1:1883'
+        [tls]
+        certificate = 'none.pem'
+        private_key = 'none.key'
+        [[access_keys]]
+        id = ''
+        secret = ''
+        [log]
+        filter = 'loud'
+        [traces]
+        endpoint = 'localhost'
+        """
+    )
+    done = skein("config", "check", path)
+    assert done.returncode != 0
+    problems = [
+        "data", "public_host", "account.id", "listeners.ws.address", "access_keys[0].id", "access_keys[0].secret",
+        "log.filter", "traces.endpoint", "tls.certificate", "tls.private_key",
+    ]
+    for key in problems:
+        assert f"\n  {key}: " in done.stderr, (key, done.stderr)
+    for key in ("cores", "listeners.mqtt"):
+        assert f"warning: {key}: " in done.stderr, (key, done.stderr)
+    for talk in ("cargo", "os error 2)\n  data", "expected", "at line"):
+        assert talk not in done.stderr.lower(), done.stderr
+
+
+def test_errors_and_warnings_are_always_logged(fresh_broker):
+    def put(text):
+        url = "http://%s:%d/admin/log" % fresh_broker.address("admin")
+        request = urllib.request.Request(url, text.encode(), method="PUT")
+        try:
+            return urllib.request.urlopen(request, timeout=5).status, ""
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    for number, text in enumerate(["", "off", "node=debug"], 1):
+        assert put(text)[0] == 204
+        assert fresh_broker.log.read_text().count("what is logged has changed") == number
+    assert fresh_broker.get("/admin/log")[1].strip() == "node=debug,warn"
+    status, said = put("node=loud")
+    assert status == 400 and said.count("level filter") == 1, said
+
+
+def test_metrics_of_the_process(fresh_broker, name):
+    with m.Client(fresh_broker.plain) as client:
+        client.connect(name)
+        client.subscribe(f"{name}/#", qos=1)
+        client.publish(f"{name}/a", b"x", qos=1)
+        assert client.receive().payload == b"x"
+    values = fresh_broker.metrics()
+    assert values['gateway_decisions_total{action="receive",decision="allowed"}'] >= 1
+    resident = fresh_broker.resident_bytes()
+    assert resident / 4 < values["process_resident_memory_bytes"] < resident * 4
+    assert 10 < values["process_open_fds"] < values["process_max_fds"]
+    assert 0 <= time.time() - values["process_start_time_seconds"] < 600
+    assert values["storage_free_bytes"] > 1 << 20
+    for certificate in ("node", "issuer"):
+        ends = values[f'tls_certificate_expiry_seconds{{certificate="{certificate}"}}']
+        assert time.gmtime(ends)[:3] == (2049, 12, 31)
+    assert not [sample for sample in values if "quantile=" in sample]
+
+    def buckets():
+        return [it for it in fresh_broker.metrics() if it.startswith("gateway_connection_seconds_bucket")]
+
+    brokers.wait_until("the connection has ended", buckets)
+    assert 'gateway_connection_seconds_bucket{le="2592000"}' in buckets()
+
+
+def test_denials_are_logged(tmp_path):
+    ports = brokers.Skein(tmp_path / "ports")
+    policy = brokers.policy(
+        ("Allow", "iot:Connect", "client/good"),
+        ("Allow", ["iot:Publish", "iot:Subscribe"], "*"),
+        ("Allow", "iot:Receive", "topic/a/*"),
+        ("Deny", "iot:Publish", "topic/a/secret"),
+        ("Deny", "iot:Subscribe", "topicfilter/b/#"),
+    )
+    broker = serving(
+        tmp_path / "serving",
+        f"""
+        data = '{{data}}'
+        cores = 1
+        [listeners.admin]
+        address = '127.0.0.1:{ports.port("admin")}'
+        [listeners.mqtts]
+        address = '127.0.0.1:{ports.port("tls")}'
+        [listeners.mqtt]
+        address = '127.0.0.1:{ports.port("plain")}'
+        anonymous_policy = '{policy}'
+        [tls]
+        certificate = 'server.pem'
+        private_key = 'server.key'
+        """,
+    )
+    broker.offset = ports.offset
+    make_certificate(broker.folder, "server", 365)
+    broker.start()
+
+    def lines(message):
+        entries = [json.loads(line) for line in broker.log.read_text().splitlines()]
+        return [entry for entry in entries if entry["message"] == message]
+
+    try:
+        listening = {entry["listener"]: entry["address"] for entry in lines("listening")}
+        assert set(listening) == {"listeners.mqtt", "listeners.mqtts", "listeners.admin"}
+        assert listening["listeners.mqtt"] == "127.0.0.1:%d" % ports.port("plain")
+
+        with m.Client(broker.plain) as refused:
+            assert refused.connect("bad", check=False).reason == 0x87
+        (line,) = lines("connection refused")
+        assert (line["client"], line["principal"], line["ip"]) == ("bad", "anonymous", "127.0.0.1")
+        assert (line["reason"], line["action"], line["resource"]) == ("Not authorized", "iot:Connect", "client/bad")
+        assert line["why"] == "no statement of a policy allows it"
+
+        client = m.Client(broker.plain)
+        client.connect("good")
+
+        def publish_secret():
+            return client.publish("a/secret", b"hidden payload", qos=1, check=False)
+
+        assert publish_secret() == 0x87
+        assert client.subscribe("b/#", qos=1, check=False) == [0x87]
+        client.subscribe("c/#", qos=1)
+        client.publish("c/1", b"hidden payload", qos=1)
+        said = {(line["action"], line["resource"], line["why"]) for line in lines("denied")}
+        assert said == {
+            ("iot:Publish", "topic/a/secret", "a statement of a policy denies it"),
+            ("iot:Subscribe", "topicfilter/b/#", "a statement of a policy denies it"),
+            ("iot:Receive", "topic/c/1", "no statement of a policy allows it"),
+        }
+        assert {(line["client"], line["ip"]) for line in lines("denied")} == {("good", "127.0.0.1")}
+        # More than a second allows, in however many seconds this takes.
+        while not any("left_out" in line for line in lines("denied")):
+            for _ in range(50):
+                publish_secret()
+        assert "hidden payload" not in broker.log.read_text()
+    finally:
+        broker.stop()

@@ -1,9 +1,9 @@
 //! A full disk: what must be stored is refused, the node says why, and it goes on by itself when
 //! there is room.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
-use chaos_tests::{Client, Dice, End, Node, eventually};
+use chaos_tests::{Client, Dice, End, Node, PATIENCE, eventually};
 use mqtt::QoS::AtLeastOnce;
 
 /// What the store is left, and a piece of the log.
@@ -13,15 +13,21 @@ fn publish(client: &mut Client, number: usize, bytes: usize) -> Result<(), End> 
     client.publish_acknowledged(&format!("kept/{number}"), &vec![number as u8; bytes], true)
 }
 
-fn count(node: &Node) -> usize {
+/// Reads so many retained messages, and that nothing follows them.
+fn expect_kept(node: &Node, count: usize) {
     let mut client = Client::brief(node.address(), "reader").unwrap();
     client.subscribe(&["kept/#"], AtLeastOnce).unwrap();
-    let mut count = 0;
-    while let Some(got) = client.next_arrival(Duration::from_millis(300)).unwrap() {
+    let mut next = || {
+        let got = client.next_arrival(PATIENCE).unwrap().expect("another publication");
         client.acknowledge(mqtt::AckKind::PubAck, got.id.unwrap()).unwrap();
-        count += 1;
-    }
-    count
+        got.topic
+    };
+    let kept: BTreeSet<_> = (0..count).map(|_| next()).collect();
+    assert_eq!(kept, (0..count).map(|number| format!("kept/{number}")).collect());
+    // Whatever was on its way would come before this.
+    client.subscribe(&["mark"], AtLeastOnce).unwrap();
+    client.publish_acknowledged("mark", b"", false).unwrap();
+    assert_eq!(client.next_arrival(PATIENCE).unwrap().expect("the mark").topic, "mark");
 }
 
 #[test]
@@ -58,7 +64,7 @@ fn a_node_on_a_full_disk_refuses_says_why_and_recovers_by_itself() {
     node.leave_free(4 * PIECE);
     eventually("ready", || node.is_ready().then_some(()));
     publish(&mut client, 61, 10).unwrap();
-    assert_eq!(count(&node), 62);
+    expect_kept(&node, 62);
     node.restart();
-    assert_eq!(count(&node), 62);
+    expect_kept(&node, 62);
 }

@@ -32,7 +32,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         for proposal in proposals.drain(..) {
             match proposal.on_full {
                 OnFull::Refuse => refuse_one(&mut self.host, proposal.reply, Refusal::DiskFull),
-                OnFull::Wait => self.waiting.push_back(proposal),
+                OnFull::Wait | OnFull::Follow => self.waiting.push_back(proposal),
             }
         }
         if !waited {
@@ -59,7 +59,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let (mut count, mut bytes) = (0, 0);
         for proposal in &self.waiting {
             let more = bytes + bytes_of(proposal);
-            if count > 0 && more > self.config.max_command_bytes {
+            let may_part = count > 0 && proposal.on_full != OnFull::Follow;
+            if may_part && more > self.config.max_command_bytes {
                 break;
             }
             (count, bytes) = (count + 1, more);

@@ -54,7 +54,11 @@ impl<M: StateMachine> Opened<M> {
             seed,
         };
         let mut log = Log::open(disk, dir, &options)?;
-        info!(bytes = log.bytes(), clean = log.found().clean, "log opened");
+        let note = match log.found().clean {
+            true => "log opened",
+            false => "log opened; the last stop was not orderly, so its end is looked at closely",
+        };
+        info!(bytes = log.bytes(), clean = log.found().clean, "{note}");
         let mut opened = Vec::new();
         let mut machines = FxHashMap::default();
         let mut progress = Progress::new("loading stored state");

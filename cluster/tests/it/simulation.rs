@@ -291,6 +291,14 @@ fn what_must_not_be_refused_waits_for_room_in_order() {
     assert_eq!(turn(&mut node, &[]), (vec![5], vec![]));
     assert_eq!(turn(&mut node, &[(7, OnFull::Refuse)]), (vec![6, 7], vec![]));
     assert_eq!(node.machine(GroupId(0)).unwrap().numbers, [1, 3, 5, 6, 7]);
+
+    disk.set_capacity(disk.used_bytes());
+    let together = [(8, OnFull::Wait), (9, OnFull::Follow), (10, OnFull::Follow)];
+    assert_eq!(turn(&mut node, &together), (vec![], vec![]));
+    assert_eq!(turn(&mut node, &[(11, OnFull::Wait)]), (vec![], vec![]));
+    disk.set_capacity(u64::MAX);
+    assert_eq!(turn(&mut node, &[]), (vec![8, 9, 10], vec![]));
+    assert_eq!(turn(&mut node, &[]), (vec![11], vec![]));
 }
 
 #[test]

@@ -145,6 +145,55 @@ impl Reason {
         }
     }
 
+    /// Its name in the standard [v5 table 2-6]; 0x00 has others in DISCONNECT and SUBACK.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "Success",
+            Self::GrantedQoS1 => "Granted QoS 1",
+            Self::GrantedQoS2 => "Granted QoS 2",
+            Self::DisconnectWithWill => "Disconnect with Will Message",
+            Self::NoMatchingSubscribers => "No matching subscribers",
+            Self::NoSubscriptionExisted => "No subscription existed",
+            Self::ContinueAuthentication => "Continue authentication",
+            Self::ReAuthenticate => "Re-authenticate",
+            Self::UnspecifiedError => "Unspecified error",
+            Self::MalformedPacket => "Malformed Packet",
+            Self::ProtocolError => "Protocol Error",
+            Self::ImplementationSpecificError => "Implementation specific error",
+            Self::UnsupportedProtocolVersion => "Unsupported Protocol Version",
+            Self::ClientIdentifierNotValid => "Client Identifier not valid",
+            Self::BadUserNameOrPassword => "Bad User Name or Password",
+            Self::NotAuthorized => "Not authorized",
+            Self::ServerUnavailable => "Server unavailable",
+            Self::ServerBusy => "Server busy",
+            Self::Banned => "Banned",
+            Self::ServerShuttingDown => "Server shutting down",
+            Self::BadAuthenticationMethod => "Bad authentication method",
+            Self::KeepAliveTimeout => "Keep Alive timeout",
+            Self::SessionTakenOver => "Session taken over",
+            Self::TopicFilterInvalid => "Topic Filter invalid",
+            Self::TopicNameInvalid => "Topic Name invalid",
+            Self::PacketIdentifierInUse => "Packet Identifier in use",
+            Self::PacketIdentifierNotFound => "Packet Identifier not found",
+            Self::ReceiveMaximumExceeded => "Receive Maximum exceeded",
+            Self::TopicAliasInvalid => "Topic Alias invalid",
+            Self::PacketTooLarge => "Packet too large",
+            Self::MessageRateTooHigh => "Message rate too high",
+            Self::QuotaExceeded => "Quota exceeded",
+            Self::AdministrativeAction => "Administrative action",
+            Self::PayloadFormatInvalid => "Payload format invalid",
+            Self::RetainNotSupported => "Retain not supported",
+            Self::QoSNotSupported => "QoS not supported",
+            Self::UseAnotherServer => "Use another server",
+            Self::ServerMoved => "Server moved",
+            Self::SharedSubscriptionsNotSupported => "Shared Subscriptions not supported",
+            Self::ConnectionRateExceeded => "Connection rate exceeded",
+            Self::MaximumConnectTime => "Maximum connect time",
+            Self::SubscriptionIdentifiersNotSupported => "Subscription Identifiers not supported",
+            Self::WildcardSubscriptionsNotSupported => "Wildcard Subscriptions not supported",
+        }
+    }
+
     /// The byte on the wire.
     pub const fn code(self) -> u8 {
         self as u8

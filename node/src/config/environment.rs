@@ -1,38 +1,60 @@
 //! Variables of the environment over a configuration file.
 
-use super::ConfigError;
+use toml::{Table, Value};
+
+use super::{Config, ConfigError};
 
 const PREFIX: &str = "SKEIN__";
 
-/// Puts every `SKEIN__A__B=value` over `a.b` and gives back the names that were used. A value is read
-/// as TOML where that works (`10`, `true`, `["a"]`) and is a string where it does not.
+/// Puts every `SKEIN__A__B=value` over `a.b` of a table that is a valid configuration. A value is
+/// read as TOML where that works (`10`, `true`, `["a"]`) and fits the key, and is the text itself
+/// where it does not: `123456789012` is a number for one key and a string for another.
 pub(super) fn put_over(
-    table: &mut toml::Table,
+    mut table: Table,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<Vec<String>, ConfigError> {
-    let mut used = Vec::new();
-    for (variable, value) in environment {
+) -> Result<Config, ConfigError> {
+    for (variable, text) in environment {
         let Some(path) = variable.strip_prefix(PREFIX) else { continue };
         let path = path.to_ascii_lowercase();
-        let mut keys: Vec<&str> = path.split("__").collect();
-        let Some(last) = keys.pop().filter(|key| !key.is_empty()) else {
-            return Err(ConfigError::Variable { variable, problem: "names no key".into() });
-        };
-        let mut place = &mut *table;
-        for key in keys {
-            let next = place.entry(key).or_insert_with(|| toml::Table::new().into());
-            let Some(inner) = next.as_table_mut() else {
-                let problem = format!("{key} is a value, not a table");
-                return Err(ConfigError::Variable { variable, problem });
-            };
-            place = inner;
+        let keys: Vec<&str> = path.split("__").collect();
+        let wrong = |problem: String| ConfigError::Variable { variable: variable.clone(), problem };
+        let parsed = format!("value = {text}").parse::<Table>().ok();
+        let parsed = parsed.and_then(|mut parsed| parsed.remove("value"));
+        let is_text = parsed.as_ref().is_none_or(Value::is_str);
+        *place(&mut table, &keys).map_err(&wrong)? =
+            parsed.unwrap_or_else(|| Value::String(text.clone()));
+        let Err(error) = config(&table) else { continue };
+        if is_text {
+            return Err(wrong(said(&error)));
         }
-        let parsed = format!("value = {value}").parse::<toml::Table>().ok();
-        let value = parsed
-            .and_then(|mut parsed| parsed.remove("value"))
-            .unwrap_or(toml::Value::String(value));
-        place.insert(last.to_owned(), value);
-        used.push(variable);
+        *place(&mut table, &keys).map_err(&wrong)? = Value::String(text);
+        // The error about what it looks like says more than the one about a string.
+        config(&table).map_err(|_| wrong(said(&error)))?;
     }
-    Ok(used)
+    config(&table).map_err(|error| ConfigError::Variable {
+        variable: "the environment".into(),
+        problem: said(&error),
+    })
+}
+
+/// Where a value belongs; tables on the way are made.
+fn place<'a>(table: &'a mut Table, keys: &[&str]) -> Result<&'a mut Value, String> {
+    let Some((last, tables)) = keys.split_last().filter(|(last, _)| !last.is_empty()) else {
+        return Err("names no key".into());
+    };
+    let mut place = table;
+    for key in tables {
+        let next = place.entry(*key).or_insert_with(|| Table::new().into());
+        place = next.as_table_mut().ok_or_else(|| format!("{key} is a value, not a table"))?;
+    }
+    Ok(place.entry(*last).or_insert_with(|| Table::new().into()))
+}
+
+/// An error in one line.
+fn said(error: &toml::de::Error) -> String {
+    error.message().to_owned()
+}
+
+fn config(table: &Table) -> Result<Config, toml::de::Error> {
+    table.clone().try_into()
 }

@@ -5,8 +5,9 @@ fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let path = directory.path().join("skein.toml");
     std::fs::write(&path, text).unwrap();
     let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    Config::read(&path, environment)
-        .map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "FILE"))
+    let read = Config::read(&path, environment)
+        .and_then(|config| config.check().refuse_problems().map(|_| config));
+    read.map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "FILE"))
 }
 
 #[test]
@@ -31,25 +32,194 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn text_of_the_environment_that_looks_like_a_number_fits_a_string() {
+    let environment = [
+        ("SKEIN__ACCOUNT__ID", "123456789012"),
+        ("SKEIN__PUBLIC_HOST", "true"),
+        ("SKEIN__LOG__FILTER", "2"),
+        ("SKEIN__SHARDS", "4"),
+    ];
+    let config = read("", &environment).unwrap();
+    assert_eq!(config.account.id, "123456789012");
+    assert_eq!(config.public_host.as_deref(), Some("true"));
+    assert_eq!((&*config.log.filter, config.shards), ("2", 4));
+}
+
+#[test]
+fn relative_paths_are_taken_from_the_folder_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("skein.toml");
+    std::fs::write(&path, "data = 'state'\n[tls]\ncertificate = '/etc/server.pem'").unwrap();
+    let variable = ("SKEIN__TLS__PRIVATE_KEY".to_owned(), "keys/server.key".to_owned());
+    let config = Config::read(&path, [variable].into_iter()).unwrap();
+    assert_eq!(config.data, directory.path().join("state"));
+    assert_eq!(config.tls.certificate, Some("/etc/server.pem".into()));
+    assert_eq!(config.tls.private_key, Some(directory.path().join("keys/server.key")));
+}
+
+#[test]
+fn a_proxy_is_a_network_or_a_host() {
+    let config = read("[listeners.mqtt]\nproxy_from = ['10.0.0.1', '::1', '10.1.0.0/16']", &[]);
+    let networks = config.unwrap().listeners.mqtt.proxy_from;
+    let texts: Vec<_> = networks.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["10.0.0.1/32", "::1/128", "10.1.0.0/16"]);
+}
+
+#[test]
 fn bad_configurations_say_what_and_where() {
+    let key =
+        |id: &str, secret: &str| format!("[[access_keys]]\nid = '{id}'\nsecret = '{secret}'\n");
+    let good = key("AKIA-EXAMPLE_1", "0123456789abcdef");
+    let twice = format!("{good}{good}");
+    let (no_id, short_id, odd_id) = (
+        key("", "0123456789abcdef"),
+        key("abc", "0123456789abcdef"),
+        key("a b/c", "0123456789abcdef"),
+    );
+    let (no_secret, short_secret) = (key("AKIA", ""), key("AKIA", "0123456789abcde"));
     for (text, environment, expected) in [
         ("shard = 4", &[][..], "unknown field `shard`"),
         ("[listeners.mqtts]\nport = 1", &[], "unknown field `port`"),
         ("shards = 3", &[], "shards: 3 is not a power of two"),
         ("[account]\nid = \"12\"", &[], "account.id: \"12\" is not twelve digits"),
-        ("[listeners.mqtts]\naddress = \"0.0.0.0:8883\"", &[], "tls: a TLS listener needs"),
-        ("[listeners.mqtt]\naddress = \"here\"", &[], "invalid socket address"),
-        ("[listeners.mqtt]\nanonymous_policy = \"{}\"", &[], "listeners.mqtt: anonymous_policy"),
-        ("[listeners.http]\nanonymous_policy = \"{}\"", &[], "listeners.http: anonymous_policy is"),
-        ("[listeners.admin]\nproxy_from = [\"::/0\"]", &[], "listeners.admin: proxy_from: no"),
+        ("[account]\nid = \"\"", &[], "account.id: \"\" is not twelve digits"),
+        ("[account]\nregion = \"\"", &[], "account.region: \"\" is not a region like"),
+        ("[account]\nregion = \"eu central\"", &[], "account.region: \"eu central\" is not"),
+        ("[account]\npartition = \"azure\"", &[], "account.partition: \"azure\" is not"),
+        ("public_host = \"\"", &[], "public_host: \"\" is not `host` or `host:port`"),
+        ("public_host = \"https://iot\"", &[], "public_host: \"https://iot\" is not `host`"),
+        ("public_host = \"iot:0\"", &[], "public_host: \"iot:0\" is not `host` or `host:port`"),
+        (
+            "[listeners.mqtts]\naddress = \"0.0.0.0:8883\"",
+            &[],
+            "tls.private_key: is missing, and listeners.mqtts needs it",
+        ),
+        ("[tls]\nissuer_certificate = \"a\"", &[], "tls.issuer_private_key: is missing, though"),
+        (
+            "[listeners.mqtt]\naddress = \"here\"",
+            &[],
+            "address \"here\" is not IP:port like \"0.0.0.0:8883\" or \"[::]:8883\": there is no port",
+        ),
+        ("[listeners.mqtt]\naddress = \":1883\"", &[], "the IP is missing"),
+        ("[listeners.mqtt]\naddress = \"1883\"", &[], "the IP is missing"),
+        ("[listeners.mqtt]\naddress = \"10.0.0.1\"", &[], "the port is missing"),
+        ("[listeners.mqtt]\naddress = \"::1\"", &[], "the port is missing"),
+        ("[listeners.mqtt]\naddress = \"localhost:1883\"", &[], "\"localhost\" is not an IP"),
+        ("[listeners.mqtt]\naddress = \"[::]:70000\"", &[], "\"70000\" is not a port"),
+        ("[listeners.mqtt]\naddress = \"[::]:0\"", &[], "listeners.mqtt.address: port 0"),
+        (
+            "[listeners.mqtt]\nconnect_timeout = 10",
+            &[],
+            "\"10\" is not a duration: it needs a number and a unit, like \"10s\"",
+        ),
+        ("[listeners.mqtt]\nconnect_timeout = \"ten\"", &[], "\"ten\" is not a duration"),
+        ("[limits]\nmaximum_session_expiry = true", &[], "a duration is text like \"10s\""),
+        (
+            "[listeners.mqtt]\nproxy_from = [\"10.0.0\"]",
+            &[],
+            "\"10.0.0\" is neither a network like",
+        ),
+        (
+            "[listeners.mqtt]\nanonymous_policy = \"{}\"",
+            &[],
+            "listeners.mqtt.anonymous_policy: it is not an IoT",
+        ),
+        ("[listeners.mqtt]\nanonymous_policy = \"{\"", &[], "it is not JSON, see line 1, column 1"),
+        (
+            "[listeners.http]\nanonymous_policy = \"{}\"",
+            &[],
+            "listeners.http.anonymous_policy: it is",
+        ),
+        ("[listeners.admin]\nproxy_from = [\"::/0\"]", &[], "listeners.admin.proxy_from: no"),
+        (
+            "[listeners.mqtt]\nmax_connections = 0",
+            &[],
+            "listeners.mqtt.max_connections: 0 would let nobody in",
+        ),
+        (
+            "[listeners.mqtt]\nconnect_timeout = '0s'",
+            &[],
+            "listeners.mqtt.connect_timeout: 0s would let nobody in",
+        ),
         ("[limits]\nhandshakes_per_core = 0", &[], "limits.handshakes_per_core: 0 would"),
         ("[limits]\nhandshakes_per_source = 0", &[], "limits.handshakes_per_source: 0 would"),
+        ("[log]\nfilter = \"inof\"", &[], "log.filter: \"inof\" is not a filter like"),
+        (
+            "[traces]\nendpoint = \"localhost:4317\"",
+            &[],
+            "traces.endpoint: \"localhost:4317\" is not a URL",
+        ),
+        (
+            "[traces]\nendpoint = \"https://localhost\"",
+            &[],
+            "traces.endpoint: \"https://localhost\" is not",
+        ),
+        (&no_id, &[], "access_keys[0].id: \"\" is not at least 4"),
+        (&short_id, &[], "access_keys[0].id: \"abc\" is not at least 4"),
+        (&odd_id, &[], "access_keys[0].id: \"a b/c\" is not at least 4"),
+        (&no_secret, &[], "access_keys[0].secret: 0 characters; it needs at least 16"),
+        (&short_secret, &[], "access_keys[0].secret: 15 characters; it needs at least 16"),
+        (&twice, &[], "access_keys[1].id: \"AKIA-EXAMPLE_1\" is there twice"),
         ("", &[("SKEIN__SHARDS", "many")], "SKEIN__SHARDS: invalid type"),
+        ("", &[("SKEIN__ACCOUNT", "4")], "SKEIN__ACCOUNT: invalid type"),
         ("", &[("SKEIN__SHARDZ", "4")], "SKEIN__SHARDZ: unknown field"),
         ("shards = 4", &[("SKEIN__SHARDS__X", "4")], "shards is a value, not a table"),
+        ("", &[("SKEIN__LOG__", "4")], "SKEIN__LOG__: names no key"),
     ] {
         let error = read(text, environment).unwrap_err();
         assert!(error.contains(expected), "{text:?} {environment:?}: {error}");
+    }
+    assert!(read(&good, &[]).is_ok());
+}
+
+#[test]
+fn every_problem_is_said() {
+    let error = read("shards = 3\n[account]\nid = '1'\n[limits]\nreceive_maximum = 0", &[]);
+    let error = error.unwrap_err();
+    let keys: Vec<_> = error.lines().filter_map(|line| line.trim().split_once(':')).collect();
+    let keys: Vec<_> = keys.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["shards", "account.id", "limits.receive_maximum"], "{error}");
+}
+
+#[test]
+fn two_listeners_do_not_share_an_address() {
+    for (first, second, collide) in [
+        ("127.0.0.1:1883", "127.0.0.1:1883", true),
+        ("0.0.0.0:1883", "127.0.0.1:1883", true),
+        ("127.0.0.1:1883", "0.0.0.0:1883", true),
+        ("[::]:1883", "127.0.0.1:1883", true),
+        ("[::]:1883", "[::1]:1883", true),
+        ("[::ffff:127.0.0.1]:1883", "127.0.0.1:1883", true),
+        ("0.0.0.0:1883", "[::1]:1883", false),
+        ("127.0.0.1:1883", "127.0.0.2:1883", false),
+        ("0.0.0.0:1883", "0.0.0.0:1884", false),
+    ] {
+        let text = format!(
+            "[listeners.mqtt]\naddress = '{first}'\n[listeners.admin]\naddress = '{second}'"
+        );
+        let read = read(&text, &[]).map(drop);
+        let said = "listeners.admin.address: the address is also that of listeners.mqtt";
+        let expected = if collide { Err(said.to_owned()) } else { Ok(()) };
+        assert_eq!(read, expected, "{first} {second}");
+    }
+}
+
+#[test]
+fn what_cannot_work_is_warned_of() {
+    for (text, expected) in [
+        ("", &["listeners: none has"][..]),
+        ("[listeners.admin]\naddress = '127.0.0.1:1'", &["listeners: none has"]),
+        ("[listeners.mqtt]\naddress = '127.0.0.1:1'", &["listeners.mqtt: there is no TLS"]),
+        ("[listeners.ws]\naddress = '127.0.0.1:1'", &["listeners.ws: without anonymous_policy"]),
+        ("[listeners.http]\naddress = '127.0.0.1:1'", &["listeners.http: without access_keys"]),
+        ("[listeners.https]\naddress = '127.0.0.1:1'", &["listeners.https: without tls.issuer"]),
+    ] {
+        let config: Config = toml::from_str(text).unwrap();
+        let warnings = config.check().warnings;
+        assert_eq!(warnings.len(), expected.len(), "{text:?}: {warnings:?}");
+        for (warning, expected) in warnings.iter().zip(expected) {
+            assert!(warning.to_string().starts_with(expected), "{text:?}: {warning}");
+        }
     }
 }
 

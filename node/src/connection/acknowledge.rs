@@ -11,6 +11,7 @@ use mqtt::{Ack, AckKind, Reason, Version};
 use super::{Connection, End};
 use crate::core::Ticket;
 use crate::host::{Proposal, Reply};
+use crate::metrics::Asked;
 
 impl Connection {
     /// Sends the acknowledgements whose publications are safe.
@@ -29,10 +30,10 @@ impl Connection {
 
     /// PUBACK, PUBREC or PUBCOMP for something that was delivered.
     pub(super) fn settle(&mut self, kind: AckKind, ack: Ack<'_>) -> Result<(), End> {
-        let clock = self.core.clock();
         let pool = &mut self.core.pool.borrow_mut();
-        let settled = self.endpoint.settle(kind, ack.packet_id, ack.reason, clock, pool);
+        let settled = self.endpoint.settle(kind, ack.packet_id, ack.reason, pool);
         let Some(record) = self.persistent_record() else { return Ok(()) };
+        self.uses.groups = true;
         let client = Bytes::copy_from_slice(self.endpoint.profile.client.as_bytes());
         let (group, epoch) = (GroupId(record.group.into()), record.epoch);
         let (command, reply) = match settled {
@@ -53,6 +54,20 @@ impl Connection {
         let on_full = if is_first { OnFull::Wait } else { OnFull::Refuse };
         self.core.propose(Proposal { group, command: command.encoded(), reply, on_full });
         Ok(())
+    }
+
+    /// Moves what waits into the outbox. What the client may no longer receive is as good as
+    /// acknowledged.
+    pub(super) fn refill(&self) {
+        let denied = self.endpoint.refill(self.core.clock(), &mut self.core.pool.borrow_mut());
+        if denied.is_empty() {
+            return;
+        }
+        for seq in denied {
+            self.core.metrics.decided(Asked::Receive, false);
+            self.core.acknowledge_queued(&self.endpoint, seq);
+        }
+        self.core.flush();
     }
 
     /// PUBREL: the identifier of a QoS 2 publication is free again.
@@ -76,6 +91,7 @@ impl Connection {
             packet_id: id.get().into(),
         };
         let group = record.group;
+        self.uses.groups = true;
         let number = self.endpoint.owe(Owed { waiting: 1, ..owed });
         self.propose(group, command.into(), number, OnFull::Wait);
         Ok(())

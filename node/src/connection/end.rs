@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use cluster::{GroupId, OnFull};
+use cluster::GroupId;
 use fleet::shard::{self, WillAction};
 use mqtt::session::Violation;
 use mqtt::{DecodeError, Disconnect, Reason};
@@ -57,7 +57,7 @@ impl End {
             Reason::AdministrativeAction => "administrative",
             _ => "server",
         };
-        Self::new(Some(reason), cause, format_args!("{reason:?}"))
+        Self::new(Some(reason), cause, reason.name())
     }
 
     /// Nothing was heard for one and a half keep alive times.
@@ -100,7 +100,7 @@ impl Connection {
     pub(super) fn attach(&self) {
         let Some(record) = self.persistent_record() else { return };
         let signal = Signal::Attach {
-            group: GroupId(record.group.into()),
+            group: record.group.into(),
             session: record.session,
             epoch: record.epoch,
             window: self.endpoint.receive_maximum(),
@@ -114,7 +114,14 @@ impl Connection {
     pub(super) fn clean_up(&mut self) {
         let end = self.end.take().map_or_else(End::closed, |end| *end);
         let profile = &self.endpoint.profile;
-        debug!(client = &*profile.client, cause = end.cause, detail = end.detail, "disconnected");
+        debug!(
+            client = &*profile.client,
+            principal = profile.principal.name(),
+            ip = profile.source_ip.map(tracing::field::display),
+            cause = end.cause,
+            detail = end.detail,
+            "disconnected"
+        );
         let mut pool = self.core.pool.borrow_mut();
         self.endpoint.close(&mut pool);
         pool.release_inbound(self.partial_held);
@@ -127,7 +134,7 @@ impl Connection {
         self.core.actors.borrow_mut().remove(&slot);
         self.core.metrics.disconnected(end.cause, self.since.elapsed());
         let Some(record) = profile.record else { return };
-        let group = GroupId(record.group.into());
+        let group = GroupId::from(record.group);
         let (session, epoch) = (record.session, record.epoch);
         let _ = self.core.shared.groups.signal(Signal::Detach { group, session, epoch });
         let will = if end.will && self.will_is_allowed() {
@@ -143,7 +150,7 @@ impl Connection {
             will: will.into(),
         };
         let command = shard::Command::from(command).encoded();
-        self.core.propose(Proposal { group, command, reply: None, on_full: OnFull::Wait });
+        self.core.propose(Proposal::owed(group, command));
         self.core.flush();
     }
 
@@ -156,7 +163,7 @@ impl Connection {
             return !self.endpoint.will_denied.get();
         }
         let request = identity::connect_request(profile, self.core.read_clock());
-        identity::may_leave_will(&policy, topic, profile.will_retain, &request)
+        identity::may_publish(&policy, topic, profile.will_retain, &request).is_ok()
     }
 
     /// Takes a filter off this core, and off the node's index when it was the last.

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use actix::Actor;
 use bytes::Bytes;
-use cluster::{GroupId, OnFull};
+use cluster::GroupId;
 use fleet::shard::{self, Connected};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
 use policy::Compiled;
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tracing::info;
 
 use super::subscribe::restored_options;
 use super::transport::Transport;
@@ -23,6 +22,7 @@ use super::{Connection, Start};
 use crate::claims::Claim;
 use crate::config::Limits;
 use crate::core::Core;
+use crate::denial::{self, Denial, Newcomer};
 use crate::endpoint::{Budget, Endpoint, Profile, Record};
 use crate::gateway::Place;
 use crate::host::{Machine, Outcome, Proposal, Reply};
@@ -60,8 +60,11 @@ pub enum Failure {
     /// Too many sockets of its source wait for their handshake.
     #[error("too many handshakes of one source")]
     Source,
+    /// The listener has as many connections as it may.
+    #[error("the listener has no place for another connection")]
+    Full,
     /// The client was refused.
-    #[error("refused: {0:?}")]
+    #[error("refused: {}", .0.name())]
     Refused(Reason),
 }
 
@@ -72,6 +75,7 @@ impl Failure {
             Self::Io(_) => "lost",
             Self::Http(_) => "http",
             Self::Source => "too_many_of_source",
+            Self::Full => "too_many",
             Self::NotConnect | Self::Malformed(_) => "protocol",
             Self::Refused(Reason::NotAuthorized) => "not_authorized",
             Self::Refused(Reason::ServerUnavailable | Reason::ServerBusy) => "unavailable",
@@ -104,8 +108,11 @@ pub async fn connect(
             start(core, &connect, peer, accepted, (transport, place), rest);
             Ok(())
         }
-        Err(reason) => {
-            info!(client = connect.client_id, ?reason, ip = ?peer.ip, "connection refused");
+        Err(Refusal { reason, denial, cause }) => {
+            let principal = peer.principal.name();
+            let newcomer = Newcomer { client: connect.client_id, principal, ip: peer.ip };
+            let now = core.read_clock().now;
+            denial::tell_refused(newcomer, reason, denial.as_ref(), cause, now);
             let connack = ConnAck::new(reason);
             if takes(&connect, &connack) {
                 say(&mut transport, version, &connack).await?;
@@ -165,16 +172,46 @@ struct Accepted {
     registry_changes: u64,
 }
 
-async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<Accepted, Reason> {
+/// Why a CONNECT is refused: what the client is told, and what the log says beside it.
+struct Refusal {
+    reason: Reason,
+    /// What a policy does not allow.
+    denial: Option<Denial>,
+    cause: Option<String>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, denial: None, cause: None }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self { denial: Some(denial), ..Reason::NotAuthorized.into() }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let reason = match refused {
+            Refused::Unavailable => Reason::ServerUnavailable,
+            _ => Reason::NotAuthorized,
+        };
+        Self { cause: Some(refused.to_string()), ..reason.into() }
+    }
+}
+
+async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<Accepted, Refusal> {
     let limits = &core.shared.limits;
     if core.shared.draining() {
-        return Err(Reason::ServerUnavailable);
+        return Err(Reason::ServerUnavailable.into());
     }
     if connect.authentication_method.is_some() {
-        return Err(Reason::BadAuthenticationMethod);
+        return Err(Reason::BadAuthenticationMethod.into());
     }
     if connect.client_id.len() > limits.client_id_bytes {
-        return Err(Reason::ClientIdentifierNotValid);
+        return Err(Reason::ClientIdentifierNotValid.into());
     }
     let assigned = connect.client_id.is_empty();
     let client: Rc<str> = match assigned {
@@ -199,13 +236,7 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
             .await
             .map(Rc::new),
     };
-    let policy = policy.map_err(|refused| match refused {
-        Refused::Unavailable => Reason::ServerUnavailable,
-        _ => {
-            info!(principal = peer.principal.name(), %refused, "principal refused");
-            Reason::NotAuthorized
-        }
-    })?;
+    let policy = policy?;
     let request = policy::Request {
         persistent_connect: expiry > 0,
         last_will_topic: connect.will.as_ref().map(|will| will.topic),
@@ -221,7 +252,7 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
     };
     let assigned_client_id = assigned.then_some(&*client);
     if !takes(connect, &offer(limits, connect, assigned_client_id, expiry, keep_alive)) {
-        return Err(Reason::PacketTooLarge);
+        return Err(Reason::PacketTooLarge.into());
     }
     let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
     let session = open_session(core, connect, &client, expiry).await?;
@@ -271,18 +302,13 @@ fn check_policy(
     connect: &Connect<'_>,
     client: &str,
     request: &policy::Request<'_>,
-) -> Result<(), Reason> {
-    if !identity::may_connect(policy, client, request) {
-        return Err(Reason::NotAuthorized);
-    }
+) -> Result<(), Refusal> {
+    identity::may_connect(policy, client, request)?;
     let Some(will) = &connect.will else { return Ok(()) };
     if will.topic.starts_with('$') {
-        return Err(Reason::TopicNameInvalid);
+        return Err(Reason::TopicNameInvalid.into());
     }
-    if !identity::may_leave_will(policy, will.topic, will.retain, request) {
-        return Err(Reason::NotAuthorized);
-    }
-    Ok(())
+    Ok(identity::may_publish(policy, will.topic, will.retain, request)?)
 }
 
 /// Opens the session in its group, when it has to be known there: because it is persistent, because
@@ -293,7 +319,7 @@ async fn open_session(
     client: &Rc<str>,
     expiry: u32,
 ) -> Result<Option<Connected>, Reason> {
-    let group = GroupId(core.shared.group_of(client).into());
+    let group = GroupId::from(core.shared.group_of(client));
     if expiry == 0 && connect.will.is_none() {
         let name = Bytes::copy_from_slice(client.as_bytes());
         let known = identity::read(&core.shared, move |groups| {
@@ -333,8 +359,7 @@ async fn propose_session(
     mut answer: oneshot::Sender<Opened>,
 ) {
     let (reply, outcome) = oneshot::channel();
-    let reply = Some(Reply::Once(reply));
-    let proposal = Proposal { group, command, reply, on_full: OnFull::Refuse };
+    let proposal = Proposal::asked(group, command, Reply::Once(reply));
     let proposed = tokio::select! {
         // Nothing is proposed any more: by now the client id may be another connection's.
         biased;
@@ -374,8 +399,7 @@ impl Drop for Opened {
             will: shard::WillAction::Discard.into(),
         };
         let command = shard::Command::from(command).encoded();
-        let (group, on_full) = (self.group, OnFull::Wait);
-        self.core.propose(Proposal { group, command, reply: None, on_full });
+        self.core.propose(Proposal::owed(self.group, command));
         self.core.flush();
     }
 }

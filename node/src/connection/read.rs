@@ -5,7 +5,7 @@ use std::task::{Context as TaskContext, Poll};
 use mqtt::Reason;
 
 use super::{Connection, End};
-use crate::core::{Timer, Uses};
+use crate::core::{READ_BUFFER, Timer, Uses};
 
 /// Reads per turn before other connections get theirs.
 const READS_PER_TURN: usize = 4;
@@ -22,9 +22,6 @@ const PROGRESS: usize = 1024;
 impl Connection {
     /// Reads until the socket is empty, the turn is over or somebody has to be waited for.
     pub(super) fn read(&mut self, cx: &mut TaskContext<'_>) {
-        if std::mem::take(&mut self.early) {
-            self.receive_early();
-        }
         let mut buffer = self.core.read_buffer.take();
         for turn in 0.. {
             if self.must_wait(cx) {
@@ -34,7 +31,11 @@ impl Connection {
                 cx.waker().wake_by_ref();
                 break;
             }
-            match self.read_once(&mut buffer, cx) {
+            let received = match self.unhandled {
+                true => Poll::Ready(self.receive_unhandled()),
+                false => self.read_once(&mut buffer, cx),
+            };
+            match received {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => self.core.flush(),
                 Poll::Ready(Err(end)) => {
@@ -47,14 +48,18 @@ impl Connection {
         self.core.read_buffer.set(buffer);
     }
 
-    /// Handles what the client sent together with CONNECT, which it may [v5 MQTT-3.1.4-5].
-    fn receive_early(&mut self) {
-        let early = std::mem::take(&mut self.partial);
-        match self.receive(&early) {
-            Ok(consumed) => self.partial = early[consumed..].to_vec(),
-            Err(end) => self.finish(end),
+    /// Handles what is in `partial` already: what the client sent together with CONNECT, which it may
+    /// [v5 MQTT-3.1.4-5], or what was left when somebody had to be waited for.
+    fn receive_unhandled(&mut self) -> Result<(), End> {
+        self.core.read_clock();
+        self.unhandled = false;
+        let mut partial = std::mem::take(&mut self.partial);
+        let consumed = self.receive(&partial)?;
+        if consumed > 0 {
+            partial = partial[consumed..].to_vec();
         }
-        self.core.flush();
+        self.partial = partial;
+        self.hold_partial()
     }
 
     fn must_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
@@ -83,7 +88,12 @@ impl Connection {
         let owed = self.endpoint.owed() >= OWED
             || self.endpoint.lookups() >= LOOKUPS
             || self.endpoint.owes_suback();
-        if self.crowded || owed || self.core.must_wait(self.uses, cx.waker()) {
+        // An outbox may be long because this client is behind: then its acknowledgements are needed.
+        let uses = match self.endpoint.is_pressed() {
+            true => self.uses.without_outboxes(),
+            false => self.uses,
+        };
+        if self.crowded || owed || self.core.must_wait(uses, cx.waker()) {
             return true;
         }
         self.uses = Uses::default();
@@ -166,7 +176,8 @@ impl Connection {
         }
     }
 
-    /// Handles every complete packet and says how many bytes they were.
+    /// Handles the complete packets and says how many bytes they were. Stops when somebody has to be
+    /// waited for: what follows would be more than that one takes.
     fn receive(&mut self, bytes: &[u8]) -> Result<usize, End> {
         let limit = self.core.shared.limits.maximum_packet_size;
         let mut at = 0;
@@ -178,7 +189,19 @@ impl Connection {
                 .map_err(|error| End::violated(&error))?;
             self.packet(packet)?;
             at += length;
+            if (self.pressed.is_some() || length > READ_BUFFER) && self.leaves(bytes.len() - at) {
+                self.unhandled = true;
+                break;
+            }
         }
         Ok(at)
+    }
+
+    /// Whether the bytes after a packet are left until whoever it went to has caught up. Of another
+    /// core only a packet that is larger than one read takes so much that this has to be asked before
+    /// the next read.
+    fn leaves(&self, bytes: usize) -> bool {
+        let behind = self.pressed.is_some() || self.core.is_behind(self.uses);
+        bytes > 0 && behind && self.core.pool.borrow().has_room_inbound(bytes)
     }
 }

@@ -13,12 +13,16 @@ use topic::Subscription;
 
 use super::{Connection, End};
 use crate::core::Core;
+use crate::denial::Denial;
 use crate::endpoint::{Delivered, DropReason, Endpoint, Lookup, Suback, Terms};
 use crate::host::{Outcome, Proposal, Reply};
 use crate::identity;
 use crate::interest::Destination;
 use crate::metrics::Asked;
 use crate::publication::{Kept, Publication};
+
+/// Comes when a command is safe or refused; fails when the node stops.
+type Answer = oneshot::Receiver<Result<Outcome, cluster::Refusal>>;
 
 impl Connection {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Result<(), End> {
@@ -54,6 +58,7 @@ impl Connection {
                 let (group, epoch) = (record.group, record.epoch);
                 let client = Bytes::copy_from_slice(self.endpoint.profile.client.as_bytes());
                 let command = shard::Subscribe { client, epoch, filters: granted };
+                self.uses.groups = true;
                 Some(self.ask(group, command.into()))
             }
             _ => None,
@@ -96,10 +101,14 @@ impl Connection {
         let policy = self.endpoint.policy.borrow();
         let resource = format!("topicfilter/{filter}");
         let request = self.core.clock().request();
-        let allowed = policy.decide(Action::Subscribe, &resource, &request).is_allowed();
-        let allowed = allowed && crate::reserved::may_subscribe(plain);
-        self.core.metrics.decided(Asked::Subscribe, allowed);
-        if !allowed {
+        let decision = policy.decide(Action::Subscribe, &resource, &request);
+        let allowed = match crate::reserved::may_subscribe(plain) {
+            true => Denial::check(Action::Subscribe, filter, decision),
+            false => Err(Denial::reserved(Action::Subscribe, filter)),
+        };
+        self.core.metrics.decided(Asked::Subscribe, allowed.is_ok());
+        if let Err(denial) = allowed {
+            denial.tell(&self.endpoint.profile, self.core.clock().now);
             return Ok(Some(Reason::NotAuthorized));
         }
         Ok(None)
@@ -166,6 +175,7 @@ impl Connection {
         };
         let client = Bytes::copy_from_slice(endpoint.profile.client.as_bytes());
         let command = shard::Unsubscribe { client, epoch: record.epoch, filters };
+        self.uses.groups = true;
         let safe = self.ask(record.group, command.into());
         self.core.flush();
         actix_rt::spawn(async move {
@@ -178,11 +188,7 @@ impl Connection {
     }
 
     /// Proposes a command whose outcome is waited for.
-    fn ask(
-        &self,
-        group: u16,
-        command: shard::Command,
-    ) -> oneshot::Receiver<Result<Outcome, cluster::Refusal>> {
+    fn ask(&self, group: u16, command: shard::Command) -> Answer {
         let (answer, outcome) = oneshot::channel();
         self.core.propose(Proposal {
             group: GroupId(group.into()),
@@ -279,10 +285,20 @@ fn send_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookups: Vec<Lookup>)
                 if !endpoint.profile.persistent {
                     send_waiting_suback(&core, &endpoint, &mut suback);
                 }
+                let mut queued = Vec::new();
                 for kept in found.publications {
-                    send_one_retained(&core, &endpoint, &lookup, &kept).await;
+                    queued.extend(send_one_retained(&core, &endpoint, &lookup, &kept).await);
                 }
-                // A persistent session's are in the log's queue now.
+                for answer in queued {
+                    if !matches!(answer.await, Ok(Ok(_))) {
+                        // SUBACK would say that it comes.
+                        endpoint.doom(Reason::ImplementationSpecificError);
+                    }
+                }
+                if endpoint.doomed().is_some() {
+                    return;
+                }
+                // A persistent session's are in its queue now.
                 send_waiting_suback(&core, &endpoint, &mut suback);
             }
             send_waiting_suback(&core, &endpoint, &mut suback);
@@ -327,12 +343,18 @@ async fn find_retained(
     found.await.unwrap_or_default()
 }
 
-async fn send_one_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookup: &Lookup, kept: &Kept) {
+/// Delivers a retained message, or gives back what tells whether the session's queue has it.
+async fn send_one_retained(
+    core: &Rc<Core>,
+    endpoint: &Rc<Endpoint>,
+    lookup: &Lookup,
+    kept: &Kept,
+) -> Option<Answer> {
     let publication = Publication::kept(kept);
     let clock = core.read_clock();
     let topic = publication.topic;
     if endpoint.has_fresher(topic) || !endpoint.may_receive(topic, clock) {
-        return;
+        return None;
     }
     let ids: SmallVec<[u32; 1]> =
         Some(lookup.subscription_id).filter(|id| *id != 0).into_iter().collect();
@@ -354,17 +376,18 @@ async fn send_one_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookup: &Lo
             origin: None,
         };
         let command = shard::Command::from(command).encoded();
+        let (answer, queued) = oneshot::channel();
         let (group, on_full) = (GroupId(record.group.into()), OnFull::Refuse);
-        let proposal = Proposal { group, command, reply: None, on_full };
+        let proposal = Proposal { group, command, reply: Some(Reply::Once(answer)), on_full };
         match core.shared.groups.propose_all(vec![proposal]).await {
-            Ok(()) => {}
+            Ok(()) => return Some(queued),
             // With the client's name around it, it no longer fits into a command.
             Err(refused) if refused.why == cluster::Refusal::TooLarge => {
                 core.metrics.dropped(DropReason::TooLarge);
             }
             Err(_) => endpoint.doom(Reason::ImplementationSpecificError),
         }
-        return;
+        return None;
     }
     let terms = Terms { qos, retain: true, subscription_ids: &ids };
     let delivered = endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
@@ -375,4 +398,5 @@ async fn send_one_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookup: &Lo
         Delivered::Taken => core.metrics.sent(qos, publication.payload().len()),
         Delivered::Dropped(reason) => core.metrics.dropped(reason),
     }
+    None
 }

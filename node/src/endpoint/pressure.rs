@@ -1,11 +1,15 @@
 //! What a connection that falls behind does to those who publish to it, and for how long.
 
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Delivered, DropReason, Endpoint, State};
 use crate::clock::Clock;
 use crate::outbox::Outbox;
+
+/// Nobody waits longer than this many times the patience for a connection that stays behind,
+/// whatever progress it makes.
+const BEHIND: u32 = 5;
 
 impl Endpoint {
     /// What became of a delivery, and whether its publisher has to wait.
@@ -18,22 +22,22 @@ impl Endpoint {
         if !pressed || state.slow {
             return Delivered::Taken;
         }
-        let behind = **state.behind_since.get_or_insert_with(|| Box::new(clock.now));
-        if clock.now.duration_since(behind) >= self.budget.patience * 5 {
-            state.slow = true;
-            return Delivered::Taken;
+        state.behind_since.get_or_insert_with(|| Box::new(clock.now));
+        state.pressed_since.get_or_insert(clock.now);
+        match state.give_up(clock.now, self.budget.patience) {
+            true => Delivered::Taken,
+            false => Delivered::Pressed,
         }
-        let since = *state.pressed_since.get_or_insert(clock.now);
-        if clock.now.duration_since(since) < self.budget.patience {
-            return Delivered::Pressed;
-        }
-        state.slow = true;
-        Delivered::Taken
     }
 
     /// Whether so much waits for this client that it should not be asked for more.
     pub fn is_crowded(&self) -> bool {
         self.state.borrow().outbox.len() >= self.budget.outbox / 2
+    }
+
+    /// Whether publishers have to wait for this client.
+    pub fn is_pressed(&self) -> bool {
+        self.state.borrow().pressed_since.is_some()
     }
 
     /// Resolves when the connection has caught up, or counts as slow.
@@ -55,17 +59,11 @@ impl Endpoint {
         waits
     }
 
-    /// Lets publishers go on when the connection made no progress for too long. True while it is
-    /// worth asking again.
+    /// Lets publishers go on when the connection made no progress for too long, or is behind for
+    /// much longer than that. True while it is worth asking again.
     pub fn check_patience(&self, now: Instant) -> bool {
         let mut state = self.state.borrow_mut();
-        let Some(since) = state.pressed_since else { return false };
-        if now.duration_since(since) >= self.budget.patience {
-            state.slow = true;
-            state.wake_waiters();
-            return false;
-        }
-        !state.closed
+        state.pressed_since.is_some() && !state.give_up(now, self.budget.patience) && !state.closed
     }
 
     /// Runs `write` over the outbox with the actor's waker in place.
@@ -94,6 +92,18 @@ impl Endpoint {
 }
 
 impl State {
+    /// Whether nobody is to wait for this connection any more; those who do go on.
+    fn give_up(&mut self, now: Instant, patience: Duration) -> bool {
+        let passed = |since: Instant| now.duration_since(since);
+        self.slow = self.slow
+            || self.pressed_since.is_some_and(|since| passed(since) >= patience)
+            || self.behind_since.as_ref().is_some_and(|since| passed(**since) >= patience * BEHIND);
+        if self.slow {
+            self.wake_waiters();
+        }
+        self.slow
+    }
+
     pub(super) fn wake_waiters(&mut self) {
         for waiter in std::mem::take(&mut self.waiters) {
             waiter.wake();

@@ -1,10 +1,13 @@
-use std::task::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 
 use super::*;
 use crate::identity::Principal;
 use crate::interest::Live;
 
 const OUTBOX: usize = 64 * 1024;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The delivery side of a persistent session.
 fn endpoint() -> Endpoint {
@@ -24,7 +27,7 @@ fn endpoint() -> Endpoint {
         maximum_packet_size: u32::MAX,
         live: Live { core: 0, slot: 0, generation: 0 },
     };
-    let budget = Budget { outbox: OUTBOX, pending: OUTBOX, patience: Duration::from_secs(1) };
+    let budget = Budget { outbox: OUTBOX, pending: OUTBOX, patience: PATIENCE };
     Endpoint::new(profile, Rc::new(Compiled::allow_all()), budget, 100, 0)
 }
 
@@ -33,12 +36,14 @@ struct Session {
     endpoint: Endpoint,
     pool: Pool,
     clock: Clock,
+    /// What it may not receive any more.
+    denied: Vec<u64>,
 }
 
 impl Session {
     fn new() -> Self {
         let clock = Clock { now: Instant::now(), epoch_ms: 0 };
-        Self { endpoint: endpoint(), pool: Pool::new(usize::MAX), clock }
+        Self { endpoint: endpoint(), pool: Pool::new(usize::MAX), clock, denied: Vec::new() }
     }
 
     /// The queue hands out a PUBLISH.
@@ -51,6 +56,13 @@ impl Session {
         assert_eq!(delivered, Delivered::Taken);
     }
 
+    /// A QoS 0 publication comes.
+    fn publish(&mut self, payload: &[u8]) -> Delivered {
+        let publication = Publication::borrowed("topic", payload, QoS::AtMostOnce, false);
+        let terms = Terms { qos: QoS::AtMostOnce, retain: false, subscription_ids: &[] };
+        self.endpoint.deliver(&publication, terms, self.clock, &mut self.pool)
+    }
+
     /// The queue hands out a PUBREL.
     fn release(&mut self, seq: u64) {
         self.endpoint.release_queued(seq, &mut self.pool);
@@ -58,14 +70,14 @@ impl Session {
 
     fn settle(&mut self, kind: AckKind, seq: u64) -> Settled {
         let id = Window::packet_id(seq);
-        self.endpoint.settle(kind, id, Reason::Success, self.clock, &mut self.pool)
+        self.endpoint.settle(kind, id, Reason::Success, &mut self.pool)
     }
 
     /// Everything that can go to the client goes.
     fn drain(&mut self) -> usize {
         let mut sent = 0;
         loop {
-            self.endpoint.refill(self.clock, &mut self.pool);
+            self.denied.extend(self.endpoint.refill(self.clock, &mut self.pool));
             let written = self.endpoint.flush(Waker::noop(), |outbox| {
                 let length = outbox.len();
                 outbox.advance(length, &mut self.pool);
@@ -130,4 +142,67 @@ fn a_release_does_not_close_what_waits_before_it() {
         assert_eq!(session.settle(AckKind::PubAck, seq), Settled::Ended(seq));
     }
     assert_eq!(session.settle(AckKind::PubComp, 9), Settled::Ended(9));
+}
+
+/// Somebody who waits for room.
+#[derive(Default)]
+struct Waiter(AtomicBool);
+
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A session that is behind for longer than anybody has patience, and has just made progress, with
+/// somebody who waits for it.
+fn behind_for_long() -> (Session, Arc<Waiter>) {
+    let mut session = Session::new();
+    let now = session.clock.now;
+    session.clock.now = now.checked_sub(10 * PATIENCE).expect("the machine runs for seconds");
+    assert_eq!(session.publish(&[0; OUTBOX / 4 * 3]), Delivered::Pressed);
+    let (endpoint, pool) = (&session.endpoint, &mut session.pool);
+    endpoint.flush(Waker::noop(), |outbox| outbox.advance(1, pool));
+    session.clock.now = now;
+    let waiter = Arc::<Waiter>::default();
+    assert!(session.endpoint.wait_for_room(&waiter.clone().into()));
+    (session, waiter)
+}
+
+#[test]
+fn nobody_waits_for_ever_for_a_client_that_makes_little_progress() {
+    let (session, waiter) = behind_for_long();
+    assert!(!session.endpoint.check_patience(session.clock.now), "nothing to ask any more");
+    assert!(waiter.0.load(Ordering::Relaxed));
+    assert!(!session.endpoint.wait_for_room(Waker::noop()));
+}
+
+#[test]
+fn a_publication_that_finds_a_client_slow_lets_the_others_go_on() {
+    let (mut session, waiter) = behind_for_long();
+    assert_eq!(session.publish(b"x"), Delivered::Taken);
+    assert!(waiter.0.load(Ordering::Relaxed));
+}
+
+#[test]
+fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut session = Session::new();
+        session.deliver(7, qos, &[0; OUTBOX]);
+        // No room in the outbox.
+        session.deliver(8, qos, b"x");
+        let arns = policy::Arns {
+            partition: "aws".into(),
+            region: "us-east-1".into(),
+            account: "123456789012".into(),
+        };
+        let nothing = Compiled::new(&[], &arns, &policy::Variables::default());
+        *session.endpoint.policy.borrow_mut() = Rc::new(nothing);
+        let sent = session.drain();
+        assert!((OUTBOX..OUTBOX + 20).contains(&sent), "only what was in the outbox: {sent}");
+        assert_eq!(session.denied, [8]);
+        for kind in [AckKind::PubAck, AckKind::PubRec] {
+            assert_eq!(session.settle(kind, 8), Settled::Unknown, "its exchange is over");
+        }
+    }
 }

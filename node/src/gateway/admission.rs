@@ -5,8 +5,10 @@
 //! its other sockets wait aside, so that those of everybody else need not wait behind them.
 //!
 //! Bounds: at most [`Limits::handshakes_per_core`] places, [`Limits::handshakes_per_source`] of them
-//! for one source, and [`ASIDE`] sockets aside; what comes beyond that is refused. A socket waits no
-//! longer than its listener's timeout.
+//! for one source, and `ASIDE` sockets aside; what comes beyond that is refused. The timeout of its
+//! listener ends a socket's wait aside. It does not count while the core is full: then the listener
+//! accepts nothing, its next socket waits with those in the kernel's queue, and every place is given
+//! back within the timeout of whoever has it.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};

@@ -43,8 +43,8 @@ impl Shard {
     }
 
     /// Leaves a publication of the shard's own for the router.
-    fn emit(&mut self, publication: Publication, store_retained: bool, route: bool) {
-        self.outbox.push(publication, store_retained, route);
+    fn emit(&mut self, publication: Publication, store_retained: bool) {
+        self.outbox.push(publication, store_retained);
         self.effects.outbox_grew = true;
     }
 }

@@ -105,7 +105,7 @@ impl Shard {
         );
         pairs.extend(self.outbox.from(0).map(|each| (Key::Outbox(each.seq).bytes(), outbox(each))));
         pairs.extend(self.watermarks.iter().map(|(&group, &(seq, part))| {
-            (Key::Watermark(group).bytes(), value(&StoredWatermark { seq, part }))
+            (Key::Watermark(group).bytes(), value(&StoredWatermark { seq, part: Some(part) }))
         }));
         pairs.sort_unstable();
         pairs
@@ -191,7 +191,7 @@ impl Shard {
         });
         for group in std::mem::take(&mut self.changes.watermarks) {
             let seen = self.watermarks.get(&group);
-            let value = seen.map(|&(seq, part)| value(&StoredWatermark { seq, part }));
+            let value = seen.map(|&(seq, part)| value(&StoredWatermark { seq, part: Some(part) }));
             pairs.push((Key::Watermark(group).bytes(), value));
         }
         let counters = self.counters();
@@ -239,6 +239,5 @@ fn outbox(entry: &OutboxEntry) -> Vec<u8> {
     value(&StoredOutboxEntry {
         publication: entry.publication.as_ref().clone(),
         store_retained: entry.store_retained,
-        route: entry.route,
     })
 }

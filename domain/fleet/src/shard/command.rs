@@ -241,22 +241,28 @@ pub struct Origin {
     /// Its place there.
     #[prost(uint64, tag = "2")]
     pub seq: u64,
-    /// What of the entry: 0 the shadow request that it is, 1 its publication.
-    #[prost(uint32, tag = "3")]
-    pub part: u32,
+    /// What of the entry: 0 the shadow request that it is, 1 its publication. Before there were
+    /// parts, all were publications.
+    #[prost(uint32, optional, tag = "3")]
+    pub part: Option<u32>,
 }
 
 impl Origin {
     /// As the part that is a shadow request.
     #[must_use]
     pub fn shadow_request(self) -> Self {
-        Self { part: 0, ..self }
+        Self { part: Some(0), ..self }
     }
 
     /// As the part that is a publication.
     #[must_use]
     pub fn publication(self) -> Self {
-        Self { part: 1, ..self }
+        Self { part: Some(1), ..self }
+    }
+
+    /// Where it stands among all commands that come from the group's outbox.
+    pub(super) fn place(&self) -> (u64, u32) {
+        (self.seq, self.part.unwrap_or(1))
     }
 }
 
@@ -298,9 +304,6 @@ pub struct ReceiveQos2 {
     /// Whether it becomes the retained message of its topic.
     #[prost(bool, tag = "5")]
     pub store_retained: bool,
-    /// Whether it goes to subscribers.
-    #[prost(bool, tag = "6")]
-    pub route: bool,
 }
 
 /// PUBREL from the client: its packet identifier is free again.

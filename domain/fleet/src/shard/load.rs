@@ -46,7 +46,7 @@ impl Shard {
             Key::Outbox(seq) => drop(loading.outbox.insert(seq, read(value)?)),
             Key::Watermark(group) => {
                 let StoredWatermark { seq, part } = read(value)?;
-                self.watermarks.insert(group, (seq, part));
+                self.watermarks.insert(group, (seq, part.unwrap_or(u32::MAX)));
             }
             Key::Retained(topic) => self.load_retained(topic, value)?,
             Key::Shadow(key) => {
@@ -121,11 +121,11 @@ impl Shard {
         entries: BTreeMap<u64, StoredOutboxEntry>,
         next_seq: u64,
     ) -> Result<(), LoadError> {
-        for (seq, StoredOutboxEntry { publication, store_retained, route }) in entries {
+        for (seq, StoredOutboxEntry { publication, store_retained }) in entries {
             below(seq, next_seq, "outbox entry")?;
             named(&publication)?;
             let publication = Arc::new(publication);
-            if !self.outbox.restore(OutboxEntry { seq, publication, store_retained, route }) {
+            if !self.outbox.restore(OutboxEntry { seq, publication, store_retained }) {
                 return Err(LoadError(format!("gap before outbox entry {seq}")));
             }
         }

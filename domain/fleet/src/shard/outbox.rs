@@ -14,8 +14,6 @@ pub struct OutboxEntry {
     pub publication: Arc<Publication>,
     /// Whether it becomes the retained message of its topic.
     pub store_retained: bool,
-    /// Whether it goes to subscribers.
-    pub route: bool,
 }
 
 pub(super) struct Outbox {
@@ -47,11 +45,11 @@ impl Outbox {
         self.entries.len()
     }
 
-    pub(super) fn push(&mut self, publication: Publication, store_retained: bool, route: bool) {
+    pub(super) fn push(&mut self, publication: Publication, store_retained: bool) {
         let (seq, publication) = (self.next_seq, Arc::new(publication));
         self.next_seq += 1;
         self.bytes += publication.bytes();
-        self.entries.push_back(OutboxEntry { seq, publication, store_retained, route });
+        self.entries.push_back(OutboxEntry { seq, publication, store_retained });
     }
 
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &OutboxEntry> {

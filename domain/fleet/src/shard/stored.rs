@@ -150,16 +150,15 @@ pub(super) struct StoredOutboxEntry {
     pub(super) publication: Publication,
     #[prost(bool, tag = "2")]
     pub(super) store_retained: bool,
-    #[prost(bool, tag = "3")]
-    pub(super) route: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct StoredWatermark {
     #[prost(uint64, tag = "1")]
     pub(super) seq: u64,
-    #[prost(uint32, tag = "2")]
-    pub(super) part: u32,
+    /// None before there were parts.
+    #[prost(uint32, optional, tag = "2")]
+    pub(super) part: Option<u32>,
 }
 
 pub(super) fn value(message: &impl Message) -> Vec<u8> {

@@ -180,7 +180,7 @@ impl Shard {
             ..will.publication
         };
         let retain = publication.retain;
-        self.emit(publication, retain, true);
+        self.emit(publication, retain);
     }
 
     /// Says of a session's shared subscriptions whether it has a connection.

@@ -69,9 +69,7 @@ impl Shard {
         };
         session.inbound.insert(place, packet_id);
         self.changes.position(session);
-        if command.store_retained || command.route {
-            self.emit(command.publication, command.store_retained, command.route);
-        }
+        self.emit(command.publication, command.store_retained);
         Outcome::Received { duplicate: false }
     }
 
@@ -103,11 +101,12 @@ impl Shard {
     }
 
     /// Whether an outbox entry has not been seen; it has now.
-    pub(super) fn first_sight(&mut self, Origin { group, seq, part }: Origin) -> bool {
-        if self.watermarks.get(&group).is_some_and(|&seen| (seq, part) <= seen) {
+    pub(super) fn first_sight(&mut self, origin: Origin) -> bool {
+        let (group, place) = (origin.group, origin.place());
+        if self.watermarks.get(&group).is_some_and(|&seen| place <= seen) {
             return false;
         }
-        self.watermarks.insert(group, (seq, part));
+        self.watermarks.insert(group, place);
         self.changes.watermarks.insert(group);
         true
     }

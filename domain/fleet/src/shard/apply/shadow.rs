@@ -85,7 +85,7 @@ impl Shard {
             published_at: request.at,
             ..Publication::default()
         };
-        self.emit(publication, false, true);
+        self.emit(publication, false);
     }
 }
 

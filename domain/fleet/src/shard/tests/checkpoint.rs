@@ -47,12 +47,12 @@ pub(super) fn furnished() -> Probe {
     probe.acknowledge("b", &[1, 3]);
     probe.disconnect("b", 7, WillAction::Discard);
     let publication = Publication { expires_at: Some(60), ..publication("r/1", "kept", 1) };
-    let origin = Some(Origin { group: 3, seq: 9, part: 1 });
+    let origin = Some(Origin { group: 3, seq: 9, part: Some(1) });
     probe.told(Publish { publication, store_retained: true, origin, ..Publish::default() });
     let (client, epoch) = probe.fence("a");
-    let (packet_id, store_retained, route) = (77, true, false);
+    let (packet_id, store_retained) = (77, true);
     let publication = super::publication("o", "out", 2);
-    probe.told(ReceiveQos2 { client, epoch, packet_id, publication, store_retained, route });
+    probe.told(ReceiveQos2 { client, epoch, packet_id, publication, store_retained });
     for name in [None, Some("blue".to_owned())] {
         let payload = Bytes::from_static(br#"{"state":{"desired":{"on":true}}}"#);
         let thing = "lamp".into();

@@ -50,8 +50,8 @@ fn a_resumed_session_brings_its_state() {
     for packet_id in [9, 3, 65_535, 4] {
         let (client, epoch) = probe.fence("c");
         let publication = publication("t", "p", 2);
-        let (store_retained, route) = (false, true);
-        probe.told(ReceiveQos2 { client, epoch, packet_id, publication, store_retained, route });
+        let store_retained = false;
+        probe.told(ReceiveQos2 { client, epoch, packet_id, publication, store_retained });
     }
     let (c, epoch) = probe.fence("c");
     probe.told(ReleaseQos2 { client: c, epoch, packet_id: 9 });
@@ -75,21 +75,14 @@ fn an_older_connection_changes_nothing() {
     let options = qos(1);
     let filters = vec![Subscription { filter: "a/b".into(), options }];
     let (client, at, expiry_secs, will) = (c, 9, Some(0), 1);
-    let (store_retained, route, packet_id) = (true, true, 1);
+    let (store_retained, packet_id) = (true, 1);
     let seqs = vec![1];
     let commands: [Command; 9] = [
         Disconnect { client: client.clone(), epoch, at, expiry_secs, will }.into(),
         Subscribe { client: client.clone(), epoch, filters }.into(),
         Unsubscribe { client: client.clone(), epoch, filters: vec!["a".into()] }.into(),
-        ReceiveQos2 {
-            client: client.clone(),
-            epoch,
-            packet_id,
-            publication,
-            store_retained,
-            route,
-        }
-        .into(),
+        ReceiveQos2 { client: client.clone(), epoch, packet_id, publication, store_retained }
+            .into(),
         ReleaseQos2 { client: client.clone(), epoch, packet_id }.into(),
         Acknowledge { client: client.clone(), epoch, seqs: seqs.clone() }.into(),
         PubrecReceived { client: client.clone(), epoch, seqs }.into(),
@@ -178,7 +171,7 @@ fn a_will_brings_its_flags_and_its_expiry() {
         probe.connected(Connect { will, ..client("c") });
         probe.disconnect("c", 5_000, WillAction::Publish);
         let entry = probe.outbox(0).next().unwrap();
-        assert_eq!((entry.store_retained, entry.route), (retain, true));
+        assert_eq!(entry.store_retained, retain);
         assert_eq!(entry.publication.expires_at, expires_at);
         assert_eq!(entry.publication.qos, 2);
     }

@@ -125,7 +125,7 @@ fn an_outbox_entry_is_taken_once() {
         (2, u64::MAX, false),
     ] {
         let before = probe.digest();
-        let origin = Some(Origin { group, seq, part: 1 });
+        let origin = Some(Origin { group, seq, part: Some(1) });
         let publication = publication("t", "p", 1);
         let (enqueue, store_retained, directed) = (true, true, vec![]);
         let command = Publish { publication, origin, enqueue, store_retained, directed };
@@ -142,7 +142,7 @@ fn both_parts_of_an_outbox_entry_are_taken_once() {
     let mut probe = Probe::default();
     probe.connected(client("c"));
     probe.subscribed("c", "#", qos(1));
-    let origin = |seq| Origin { group: 1, seq, part: 0 };
+    let origin = |seq| Origin { group: 1, seq, part: None };
     let update = |seq| UpdateShadow {
         thing: "lamp".into(),
         payload: Bytes::from_static(br#"{"state":{"desired":{"a":1}}}"#),
@@ -181,7 +181,7 @@ fn both_parts_of_an_outbox_entry_are_taken_once() {
 fn what_a_group_has_lost_is_not_taken_for_what_it_says_next() {
     let mut probe = Probe::default();
     let publish = |probe: &mut Probe, group, seq| {
-        let origin = Some(Origin { group, seq, part: 1 });
+        let origin = Some(Origin { group, seq, part: Some(1) });
         probe.told(Publish { origin, ..enqueued(publication("t", "", 1)) }) != Outcome::Repeated
     };
     for group in [1, 2] {
@@ -239,32 +239,31 @@ fn retained_messages_are_stored_replaced_and_deleted() {
 fn a_qos_2_publication_is_taken_once() {
     let mut probe = Probe::default();
     probe.connected(client("c"));
-    let receive = |probe: &mut Probe, packet_id, store_retained, route| {
+    let receive = |probe: &mut Probe, packet_id, store_retained| {
         let (client, epoch) = probe.fence("c");
         let publication = publication("t", "p", 2);
-        probe.told(ReceiveQos2 { client, epoch, packet_id, publication, store_retained, route })
+        probe.told(ReceiveQos2 { client, epoch, packet_id, publication, store_retained })
     };
     let release = |probe: &mut Probe, packet_id| {
         let (client, epoch) = probe.fence("c");
         probe.told(ReleaseQos2 { client, epoch, packet_id })
     };
     let taken = |duplicate| Outcome::Received { duplicate };
-    assert_eq!(receive(&mut probe, 7, false, true), taken(false));
-    assert_eq!(receive(&mut probe, 7, false, true), taken(true));
+    assert_eq!(receive(&mut probe, 7, false), taken(false));
+    assert_eq!(receive(&mut probe, 7, false), taken(true));
     assert!(!probe.effects.outbox_grew);
-    assert_eq!(receive(&mut probe, 8, true, false), taken(false));
-    assert_eq!(receive(&mut probe, 9, false, false), taken(false));
-    assert_eq!(receive(&mut probe, 0, false, true), Outcome::Invalid);
-    assert_eq!(receive(&mut probe, 65_536, false, true), Outcome::Invalid);
+    assert_eq!(receive(&mut probe, 8, true), taken(false));
+    assert_eq!(receive(&mut probe, 9, false), taken(false));
+    assert_eq!(receive(&mut probe, 0, false), Outcome::Invalid);
+    assert_eq!(receive(&mut probe, 65_536, false), Outcome::Invalid);
     assert_eq!(release(&mut probe, 7), Outcome::Released { known: true });
     assert_eq!(release(&mut probe, 7), Outcome::Released { known: false });
-    assert_eq!(receive(&mut probe, 7, false, true), taken(false));
-    let outbox: Vec<_> =
-        probe.outbox(0).map(|each| (each.seq, each.store_retained, each.route)).collect();
-    assert_eq!(outbox, [(1, false, true), (2, true, false), (3, false, true)]);
+    assert_eq!(receive(&mut probe, 7, false), taken(false));
+    let outbox: Vec<_> = probe.outbox(0).map(|each| (each.seq, each.store_retained)).collect();
+    assert_eq!(outbox, [(1, false), (2, true), (3, false), (4, false)]);
     assert_eq!(probe.told(TrimOutbox { upto: 2 }), Outcome::Trimmed);
-    assert_eq!(probe.outbox(0).map(|each| each.seq).collect::<Vec<_>>(), [3]);
-    assert_eq!(probe.outbox(4).count(), 0);
+    assert_eq!(probe.outbox(0).map(|each| each.seq).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(probe.outbox(5).count(), 0);
     assert_eq!(probe.told(TrimOutbox { upto: u64::MAX }), Outcome::Trimmed);
     assert_eq!(probe.stats().outbox, 0);
 }

@@ -38,7 +38,7 @@ struct SessionSeen {
 struct Seen {
     sessions: BTreeMap<String, SessionSeen>,
     retained: Vec<Publication>,
-    outbox: Vec<(u64, Publication, bool, bool)>,
+    outbox: Vec<(u64, Publication, bool)>,
     shadows: BTreeMap<String, Vec<String>>,
     wanted: BTreeSet<String>,
     members: BTreeMap<(String, String, u64), (bool, Options)>,
@@ -151,9 +151,9 @@ impl World {
             Some((name.to_owned(), session_seen(shard, session)))
         });
         let alive = |each: &&Arc<Publication>| !each.expired(self.now);
-        let outbox = shard.outbox(0).map(|each| {
-            (each.seq, each.publication.as_ref().clone(), each.store_retained, each.route)
-        });
+        let outbox = shard
+            .outbox(0)
+            .map(|each| (each.seq, each.publication.as_ref().clone(), each.store_retained));
         let shadows = steps::THINGS.iter().map(|&thing| {
             let mut documents = shard.named_shadows(thing, None, 99);
             let documents: Vec<_> = [None]

@@ -37,7 +37,7 @@ pub(super) struct Model {
     claims: u64,
     messages: u64,
     retained: BTreeMap<String, Publication>,
-    outbox: Vec<(u64, Publication, bool, bool)>,
+    outbox: Vec<(u64, Publication, bool)>,
     emitted: u64,
     seen_of: BTreeMap<u64, (u64, u32)>,
     shadows: BTreeMap<(String, Option<String>), Record>,
@@ -143,15 +143,14 @@ impl Model {
             }
             Kind::Publish(command) => self.publish(command),
             Kind::ReceiveQos2(command) => {
-                let ReceiveQos2 { client, epoch, packet_id, publication, store_retained, route } =
-                    command;
+                let ReceiveQos2 { client, epoch, packet_id, publication, store_retained } = command;
                 self.with(&client, epoch, |model, session| {
                     if packet_id == 0 {
                         return Outcome::Invalid;
                     }
                     let duplicate = !session.inbound.insert(packet_id as u16);
-                    if !duplicate && (store_retained || route) {
-                        model.emit(publication, store_retained, route);
+                    if !duplicate {
+                        model.emit(publication, store_retained);
                     }
                     Outcome::Received { duplicate }
                 })
@@ -290,7 +289,7 @@ impl Model {
             let expires_at = will.message_expiry_secs.map(|secs| after(at, secs));
             let retain = will.publication.retain;
             let publication = Publication { published_at: at, expires_at, ..will.publication };
-            self.emit(publication, retain, true);
+            self.emit(publication, retain);
         }
     }
 
@@ -348,10 +347,11 @@ impl Model {
 
     fn is_repeated(&mut self, origin: Option<Origin>) -> bool {
         let Some(Origin { group, seq, part }) = origin else { return false };
-        if self.seen_of.get(&group).is_some_and(|&seen| (seq, part) <= seen) {
+        let place = (seq, part.unwrap_or(1));
+        if self.seen_of.get(&group).is_some_and(|&seen| place <= seen) {
             return true;
         }
-        self.seen_of.insert(group, (seq, part));
+        self.seen_of.insert(group, place);
         false
     }
 
@@ -421,12 +421,12 @@ impl Model {
             published_at: at,
             ..Publication::default()
         };
-        self.emit(publication, false, true);
+        self.emit(publication, false);
     }
 
-    fn emit(&mut self, publication: Publication, store_retained: bool, route: bool) {
+    fn emit(&mut self, publication: Publication, store_retained: bool) {
         self.emitted += 1;
-        self.outbox.push((self.emitted, publication, store_retained, route));
+        self.outbox.push((self.emitted, publication, store_retained));
     }
 
     pub(super) fn seen(&self, now: u64) -> Seen {

@@ -59,7 +59,6 @@ pub(super) enum Step {
         packet_id: u32,
         message: Message,
         store: bool,
-        route: bool,
     },
     Release {
         who: Who,
@@ -143,7 +142,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     let filters = prop::collection::vec((0..FILTERS.len(), options()), 1..4);
     let directed = prop::collection::vec((0..CLIENTS.len(), 0..3_u32), 0..2);
     let origin = || {
-        let origin = (1..3_u64, 1..6_u64, 0..2_u32);
+        let origin = (1..3_u64, 1..6_u64, prop::option::of(0..2_u32));
         let origin = origin.prop_map(|(group, seq, part)| Origin { group, seq, part });
         prop::option::weighted(0.2, origin)
     };
@@ -171,9 +170,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
                 Step::Publish { message, store, enqueue, directed, origin }
             }
         ),
-        2 => (who(), 0..4_u32, message(), any::<bool>(), any::<bool>()).prop_map(
-            |(who, packet_id, message, store, route)| {
-                Step::Receive { who, packet_id, message, store, route }
+        2 => (who(), 0..4_u32, message(), any::<bool>()).prop_map(
+            |(who, packet_id, message, store)| {
+                Step::Receive { who, packet_id, message, store }
             }
         ),
         2 => (who(), 0..4_u32).prop_map(|(who, packet_id)| Step::Release { who, packet_id }),
@@ -281,10 +280,10 @@ impl Step {
                 }
                 .into()
             }
-            Self::Receive { who, packet_id, message, store: store_retained, route } => {
+            Self::Receive { who, packet_id, message, store: store_retained } => {
                 let (client, epoch) = who.fence(probe);
                 let publication = message.publication(at);
-                ReceiveQos2 { client, epoch, packet_id, publication, store_retained, route }.into()
+                ReceiveQos2 { client, epoch, packet_id, publication, store_retained }.into()
             }
             Self::Release { who, packet_id } => {
                 let (client, epoch) = who.fence(probe);

@@ -1,0 +1,332 @@
+//! Which values cannot be, and which are suspicious. Looks at nothing but the configuration.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::{Config, ConfigError, Listener};
+
+/// The least that a secret may have, in characters.
+const SECRET_LENGTH: usize = 16;
+
+/// One thing that is wrong with a configuration, or looks wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The key, like `listeners.mqtts.address`.
+    pub key: String,
+    /// What is wrong with it, in words.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.text)
+    }
+}
+
+/// Everything that was found, in the order of the keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// A node does not start with these.
+    pub problems: Vec<Finding>,
+    /// It starts, and something does not work or is not what was meant.
+    pub warnings: Vec<Finding>,
+}
+
+impl Findings {
+    /// Notes something with which a node does not start.
+    pub fn problem(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.problems.push(Finding { key: key.into(), text: text.into() });
+    }
+
+    /// Notes something with which it does.
+    pub fn warning(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.warnings.push(Finding { key: key.into(), text: text.into() });
+    }
+
+    /// The warnings, when there is no problem.
+    pub fn refuse_problems(self) -> Result<Vec<Finding>, ConfigError> {
+        if self.problems.is_empty() {
+            return Ok(self.warnings);
+        }
+        Err(ConfigError::Values(self.problems))
+    }
+}
+
+/// One in a line; several in a line each.
+pub(super) fn listed(findings: &[Finding]) -> String {
+    match findings {
+        [one] => one.to_string(),
+        many => many.iter().fold(format!("{} problems", many.len()), |text, finding| {
+            format!("{text}\n  {finding}")
+        }),
+    }
+}
+
+impl Config {
+    /// Finds values that cannot be or are suspicious.
+    pub fn check(&self) -> Findings {
+        let mut found = Findings::default();
+        self.check_node(&mut found);
+        self.check_account(&mut found);
+        self.check_listeners(&mut found);
+        self.check_access_keys(&mut found);
+        self.check_limits(&mut found);
+        self.check_telemetry(&mut found);
+        found
+    }
+
+    fn check_node(&self, found: &mut Findings) {
+        if self.data.as_os_str().is_empty() {
+            found.problem("data", "names no folder");
+        }
+        if self.cores == Some(0) {
+            found.problem("cores", "0 cores serve nobody");
+        }
+        if !self.shards.is_power_of_two() || self.shards > 1024 {
+            found.problem("shards", format!("{} is not a power of two up to 1024", self.shards));
+        }
+        if let Some(host) = self.public_host.as_deref().filter(|host| !is_host(host)) {
+            let text = format!("{host:?} is not `host` or `host:port`, like \"iot.example.com\"");
+            found.problem("public_host", text);
+        }
+    }
+
+    fn check_account(&self, found: &mut Findings) {
+        let account = &self.account;
+        if account.id.len() != 12 || !account.id.bytes().all(|byte| byte.is_ascii_digit()) {
+            found.problem("account.id", format!("{:?} is not twelve digits", account.id));
+        }
+        let is_name = |text: &str| {
+            text.starts_with(|first: char| first.is_ascii_lowercase())
+                && text
+                    .bytes()
+                    .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-')
+        };
+        if !is_name(&account.region) {
+            let text = format!("{:?} is not a region like \"eu-central-1\"", account.region);
+            found.problem("account.region", text);
+        }
+        if !is_name(&account.partition) || !account.partition.starts_with("aws") {
+            let text = format!(
+                "{:?} is not a partition like \"aws\", \"aws-cn\" or \"aws-us-gov\"",
+                account.partition
+            );
+            found.problem("account.partition", text);
+        }
+    }
+
+    fn check_listeners(&self, found: &mut Findings) {
+        let listeners = &self.listeners;
+        for (key, listener) in listeners.all() {
+            check_listener(key, listener, found);
+        }
+        for (first, second) in listeners.collisions() {
+            let text = format!("the address is also that of {first}");
+            found.problem(format!("{second}.address"), text);
+        }
+        let is_open = |listener: &Listener| listener.address.is_some();
+        if listeners.all().iter().all(|(key, it)| *key == "listeners.admin" || !is_open(it)) {
+            found.warning("listeners", "none has an address: nobody can connect");
+        }
+        let lets_nobody_in = |it: &Listener| is_open(it) && it.anonymous_policy.is_none();
+        if lets_nobody_in(&listeners.mqtt) {
+            let text = "there is no TLS to prove anything with, and without anonymous_policy every \
+                        client is refused";
+            found.warning("listeners.mqtt", text);
+        }
+        if lets_nobody_in(&listeners.ws) && self.access_keys.is_empty() {
+            let text = "without anonymous_policy and access_keys every client is refused";
+            found.warning("listeners.ws", text);
+        }
+        if is_open(&listeners.mqtts) && listeners.mqtts.anonymous_policy.is_some() {
+            let text = "every client has a certificate here, so it decides for nobody";
+            found.warning("listeners.mqtts.anonymous_policy", text);
+        }
+        if is_open(&listeners.http) && self.access_keys.is_empty() {
+            found.warning("listeners.http", "without access_keys every request is refused");
+        }
+        if is_open(&listeners.https) && self.tls.issuer_certificate.is_none() {
+            let text = "without tls.issuer_certificate only WebSockets and MQTT are served here, \
+                        no HTTPS requests";
+            found.warning("listeners.https", text);
+        }
+        self.check_tls(found);
+    }
+
+    /// Whether the files that the listeners need are named; whether they can be used is not seen
+    /// here.
+    fn check_tls(&self, found: &mut Findings) {
+        let (listeners, tls) = (&self.listeners, &self.tls);
+        let uses_tls =
+            [("listeners.mqtts", &listeners.mqtts), ("listeners.https", &listeners.https)]
+                .into_iter()
+                .find(|(_, listener)| listener.address.is_some());
+        let uses_issuer = Some("listeners.http").filter(|_| listeners.http.address.is_some());
+        for (needed_by, first, second) in [
+            (
+                uses_tls.map(|(key, _)| key),
+                ("tls.certificate", &tls.certificate),
+                ("tls.private_key", &tls.private_key),
+            ),
+            (
+                uses_issuer,
+                ("tls.issuer_certificate", &tls.issuer_certificate),
+                ("tls.issuer_private_key", &tls.issuer_private_key),
+            ),
+        ] {
+            for ((key, file), (other, other_file)) in [(first, second), (second, first)] {
+                match (file, needed_by) {
+                    (None, Some(needed_by)) => {
+                        found.problem(key, format!("is missing, and {needed_by} needs it"));
+                    }
+                    (None, None) if other_file.is_some() => {
+                        found.problem(key, format!("is missing, though there is {other}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn check_access_keys(&self, found: &mut Findings) {
+        let mut ids = HashSet::new();
+        for (number, key) in self.access_keys.iter().enumerate() {
+            let place = |field: &str| format!("access_keys[{number}].{field}");
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+            if key.id.len() < 4 || !key.id.bytes().all(is_plain) {
+                let text = format!("{:?} is not at least 4 of A-Z, a-z, 0-9, _ and -", key.id);
+                found.problem(place("id"), text);
+            } else if !ids.insert(&key.id) {
+                found.problem(place("id"), format!("{:?} is there twice", key.id));
+            }
+            let length = key.secret.chars().count();
+            if length < SECRET_LENGTH {
+                let text = format!("{length} characters; it needs at least {SECRET_LENGTH}");
+                found.problem(place("secret"), text);
+            }
+        }
+    }
+
+    fn check_limits(&self, found: &mut Findings) {
+        let limits = &self.limits;
+        if !(1024..=268_435_460).contains(&limits.maximum_packet_size) {
+            let text = format!("{} is not in 1024..=268435460", limits.maximum_packet_size);
+            found.problem("limits.maximum_packet_size", text);
+        }
+        if limits.receive_maximum == 0 {
+            found.problem("limits.receive_maximum", "0 would refuse every QoS 1 publication");
+        }
+        for (key, handshakes) in [
+            ("limits.handshakes_per_core", limits.handshakes_per_core),
+            ("limits.handshakes_per_source", limits.handshakes_per_source),
+        ] {
+            if handshakes == 0 {
+                found.problem(key, "0 would let nobody in");
+            }
+        }
+    }
+
+    fn check_telemetry(&self, found: &mut Findings) {
+        if let Err(problem) = crate::telemetry::parse_filter(&self.log.filter) {
+            found.problem("log.filter", problem);
+        }
+        if let Some(endpoint) = self.traces.endpoint.as_deref().filter(|it| !is_http_url(it)) {
+            let text = format!(
+                "{endpoint:?} is not a URL like \"http://localhost:4317\"; TLS is not spoken to \
+                 the collector"
+            );
+            found.problem("traces.endpoint", text);
+        }
+        if !(0.0..=1.0).contains(&self.traces.ratio) {
+            found.problem("traces.ratio", format!("{} is not in 0..=1", self.traces.ratio));
+        }
+    }
+}
+
+fn check_listener(key: &str, listener: &Listener, found: &mut Findings) {
+    if key == "listeners.http" || key == "listeners.admin" {
+        if listener.anonymous_policy.is_some() {
+            let text = "it is for MQTT and does not apply here";
+            found.problem(format!("{key}.anonymous_policy"), text);
+        }
+        if !listener.proxy_from.is_empty() {
+            found.problem(format!("{key}.proxy_from"), "no PROXY header is read here");
+        }
+    } else if let Some(policy) = &listener.anonymous_policy
+        && let Err(text) = check_policy(policy)
+    {
+        found.problem(format!("{key}.anonymous_policy"), text);
+    }
+    if listener.max_connections == 0 {
+        found.problem(format!("{key}.max_connections"), "0 would let nobody in");
+    }
+    if listener.connect_timeout.is_zero() {
+        found.problem(format!("{key}.connect_timeout"), "0s would let nobody in");
+    }
+    if listener.address.is_some_and(|address| address.port() == 0) {
+        let text = "port 0 is a different one at every start and on every core";
+        found.problem(format!("{key}.address"), text);
+    }
+}
+
+/// Says what is wrong with a policy document without the words of a parser.
+fn check_policy(policy: &str) -> Result<(), String> {
+    if let Err(error) = serde_json::from_str::<serde_json::Value>(policy) {
+        let (line, column) = (error.line(), error.column());
+        return Err(format!(
+            "it is not JSON, see line {line}, column {column} of its text; an IoT policy document \
+             is like {{\"Version\":\"2012-10-17\",\"Statement\":[…]}}"
+        ));
+    }
+    policy::Document::parse(policy)
+        .map(drop)
+        .map_err(|error| format!("it is not an IoT policy document: {error}"))
+}
+
+impl super::Listeners {
+    /// Listeners that would take each other's connections, the earlier one first.
+    fn collisions(&self) -> Vec<(&'static str, &'static str)> {
+        let all = self.all();
+        let mut found = Vec::new();
+        for (number, (second, listener)) in all.iter().enumerate() {
+            let Some(address) = listener.address else { continue };
+            let before = all[..number].iter();
+            let mut same =
+                before.filter(|(_, other)| other.address.is_some_and(|it| overlap(it, address)));
+            if let Some((first, _)) = same.next() {
+                found.push((*first, *second));
+            }
+        }
+        found
+    }
+}
+
+/// Whether two addresses share a port of an interface. `[::]` takes IPv4, too.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let (a_ip, b_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let covers = |wide: std::net::IpAddr, ip: std::net::IpAddr| {
+        wide.is_unspecified() && (wide.is_ipv6() || ip.is_ipv4())
+    };
+    a.port() == b.port() && (a_ip == b_ip || covers(a_ip, b_ip) || covers(b_ip, a_ip))
+}
+
+/// `host` or `host:port`; an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let host_is_good = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(name),
+    };
+    host_is_good && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+/// `http://host` with what may follow.
+fn is_http_url(text: &str) -> bool {
+    let Ok(url) = text.parse::<axum::http::Uri>() else { return false };
+    url.scheme_str() == Some("http") && url.host().is_some_and(|host| !host.is_empty())
+}

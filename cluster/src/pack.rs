@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
+/// Also what tells commands from changes of members in the log ([`crate::members::CHANGE`]).
 const VERSION: u8 = 1;
 
 /// Bytes a command takes in an entry, at most.

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use raft::prelude::{ConfState, Entry, HardState, Snapshot};
+use raft::prelude::{Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use storage::log::{Log, ReadError};
 use storage::store::Applied;
 
 use crate::machine::GroupId;
+use crate::members::{CHANGE, Members, from_log};
 
 /// The log all groups share; they live on one thread.
 pub(crate) type SharedLog = Rc<RefCell<Log>>;
@@ -17,8 +18,8 @@ pub(crate) type SharedLog = Rc<RefCell<Log>>;
 pub(crate) struct View {
     pub(crate) log: SharedLog,
     pub(crate) group: GroupId,
-    /// The only voter.
-    pub(crate) node: u64,
+    /// The members when it started.
+    pub(crate) members: Members,
     /// What was applied before the start; it was committed, whatever the last hard state says.
     pub(crate) applied: Applied,
 }
@@ -30,13 +31,11 @@ impl raft::Storage for View {
         hard_state.set_term(state.term.max(self.applied.term));
         hard_state.set_vote(state.vote);
         hard_state.set_commit(state.commit.max(self.applied.index));
-        let mut conf_state = ConfState::default();
-        conf_state.set_voters(vec![self.node]);
-        Ok(RaftState::new(hard_state, conf_state))
+        Ok(RaftState::new(hard_state, self.members.conf.clone()))
     }
 
-    /// Entries to apply come without their data, which [`Log::entry`] or the proposer's own copy
-    /// gives when it is needed; only entries to send to a peer carry it.
+    /// Only entries to send to a peer carry their data. Others come with their type alone: to apply
+    /// them, [`Log::entry`] or the proposer's own copy gives it.
     fn entries(
         &self,
         low: u64,
@@ -64,7 +63,9 @@ impl raft::Storage for View {
             entry.set_index(index);
             entry.set_term(term);
             if context.can_async() {
-                entry.set_data(log.entry(group, index).map_err(read_error)?.data);
+                from_log(&mut entry, log.entry(group, index).map_err(read_error)?.data);
+            } else if log.tag(group, index) == CHANGE {
+                entry.set_entry_type(EntryType::EntryConfChangeV2);
             }
             entries.push(entry);
         }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{Engine, Now};
-use crate::checkpoint::{Job, Report, Stored, Worker};
+use crate::checkpoint::{Job, Report, Worker};
 use crate::error::Error;
 use crate::host::Host;
 use crate::machine::StateMachine;
+use crate::members;
 
 /// The checkpoint that is under way, if one is.
 pub(super) struct Rounds {
@@ -21,8 +22,8 @@ pub(super) struct Rounds {
     replayed: u64,
     /// Whether the disk had no room for the one that is under way.
     lacks_room: bool,
-    /// Stored, and not yet compacted away in the log.
-    compactable: Stored,
+    /// Whether the log may have entries that are stored.
+    compactable: bool,
 }
 
 enum State {
@@ -45,7 +46,7 @@ impl Rounds {
             stored: 0,
             replayed: 0,
             lacks_room: false,
-            compactable: Stored::new(),
+            compactable: false,
         }
     }
 
@@ -72,7 +73,7 @@ impl Rounds {
     }
 
     fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle) && self.compactable.is_empty()
+        matches!(self.state, State::Idle) && !self.compactable
     }
 }
 
@@ -81,9 +82,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     pub(super) fn checkpoint(&mut self, now: Now) -> Result<(), Error> {
         match self.rounds.worker.poll()? {
             Some(Report::Stored(stored)) => {
+                for (id, applied) in stored {
+                    self.groups[self.places[&id]].stored = applied;
+                }
                 let rounds = &mut self.rounds;
                 rounds.state = State::Idle;
-                rounds.compactable = stored;
+                rounds.compactable = true;
                 (rounds.stored, rounds.replayed) = (rounds.written, 0);
                 rounds.lacks_room = false;
             }
@@ -110,7 +114,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         true
     }
 
-    /// Whether the store holds all that is applied, and the log is compacted to there.
+    /// Whether the store holds all that is applied, and the log needs to keep nothing of it here.
     pub fn is_stored(&self) -> bool {
         self.rounds.is_idle() && self.groups.iter().all(|it| it.stored == it.applied)
     }
@@ -132,7 +136,10 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 continue;
             }
             let machine = self.machines.get_mut(&group.id).expect("every group has a machine");
-            let changes = machine.checkpoint();
+            let mut changes = machine.checkpoint();
+            if std::mem::take(&mut group.members_changed) {
+                changes.push((members::KEY.to_vec(), Some(group.members.encode())));
+            }
             let from = group.collected.index;
             jobs.push(Job { group: group.id, from, to: group.applied, changes });
             group.collected = group.applied;
@@ -146,20 +153,27 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 
     /// Tells the log what is stored, so that it can drop it.
     fn compact(&mut self) -> Result<(), Error> {
-        if self.rounds.compactable.is_empty() || self.held.is_some() {
+        if !self.rounds.compactable || self.held.is_some() {
             return Ok(());
         }
-        for (id, applied) in &self.rounds.compactable {
-            self.batch.compact(id.0, applied.index, applied.term);
+        let short = self.log.borrow().bytes() < self.config.lag_bytes;
+        for group in &self.groups {
+            let log = self.log.borrow();
+            let kept_for_others = if short { group.last_of_all() } else { u64::MAX };
+            let to = group.stored.index.min(kept_for_others);
+            if to <= log.compacted(group.id.0).0 {
+                continue;
+            }
+            let term = log.term(group.id.0, to).expect("what is stored and not compacted is there");
+            drop(log);
+            self.batch.compact(group.id.0, to, term);
         }
         if !self.append()? {
             // Only what Raft gave out must be kept; this comes again.
             self.batch.clear();
             return Ok(());
         }
-        for (id, applied) in self.rounds.compactable.drain(..) {
-            self.groups[self.places[&id]].stored = applied;
-        }
+        self.rounds.compactable = false;
         Ok(())
     }
 }

@@ -49,6 +49,10 @@ pub struct Config {
     /// While the log takes fewer bytes, a leader keeps the entries that a follower lacks; one that
     /// lags further is sent a snapshot.
     pub lag_bytes: u64,
+    /// About how many bytes of a snapshot are one message.
+    pub snapshot_chunk_bytes: usize,
+    /// So many bytes of snapshots may be on their way to others at a time.
+    pub snapshot_window_bytes: usize,
     /// Memory the state store may use as cache, in bytes.
     pub store_cache_bytes: u64,
     /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
@@ -75,6 +79,8 @@ impl Config {
             max_log_bytes: 1 << 30,
             min_free_bytes: 64 << 20,
             lag_bytes: 256 << 20,
+            snapshot_chunk_bytes: 256 << 10,
+            snapshot_window_bytes: 4 << 20,
             store_cache_bytes: 64 << 20,
             accept_log_loss: false,
         }

@@ -9,6 +9,7 @@
 
 mod apply;
 mod group;
+mod install;
 mod leadership;
 mod members;
 mod messages;
@@ -16,6 +17,7 @@ mod offer;
 mod open;
 mod room;
 mod round;
+mod sending;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,6 +27,7 @@ use raft::Ready;
 use rustc_hash::FxHashMap;
 use storage::dice::Dice;
 use storage::log::{AppendError, Batch, HardState};
+use storage::store::Applied;
 use tracing::{debug, info};
 
 use crate::config::Config;
@@ -36,10 +39,12 @@ use crate::members::to_log;
 use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
 use group::{Command, Group};
+use install::Staging;
 use messages::Outgoing;
 pub use open::Opened;
 use open::Progress;
 use round::Rounds;
+use sending::Sending;
 
 /// The time of a turn, read by whoever drives it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +65,10 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     machines: FxHashMap<GroupId, M>,
     statuses: FxHashMap<GroupId, Status>,
     host: H,
+    /// Makes the machine that a snapshot is loaded into.
+    factory: Box<dyn FnMut(GroupId) -> M>,
+    staging: Option<Staging<M>>,
+    sending: Sending,
     outgoing: Outgoing,
     /// Decides how long a group waits for a leader.
     dice: Dice,
@@ -92,6 +101,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             return self.turn_unstarted(now);
         }
         self.look(now);
+        self.show_staged()?;
         self.receive(&mut input.messages)?;
         self.tick_groups(now);
         self.note_lost();
@@ -121,7 +131,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 
     /// Whether there is more to do even if nothing arrives.
     pub fn is_busy(&self) -> bool {
-        !self.started || self.rounds.is_collecting()
+        !self.started || self.rounds.is_collecting() || self.is_installing()
     }
 
     /// Whether proposals may be taken: not while the log has outgrown its bound.
@@ -219,10 +229,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 return Ok(());
             }
             for (place, mut ready) in readies {
-                let group = &mut self.groups[place];
-                self.outgoing.add_all(group.id, ready.take_persisted_messages());
-                let mut light = group.raft.advance_append(ready);
-                self.outgoing.add_all(group.id, light.take_messages());
+                if !ready.snapshot().is_empty() {
+                    self.install(place, ready.snapshot());
+                }
+                self.dispatch(place, ready.take_persisted_messages());
+                let mut light = self.groups[place].raft.advance_append(ready);
+                self.dispatch(place, light.take_messages());
                 self.apply(place, light.take_committed_entries(), now)?;
                 let group = &mut self.groups[place];
                 // Only now: Raft may append to its log when it hears of it.
@@ -240,7 +252,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             }
             let mut ready = self.groups[place].raft.ready();
             let id = self.groups[place].id;
-            self.outgoing.add_all(id, ready.take_messages());
+            self.dispatch(place, ready.take_messages());
             self.apply(place, ready.take_committed_entries(), now)?;
             let entries = ready.take_entries();
             if let Some(state) = ready.hs() {
@@ -249,6 +261,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                     let HardStateOf(state) = state.into();
                     self.batch.hard_state(id.0, state);
                 }
+            }
+            if !ready.snapshot().is_empty() {
+                let metadata = ready.snapshot().get_metadata();
+                let end = Applied { index: metadata.index, term: metadata.term };
+                install::begin_behind(&mut self.batch, &self.log.borrow(), id, end);
             }
             count += entries.len();
             for mut entry in entries {

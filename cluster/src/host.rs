@@ -157,6 +157,10 @@ pub trait Host<M: StateMachine>: Send + 'static {
     /// if that is heard of, else with [`Refusal::NotLeader`] or [`Refusal::Unknown`].
     fn lost(&mut self, _group: GroupId) {}
 
+    /// A snapshot has brought a follower's machine up to date: it is another one, and commands in
+    /// between were not heard of.
+    fn replaced(&mut self, _group: GroupId, _machine: &mut M) {}
+
     /// A proposal has no outcome.
     fn refused(&mut self, reply: Self::Reply, why: Refusal);
 

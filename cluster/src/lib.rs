@@ -19,6 +19,7 @@ mod members;
 mod metrics;
 mod pack;
 mod peers;
+mod snapshot;
 mod thread;
 mod view;
 

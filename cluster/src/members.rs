@@ -1,8 +1,9 @@
 //! Who is in a group, as the state store keeps it beside the group's pairs.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use protobuf::Message as _;
 use raft::prelude::{ConfChangeV2, ConfState, Entry, EntryType};
+use storage::store::Applied;
 
 /// The key of a group's members among its pairs; no machine has a key without bytes.
 pub(crate) const KEY: &[u8] = &[];
@@ -15,6 +16,9 @@ pub(crate) const CHANGE: u8 = 2;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Members {
     pub(crate) conf: ConfState,
+    /// The snapshot that brought them, if one did. While the store is at its index and the log does
+    /// not begin there, a crash has cut off its installation.
+    pub(crate) installed: Applied,
 }
 
 impl Members {
@@ -22,7 +26,13 @@ impl Members {
     pub(crate) fn initial(voters: &[u64]) -> Self {
         let mut conf = ConfState::default();
         conf.set_voters(voters.to_vec());
-        Self { conf }
+        Self { conf, installed: Applied::default() }
+    }
+
+    /// Whether a node takes part.
+    pub(crate) fn contain(&self, node: u64) -> bool {
+        let ConfState { voters, learners, voters_outgoing, .. } = &self.conf;
+        [voters, learners, voters_outgoing].iter().any(|part| part.contains(&node))
     }
 
     /// Whether a node is all there is.
@@ -32,17 +42,20 @@ impl Members {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
+        bytes.put_u64_le(self.installed.index);
+        bytes.put_u64_le(self.installed.term);
         self.conf.write_to_vec(&mut bytes).expect("a vector takes what is written");
         bytes
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, String> {
         match bytes.try_get_u8() {
-            Ok(VERSION) => {}
+            Ok(VERSION) if bytes.len() >= 16 => {}
             other => return Err(format!("members of the unknown version {other:?}")),
         }
+        let installed = Applied { index: bytes.get_u64_le(), term: bytes.get_u64_le() };
         let conf = ConfState::parse_from_bytes(bytes).map_err(|error| error.to_string())?;
-        Ok(Self { conf })
+        Ok(Self { conf, installed })
     }
 }
 

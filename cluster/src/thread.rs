@@ -97,7 +97,7 @@ where
 fn run<M, H>(
     config: Config,
     inbox: &Inbox<H::Reply, H::Signal>,
-    machine: impl FnMut(GroupId) -> M,
+    machine: impl FnMut(GroupId) -> M + 'static,
     mut host: H,
     peers: impl Peers,
     up: Sender<()>,
@@ -135,7 +135,7 @@ where
 fn open<M: StateMachine, R: Send + 'static, S: Send + 'static>(
     config: &Config,
     data: &DataDir,
-    machine: impl FnMut(GroupId) -> M,
+    machine: impl FnMut(GroupId) -> M + 'static,
     inbox: &Inbox<R, S>,
 ) -> Result<(Opened<M>, Worker), Error> {
     let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;

@@ -22,6 +22,15 @@ pub(crate) struct View {
     pub(crate) members: Members,
     /// What was applied before the start; it was committed, whatever the last hard state says.
     pub(crate) applied: Applied,
+    /// The snapshot that can be had, and whether one is wanted that cannot.
+    pub(crate) offer: RefCell<Option<Offer>>,
+    pub(crate) wanted: RefCell<bool>,
+}
+
+/// A snapshot that can be sent.
+pub(crate) struct Offer {
+    pub(crate) applied: Applied,
+    pub(crate) members: Members,
 }
 
 impl raft::Storage for View {
@@ -89,8 +98,19 @@ impl raft::Storage for View {
         Ok(self.log.borrow().last_index(self.group.0))
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let offer = self.offer.borrow();
+        let fits = |it: &&Offer| it.applied.index >= request_index && it.members.contain(to);
+        let Some(offer) = offer.as_ref().filter(fits) else {
+            *self.wanted.borrow_mut() = true;
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = offer.applied.index;
+        metadata.term = offer.applied.term;
+        metadata.set_conf_state(offer.members.conf.clone());
+        Ok(snapshot)
     }
 }
 

@@ -53,6 +53,10 @@ pub(super) struct Group<R> {
     pub(super) led: Option<u64>,
     /// Ticks without a leader after which this node stands for election.
     pub(super) patience: usize,
+    /// Whether its state is being replaced: Raft must not move until it is.
+    pub(super) stands_still: bool,
+    /// The last snapshot that was installed.
+    pub(super) installed: Option<u64>,
     /// Ticks since this node lost the lead, while what it had proposed then is not decided.
     pub(super) unsure_for: usize,
 }
@@ -85,6 +89,8 @@ impl<R> Group<R> {
             dirty: false,
             led: None,
             patience: 0,
+            stands_still: false,
+            installed: None,
             unsure_for: 0,
         }
     }
@@ -115,7 +121,7 @@ impl<R> Group<R> {
         now: Duration,
     ) -> (Vec<Command<R>>, Refusal) {
         let mut incoming = std::mem::take(&mut self.incoming).into_iter().peekable();
-        if !self.is_leader() {
+        if !self.is_leader() || self.stands_still {
             // Raft would hand them on, and this node would never hear what became of them.
             return (incoming.collect(), Refusal::NotLeader);
         }
@@ -145,15 +151,17 @@ impl<R> Group<R> {
     }
 
     /// What a committed entry says: commands with their replies if this node proposed them, or other
-    /// members. Entries that lost their place to it will never be applied: their commands go to
-    /// `lost`.
+    /// members. What was proposed and has lost its place to it will never be applied: those commands
+    /// go to `lost`. That is what should stand in its place or before; and everything of an older
+    /// term, since every later leader has this entry, and behind it none of an older term.
     pub(super) fn decide(
         &mut self,
         entry: &Entry,
         read: impl FnOnce() -> Result<Bytes, Error>,
         lost: &mut Vec<Command<R>>,
     ) -> Result<Decided<R>, Error> {
-        while let Some(proposed) = self.proposed.pop_front_if(|it| it.index <= entry.index) {
+        let is_over = |it: &mut Proposed<R>| it.index <= entry.index || it.term < entry.term;
+        while let Some(proposed) = self.proposed.pop_front_if(is_over) {
             self.proposed_bytes -= proposed.bytes;
             if (proposed.index, proposed.term) == (entry.index, entry.term) {
                 let proposed_at = Some(proposed.at);

@@ -27,6 +27,9 @@ impl<R> Group<R> {
 
     /// A unit of Raft's time has passed.
     fn tick(&mut self, dice: &mut Dice) {
+        if self.stands_still {
+            return;
+        }
         self.raft.tick();
         if self.is_leader() || self.raft.raft.election_elapsed < self.patience {
             return;
@@ -80,6 +83,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 refuse(&mut self.host, group.give_up(), Refusal::Unknown);
             }
         }
+        self.tick_snapshots(now);
+        self.tick_staging();
     }
 
     /// Tells the host which groups this node leads no more. Before anything is applied: what then

@@ -30,12 +30,6 @@ impl Outgoing {
         self.batches.entry(to).or_default().push((group, letter.encode()));
     }
 
-    pub(super) fn add_all(&mut self, group: GroupId, messages: Vec<Message>) {
-        for message in messages {
-            self.add(message.to, group, &Letter::Raft(message));
-        }
-    }
-
     pub(super) fn hand_over(&mut self) {
         for (&to, batch) in &mut self.batches {
             if !batch.is_empty() {
@@ -46,6 +40,17 @@ impl Outgoing {
 }
 
 impl<M: StateMachine, H: Host<M>> Engine<M, H> {
+    /// Puts what a group's Raft has to say on its way.
+    pub(super) fn dispatch(&mut self, place: usize, messages: Vec<Message>) {
+        for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.send_snapshot(place, &message);
+            } else {
+                self.outgoing.add(message.to, self.groups[place].id, &Letter::Raft(message));
+            }
+        }
+    }
+
     /// Takes in what other nodes say.
     pub(super) fn receive(&mut self, messages: &mut Vec<PeerMessage>) -> Result<(), Error> {
         if messages.is_empty() {
@@ -66,7 +71,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             match Letter::decode(&message) {
                 Ok(Letter::Raft(message)) if message.from == from => {
                     if room || message.entries.is_empty() {
-                        self.step(place, message);
+                        self.step(place, message)?;
                     } else {
                         metrics::messages_dropped();
                     }
@@ -74,21 +79,34 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Ok(Letter::Raft(message)) => {
                     warn!(from, claims = message.from, "a message in another node's name");
                 }
+                Ok(Letter::Chunk(chunk)) => self.take_chunk(from, place, chunk)?,
+                Ok(Letter::Taken { snapshot, taken }) => {
+                    self.snapshot_taken(from, place, snapshot, taken);
+                }
                 Err(error) => warn!(from, %group, %error, "a message that cannot be read"),
             }
         }
         Ok(())
     }
 
-    fn step(&mut self, place: usize, message: Message) {
+    pub(super) fn step(&mut self, place: usize, message: Message) -> Result<(), Error> {
         let group = &mut self.groups[place];
         let forwarded = [MessageType::MsgPropose, MessageType::MsgReadIndex];
-        if forwarded.contains(&message.get_msg_type()) {
-            // Nobody hands these on; see `Group::propose`.
-            return;
+        // Nobody hands these on; see `Group::propose`.
+        if forwarded.contains(&message.get_msg_type()) || group.stands_still {
+            return Ok(());
+        }
+        // A leader tells of no more than what this node has said it has.
+        let last = group.raft.raft.raft_log.last_index();
+        if message.get_msg_type() == MessageType::MsgHeartbeat
+            && message.commit > last
+            && message.term >= group.raft.raft.term
+        {
+            return Err(Error::Forgotten { group: group.id, last, known: message.commit });
         }
         if let Err(error) = group.raft.step(message) {
             debug!(group = %group.id, %error, "a message is not taken");
         }
+        Ok(())
     }
 }

@@ -17,9 +17,11 @@ use storage::store::{Applied, Store, StoreError};
 use tracing::{info, warn};
 
 use super::group::Group;
+use super::install::begin_behind;
 use super::leadership::{ELECTION_TICKS, HEARTBEAT_TICKS};
 use super::messages::Outgoing;
 use super::round::Rounds;
+use super::sending::Sending;
 use super::{Engine, Now};
 use crate::checkpoint::Worker;
 use crate::config::{Config, GroupConfig};
@@ -43,6 +45,7 @@ pub struct Opened<M> {
     machines: FxHashMap<GroupId, M>,
     groups: Vec<(GroupId, RawNode<View>, Members, Applied)>,
     dice: Dice,
+    factory: Box<dyn FnMut(GroupId) -> M>,
 }
 
 impl<M: StateMachine> Opened<M> {
@@ -53,7 +56,7 @@ impl<M: StateMachine> Opened<M> {
         dir: &Path,
         seed: Option<u64>,
         store: &mut dyn Store,
-        mut machine: impl FnMut(GroupId) -> M,
+        machine: impl FnMut(GroupId) -> M + 'static,
     ) -> Result<Self, Error> {
         let options = Options {
             segment_bytes: config.segment_bytes,
@@ -62,15 +65,17 @@ impl<M: StateMachine> Opened<M> {
         };
         let mut log = Log::open(disk, dir, &options)?;
         info!(bytes = log.bytes(), clean = log.found().clean, "log opened");
+        let mut factory: Box<dyn FnMut(GroupId) -> M> = Box::new(machine);
         let mut opened = Vec::new();
         let mut machines = FxHashMap::default();
         let mut progress = Progress::new("loading stored state");
         for GroupConfig { id: group, voters } in &config.groups {
-            let mut machine = machine(*group);
+            let mut machine = factory(*group);
             let (applied, members) = load(*group, &mut machine, store, &mut progress)?;
-            reconcile(config, &mut log, *group, applied)?;
+            let members = members.unwrap_or_else(|| Members::initial(voters));
+            reconcile(config, &mut log, *group, applied, &members)?;
             machines.insert(*group, machine);
-            opened.push((*group, applied, members.unwrap_or_else(|| Members::initial(voters))));
+            opened.push((*group, applied, members));
         }
         let log = Rc::new(RefCell::new(log));
         let groups = opened.into_iter().map(|(group, applied, members)| {
@@ -81,7 +86,7 @@ impl<M: StateMachine> Opened<M> {
         let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(config.node));
         // Nodes that are given one seed still wait differently.
         let dice = Dice::new(Dice::new(seed).bits() ^ config.node);
-        Ok(Self { groups: groups.collect::<Result<_, Error>>()?, log, machines, dice })
+        Ok(Self { groups: groups.collect::<Result<_, Error>>()?, log, machines, dice, factory })
     }
 }
 
@@ -114,9 +119,17 @@ fn reconcile(
     log: &mut Log,
     group: GroupId,
     applied: Applied,
+    members: &Members,
 ) -> Result<(), Error> {
     let (compacted, last) = (log.compacted(group.0).0, log.last_index(group.0));
     let stored = applied.index;
+    if stored > compacted && members.installed == applied {
+        warn!(%group, stored, "the installation of a snapshot was cut off and is finished");
+        let mut batch = Batch::new();
+        begin_behind(&mut batch, log, group, applied);
+        log.append(&mut batch)?;
+        return Ok(());
+    }
     if stored < compacted {
         return Err(Error::StateLost { group, stored, compacted });
     }
@@ -182,7 +195,14 @@ fn follower(
         max_committed_size_per_ready: REPLAY_BYTES,
         ..raft::Config::default()
     };
-    let view = View { log: Rc::clone(log), group, members: members.clone(), applied };
+    let view = View {
+        log: Rc::clone(log),
+        group,
+        members: members.clone(),
+        applied,
+        offer: RefCell::default(),
+        wanted: RefCell::default(),
+    };
     RawNode::new(&settings, view, &logger())
 }
 
@@ -196,7 +216,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         peers: impl Peers,
         now: Now,
     ) -> Self {
-        let Opened { log, machines, groups, mut dice } = opened;
+        let Opened { log, machines, groups, mut dice, factory } = opened;
         let groups = groups.into_iter().map(|(id, raft, members, stored)| {
             let mut group = Group::new(id, raft, members, stored);
             group.draw_patience(&mut dice);
@@ -212,6 +232,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             groups,
             machines,
             host,
+            factory,
+            staging: None,
+            sending: Sending::default(),
             outgoing: Outgoing::new(peers),
             dice,
             batch: Batch::new(),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{Engine, Now};
-use crate::checkpoint::{Job, Report, Worker};
+use crate::checkpoint::{Job, Report, Task, Worker};
 use crate::error::Error;
 use crate::host::Host;
-use crate::machine::StateMachine;
+use crate::machine::{GroupId, StateMachine};
 use crate::members;
 
 /// The checkpoint that is under way, if one is.
@@ -68,6 +68,18 @@ impl Rounds {
         self.lacks_room
     }
 
+    /// Who works for the store.
+    pub(super) fn worker(&mut self) -> &mut Worker {
+        &mut self.worker
+    }
+
+    /// Takes a group whose state is replaced out of what is not yet handed over.
+    pub(super) fn leave_out(&mut self, group: GroupId) {
+        if let State::Collecting { jobs, .. } = &mut self.state {
+            jobs.retain(|job| job.group != group);
+        }
+    }
+
     pub(super) fn is_collecting(&self) -> bool {
         matches!(self.state, State::Collecting { .. })
     }
@@ -80,8 +92,23 @@ impl Rounds {
 impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Takes the next step of a checkpoint.
     pub(super) fn checkpoint(&mut self, now: Now) -> Result<(), Error> {
-        match self.rounds.worker.poll()? {
-            Some(Report::Stored(stored)) => {
+        while let Some(report) = self.rounds.worker.poll()? {
+            self.heard(report);
+            if self.rounds.lacks_room {
+                break;
+            }
+        }
+        self.compact()?;
+        if self.rounds.is_idle() && self.is_checkpoint_due(now) {
+            self.begin_checkpoint(now);
+        }
+        self.collect_pairs();
+        Ok(())
+    }
+
+    fn heard(&mut self, report: Report) {
+        match report {
+            Report::Stored(stored) => {
                 for (id, applied) in stored {
                     self.groups[self.places[&id]].stored = applied;
                 }
@@ -91,15 +118,13 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 (rounds.stored, rounds.replayed) = (rounds.written, 0);
                 rounds.lacks_room = false;
             }
-            Some(Report::NoRoom) => self.rounds.lacks_room = true,
-            None => {}
+            Report::Captured(group, captured) => self.captured(group, captured),
+            Report::Installed => {
+                self.rounds.lacks_room = false;
+                self.staged_is_stored();
+            }
+            Report::NoRoom => self.rounds.lacks_room = true,
         }
-        self.compact()?;
-        if self.rounds.is_idle() && self.is_checkpoint_due(now) {
-            self.begin_checkpoint(now);
-        }
-        self.collect_pairs();
-        Ok(())
     }
 
     /// Begins a checkpoint of everything that is not stored. False if there is nothing, or one is
@@ -132,7 +157,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let State::Collecting { next, jobs } = &mut self.rounds.state else { return };
         while let Some(group) = self.groups.get_mut(*next) {
             *next += 1;
-            if group.applied == group.collected {
+            if group.applied == group.collected || group.stands_still {
                 continue;
             }
             let machine = self.machines.get_mut(&group.id).expect("every group has a machine");
@@ -148,7 +173,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         let jobs = std::mem::take(jobs);
         self.rounds.state = State::Storing;
-        self.rounds.worker.begin(jobs);
+        self.rounds.worker.begin(Task::Round(jobs));
     }
 
     /// Tells the log what is stored, so that it can drop it.
@@ -156,11 +181,16 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if !self.rounds.compactable || self.held.is_some() {
             return Ok(());
         }
-        let short = self.log.borrow().bytes() < self.config.lag_bytes;
-        for group in &self.groups {
+        let bytes = self.log.borrow().bytes();
+        for (place, group) in self.groups.iter().enumerate() {
             let log = self.log.borrow();
-            let kept_for_others = if short { group.last_of_all() } else { u64::MAX };
-            let to = group.stored.index.min(kept_for_others);
+            let mut to = group.stored.index;
+            if bytes < self.config.lag_bytes {
+                to = to.min(group.last_of_all());
+            }
+            if bytes < self.config.max_log_bytes / 2 {
+                to = to.min(self.kept_for_snapshots(place));
+            }
             if to <= log.compacted(group.id.0).0 {
                 continue;
             }

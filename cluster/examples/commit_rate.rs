@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::{
-    Config, GroupId, Groups, GroupsView, Host, LoadError, OnFull, Pairs, Proposal, Refusal,
-    StateMachine, Unreadable, start,
+    Config, GroupId, Groups, GroupsView, Host, LoadError, NoPeers, OnFull, Pairs, Proposal,
+    Refusal, StateMachine, Unreadable, start,
 };
 
 const SHARDS: u32 = 16;
@@ -92,7 +92,8 @@ fn committed(dir: &Path, in_flight: usize) -> Rate {
     let (groups, inbox) = Groups::new(&config);
     let (to, answers) = channel();
     let host = Answers { turn: Vec::new(), to };
-    let mut running = start(config, inbox, |_| Keys::default(), host).expect("a fresh directory");
+    let mut running =
+        start(config, inbox, |_| Keys::default(), host, NoPeers).expect("a fresh directory");
     running.wait_started().expect("a fresh directory");
     let command = Bytes::from(vec![7; COMMAND_BYTES]);
     let mut next = 0;

@@ -3,7 +3,9 @@
 //! A round collects every group's changed pairs, one group per turn, and is then applied and
 //! flushed elsewhere while commands go on. At most one round is under way. A round that fails is
 //! tried again as a whole, since a store that fails may have forgotten what was not flushed.
+//! Snapshots are taken from the store and put into it in the same place, in order with the rounds.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use tracing::{debug, warn};
 use crate::error::Error;
 use crate::machine::GroupId;
 use crate::metrics::RaftMetrics;
+use crate::snapshot::{Captured, Pair};
 
 /// One group's part of a round.
 #[derive(Clone)]
@@ -27,11 +30,25 @@ pub(crate) struct Job {
 /// Up to where each group of a finished round is stored.
 pub(crate) type Stored = Vec<(GroupId, Applied)>;
 
-/// What a worker has to say of a round.
+/// What a worker is to do.
+pub(crate) enum Task {
+    /// Store a round.
+    Round(Vec<Job>),
+    /// Take a snapshot of a group, in chunks of about so many bytes.
+    Capture(GroupId, usize),
+    /// Put a snapshot in the place of what a group has.
+    Install(GroupId, Applied, Vec<Pair>),
+}
+
+/// What a worker has to say.
 pub(crate) enum Report {
-    /// It is done.
+    /// A round is stored.
     Stored(Stored),
-    /// The disk had no room for it; it will be tried again.
+    /// A snapshot of a group, or none if the store cannot be read now.
+    Captured(GroupId, Option<Captured>),
+    /// A snapshot is in its place.
+    Installed,
+    /// The disk had no room for what is under way; it will be tried again.
     NoRoom,
 }
 
@@ -45,7 +62,7 @@ pub enum Worker {
 
 /// See [`Worker::Thread`].
 pub struct ThreadWorker {
-    rounds: Option<Sender<Vec<Job>>>,
+    tasks: Option<Sender<Task>>,
     reports: Receiver<Result<Report, StoreError>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -53,7 +70,7 @@ pub struct ThreadWorker {
 impl Drop for ThreadWorker {
     /// Waits for the thread, so that the store is closed before the data directory is let go.
     fn drop(&mut self) {
-        self.rounds = None;
+        self.tasks = None;
         if let Some(thread) = self.thread.take() {
             // Its panic has been reported by the hook, and nothing waits for it.
             let _ = thread.join();
@@ -64,13 +81,13 @@ impl Drop for ThreadWorker {
 /// See [`Worker::Inline`].
 pub struct InlineWorker {
     store: Box<dyn Store>,
-    round: Option<Vec<Job>>,
+    tasks: VecDeque<Task>,
 }
 
 impl Worker {
     /// A worker without a thread.
     pub fn inline(store: Box<dyn Store>) -> Self {
-        Self::Inline(InlineWorker { store, round: None })
+        Self::Inline(InlineWorker { store, tasks: VecDeque::new() })
     }
 
     /// A thread that applies rounds, and calls `nudge` when one is done.
@@ -78,26 +95,26 @@ impl Worker {
         store: Box<dyn Store>,
         nudge: impl Fn() + Send + 'static,
     ) -> Result<Self, Error> {
-        let (rounds, to_do) = channel();
+        let (tasks, to_do) = channel();
         let (reporter, reports) = channel();
         let work = move || work(store, &to_do, &reporter, nudge);
         let spawned = thread::Builder::new().name("skein-state".into()).spawn(work);
         let thread = Some(spawned.map_err(Error::Thread)?);
-        Ok(Self::Thread(ThreadWorker { rounds: Some(rounds), reports, thread }))
+        Ok(Self::Thread(ThreadWorker { tasks: Some(tasks), reports, thread }))
     }
 
-    /// Hands over a round; only when none is under way.
-    pub(crate) fn begin(&mut self, round: Vec<Job>) {
+    /// Hands over a task; it comes after those handed over before.
+    pub(crate) fn begin(&mut self, task: Task) {
         match self {
             Self::Thread(worker) => {
                 // That a worker is gone, the next poll tells.
-                let _ = worker.rounds.as_ref().map(|rounds| rounds.send(round));
+                let _ = worker.tasks.as_ref().map(|tasks| tasks.send(task));
             }
-            Self::Inline(worker) => worker.round = Some(round),
+            Self::Inline(worker) => worker.tasks.push_back(task),
         }
     }
 
-    /// What has come of the round since the last call.
+    /// What it has to say since the last call.
     pub(crate) fn poll(&mut self) -> Result<Option<Report>, StoreError> {
         match self {
             Self::Thread(worker) => match worker.reports.try_recv() {
@@ -110,12 +127,14 @@ impl Worker {
                 }),
             },
             Self::Inline(worker) => {
-                let Some(round) = worker.round.take() else { return Ok(None) };
-                match apply(worker.store.as_mut(), &round) {
-                    Ok(stored) => Ok(Some(Report::Stored(stored))),
+                let Some(task) = worker.tasks.front() else { return Ok(None) };
+                match perform(worker.store.as_mut(), task) {
+                    Ok(report) => {
+                        worker.tasks.pop_front();
+                        Ok(Some(report))
+                    }
                     Err(error) => {
                         debug!(%error, "checkpoint failed");
-                        worker.round = Some(round);
                         match error {
                             StoreError::Damaged { .. } => Err(error),
                             StoreError::Full { .. } => Ok(Some(Report::NoRoom)),
@@ -128,27 +147,43 @@ impl Worker {
     }
 }
 
-fn apply(store: &mut dyn Store, round: &[Job]) -> Result<Stored, StoreError> {
-    for job in round {
-        store.apply(job.group.0, job.from, job.to, job.changes.clone())?;
+fn perform(store: &mut dyn Store, task: &Task) -> Result<Report, StoreError> {
+    match task {
+        Task::Round(round) => {
+            for job in round {
+                store.apply(job.group.0, job.from, job.to, job.changes.clone())?;
+            }
+            store.flush()?;
+            Ok(Report::Stored(round.iter().map(|job| (job.group, job.to)).collect()))
+        }
+        Task::Capture(group, chunk_bytes) => {
+            let captured = Captured::take(store, *group, *chunk_bytes);
+            let captured = captured.inspect_err(|error| warn!(%group, %error, "no snapshot"));
+            Ok(Report::Captured(*group, captured.ok()))
+        }
+        Task::Install(group, to, pairs) => {
+            store.replace(group.0, *to, pairs)?;
+            store.flush()?;
+            Ok(Report::Installed)
+        }
     }
-    store.flush()?;
-    Ok(round.iter().map(|job| (job.group, job.to)).collect())
 }
 
-/// The worker's thread: a round that fails is tried again until the node ends.
+/// The worker's thread: what fails is tried again until the node ends.
 fn work(
     mut store: Box<dyn Store>,
-    rounds: &Receiver<Vec<Job>>,
+    tasks: &Receiver<Task>,
     reporter: &Sender<Result<Report, StoreError>>,
     nudge: impl Fn(),
 ) {
     let metrics = RaftMetrics::register();
-    while let Ok(round) = rounds.recv() {
+    let mut later = VecDeque::new();
+    loop {
+        let Some(task) = later.pop_front().or_else(|| tasks.recv().ok()) else { return };
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
-        let stored = loop {
-            match apply(store.as_mut(), &round) {
+        let report = loop {
+            match perform(store.as_mut(), &task) {
                 Err(error) if !matches!(error, StoreError::Damaged { .. }) => {
                     metrics.checkpoint_failures.increment(1);
                     warn!(%error, "checkpoint failed, will be tried again");
@@ -160,14 +195,16 @@ fn work(
                 }
                 finished => break finished,
             }
-            // No other round comes before this one is done, so this only waits, or hears of the end.
-            if let Err(RecvTimeoutError::Disconnected) = rounds.recv_timeout(pause) {
-                return;
+            match tasks.recv_timeout(pause) {
+                Ok(task) => later.push_back(task),
+                Err(RecvTimeoutError::Timeout) => pause = (pause * 2).min(Duration::from_secs(5)),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            pause = (pause * 2).min(Duration::from_secs(5));
         };
-        metrics.checkpoint_seconds.record(started.elapsed());
-        let _ = reporter.send(stored.map(Report::Stored));
+        if let Task::Round(_) = task {
+            metrics.checkpoint_seconds.record(started.elapsed());
+        }
+        let _ = reporter.send(report);
         nudge();
     }
 }

@@ -5,6 +5,16 @@ use std::time::Duration;
 
 use crate::machine::GroupId;
 
+/// A group, and who was in it when the cluster was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// Its number.
+    pub id: GroupId,
+    /// The nodes that agreed on its first entry, the same on every node for all time; later changes
+    /// of its members are in its log.
+    pub voters: Vec<u64>,
+}
+
 /// How the groups of a node are run. Defaults are fit for production.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -13,9 +23,11 @@ pub struct Config {
     /// This node's Raft id, never 0.
     pub node: u64,
     /// The groups to run.
-    pub groups: Vec<GroupId>,
+    pub groups: Vec<GroupConfig>,
     /// How often [`crate::Host::ticked`] is called.
     pub tick: Duration,
+    /// Raft's unit of time: a leader is heard of every two, and missed after ten to twenty.
+    pub raft_tick: Duration,
     /// Bytes of commands that may wait in the inbox.
     pub inbox_bytes: usize,
     /// Commands, and separately signals that may be refused, that may wait in the inbox.
@@ -34,6 +46,13 @@ pub struct Config {
     /// its next checkpoints bring over: without room to finish one, nothing lets the log shrink.
     /// Beyond that proposals are refused.
     pub min_free_bytes: u64,
+    /// While the log takes fewer bytes, a leader keeps the entries that a follower lacks; one that
+    /// lags further is sent a snapshot.
+    pub lag_bytes: u64,
+    /// About how many bytes of a snapshot are one message.
+    pub snapshot_chunk_bytes: usize,
+    /// So many bytes of snapshots may be on their way to others at a time.
+    pub snapshot_window_bytes: usize,
     /// Memory the state store may use as cache, in bytes.
     pub store_cache_bytes: u64,
     /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
@@ -41,13 +60,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults for a node that keeps its data in `data` and runs `meta` and `shards` shards.
+    /// The defaults for a cluster of one, node 1, that keeps its data in `data` and runs `meta` and
+    /// `shards` shards.
     pub fn new(data: impl Into<PathBuf>, shards: u32) -> Self {
+        let alone = |id| GroupConfig { id: GroupId(id), voters: vec![1] };
         Self {
             data: data.into(),
             node: 1,
-            groups: (0..=shards).map(GroupId).collect(),
+            groups: (0..=shards).map(alone).collect(),
             tick: Duration::from_millis(100),
+            raft_tick: Duration::from_millis(100),
             inbox_bytes: 64 << 20,
             inbox_count: 1 << 20,
             max_command_bytes: 16 << 20,
@@ -56,6 +78,9 @@ impl Config {
             checkpoint_interval: Duration::from_secs(15),
             max_log_bytes: 1 << 30,
             min_free_bytes: 64 << 20,
+            lag_bytes: 256 << 20,
+            snapshot_chunk_bytes: 256 << 10,
+            snapshot_window_bytes: 4 << 20,
             store_cache_bytes: 64 << 20,
             accept_log_loss: false,
         }

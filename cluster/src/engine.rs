@@ -1,37 +1,50 @@
 //! The turn of the raft thread, without the thread: a simulation can drive it as well.
 //!
-//! [`Engine::turn`] hands signals to the host, packs what was proposed into one entry per group,
-//! makes all groups' entries durable with one sync, applies what is committed and collects
-//! checkpoints. It reads no clock and blocks on nothing but the log's sync.
+//! [`Engine::turn`] takes in what other nodes say, packs what was proposed into one entry per group,
+//! makes all groups' entries durable with one sync, applies what is committed, tells other nodes,
+//! hands signals to the host and collects checkpoints. It reads no clock and blocks on nothing but
+//! the log's sync.
+//!
+//! Invariant: what a follower answers leaves only after what it answers for is durable.
 
+mod apply;
 mod group;
+mod install;
+mod leadership;
+mod members;
+mod messages;
 mod offer;
 mod open;
 mod room;
 mod round;
+mod sending;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use raft::Ready;
-use raft::prelude::Entry;
 use rustc_hash::FxHashMap;
+use storage::dice::Dice;
 use storage::log::{AppendError, Batch, HardState};
 use storage::store::Applied;
 use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::groups::{OnFull, Proposal};
-use crate::host::{Blocked, GroupsView, Host, Refusal};
-use crate::machine::{GroupId, StateMachine, Unreadable};
+use crate::groups::{Input, OnFull, Proposal};
+use crate::host::{Blocked, GroupsView, Host, Refusal, Status};
+use crate::machine::{GroupId, StateMachine};
+use crate::members::to_log;
 use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
 use group::{Command, Group};
+use install::Staging;
+use messages::Outgoing;
 pub use open::Opened;
 use open::Progress;
 use round::Rounds;
+use sending::Sending;
 
 /// The time of a turn, read by whoever drives it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,8 +63,15 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     /// Where in `groups` a group is.
     places: FxHashMap<GroupId, usize>,
     machines: FxHashMap<GroupId, M>,
-    leaders: FxHashMap<GroupId, bool>,
+    statuses: FxHashMap<GroupId, Status>,
     host: H,
+    /// Makes the machine that a snapshot is loaded into.
+    factory: Box<dyn FnMut(GroupId) -> M>,
+    staging: Option<Staging<M>>,
+    sending: Sending,
+    outgoing: Outgoing,
+    /// Decides how long a group waits for a leader.
+    dice: Dice,
     rounds: Rounds,
     batch: Batch,
     /// What a full disk keeps from being appended: it is tried again each turn.
@@ -60,6 +80,7 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     /// [`OnFull::Wait`] for why it ends.
     waiting: VecDeque<Proposal<H::Reply>>,
     next_tick: Duration,
+    next_raft_tick: Duration,
     next_look: Duration,
     /// Bytes the disk had when it was last asked.
     free: u64,
@@ -73,43 +94,44 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
 }
 
 impl<M: StateMachine, H: Host<M>> Engine<M, H> {
-    /// Takes one turn: everything in the two vectors is taken out of them.
-    pub fn turn(
-        &mut self,
-        proposals: &mut Vec<Proposal<H::Reply>>,
-        signals: &mut Vec<H::Signal>,
-        now: Now,
-    ) -> Result<(), Error> {
+    /// Takes one turn: everything in the input is taken out of it.
+    pub fn turn(&mut self, input: &mut Input<H::Reply, H::Signal>, now: Now) -> Result<(), Error> {
         self.synced = Duration::ZERO;
         if !self.started {
             return self.turn_unstarted(now);
         }
         self.look(now);
+        self.show_staged()?;
+        self.receive(&mut input.messages)?;
+        self.tick_groups(now);
+        self.note_lost();
         if now.monotonic >= self.next_tick {
             self.next_tick = now.monotonic + self.config.tick;
-            let mut groups = view(&mut self.machines, &self.leaders, self.accepting);
+            let mut groups = view(&mut self.machines, &self.statuses, self.accepting);
             let commands = self.host.ticked(&mut groups, now.unix_ms);
             for (group, command) in commands {
                 // Named again at each tick, so it need not wait.
                 let on_full = OnFull::Refuse;
-                proposals.push(Proposal { group, command, reply: None, on_full });
+                input.proposals.push(Proposal { group, command, reply: None, on_full });
             }
         }
-        self.propose(proposals, now)?;
+        self.propose(&mut input.proposals, now)?;
         self.settle(now)?;
+        self.note_led();
         // After the commands that came with them, so that a look at the state sees what was
         // proposed before it.
-        for signal in signals.drain(..) {
-            self.host.signal(&mut view(&mut self.machines, &self.leaders, self.accepting), signal);
+        for signal in input.signals.drain(..) {
+            self.host.signal(&mut view(&mut self.machines, &self.statuses, self.accepting), signal);
         }
         self.checkpoint(now)?;
         self.host.turn_ended();
+        self.outgoing.hand_over();
         Ok(())
     }
 
     /// Whether there is more to do even if nothing arrives.
     pub fn is_busy(&self) -> bool {
-        !self.started || self.rounds.is_collecting()
+        !self.started || self.rounds.is_collecting() || self.is_installing()
     }
 
     /// Whether proposals may be taken: not while the log has outgrown its bound.
@@ -119,10 +141,10 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 
     /// When the next turn is due if nothing arrives.
     pub fn next_turn(&self) -> Duration {
-        self.next_tick
+        self.next_tick.min(self.next_raft_tick)
     }
 
-    /// Whether state is loaded and the log replayed.
+    /// Whether state is loaded and the log replayed as far as it is known to be committed.
     pub fn is_started(&self) -> bool {
         self.started
     }
@@ -135,6 +157,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// The machine of a group.
     pub fn machine(&self, group: GroupId) -> Option<&M> {
         self.machines.get(&group)
+    }
+
+    /// How a group stands.
+    pub fn status(&self, group: GroupId) -> Option<&Status> {
+        self.statuses.get(&group)
     }
 
     /// Bytes the log takes on disk.
@@ -168,8 +195,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 
     fn turn_unstarted(&mut self, now: Now) -> Result<(), Error> {
+        self.stand_alone()?;
         self.settle(now)?;
-        if self.held.is_none() && self.groups.iter().all(|it| it.leads() && it.is_caught_up()) {
+        if self.held.is_none() && self.groups.iter().all(Group::is_caught_up) {
             self.started = true;
             self.next_tick = now.monotonic;
             let log = self.log.borrow();
@@ -178,9 +206,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             drop(log);
             self.look(now);
             info!(groups = self.groups.len(), "groups are up");
-            self.host.started(&mut view(&mut self.machines, &self.leaders, self.accepting));
+            self.host.started(&mut view(&mut self.machines, &self.statuses, self.accepting));
+            self.note_led();
         }
         self.host.turn_ended();
+        self.outgoing.hand_over();
         Ok(())
     }
 
@@ -198,13 +228,17 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 self.held = Some(readies);
                 return Ok(());
             }
-            for (place, ready) in readies {
+            for (place, mut ready) in readies {
+                if !ready.snapshot().is_empty() {
+                    self.install(place, ready.snapshot());
+                }
+                self.dispatch(place, ready.take_persisted_messages());
                 let mut light = self.groups[place].raft.advance_append(ready);
+                self.dispatch(place, light.take_messages());
                 self.apply(place, light.take_committed_entries(), now)?;
                 let group = &mut self.groups[place];
-                if let Some(leads) = self.leaders.get_mut(&group.id) {
-                    *leads = group.leads();
-                }
+                // Only now: Raft may append to its log when it hears of it.
+                group.raft.advance_apply_to(group.applied.index);
             }
         }
     }
@@ -217,8 +251,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 continue;
             }
             let mut ready = self.groups[place].raft.ready();
-            self.apply(place, ready.take_committed_entries(), now)?;
             let id = self.groups[place].id;
+            self.dispatch(place, ready.take_messages());
+            self.apply(place, ready.take_committed_entries(), now)?;
             let entries = ready.take_entries();
             if let Some(state) = ready.hs() {
                 // A new commit index alone is worth no sync; the next entries take it along.
@@ -227,9 +262,16 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                     self.batch.hard_state(id.0, state);
                 }
             }
+            if !ready.snapshot().is_empty() {
+                let metadata = ready.snapshot().get_metadata();
+                let end = Applied { index: metadata.index, term: metadata.term };
+                install::begin_behind(&mut self.batch, &self.log.borrow(), id, end);
+            }
             count += entries.len();
-            for entry in entries {
-                self.batch.entry(id.0, entry.index, entry.term, entry.data);
+            for mut entry in entries {
+                self.groups[place].check_free(entry.index)?;
+                let data = to_log(&mut entry);
+                self.batch.entry(id.0, entry.index, entry.term, data);
             }
             readies.push((place, ready));
         }
@@ -244,6 +286,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if self.batch.is_empty() {
             return Ok(true);
         }
+        // What a leader says may leave before its own sync, so that followers sync at the same time.
+        self.outgoing.hand_over();
         let mut log = self.log.borrow_mut();
         match log.append(&mut self.batch) {
             Ok(appended) => {
@@ -260,52 +304,14 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             Err(error) => Err(error.into()),
         }
     }
-
-    /// Applies committed entries of a group and tells the host.
-    fn apply(&mut self, place: usize, entries: Vec<Entry>, now: Now) -> Result<(), Error> {
-        let Some(last) = entries.last() else { return Ok(()) };
-        let to = Applied { index: last.index, term: last.term };
-        let group = &mut self.groups[place];
-        let id = group.id;
-        let machine = self.machines.get_mut(&id).expect("every group has a machine");
-        let mut lost = Vec::new();
-        for entry in entries {
-            let read = || Ok(self.log.borrow().entry(id.0, entry.index)?.data);
-            let decided = group.decide(&entry, read, &mut lost)?;
-            if let Some(at) = decided.proposed_at {
-                let until = now.monotonic + self.synced;
-                self.metrics.commit_seconds.record(until.saturating_sub(at));
-            }
-            if !self.started {
-                self.replay.step(id, decided.commands.len());
-            }
-            group.dirty |= !decided.commands.is_empty();
-            let mut commands = decided.commands.into_iter();
-            while let Some(Command { bytes, reply }) = commands.next() {
-                match machine.apply(bytes) {
-                    Ok(outcome) => self.host.applied(id, machine, reply, outcome),
-                    Err(Unreadable(reason)) => {
-                        refuse_one(&mut self.host, reply, Refusal::Stopping);
-                        refuse(&mut self.host, commands.chain(lost), Refusal::Stopping);
-                        return Err(Error::Entry { group: id, index: entry.index, reason });
-                    }
-                }
-            }
-        }
-        group.applied = to;
-        group.raft.advance_apply_to(to.index);
-        self.log.borrow_mut().forget(id.0, to.index);
-        refuse(&mut self.host, lost.into_iter(), Refusal::NotLeader);
-        Ok(())
-    }
 }
 
 fn view<'a, M>(
     machines: &'a mut FxHashMap<GroupId, M>,
-    leaders: &'a FxHashMap<GroupId, bool>,
+    statuses: &'a FxHashMap<GroupId, Status>,
     accepting: Result<(), Blocked>,
 ) -> GroupsView<'a, M> {
-    GroupsView { machines, leaders, accepting }
+    GroupsView { machines, statuses, accepting }
 }
 
 fn refuse<M: StateMachine, H: Host<M>>(

@@ -52,6 +52,20 @@ pub enum Error {
         /// What the store holds.
         stored: u64,
     },
+    /// Other nodes were told of entries that the log does not have: it has lost acknowledged data.
+    #[error(
+        "group {group}: the log ends at entry {last}, but the other nodes were told that it has \
+         everything up to {known}: it has lost its end; remove this node from the cluster, empty \
+         its data directory, and add it under a new number"
+    )]
+    Forgotten {
+        /// The group.
+        group: GroupId,
+        /// Where the log ends.
+        last: u64,
+        /// What others know of.
+        known: u64,
+    },
     /// The Raft library refused what the log holds; an invariant is broken.
     #[error("group {group}: raft: {reason}")]
     Raft {

@@ -16,9 +16,27 @@ use crate::config::Config;
 use crate::host::Refusal;
 use crate::machine::GroupId;
 use crate::metrics;
+use crate::peers::PeerMessage;
 
 /// What a waiting command costs besides its bytes.
 const OVERHEAD: usize = 64;
+
+/// What a turn takes in.
+#[derive(Debug)]
+pub struct Input<R, S> {
+    /// Commands for groups.
+    pub proposals: Vec<Proposal<R>>,
+    /// Messages to the host.
+    pub signals: Vec<S>,
+    /// What other nodes say.
+    pub messages: Vec<PeerMessage>,
+}
+
+impl<R, S> Default for Input<R, S> {
+    fn default() -> Self {
+        Self { proposals: Vec::new(), signals: Vec::new(), messages: Vec::new() }
+    }
+}
 
 /// A command on its way to a group.
 #[derive(Debug)]
@@ -80,9 +98,10 @@ struct Shared<R, S> {
 }
 
 struct Waiting<R, S> {
-    proposals: Vec<Proposal<R>>,
+    input: Input<R, S>,
+    /// Bytes of the proposals, and of what other nodes say.
     bytes: usize,
-    signals: Vec<S>,
+    message_bytes: usize,
     /// Proposers that wait for room.
     wakers: Vec<Waker>,
     asleep: bool,
@@ -119,16 +138,16 @@ impl<R, S> Shared<R, S> {
         }
         if count > 0 {
             let fits = waiting.bytes + bytes <= self.max_bytes
-                && waiting.proposals.len() + count <= self.max_count;
+                && waiting.input.proposals.len() + count <= self.max_count;
             // What is larger than the inbox passes when it has it for itself.
-            if !fits && !waiting.proposals.is_empty() {
+            if !fits && !waiting.input.proposals.is_empty() {
                 if let Some(waker) = waker {
                     waiting.wakers.push(waker.clone());
                 }
                 return Err(Refusal::Busy);
             }
             waiting.bytes += bytes;
-            waiting.proposals.extend(proposals.extract_if(.., |it| !is_too_large(it)));
+            waiting.input.proposals.extend(proposals.extract_if(.., |it| !is_too_large(it)));
             self.wake(waiting);
         }
         if proposals.is_empty() { Ok(()) } else { Err(Refusal::TooLarge) }
@@ -151,9 +170,9 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
     /// A handle and its inbox, so that the host can be made with the handle in it.
     pub fn new(config: &Config) -> (Self, Inbox<R, S>) {
         let waiting = Waiting {
-            proposals: Vec::new(),
+            input: Input::default(),
             bytes: 0,
-            signals: Vec::new(),
+            message_bytes: 0,
             wakers: Vec::new(),
             asleep: false,
             nudged: false,
@@ -232,15 +251,30 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         self.push_signal(signal, self.shared.max_count)
     }
 
+    /// Brings what another node says. Raft can do without: beyond the inbox's bytes it is dropped.
+    pub fn receive(&self, messages: impl IntoIterator<Item = PeerMessage>) {
+        let mut waiting = self.shared.lock();
+        for message in messages {
+            let bytes = OVERHEAD + message.message.len();
+            if waiting.message_bytes + bytes > self.shared.max_bytes {
+                metrics::messages_dropped();
+                continue;
+            }
+            waiting.message_bytes += bytes;
+            waiting.input.messages.push(message);
+        }
+        self.shared.wake(waiting);
+    }
+
     fn push_signal(&self, signal: S, max_count: usize) -> Result<(), Refused<S>> {
         let mut waiting = self.shared.lock();
         if waiting.stopping {
             return Err(Refused { what: signal, why: Refusal::Stopping });
         }
-        if waiting.signals.len() >= max_count {
+        if waiting.input.signals.len() >= max_count {
             return Err(Refused { what: signal, why: Refusal::Busy });
         }
-        waiting.signals.push(signal);
+        waiting.input.signals.push(signal);
         self.shared.wake(waiting);
         Ok(())
     }
@@ -267,19 +301,14 @@ impl<R, S> Inbox<R, S> {
         Self { shared: Arc::clone(&self.shared) }
     }
 
-    /// Moves what waits into two empty vectors; tells whether the node shall stop. Blocks, up to
+    /// Moves what waits into an empty input; tells whether the node shall stop. Blocks, up to
     /// `timeout`, while there is nothing. Proposals are left alone unless `accept`.
-    pub(crate) fn take(
-        &self,
-        proposals: &mut Vec<Proposal<R>>,
-        signals: &mut Vec<S>,
-        accept: bool,
-        timeout: Duration,
-    ) -> bool {
+    pub(crate) fn take(&self, input: &mut Input<R, S>, accept: bool, timeout: Duration) -> bool {
         let mut waiting = self.shared.lock();
         let idle = |waiting: &mut Waiting<R, S>| {
-            let nothing = waiting.signals.is_empty()
-                && (!accept || waiting.proposals.is_empty())
+            let nothing = waiting.input.signals.is_empty()
+                && waiting.input.messages.is_empty()
+                && (!accept || waiting.input.proposals.is_empty())
                 && !waiting.nudged;
             waiting.asleep = nothing;
             nothing
@@ -290,9 +319,11 @@ impl<R, S> Inbox<R, S> {
         }
         waiting.asleep = false;
         waiting.nudged = false;
-        std::mem::swap(&mut waiting.signals, signals);
+        std::mem::swap(&mut waiting.input.signals, &mut input.signals);
+        std::mem::swap(&mut waiting.input.messages, &mut input.messages);
+        waiting.message_bytes = 0;
         if accept {
-            std::mem::swap(&mut waiting.proposals, proposals);
+            std::mem::swap(&mut waiting.input.proposals, &mut input.proposals);
             waiting.bytes = 0;
         }
         let wakers = if accept { std::mem::take(&mut waiting.wakers) } else { Vec::new() };
@@ -339,9 +370,9 @@ mod tests {
     }
 
     fn taken(inbox: &Inbox<u8, ()>) -> Vec<u8> {
-        let (mut proposals, mut signals) = (Vec::new(), Vec::new());
-        inbox.take(&mut proposals, &mut signals, true, Duration::ZERO);
-        replies(&proposals)
+        let mut input = Input::default();
+        inbox.take(&mut input, true, Duration::ZERO);
+        replies(&input.proposals)
     }
 
     #[test]
@@ -379,9 +410,9 @@ mod tests {
         assert_eq!(groups.try_signal(3).unwrap_err().why, Refusal::Busy);
         groups.signal(4).unwrap();
 
-        let (mut proposals, mut signals) = (Vec::new(), Vec::new());
-        inbox.take(&mut proposals, &mut signals, true, Duration::ZERO);
-        assert_eq!(signals, [1, 2, 4]);
+        let mut input = Input::default();
+        inbox.take(&mut input, true, Duration::ZERO);
+        assert_eq!(input.signals, [1, 2, 4]);
         groups.try_signal(5).unwrap();
         inbox.close();
         assert_eq!(groups.signal(6).unwrap_err().why, Refusal::Stopping);

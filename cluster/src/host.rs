@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::error::Error;
 use crate::machine::{GroupId, StateMachine};
 
-/// Why a command was not proposed. Nothing of it was written, unless the reason says otherwise.
+/// Why a command has no outcome. It was certainly not applied, unless the reason says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Refusal {
     /// More waits for the raft thread than its inbox may hold.
@@ -19,10 +19,14 @@ pub enum Refusal {
     /// The command is larger than an entry may be.
     #[error("the command is too large")]
     TooLarge,
-    /// This node does not lead the group, or it lost the lead before the command was committed;
-    /// the command may still be committed by the next leader.
+    /// This node does not lead the group, or another leader's entry has taken the command's place:
+    /// it was not applied and never will be.
     #[error("this node does not lead the group")]
     NotLeader,
+    /// This node lost the lead before the command was committed, and has not heard since what became
+    /// of it: it may have been applied, it may still be, or never.
+    #[error("this node lost the group's lead, and the command may be applied or not")]
+    Unknown,
     /// No such group on this node.
     #[error("no such group")]
     UnknownGroup,
@@ -40,6 +44,7 @@ impl Refusal {
             Self::DiskFull => "disk_full",
             Self::TooLarge => "too_large",
             Self::NotLeader => "not_leader",
+            Self::Unknown => "unknown",
             Self::UnknownGroup => "unknown_group",
             Self::Stopping => "stopping",
         }
@@ -65,10 +70,27 @@ pub enum Blocked {
     LogBound,
 }
 
+/// How a group stands, as far as this node knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// This node leads it, and has applied everything that was committed before it did.
+    pub leads: bool,
+    /// The node that leads it, if one is known.
+    pub leader: Option<u64>,
+    /// Raft's term.
+    pub term: u64,
+    /// The last entry this node has applied.
+    pub applied: u64,
+    /// The nodes that decide.
+    pub voters: Vec<u64>,
+    /// The nodes that only follow, for now.
+    pub learners: Vec<u64>,
+}
+
 /// The machines of all groups, lent to the host between two turns.
 pub struct GroupsView<'a, M> {
     pub(crate) machines: &'a mut FxHashMap<GroupId, M>,
-    pub(crate) leaders: &'a FxHashMap<GroupId, bool>,
+    pub(crate) statuses: &'a FxHashMap<GroupId, Status>,
     pub(crate) accepting: Result<(), Blocked>,
 }
 
@@ -83,9 +105,16 @@ impl<M> GroupsView<'_, M> {
         self.machines.get_mut(&group)
     }
 
-    /// Whether this node leads the group, so that what it reads is current.
+    /// Whether this node leads the group: true between [`Host::led`] and [`Host::lost`]. What it
+    /// then reads is complete up to when it became leader; that no other node leads by now, only a
+    /// command or a confirmed read can tell.
     pub fn leads(&self, group: GroupId) -> bool {
-        self.leaders.get(&group).copied().unwrap_or(false)
+        self.statuses.get(&group).is_some_and(|status| status.leads)
+    }
+
+    /// How a group stands.
+    pub fn status(&self, group: GroupId) -> Option<&Status> {
+        self.statuses.get(&group)
     }
 
     /// Whether a command of any size would be taken now, and if not, why.
@@ -121,7 +150,18 @@ pub trait Host<M: StateMachine>: Send + 'static {
         outcome: M::Outcome,
     );
 
-    /// A proposal was not taken.
+    /// This node leads the group from now on, and the machine has all that was committed before.
+    fn led(&mut self, _group: GroupId, _machine: &mut M) {}
+
+    /// This node leads the group no more. What it had proposed is still answered: with its outcome
+    /// if that is heard of, else with [`Refusal::NotLeader`] or [`Refusal::Unknown`].
+    fn lost(&mut self, _group: GroupId) {}
+
+    /// A snapshot has brought a follower's machine up to date: it is another one, and commands in
+    /// between were not heard of.
+    fn replaced(&mut self, _group: GroupId, _machine: &mut M) {}
+
+    /// A proposal has no outcome.
     fn refused(&mut self, reply: Self::Reply, why: Refusal);
 
     /// A signal arrived. Signals keep their order among themselves, and so do proposals. Proposals
@@ -135,7 +175,8 @@ pub trait Host<M: StateMachine>: Send + 'static {
     /// The turn is over: flush what was batched per core.
     fn turn_ended(&mut self);
 
-    /// State is loaded and the log replayed; called once, before the first signal.
+    /// State is loaded and the log replayed as far as it is known to be committed; called once,
+    /// before any group is led and before the first signal.
     fn started(&mut self, _groups: &mut GroupsView<'_, M>) {}
 
     /// The raft thread ends: after a graceful stop, or because the log or the store failed.

@@ -73,6 +73,11 @@ impl RaftMetrics {
     }
 }
 
+/// Counts a message of another node that was dropped.
+pub(crate) fn messages_dropped() {
+    counter!("raft_messages_dropped_total").increment(1);
+}
+
 /// Counts commands that were not taken.
 pub(crate) fn refused(why: Refusal, count: u64) {
     counter!("raft_proposals_total", "result" => why.label()).increment(count);

@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
+/// Also what tells commands from changes of members in the log ([`crate::members::CHANGE`]).
 const VERSION: u8 = 1;
 
 /// Bytes a command takes in an entry, at most.
@@ -15,12 +16,7 @@ pub(crate) fn pack<'a>(commands: impl Iterator<Item = &'a Bytes> + Clone) -> Vec
     let mut packed = Vec::with_capacity(len);
     packed.push(VERSION);
     for command in commands {
-        let mut rest = command.len() as u64;
-        while rest >= 0x80 {
-            packed.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        packed.push(rest as u8);
+        put_varint(&mut packed, command.len());
         packed.extend_from_slice(command);
     }
     packed
@@ -47,7 +43,18 @@ pub(crate) fn unpack(mut data: Bytes) -> Result<Vec<Bytes>, String> {
     Ok(commands)
 }
 
-fn varint(data: &mut Bytes) -> Option<u64> {
+/// Appends a length, seven bits to a byte, the lowest first.
+pub(crate) fn put_varint(out: &mut Vec<u8>, len: usize) {
+    let mut rest = len as u64;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// Takes such a length off the front.
+pub(crate) fn varint(data: &mut Bytes) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = data.try_get_u8().ok()?;

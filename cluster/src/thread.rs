@@ -16,9 +16,10 @@ use crate::checkpoint::Worker;
 use crate::config::Config;
 use crate::engine::{Engine, Now, Opened};
 use crate::error::Error;
-use crate::groups::Inbox;
+use crate::groups::{Inbox, Input};
 use crate::host::{Host, Refusal};
 use crate::machine::{GroupId, StateMachine};
+use crate::peers::Peers;
 
 /// A store that cannot take the last checkpoint keeps the node from ending no longer than this;
 /// the log has everything.
@@ -72,12 +73,14 @@ impl Drop for Running {
 }
 
 /// Starts the raft thread `skein-raft` on the data directory. Each group's machine is made by
-/// `machine` on that thread, so it need not be `Send`.
+/// `machine` on that thread, so it need not be `Send`. What the groups have to say to other nodes
+/// goes to `peers`; what those say comes through [`crate::Groups::receive`].
 pub fn start<M, H>(
     config: Config,
     inbox: Inbox<H::Reply, H::Signal>,
     machine: impl FnMut(GroupId) -> M + Send + 'static,
     host: H,
+    peers: impl Peers + Send,
 ) -> Result<Running, Error>
 where
     M: StateMachine,
@@ -85,7 +88,7 @@ where
 {
     let closer = inbox.share();
     let (up, started) = channel();
-    let run = move || run(config, &inbox, machine, host, up);
+    let run = move || run(config, &inbox, machine, host, peers, up);
     let thread = thread::Builder::new().name("skein-raft".into()).spawn(run);
     let thread = Some(thread.map_err(Error::Thread)?);
     Ok(Running { close: Box::new(move || closer.close()), started, thread })
@@ -94,8 +97,9 @@ where
 fn run<M, H>(
     config: Config,
     inbox: &Inbox<H::Reply, H::Signal>,
-    machine: impl FnMut(GroupId) -> M,
+    machine: impl FnMut(GroupId) -> M + 'static,
     mut host: H,
+    peers: impl Peers,
     up: Sender<()>,
 ) -> Result<(), Error>
 where
@@ -112,7 +116,7 @@ where
         Ok(opened) => opened,
         Err(error) => return failed(inbox, &mut host, error),
     };
-    let mut engine = Engine::new(config, opened, worker, host, clock.now());
+    let mut engine = Engine::new(config, opened, worker, host, peers, clock.now());
     let result = caught(|| {
         drive(&mut engine, inbox, &clock, up)?;
         finish(&mut engine, inbox, &clock)
@@ -131,7 +135,7 @@ where
 fn open<M: StateMachine, R: Send + 'static, S: Send + 'static>(
     config: &Config,
     data: &DataDir,
-    machine: impl FnMut(GroupId) -> M,
+    machine: impl FnMut(GroupId) -> M + 'static,
     inbox: &Inbox<R, S>,
 ) -> Result<(Opened<M>, Worker), Error> {
     let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;
@@ -149,9 +153,9 @@ fn drive<M: StateMachine, H: Host<M>>(
     clock: &Clock,
     up: Sender<()>,
 ) -> Result<(), Error> {
-    let (mut proposals, mut signals) = (Vec::new(), Vec::new());
+    let mut input = Input::default();
     while !engine.is_started() {
-        engine.turn(&mut proposals, &mut signals, clock.now())?;
+        engine.turn(&mut input, clock.now())?;
     }
     // Nobody has to wait for it.
     let _ = up.send(());
@@ -164,9 +168,9 @@ fn drive<M: StateMachine, H: Host<M>>(
             engine.idle();
             timeout = engine.next_turn().saturating_sub(clock.now().monotonic);
         }
-        stopping = inbox.take(&mut proposals, &mut signals, accept, timeout);
+        stopping = inbox.take(&mut input, accept, timeout);
         let last = stopping && accept;
-        engine.turn(&mut proposals, &mut signals, clock.now())?;
+        engine.turn(&mut input, clock.now())?;
         if last {
             return Ok(());
         }
@@ -179,7 +183,7 @@ fn finish<M: StateMachine, H: Host<M>>(
     inbox: &Inbox<H::Reply, H::Signal>,
     clock: &Clock,
 ) -> Result<(), Error> {
-    let (mut proposals, mut signals) = (Vec::new(), Vec::new());
+    let mut input = Input::default();
     let started = clock.now().monotonic;
     while !engine.is_stored() {
         let now = clock.now();
@@ -188,11 +192,11 @@ fn finish<M: StateMachine, H: Host<M>>(
             break;
         }
         engine.begin_checkpoint(now);
-        engine.turn(&mut proposals, &mut signals, now)?;
+        engine.turn(&mut input, now)?;
         if !engine.is_busy() && !engine.is_stored() {
             // The worker nudges when it is done; nothing is let in any more.
             let timeout = engine.next_turn().saturating_sub(clock.now().monotonic);
-            inbox.take(&mut proposals, &mut signals, false, timeout);
+            inbox.take(&mut input, false, timeout);
         }
     }
     info!("groups have stopped");
@@ -212,9 +216,9 @@ fn failed<M: StateMachine, H: Host<M>>(
 
 /// What came in after the last turn gets an answer too.
 fn refuse_waiting<M: StateMachine, H: Host<M>>(host: &mut H, inbox: &Inbox<H::Reply, H::Signal>) {
-    let (mut proposals, mut signals) = (Vec::new(), Vec::new());
-    inbox.take(&mut proposals, &mut signals, true, Duration::ZERO);
-    for reply in proposals.into_iter().filter_map(|proposal| proposal.reply) {
+    let mut input = Input::default();
+    inbox.take(&mut input, true, Duration::ZERO);
+    for reply in input.proposals.into_iter().filter_map(|proposal| proposal.reply) {
         host.refused(reply, Refusal::Stopping);
     }
 }

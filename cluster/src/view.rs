@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use raft::prelude::{ConfState, Entry, HardState, Snapshot};
+use raft::prelude::{Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use storage::log::{Log, ReadError};
 use storage::store::Applied;
 
 use crate::machine::GroupId;
+use crate::members::{CHANGE, Members, from_log};
 
 /// The log all groups share; they live on one thread.
 pub(crate) type SharedLog = Rc<RefCell<Log>>;
@@ -17,10 +18,19 @@ pub(crate) type SharedLog = Rc<RefCell<Log>>;
 pub(crate) struct View {
     pub(crate) log: SharedLog,
     pub(crate) group: GroupId,
-    /// The only voter.
-    pub(crate) node: u64,
+    /// The members when it started.
+    pub(crate) members: Members,
     /// What was applied before the start; it was committed, whatever the last hard state says.
     pub(crate) applied: Applied,
+    /// The snapshot that can be had, and whether one is wanted that cannot.
+    pub(crate) offer: RefCell<Option<Offer>>,
+    pub(crate) wanted: RefCell<bool>,
+}
+
+/// A snapshot that can be sent.
+pub(crate) struct Offer {
+    pub(crate) applied: Applied,
+    pub(crate) members: Members,
 }
 
 impl raft::Storage for View {
@@ -30,13 +40,11 @@ impl raft::Storage for View {
         hard_state.set_term(state.term.max(self.applied.term));
         hard_state.set_vote(state.vote);
         hard_state.set_commit(state.commit.max(self.applied.index));
-        let mut conf_state = ConfState::default();
-        conf_state.set_voters(vec![self.node]);
-        Ok(RaftState::new(hard_state, conf_state))
+        Ok(RaftState::new(hard_state, self.members.conf.clone()))
     }
 
-    /// Entries to apply come without their data, which [`Log::entry`] or the proposer's own copy
-    /// gives when it is needed; only entries to send to a peer carry it.
+    /// Only entries to send to a peer carry their data. Others come with their type alone: to apply
+    /// them, [`Log::entry`] or the proposer's own copy gives it.
     fn entries(
         &self,
         low: u64,
@@ -64,7 +72,9 @@ impl raft::Storage for View {
             entry.set_index(index);
             entry.set_term(term);
             if context.can_async() {
-                entry.set_data(log.entry(group, index).map_err(read_error)?.data);
+                from_log(&mut entry, log.entry(group, index).map_err(read_error)?.data);
+            } else if log.tag(group, index) == CHANGE {
+                entry.set_entry_type(EntryType::EntryConfChangeV2);
             }
             entries.push(entry);
         }
@@ -88,8 +98,19 @@ impl raft::Storage for View {
         Ok(self.log.borrow().last_index(self.group.0))
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let offer = self.offer.borrow();
+        let fits = |it: &&Offer| it.applied.index >= request_index && it.members.contain(to);
+        let Some(offer) = offer.as_ref().filter(fits) else {
+            *self.wanted.borrow_mut() = true;
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = offer.applied.index;
+        metadata.term = offer.applied.term;
+        metadata.set_conf_state(offer.members.conf.clone());
+        Ok(snapshot)
     }
 }
 

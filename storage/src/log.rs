@@ -162,6 +162,12 @@ impl Log {
         slot.map_or(0, |slot| u64::from(slot.len))
     }
 
+    /// The first byte of an entry's data, known without reading it; 0 if it has none or is not there.
+    pub fn tag(&self, group: Group, index: u64) -> u8 {
+        let slot = self.index.get(group).and_then(|of| of.slot(index));
+        slot.map_or(0, |slot| slot.tag)
+    }
+
     /// An entry, from memory if it is recent, else from disk with its checksum verified.
     pub fn entry(&self, group: Group, index: u64) -> Result<Entry, ReadError> {
         let absent = ReadError::Absent { group, index };

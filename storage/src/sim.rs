@@ -30,6 +30,7 @@ struct State {
     contents: Vec<Content>,
     capacity: u64,
     failing_syncs: bool,
+    lying: bool,
     /// Writes to let through before one fails half way; `None` is never.
     failing_write: Option<u64>,
     /// Grows at a crash; handles of an older life are dead.
@@ -68,6 +69,7 @@ impl SimDisk {
             contents: Vec::new(),
             capacity: u64::MAX,
             failing_syncs: false,
+            lying: false,
             failing_write: None,
             life: 0,
             syncs: 0,
@@ -86,6 +88,14 @@ impl SimDisk {
         state.life += 1;
         state.failing_syncs = false;
         state.failing_write = None;
+        let lied = std::mem::take(&mut state.lying);
+        if lied {
+            state.unsynced_names.clear();
+            for content in &mut state.contents {
+                content.now = content.safe.clone();
+                content.dirty.clear();
+            }
+        }
         let kept = state.dice.below(state.unsynced_names.len() as u64 + 1) as usize;
         for change in state.unsynced_names.drain(..).take(kept) {
             match change {
@@ -117,6 +127,12 @@ impl SimDisk {
     /// Makes every sync fail until the next crash.
     pub fn fail_syncs(&self) {
         self.lock().failing_syncs = true;
+    }
+
+    /// From now on until the next crash syncs do nothing and say that they did; the crash then takes
+    /// everything since. It shows that a test would find out.
+    pub fn lie_about_syncs(&self) {
+        self.lock().lying = true;
     }
 
     /// Makes one write fail for lack of room, after some have gone through: the half of it that
@@ -246,6 +262,9 @@ impl Disk for SimDisk {
         if state.failing_syncs {
             return Err(io::Error::other("simulated sync failure"));
         }
+        if state.lying {
+            return Ok(());
+        }
         state.unsynced_names.clear();
         state.safe_names = state.names.clone();
         Ok(())
@@ -342,6 +361,9 @@ impl File for SimFile {
                 return Err(io::Error::other("simulated sync failure"));
             }
             state.syncs += 1;
+            if state.lying {
+                return Ok(());
+            }
             let content = &mut state.contents[self.id];
             let len = content.now.len();
             content.safe.resize(len, 0);

@@ -111,6 +111,15 @@ pub trait Store: Send + 'static {
         changes: Changes,
     ) -> Result<(), StoreError>;
 
+    /// Puts other pairs in the place of all that a group has, together with its applied index: after
+    /// a crash there are the old ones or the new ones. No key appears twice.
+    fn replace(
+        &mut self,
+        group: Group,
+        to: Applied,
+        pairs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<(), StoreError>;
+
     /// Makes everything applied so far safe.
     fn flush(&mut self) -> Result<(), StoreError>;
 }

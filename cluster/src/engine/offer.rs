@@ -91,8 +91,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.metrics.accepted.increment(count as u64 - unknown);
         for group in &mut self.groups {
             if !group.incoming.is_empty() {
-                let back = group.propose(self.config.max_command_bytes, now.monotonic);
-                refuse(&mut self.host, back.into_iter(), Refusal::NotLeader);
+                let (entry, undecided) = (self.config.max_command_bytes, self.config.inbox_bytes);
+                let (back, why) = group.propose(entry, undecided, now.monotonic);
+                refuse(&mut self.host, back.into_iter(), why);
             }
         }
     }

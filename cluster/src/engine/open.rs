@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,21 +10,28 @@ use std::time::{Duration, Instant};
 
 use raft::RawNode;
 use rustc_hash::FxHashMap;
+use storage::dice::Dice;
 use storage::disk::Disk;
 use storage::log::{Batch, Log, Options};
 use storage::store::{Applied, Store, StoreError};
 use tracing::{info, warn};
 
 use super::group::Group;
+use super::install::begin_behind;
+use super::leadership::{ELECTION_TICKS, HEARTBEAT_TICKS};
+use super::messages::Outgoing;
 use super::round::Rounds;
+use super::sending::Sending;
 use super::{Engine, Now};
 use crate::checkpoint::Worker;
-use crate::config::Config;
+use crate::config::{Config, GroupConfig};
 use crate::error::Error;
 use crate::host::Host;
 use crate::logger::logger;
 use crate::machine::{GroupId, StateMachine};
+use crate::members::{self, Members};
 use crate::metrics::RaftMetrics;
+use crate::peers::Peers;
 use crate::view::{SharedLog, View};
 
 /// A start that takes longer than this says how far it is.
@@ -35,7 +43,9 @@ const REPLAY_BYTES: u64 = 16 << 20;
 pub struct Opened<M> {
     log: SharedLog,
     machines: FxHashMap<GroupId, M>,
-    groups: Vec<(GroupId, RawNode<View>, Applied)>,
+    groups: Vec<(GroupId, RawNode<View>, Members, Applied)>,
+    dice: Dice,
+    factory: Box<dyn FnMut(GroupId) -> M>,
 }
 
 impl<M: StateMachine> Opened<M> {
@@ -46,7 +56,7 @@ impl<M: StateMachine> Opened<M> {
         dir: &Path,
         seed: Option<u64>,
         store: &mut dyn Store,
-        mut machine: impl FnMut(GroupId) -> M,
+        machine: impl FnMut(GroupId) -> M + 'static,
     ) -> Result<Self, Error> {
         let options = Options {
             segment_bytes: config.segment_bytes,
@@ -59,34 +69,44 @@ impl<M: StateMachine> Opened<M> {
             false => "log opened; the last stop was not orderly, so its end is looked at closely",
         };
         info!(bytes = log.bytes(), clean = log.found().clean, "{note}");
+        let mut factory: Box<dyn FnMut(GroupId) -> M> = Box::new(machine);
         let mut opened = Vec::new();
         let mut machines = FxHashMap::default();
         let mut progress = Progress::new("loading stored state");
-        for &group in &config.groups {
-            let mut machine = machine(group);
-            let applied = load(group, &mut machine, store, &mut progress)?;
-            reconcile(config, &mut log, group, applied)?;
-            machines.insert(group, machine);
-            opened.push((group, applied));
+        for GroupConfig { id: group, voters } in &config.groups {
+            let mut machine = factory(*group);
+            let (applied, members) = load(*group, &mut machine, store, &mut progress)?;
+            let members = members.unwrap_or_else(|| Members::initial(voters));
+            reconcile(config, &mut log, *group, applied, &members)?;
+            machines.insert(*group, machine);
+            opened.push((*group, applied, members));
         }
         let log = Rc::new(RefCell::new(log));
-        let groups = opened.into_iter().map(|(group, applied)| {
-            let raft = campaigner(config, &log, group, applied);
+        let groups = opened.into_iter().map(|(group, applied, members)| {
+            let raft = follower(config, &log, group, applied, &members);
             let failed = |e: raft::Error| Error::Raft { group, reason: e.to_string() };
-            Ok((group, raft.map_err(failed)?, applied))
+            Ok((group, raft.map_err(failed)?, members, applied))
         });
-        Ok(Self { groups: groups.collect::<Result<_, Error>>()?, log, machines })
+        let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(config.node));
+        // Nodes that are given one seed still wait differently.
+        let dice = Dice::new(Dice::new(seed).bits() ^ config.node);
+        Ok(Self { groups: groups.collect::<Result<_, Error>>()?, log, machines, dice, factory })
     }
 }
 
-/// Gives a machine its stored state back.
-fn load<M: StateMachine>(
+/// Gives a machine its stored state back, and tells who was in its group then, if that is stored.
+pub(super) fn load<M: StateMachine>(
     group: GroupId,
     machine: &mut M,
     store: &mut dyn Store,
     progress: &mut Progress,
-) -> Result<Applied, Error> {
+) -> Result<(Applied, Option<Members>), Error> {
+    let mut members = None;
     let mut visit = |key: &[u8], value: &[u8]| {
+        if key == members::KEY {
+            members = Some(Members::decode(value)?);
+            return Ok(());
+        }
         progress.step(group, 1);
         machine.load(key, value).map_err(|error| format!("key \"{}\": {error}", key.escape_ascii()))
     };
@@ -94,7 +114,7 @@ fn load<M: StateMachine>(
     machine.loaded().map_err(|error| {
         Error::Store(StoreError::Refused { group: group.0, reason: error.to_string() })
     })?;
-    Ok(applied)
+    Ok((applied, members))
 }
 
 /// The log must go on where the stored state ends.
@@ -103,9 +123,17 @@ fn reconcile(
     log: &mut Log,
     group: GroupId,
     applied: Applied,
+    members: &Members,
 ) -> Result<(), Error> {
     let (compacted, last) = (log.compacted(group.0).0, log.last_index(group.0));
     let stored = applied.index;
+    if stored > compacted && members.installed == applied {
+        warn!(%group, stored, "the installation of a snapshot was cut off and is finished");
+        let mut batch = Batch::new();
+        begin_behind(&mut batch, log, group, applied);
+        log.append(&mut batch)?;
+        return Ok(());
+    }
     if stored < compacted {
         return Err(Error::StateLost { group, stored, compacted });
     }
@@ -148,48 +176,76 @@ impl Progress {
     }
 }
 
-/// The Raft of a group; being its only voter, it leads once its first entry is on disk.
-fn campaigner(
+/// The Raft of a group, at first without a leader.
+fn follower(
     config: &Config,
     log: &SharedLog,
     group: GroupId,
     applied: Applied,
+    members: &Members,
 ) -> raft::Result<RawNode<View>> {
     let settings = raft::Config {
         id: config.node,
         applied: applied.index,
-        election_tick: 10,
-        heartbeat_tick: 1,
+        election_tick: ELECTION_TICKS,
+        heartbeat_tick: HEARTBEAT_TICKS,
+        // The engine's own patience ends before; see `leadership`.
+        min_election_tick: usize::MAX - 1,
+        max_election_tick: usize::MAX,
+        pre_vote: true,
+        check_quorum: true,
         max_size_per_msg: 1 << 20,
-        max_inflight_msgs: 256,
+        max_inflight_msgs: 64,
         max_committed_size_per_ready: REPLAY_BYTES,
         ..raft::Config::default()
     };
-    let view = View { log: Rc::clone(log), group, node: config.node, applied };
-    let mut raft = RawNode::new(&settings, view, &logger())?;
-    raft.campaign()?;
-    Ok(raft)
+    let view = View {
+        log: Rc::clone(log),
+        group,
+        members: members.clone(),
+        applied,
+        offer: RefCell::default(),
+        wanted: RefCell::default(),
+    };
+    RawNode::new(&settings, view, &logger())
 }
 
 impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Makes the groups. Turns replay the log until [`Engine::is_started`].
-    pub fn new(config: Config, opened: Opened<M>, worker: Worker, host: H, now: Now) -> Self {
-        let Opened { log, machines, groups } = opened;
-        let groups: Vec<_> =
-            groups.into_iter().map(|(id, raft, stored)| Group::new(id, raft, stored)).collect();
+    pub fn new(
+        config: Config,
+        opened: Opened<M>,
+        worker: Worker,
+        host: H,
+        peers: impl Peers,
+        now: Now,
+    ) -> Self {
+        let Opened { log, machines, groups, mut dice, factory } = opened;
+        let groups = groups.into_iter().map(|(id, raft, members, stored)| {
+            let mut group = Group::new(id, raft, members, stored);
+            group.draw_patience(&mut dice);
+            group
+        });
+        let groups: Vec<_> = groups.collect();
         Self {
             places: groups.iter().enumerate().map(|(place, group)| (group.id, place)).collect(),
-            leaders: groups.iter().map(|group| (group.id, false)).collect(),
+            statuses: groups.iter().map(|group| (group.id, group.status())).collect(),
             rounds: Rounds::new(worker),
             config,
             log,
             groups,
             machines,
             host,
+            factory,
+            staging: None,
+            sending: Sending::default(),
+            outgoing: Outgoing::new(peers),
+            dice,
             batch: Batch::new(),
             held: None,
             waiting: VecDeque::new(),
             next_tick: now.monotonic,
+            next_raft_tick: now.monotonic,
             next_look: now.monotonic,
             free: u64::MAX,
             accepting: Ok(()),

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{Engine, Now};
-use crate::checkpoint::{Job, Report, Stored, Worker};
+use crate::checkpoint::{Job, Report, Task, Worker};
 use crate::error::Error;
 use crate::host::Host;
-use crate::machine::StateMachine;
+use crate::machine::{GroupId, StateMachine};
+use crate::members;
 
 /// The checkpoint that is under way, if one is.
 pub(super) struct Rounds {
@@ -21,8 +22,8 @@ pub(super) struct Rounds {
     replayed: u64,
     /// Whether the disk had no room for the one that is under way.
     lacks_room: bool,
-    /// Stored, and not yet compacted away in the log.
-    compactable: Stored,
+    /// Whether the log may have entries that are stored.
+    compactable: bool,
 }
 
 enum State {
@@ -45,7 +46,7 @@ impl Rounds {
             stored: 0,
             replayed: 0,
             lacks_room: false,
-            compactable: Stored::new(),
+            compactable: false,
         }
     }
 
@@ -67,28 +68,35 @@ impl Rounds {
         self.lacks_room
     }
 
+    /// Who works for the store.
+    pub(super) fn worker(&mut self) -> &mut Worker {
+        &mut self.worker
+    }
+
+    /// Takes a group whose state is replaced out of what is not yet handed over.
+    pub(super) fn leave_out(&mut self, group: GroupId) {
+        if let State::Collecting { jobs, .. } = &mut self.state {
+            jobs.retain(|job| job.group != group);
+        }
+    }
+
     pub(super) fn is_collecting(&self) -> bool {
         matches!(self.state, State::Collecting { .. })
     }
 
     fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle) && self.compactable.is_empty()
+        matches!(self.state, State::Idle) && !self.compactable
     }
 }
 
 impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Takes the next step of a checkpoint.
     pub(super) fn checkpoint(&mut self, now: Now) -> Result<(), Error> {
-        match self.rounds.worker.poll()? {
-            Some(Report::Stored(stored)) => {
-                let rounds = &mut self.rounds;
-                rounds.state = State::Idle;
-                rounds.compactable = stored;
-                (rounds.stored, rounds.replayed) = (rounds.written, 0);
-                rounds.lacks_room = false;
+        while let Some(report) = self.rounds.worker.poll()? {
+            self.heard(report);
+            if self.rounds.lacks_room {
+                break;
             }
-            Some(Report::NoRoom) => self.rounds.lacks_room = true,
-            None => {}
         }
         self.compact()?;
         if self.rounds.is_idle() && self.is_checkpoint_due(now) {
@@ -96,6 +104,27 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         self.collect_pairs();
         Ok(())
+    }
+
+    fn heard(&mut self, report: Report) {
+        match report {
+            Report::Stored(stored) => {
+                for (id, applied) in stored {
+                    self.groups[self.places[&id]].stored = applied;
+                }
+                let rounds = &mut self.rounds;
+                rounds.state = State::Idle;
+                rounds.compactable = true;
+                (rounds.stored, rounds.replayed) = (rounds.written, 0);
+                rounds.lacks_room = false;
+            }
+            Report::Captured(group, captured) => self.captured(group, captured),
+            Report::Installed => {
+                self.rounds.lacks_room = false;
+                self.staged_is_stored();
+            }
+            Report::NoRoom => self.rounds.lacks_room = true,
+        }
     }
 
     /// Begins a checkpoint of everything that is not stored. False if there is nothing, or one is
@@ -110,7 +139,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         true
     }
 
-    /// Whether the store holds all that is applied, and the log is compacted to there.
+    /// Whether the store holds all that is applied, and the log needs to keep nothing of it here.
     pub fn is_stored(&self) -> bool {
         self.rounds.is_idle() && self.groups.iter().all(|it| it.stored == it.applied)
     }
@@ -128,11 +157,14 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let State::Collecting { next, jobs } = &mut self.rounds.state else { return };
         while let Some(group) = self.groups.get_mut(*next) {
             *next += 1;
-            if group.applied == group.collected {
+            if group.applied == group.collected || group.stands_still {
                 continue;
             }
             let machine = self.machines.get_mut(&group.id).expect("every group has a machine");
-            let changes = machine.checkpoint();
+            let mut changes = machine.checkpoint();
+            if std::mem::take(&mut group.members_changed) {
+                changes.push((members::KEY.to_vec(), Some(group.members.encode())));
+            }
             let from = group.collected.index;
             jobs.push(Job { group: group.id, from, to: group.applied, changes });
             group.collected = group.applied;
@@ -141,25 +173,37 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         let jobs = std::mem::take(jobs);
         self.rounds.state = State::Storing;
-        self.rounds.worker.begin(jobs);
+        self.rounds.worker.begin(Task::Round(jobs));
     }
 
     /// Tells the log what is stored, so that it can drop it.
     fn compact(&mut self) -> Result<(), Error> {
-        if self.rounds.compactable.is_empty() || self.held.is_some() {
+        if !self.rounds.compactable || self.held.is_some() {
             return Ok(());
         }
-        for (id, applied) in &self.rounds.compactable {
-            self.batch.compact(id.0, applied.index, applied.term);
+        let bytes = self.log.borrow().bytes();
+        for (place, group) in self.groups.iter().enumerate() {
+            let log = self.log.borrow();
+            let mut to = group.stored.index;
+            if bytes < self.config.lag_bytes {
+                to = to.min(group.last_of_all());
+            }
+            if bytes < self.config.max_log_bytes / 2 {
+                to = to.min(self.kept_for_snapshots(place));
+            }
+            if to <= log.compacted(group.id.0).0 {
+                continue;
+            }
+            let term = log.term(group.id.0, to).expect("what is stored and not compacted is there");
+            drop(log);
+            self.batch.compact(group.id.0, to, term);
         }
         if !self.append()? {
             // Only what Raft gave out must be kept; this comes again.
             self.batch.clear();
             return Ok(());
         }
-        for (id, applied) in self.rounds.compactable.drain(..) {
-            self.groups[self.places[&id]].stored = applied;
-        }
+        self.rounds.compactable = false;
         Ok(())
     }
 }

@@ -7,7 +7,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use cluster::{
-    Blocked, Config, Engine, Error, GroupId, Now, OnFull, Opened, Proposal, Refusal, Worker,
+    Blocked, Config, Engine, Error, GroupId, Input, NoPeers, Now, OnFull, Opened, Proposal,
+    Refusal, Worker,
 };
 use storage::dice::{Dice, seeds};
 use storage::sim::SimDisk;
@@ -35,6 +36,10 @@ struct Simulation {
 }
 
 type Node = Engine<Chronicle, Ledger>;
+
+fn offering(proposals: Vec<Proposal<u64>>) -> Input<u64, u64> {
+    Input { proposals, ..Input::default() }
+}
 
 impl Simulation {
     fn new(seed: u64) -> Self {
@@ -70,9 +75,9 @@ impl Simulation {
         })?;
         let worker = Worker::inline(Box::new(store));
         let mut node =
-            Engine::new(self.config.clone(), opened, worker, Ledger::default(), self.now);
+            Engine::new(self.config.clone(), opened, worker, Ledger::default(), NoPeers, self.now);
         while !node.is_started() {
-            node.turn(&mut Vec::new(), &mut Vec::new(), self.now)?;
+            node.turn(&mut Input::default(), self.now)?;
         }
         self.check(&node);
         Ok(node)
@@ -117,8 +122,8 @@ impl Simulation {
         let millis = self.dice.below(40);
         self.now.monotonic += Duration::from_millis(millis);
         self.now.unix_ms += millis;
-        let mut proposals = if node.is_accepting() { self.proposals() } else { Vec::new() };
-        node.turn(&mut proposals, &mut vec![7], self.now)?;
+        let proposals = if node.is_accepting() { self.proposals() } else { Vec::new() };
+        node.turn(&mut Input { signals: vec![7], ..offering(proposals) }, self.now)?;
         if self.dice.one_in(4) {
             node.idle();
         }
@@ -156,7 +161,7 @@ impl Simulation {
     fn stop(&mut self, mut node: Node) {
         for _ in 0..100 {
             node.begin_checkpoint(self.now);
-            node.turn(&mut Vec::new(), &mut Vec::new(), self.now).unwrap();
+            node.turn(&mut Input::default(), self.now).unwrap();
         }
         self.settle(&mut node);
         assert!(node.is_stored() && self.unsure.is_empty(), "seed {}", self.seed);
@@ -245,8 +250,8 @@ fn a_commit_takes_as_long_as_the_syncs_before_it() {
     let mut node = metrics::with_local_recorder(&recorded, || simulation.open().unwrap());
     for turn in 0..20 {
         recorded.take("storage_fsync_seconds");
-        let mut proposals = vec![proposal(turn, OnFull::Refuse)];
-        node.turn(&mut proposals, &mut Vec::new(), simulation.now).unwrap();
+        let proposals = vec![proposal(turn, OnFull::Refuse)];
+        node.turn(&mut offering(proposals), simulation.now).unwrap();
         // The first sync is that of the entry; the simulation's clock stands still in a turn.
         let synced = recorded.take("storage_fsync_seconds");
         let committed = recorded.take("raft_commit_seconds");
@@ -268,10 +273,11 @@ fn what_must_not_be_refused_waits_for_room_in_order() {
     let mut node = simulation.open().unwrap();
     let mut turn = |node: &mut Node, proposals: &[(u64, OnFull)]| {
         simulation.now.monotonic += Duration::from_secs(1);
-        let mut proposals =
+        let proposals =
             proposals.iter().map(|&(number, on_full)| proposal(number, on_full)).collect();
-        node.turn(&mut proposals, &mut Vec::new(), simulation.now).unwrap();
-        assert!(proposals.is_empty());
+        let mut input = offering(proposals);
+        node.turn(&mut input, simulation.now).unwrap();
+        assert!(input.proposals.is_empty());
         let acknowledged = node.host().acknowledged.remove(&GroupId(0)).unwrap_or_default();
         (acknowledged, std::mem::take(&mut node.host().refused))
     };
@@ -310,8 +316,8 @@ fn what_waits_for_room_is_refused_when_the_node_stops() {
     node.host().told = Some(told);
     simulation.disk.set_capacity(simulation.disk.used_bytes());
     simulation.now.monotonic += Duration::from_secs(1);
-    let mut proposals = vec![proposal(1, OnFull::Wait), proposal(2, OnFull::Wait)];
-    node.turn(&mut proposals, &mut Vec::new(), simulation.now).unwrap();
+    let proposals = vec![proposal(1, OnFull::Wait), proposal(2, OnFull::Wait)];
+    node.turn(&mut offering(proposals), simulation.now).unwrap();
     assert!(hear.try_recv().is_err(), "told too early");
     node.end(Ok(())).unwrap();
     let stopping = Err(Refusal::Stopping);
@@ -329,8 +335,8 @@ fn a_log_that_fails_before_a_command_is_proposed_ends_the_engine_and_everybody_h
     let large = command(1, 20 << 10);
     let refuse = OnFull::Refuse;
     let first = Proposal { group: GroupId(0), command: large, reply: Some(1), on_full: refuse };
-    let mut proposals = vec![first, proposal(2, OnFull::Wait)];
-    let failed = node.turn(&mut proposals, &mut Vec::new(), simulation.now);
+    let proposals = vec![first, proposal(2, OnFull::Wait)];
+    let failed = node.turn(&mut offering(proposals), simulation.now);
     assert!(matches!(failed, Err(Error::Append(_))), "{failed:?}");
     assert!(node.end(failed).is_err());
     let stopping = Err(Refusal::Stopping);
@@ -344,8 +350,8 @@ fn a_committed_command_that_cannot_be_read_ends_the_engine_now_and_at_the_next_s
     let (told, hear) = channel();
     node.host().told = Some(told);
     let unreadable = Proposal { command: "?".into(), ..proposal(2, OnFull::Refuse) };
-    let mut proposals = vec![proposal(1, OnFull::Refuse), unreadable, proposal(3, OnFull::Refuse)];
-    let failed = node.turn(&mut proposals, &mut Vec::new(), simulation.now);
+    let proposals = vec![proposal(1, OnFull::Refuse), unreadable, proposal(3, OnFull::Refuse)];
+    let failed = node.turn(&mut offering(proposals), simulation.now);
     let is_it = |error: &Error| {
         let text = error.to_string();
         let names = text.contains("1 bytes are no number") && text.contains("newer version");
@@ -395,8 +401,9 @@ fn a_checkpoint_without_room_refuses_commands_until_one_succeeds() {
     let mut node = simulation.open().unwrap();
     let mut turn = |node: &mut Node, number| {
         simulation.now.monotonic += Duration::from_secs(1);
-        let mut proposals = vec![proposal(number, OnFull::Refuse)];
-        node.turn(&mut proposals, &mut vec![7], simulation.now).unwrap();
+        let proposals = vec![proposal(number, OnFull::Refuse)];
+        let mut input = Input { signals: vec![7], ..offering(proposals) };
+        node.turn(&mut input, simulation.now).unwrap();
         std::mem::take(&mut node.host().refused)
     };
     simulation.store.set_failing(Failing::Full);

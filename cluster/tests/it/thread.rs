@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use cluster::{Config, Error, GroupId, Groups, Refusal, Running, start};
+use cluster::{Config, Error, GroupId, Groups, NoPeers, Refusal, Running, start};
 
 use crate::chronicle::{Chronicle, Ledger, command};
 
@@ -13,7 +13,8 @@ fn run(config: &Config) -> (Groups<u64, u64>, Running, Told) {
     let (groups, inbox) = Groups::new(config);
     let (told, hear) = channel();
     let host = Ledger { told: Some(told), ..Ledger::default() };
-    let mut running = start(config.clone(), inbox, |_| Chronicle::default(), host).unwrap();
+    let mut running =
+        start(config.clone(), inbox, |_| Chronicle::default(), host, NoPeers).unwrap();
     running.wait_started().unwrap();
     (groups, running, hear)
 }
@@ -49,7 +50,8 @@ fn a_second_node_on_the_same_data_is_refused() {
     let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.path(), 1) };
     let (_groups, running, _told) = run(&config);
     let (_, inbox) = Groups::new(&config);
-    let mut second = start(config, inbox, |_| Chronicle::default(), Ledger::default()).unwrap();
+    let mut second =
+        start(config, inbox, |_| Chronicle::default(), Ledger::default(), NoPeers).unwrap();
     let error = second.wait_started().unwrap_err();
     assert!(matches!(error, Error::Data(_)), "{error}");
     assert!(error.to_string().contains("in use by process"), "{error}");

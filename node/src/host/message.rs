@@ -125,7 +125,9 @@ pub(super) fn doom(core: &Core, live: Live, why: Refusal) {
 fn refusal_reason(why: Refusal) -> Reason {
     match why {
         Refusal::Busy | Refusal::DiskFull | Refusal::TooLarge => Reason::QuotaExceeded,
-        Refusal::NotLeader | Refusal::UnknownGroup | Refusal::Stopping => Reason::UnspecifiedError,
+        Refusal::NotLeader | Refusal::Unknown | Refusal::UnknownGroup | Refusal::Stopping => {
+            Reason::UnspecifiedError
+        }
     }
 }
 

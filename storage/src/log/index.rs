@@ -15,6 +15,8 @@ pub(super) struct Slot {
     pub(super) offset: u32,
     /// Bytes of the record, header included.
     pub(super) len: u32,
+    /// The first byte of its data, 0 without any.
+    pub(super) tag: u8,
 }
 
 /// One group's part of the log.
@@ -139,7 +141,8 @@ impl Index {
         let len = record.len() as u32;
         match record {
             Record::Entry(entry) => {
-                let slot = Slot { term: entry.term, segment, offset, len };
+                let tag = entry.data.first().copied().unwrap_or(0);
+                let slot = Slot { term: entry.term, segment, offset, len, tag };
                 let data = keep.then_some(entry.data);
                 self.groups.entry(group).or_default().append(entry.index, slot, data)
             }

@@ -128,6 +128,23 @@ impl Store for MemStore {
         Ok(())
     }
 
+    fn replace(
+        &mut self,
+        group: Group,
+        to: Applied,
+        pairs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.failing.check("replace")?;
+        let of = state.now.entry(group).or_default();
+        let old = of.pairs.keys().map(|key| (key.clone(), None));
+        let new = pairs.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+        let changes: Changes = old.chain(new).collect();
+        of.apply(to, changes.clone());
+        state.unflushed.push((group, to, changes));
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<(), StoreError> {
         let mut state = self.lock();
         state.failing.check("flush")?;

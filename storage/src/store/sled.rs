@@ -304,6 +304,31 @@ impl Store for SledStore {
         self.with(group, "write", |tree| tree.apply_batch(batch))
     }
 
+    fn replace(
+        &mut self,
+        group: Group,
+        to: Applied,
+        pairs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        let stored = self.with(group, "read", |tree| {
+            tree.range([PAIR]..).keys().collect::<sled::Result<Vec<_>>>()
+        });
+        for key in stored? {
+            batch.remove(key);
+        }
+        let mut sum = Sum::default();
+        let mut stored_key = vec![PAIR];
+        for (key, value) in pairs {
+            stored_key.truncate(1);
+            stored_key.extend_from_slice(key);
+            sum.add(key, value);
+            batch.insert(stored_key.as_slice(), frame(key, value));
+        }
+        batch.insert(STATUS_KEY, Status { applied: to, sum }.encode());
+        self.with(group, "replace", |tree| tree.apply_batch(batch))
+    }
+
     fn flush(&mut self) -> Result<(), StoreError> {
         let db = self.db()?;
         caught(|| db.flush()).map_err(|failure| self.failed("flush", failure))?;
@@ -354,6 +379,23 @@ mod tests {
         let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let expected = [text("", "0"), text("a", "1"), text("c", "3")];
         assert_eq!(pairs(&mut store, 3).unwrap(), expected);
+    }
+
+    #[test]
+    fn replaced_pairs_are_gone_and_damage_among_them_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |index| Applied { index, term: 2 };
+        let mut store = SledStore::open(dir.path(), 1 << 20).unwrap();
+        store.apply(3, 0, at(10), changes(&[("a", Some("1")), ("b", Some("2"))])).unwrap();
+        store.with(3, "harm", |tree| tree.insert(b"\x01a", b"harm".to_vec())).unwrap();
+        let pair = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+        store.replace(3, at(30), &[pair("b", "4"), pair("c", "5")]).unwrap();
+        store.flush().unwrap();
+        drop(store);
+        let mut store = SledStore::open(dir.path(), 1 << 20).unwrap();
+        assert_eq!(store.applied(3).unwrap(), at(30));
+        let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(pairs(&mut store, 3).unwrap(), [text("b", "4"), text("c", "5")]);
     }
 
     #[test]

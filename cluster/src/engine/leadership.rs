@@ -1,0 +1,136 @@
+//! Who leads: ticks and elections, and what the host hears of them.
+//!
+//! Raft's own election timer is never let run out, since it draws from a generator that no seed
+//! reaches; the engine stands for election instead.
+
+use raft::StateRole;
+use storage::dice::Dice;
+
+use super::group::Group;
+use super::{Engine, Now, refuse};
+use crate::error::Error;
+use crate::host::{Host, Refusal, Status};
+use crate::machine::StateMachine;
+
+/// Ticks after which a leader that was not heard of may be replaced; up to twice as many pass.
+pub(super) const ELECTION_TICKS: usize = 10;
+/// Ticks between a leader's signs of life.
+pub(super) const HEARTBEAT_TICKS: usize = 2;
+/// Ticks that a node which lost the lead waits to hear what became of its proposals.
+const UNSURE_TICKS: usize = 2 * ELECTION_TICKS;
+
+impl<R> Group<R> {
+    /// How long it waits for the next leader.
+    pub(super) fn draw_patience(&mut self, dice: &mut Dice) {
+        self.patience = ELECTION_TICKS + dice.below(ELECTION_TICKS as u64) as usize;
+    }
+
+    /// A unit of Raft's time has passed.
+    fn tick(&mut self, dice: &mut Dice) {
+        if self.stands_still {
+            return;
+        }
+        self.raft.tick();
+        if self.is_leader() || self.raft.raft.election_elapsed < self.patience {
+            return;
+        }
+        self.draw_patience(dice);
+        self.raft.raft.election_elapsed = 0;
+        if self.raft.raft.promotable() {
+            // Whether it can, Raft decides.
+            let _ = self.raft.campaign();
+        }
+    }
+}
+
+impl<M: StateMachine, H: Host<M>> Engine<M, H> {
+    /// Groups that need nobody else do not wait for a leader.
+    pub(super) fn stand_alone(&mut self) -> Result<(), Error> {
+        if self.held.is_some() {
+            return Ok(());
+        }
+        for group in &mut self.groups {
+            let raft = &group.raft.raft;
+            let replayed = group.applied.index == raft.raft_log.committed;
+            if replayed && group.is_alone() && raft.state == StateRole::Follower {
+                let failed =
+                    |e: raft::Error| Error::Raft { group: group.id, reason: e.to_string() };
+                group.raft.campaign().map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes time on to the groups. A turn that took long counts as one tick: who was away for a
+    /// while must first hear what others have to say.
+    pub(super) fn tick_groups(&mut self, now: Now) {
+        if now.monotonic < self.next_raft_tick {
+            return;
+        }
+        self.next_raft_tick = now.monotonic + self.config.raft_tick;
+        if self.held.is_some() {
+            // Raft must not move before what it gave out is durable.
+            return;
+        }
+        for group in &mut self.groups {
+            group.tick(&mut self.dice);
+            if group.is_leader() || !group.is_undecided() {
+                group.unsure_for = 0;
+                continue;
+            }
+            group.unsure_for += 1;
+            if group.unsure_for > UNSURE_TICKS {
+                refuse(&mut self.host, group.give_up(), Refusal::Unknown);
+            }
+        }
+        self.tick_snapshots(now);
+        self.tick_staging();
+    }
+
+    /// Tells the host which groups this node leads no more. Before anything is applied: what then
+    /// comes, others have decided.
+    pub(super) fn note_lost(&mut self) {
+        for group in &mut self.groups {
+            let term = group.raft.raft.term;
+            if group.led.is_some_and(|led| led != term || !group.is_leader()) {
+                group.led = None;
+                self.statuses.entry(group.id).or_default().leads = false;
+                self.host.lost(group.id);
+            }
+        }
+    }
+
+    /// Tells the host which groups this node leads from now on, and brings their status up to date.
+    pub(super) fn note_led(&mut self) {
+        self.note_lost();
+        for group in &mut self.groups {
+            let raft = &group.raft.raft;
+            let leader = Some(raft.leader_id).filter(|&id| id != 0);
+            let status = self.statuses.entry(group.id).or_default();
+            if (status.term, status.leader) != (raft.term, leader) {
+                (status.term, status.leader) = (raft.term, leader);
+            }
+            if group.led.is_none() && group.is_leader() && raft.apply_to_current_term() {
+                group.led = Some(raft.term);
+                status.leads = true;
+                let machine = self.machines.get_mut(&group.id).expect("every group has a machine");
+                self.host.led(group.id, machine);
+            }
+        }
+    }
+}
+
+impl<R> Group<R> {
+    /// How it stands.
+    pub(super) fn status(&self) -> Status {
+        let raft = &self.raft.raft;
+        Status {
+            leads: self.led.is_some(),
+            leader: Some(raft.leader_id).filter(|&id| id != 0),
+            term: raft.term,
+            applied: self.applied.index,
+            voters: self.members.conf.voters.clone(),
+            learners: self.members.conf.learners.clone(),
+        }
+    }
+}

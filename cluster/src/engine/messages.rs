@@ -1,0 +1,112 @@
+//! What comes from other nodes, and what goes to them.
+
+use std::collections::BTreeMap;
+
+use raft::prelude::{Message, MessageType};
+use tracing::{debug, warn};
+
+use super::Engine;
+use crate::error::Error;
+use crate::groups::OnFull;
+use crate::host::Host;
+use crate::machine::{GroupId, StateMachine};
+use crate::metrics;
+use crate::peers::{Letter, PeerMessage, Peers};
+
+/// What is on its way to other nodes: handed over once per node at the end of a turn, and once
+/// before its sync, so that followers need not wait for that.
+pub(super) struct Outgoing {
+    peers: Box<dyn Peers>,
+    /// In order of nodes, so that a seed gives one history.
+    batches: BTreeMap<u64, Vec<(GroupId, Vec<u8>)>>,
+}
+
+impl Outgoing {
+    pub(super) fn new(peers: impl Peers) -> Self {
+        Self { peers: Box::new(peers), batches: BTreeMap::new() }
+    }
+
+    pub(super) fn add(&mut self, to: u64, group: GroupId, letter: &Letter) {
+        self.batches.entry(to).or_default().push((group, letter.encode()));
+    }
+
+    pub(super) fn hand_over(&mut self) {
+        for (&to, batch) in &mut self.batches {
+            if !batch.is_empty() {
+                self.peers.send(to, std::mem::take(batch));
+            }
+        }
+    }
+}
+
+impl<M: StateMachine, H: Host<M>> Engine<M, H> {
+    /// Puts what a group's Raft has to say on its way.
+    pub(super) fn dispatch(&mut self, place: usize, messages: Vec<Message>) {
+        for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.send_snapshot(place, &message);
+            } else {
+                self.outgoing.add(message.to, self.groups[place].id, &Letter::Raft(message));
+            }
+        }
+    }
+
+    /// Takes in what other nodes say.
+    pub(super) fn receive(&mut self, messages: &mut Vec<PeerMessage>) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        if self.held.is_some() {
+            // Raft must not move before what it gave out is durable; others will say it again.
+            messages.clear();
+            return Ok(());
+        }
+        let bytes = messages.iter().map(|message| message.message.len()).sum();
+        let room = self.has_room(bytes, OnFull::Wait)?;
+        for PeerMessage { from, group, message } in messages.drain(..) {
+            let Some(&place) = self.places.get(&group) else {
+                debug!(from, %group, "a message for a group that is not here");
+                continue;
+            };
+            match Letter::decode(&message) {
+                Ok(Letter::Raft(message)) if message.from == from => {
+                    if room || message.entries.is_empty() {
+                        self.step(place, message)?;
+                    } else {
+                        metrics::messages_dropped();
+                    }
+                }
+                Ok(Letter::Raft(message)) => {
+                    warn!(from, claims = message.from, "a message in another node's name");
+                }
+                Ok(Letter::Chunk(chunk)) => self.take_chunk(from, place, chunk)?,
+                Ok(Letter::Taken { snapshot, taken }) => {
+                    self.snapshot_taken(from, place, snapshot, taken);
+                }
+                Err(error) => warn!(from, %group, %error, "a message that cannot be read"),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn step(&mut self, place: usize, message: Message) -> Result<(), Error> {
+        let group = &mut self.groups[place];
+        let forwarded = [MessageType::MsgPropose, MessageType::MsgReadIndex];
+        // Nobody hands these on; see `Group::propose`.
+        if forwarded.contains(&message.get_msg_type()) || group.stands_still {
+            return Ok(());
+        }
+        // A leader tells of no more than what this node has said it has.
+        let last = group.raft.raft.raft_log.last_index();
+        if message.get_msg_type() == MessageType::MsgHeartbeat
+            && message.commit > last
+            && message.term >= group.raft.raft.term
+        {
+            return Err(Error::Forgotten { group: group.id, last, known: message.commit });
+        }
+        if let Err(error) = group.raft.step(message) {
+            debug!(group = %group.id, %error, "a message is not taken");
+        }
+        Ok(())
+    }
+}

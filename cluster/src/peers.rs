@@ -1,0 +1,113 @@
+//! What nodes say to each other about their groups, and who carries it.
+//!
+//! A message is its kind, which is its version too, and then what it says. Any of them may be lost,
+//! late, doubled or out of order: whoever sent it asks again.
+
+use bytes::{Buf, BufMut, Bytes};
+use protobuf::{CodedInputStream, Message as _};
+use raft::prelude::Message;
+
+use crate::machine::GroupId;
+use crate::snapshot::Chunk;
+
+const RAFT: u8 = 1;
+const CHUNK: u8 = 2;
+const TAKEN: u8 = 3;
+
+/// Carries messages to other nodes.
+pub trait Peers: 'static {
+    /// Takes what one turn has for one node, in order. It must not block: what it has no room for,
+    /// it drops.
+    fn send(&mut self, to: u64, batch: Vec<(GroupId, Vec<u8>)>);
+}
+
+/// The peers of a node that has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn send(&mut self, _to: u64, _batch: Vec<(GroupId, Vec<u8>)>) {}
+}
+
+/// A message from another node, as [`Peers::send`] was given it there.
+#[derive(Clone, Debug)]
+pub struct PeerMessage {
+    /// The node that sent it, as the link knows it.
+    pub from: u64,
+    /// The group it is about.
+    pub group: GroupId,
+    /// What it says.
+    pub message: Bytes,
+}
+
+/// What a message says.
+pub(crate) enum Letter {
+    /// Something of Raft's own.
+    Raft(Message),
+    /// A piece of a snapshot.
+    Chunk(Chunk),
+    /// What has become of a snapshot.
+    Taken { snapshot: u64, taken: Taken },
+}
+
+/// How far a receiver of a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It has the first so many chunks.
+    Chunks(u32),
+    /// It wants no more of it: it is installed, or not needed.
+    Done,
+}
+
+/// Stands for [`Taken::Done`]; no snapshot has as many chunks.
+const DONE: u32 = u32::MAX;
+
+impl Letter {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Raft(message) => {
+                let mut bytes = Vec::with_capacity(1 + message.compute_size() as usize);
+                bytes.push(RAFT);
+                message.write_to_vec(&mut bytes).expect("a vector takes what is written");
+                bytes
+            }
+            Self::Chunk(chunk) => {
+                let mut bytes = vec![CHUNK];
+                chunk.encode(&mut bytes);
+                bytes
+            }
+            Self::Taken { snapshot, taken } => {
+                let mut bytes = vec![TAKEN];
+                bytes.put_u64_le(*snapshot);
+                bytes.put_u32_le(match taken {
+                    Taken::Chunks(count) => *count,
+                    Taken::Done => DONE,
+                });
+                bytes
+            }
+        }
+    }
+
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, String> {
+        match bytes.first() {
+            Some(&RAFT) => Ok(Self::Raft(raft_message(&bytes.slice(1..))?)),
+            Some(&CHUNK) => Ok(Self::Chunk(Chunk::decode(bytes.slice(1..))?)),
+            Some(&TAKEN) if bytes.len() == 13 => {
+                let mut rest = bytes.slice(1..);
+                let (snapshot, count) = (rest.get_u64_le(), rest.get_u32_le());
+                let taken = if count == DONE { Taken::Done } else { Taken::Chunks(count) };
+                Ok(Self::Taken { snapshot, taken })
+            }
+            Some(kind) => Err(format!("message kind {kind} is not known to this version")),
+            None => Err("an empty message".into()),
+        }
+    }
+}
+
+/// A message of Raft's own.
+pub(crate) fn raft_message(bytes: &Bytes) -> Result<Message, String> {
+    let mut message = Message::default();
+    let mut input = CodedInputStream::from_carllerche_bytes(bytes);
+    message.merge_from(&mut input).map_err(|error| error.to_string())?;
+    Ok(message)
+}

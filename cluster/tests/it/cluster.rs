@@ -1,0 +1,54 @@
+//! Engines that agree over a bad network, on disks that crash, from seeds.
+
+mod checker;
+mod network;
+mod node;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use storage::dice::seeds;
+
+use world::{Plan, World};
+
+/// Runs a seed; a panic of an engine is a finding as any other.
+fn run(seed: u64, plan: Plan) -> Result<World, String> {
+    let run = || {
+        let mut world = World::new(seed, plan);
+        world.run().map(|()| world)
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(text.unwrap_or_else(|| "a panic".into()))
+    })
+}
+
+#[test]
+fn what_a_cluster_acknowledged_is_kept_through_faults_and_it_recovers() {
+    let (started, seeds) = (Instant::now(), seeds(40));
+    let (mut commands, mut elections, count) = (0, 0, seeds.end - seeds.start);
+    for seed in seeds {
+        let world = run(seed, Plan::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        commands += world.checker.acknowledged.len();
+        elections += world.checker.elections();
+    }
+    let per_minute = count as f64 * 60.0 / started.elapsed().as_secs_f64();
+    println!("{commands} commands, {elections} elections, {per_minute:.0} seeds a minute");
+}
+
+#[test]
+fn one_seed_gives_one_history_of_a_cluster() {
+    for seed in 0..3 {
+        let history = || run(seed, Plan::default()).map(|world| world.trace).unwrap();
+        assert_eq!(history(), history(), "seed {seed}");
+    }
+}
+
+#[test]
+fn disks_that_lie_about_their_syncs_are_found_out() {
+    let plan = Plan { lying: true };
+    let found: Vec<_> = (0..5).filter_map(|seed| run(seed, plan).err()).collect();
+    // The checker sees it, not just the engine.
+    assert!(found.iter().any(|what| what.contains("commands")), "{found:?}");
+}

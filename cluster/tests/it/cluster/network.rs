@@ -1,0 +1,95 @@
+//! A network that loses, delays, doubles and reorders, and can be cut in any direction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster::{GroupId, PeerMessage};
+use storage::dice::Dice;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weather {
+    /// Of a thousand messages so many are lost, come twice, or overtake others.
+    pub(super) lost: u64,
+    pub(super) doubled: u64,
+    pub(super) overtaking: u64,
+    /// A message takes between one and so many milliseconds.
+    pub(super) delay: u64,
+}
+
+impl Weather {
+    pub(super) const FINE: Self = Self { lost: 0, doubled: 0, overtaking: 0, delay: 3 };
+}
+
+pub(super) struct Network {
+    pub(super) weather: Weather,
+    /// From whom to whom nothing goes.
+    cuts: BTreeSet<(u64, u64)>,
+    /// By arrival; the second number tells messages of one millisecond apart.
+    flying: BTreeMap<(u64, u64), (u64, PeerMessage)>,
+    sent: u64,
+    /// When the last message in order arrives.
+    last: BTreeMap<(u64, u64), u64>,
+}
+
+impl Network {
+    pub(super) fn new() -> Self {
+        Self {
+            weather: Weather::FINE,
+            cuts: BTreeSet::new(),
+            flying: BTreeMap::new(),
+            sent: 0,
+            last: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        dice: &mut Dice,
+        now: u64,
+        (from, to): (u64, u64),
+        batch: Vec<(GroupId, Vec<u8>)>,
+    ) {
+        for (group, message) in batch {
+            if self.cuts.contains(&(from, to)) || dice.below(1000) < self.weather.lost {
+                continue;
+            }
+            let copies = if dice.below(1000) < self.weather.doubled { 2 } else { 1 };
+            let message = PeerMessage { from, group, message: message.into() };
+            for _ in 0..copies {
+                let mut arrival = now + 1 + dice.below(self.weather.delay);
+                if dice.below(1000) >= self.weather.overtaking {
+                    let last = self.last.entry((from, to)).or_default();
+                    arrival = arrival.max(*last);
+                    *last = arrival;
+                }
+                self.sent += 1;
+                self.flying.insert((arrival, self.sent), (to, message.clone()));
+            }
+        }
+    }
+
+    /// What has arrived by now, and where.
+    pub(super) fn arrived(&mut self, now: u64) -> Vec<(u64, PeerMessage)> {
+        let later = self.flying.split_off(&(now + 1, 0));
+        let arrived = std::mem::replace(&mut self.flying, later).into_values();
+        arrived.filter(|(to, message)| !self.cuts.contains(&(message.from, *to))).collect()
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.weather = Weather::FINE;
+        self.cuts.clear();
+    }
+
+    /// Cuts the nodes into parts that do not hear each other; `parts` says which is in which.
+    pub(super) fn split(&mut self, parts: &BTreeMap<u64, u64>) {
+        self.cuts.clear();
+        for (&a, part) in parts {
+            self.cuts.extend(parts.iter().filter(|(_, of)| *of != part).map(|(&b, _)| (a, b)));
+        }
+    }
+
+    /// Nothing goes from one node to another any more, but back it does.
+    pub(super) fn cut(&mut self, from: u64, to: u64) {
+        self.cuts.insert((from, to));
+    }
+}

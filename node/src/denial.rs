@@ -1,7 +1,7 @@
 //! What clients are not allowed to do, as the log tells it.
 //!
-//! Bounds: a core, which is a thread, writes at most [`PER_SECOND`] lines in a second, and the next
-//! line says how many it left out. Names that clients choose are cut to [`NAME`] bytes; payloads are
+//! Bounds: a core, which is a thread, writes at most `PER_SECOND` lines in a second, and the next
+//! line says how many it left out. Names that clients choose are cut to `NAME` bytes; payloads are
 //! never written.
 
 use std::cell::Cell;

@@ -211,6 +211,24 @@ class Skein(Broker):
         return session.client(service, endpoint_url=self.http_url, config=config)
 
 
+class Serving(Skein):
+    """`skein serve` with the certificates that `skein dev` has made."""
+
+    def command(self):
+        return [str(skein_binary()), "serve", "--config", str(self.folder / "skein.toml")]
+
+    def environment(self):
+        return {"SKEIN__LISTENERS__MQTTS__ADDRESS": f"127.0.0.1:{self.port('tls')}"}
+
+
+def serving(folder, text, offset=None):
+    """`skein serve` with just this configuration; `{data}` is its data folder."""
+    broker = Serving(folder, offset=offset)
+    (broker.folder / "skein.toml").write_text(text.replace("{data}", str(broker.data)))
+    broker.environment = dict
+    return broker
+
+
 class Mosquitto(Broker):
     """The same endpoints served by mosquitto, as far as it has them."""
 

@@ -152,18 +152,8 @@ def test_missing_configuration(tmp_path):
         assert done.returncode != 0 and "none.toml" in done.stdout + done.stderr
 
 
-class Serving(brokers.Skein):
-    """`skein serve` with the certificates that `skein dev` has made."""
-
-    def command(self):
-        return [str(brokers.skein_binary()), "serve", "--config", str(self.folder / "skein.toml")]
-
-    def environment(self):
-        return {"SKEIN__LISTENERS__MQTTS__ADDRESS": f"127.0.0.1:{self.port('tls')}"}
-
-
 def test_serve(fresh_broker, tmp_path, name):
-    served = Serving(tmp_path / "served")
+    served = brokers.Serving(tmp_path / "served")
     pki = fresh_broker.pki
     (served.folder / "skein.toml").write_text(
         f"""
@@ -211,7 +201,7 @@ def test_serve(fresh_broker, tmp_path, name):
         served.stop()
 
 
-class Narrow(Serving):
+class Narrow(brokers.Serving):
     """A node of one core that lets few in, with more than one listener."""
 
     def __init__(self, folder, limits, places=1000):
@@ -302,14 +292,6 @@ def test_port_in_use_is_named(fresh_broker, tmp_path):
     assert "cannot listen on" in str(refused.value) and "--port-offset" in str(refused.value)
 
 
-def serving(folder, text):
-    """`skein serve` with just this configuration; `{data}` is its data folder."""
-    broker = Serving(folder)
-    (broker.folder / "skein.toml").write_text(text.replace("{data}", str(broker.data)))
-    broker.environment = dict
-    return broker
-
-
 @pytest.mark.parametrize("listener", ["mqtt", "ws"])
 def test_a_port_is_not_shared_with_another_process(tmp_path, listener):
     ports = brokers.Skein(tmp_path / "ports")
@@ -319,7 +301,7 @@ def test_a_port_is_not_shared_with_another_process(tmp_path, listener):
         address = '127.0.0.1:{ports.port("plain")}'
         """
     admin = f"[listeners.admin]\naddress = '127.0.0.1:{ports.port('admin')}'\n"
-    first, second = serving(tmp_path / "first", text + admin), serving(tmp_path / "second", text)
+    first, second = brokers.serving(tmp_path / "first", text + admin), brokers.serving(tmp_path / "second", text)
     first.offset = ports.offset
     first.start()
     try:
@@ -501,7 +483,7 @@ def test_denials_are_logged(tmp_path):
         ("Deny", "iot:Publish", "topic/a/secret"),
         ("Deny", "iot:Subscribe", "topicfilter/b/#"),
     )
-    broker = serving(
+    broker = brokers.serving(
         tmp_path / "serving",
         f"""
         data = '{{data}}'

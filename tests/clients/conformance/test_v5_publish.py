@@ -1,9 +1,11 @@
 """Normative statements of MQTT 5: PUBLISH: properties, aliases, windows, sizes, expiry."""
 
+import json
 import time
 
 import pytest
 
+import brokers
 import rawmqtt as m
 from support import MALFORMED, PROTOCOL_ERROR, expiry
 
@@ -309,13 +311,36 @@ def test_connack_is_no_exception(dial, name):
 
 
 @clause("MQTT-3.2.2-15")
-def test_more_than_the_servers_maximum_packet_size(connected, name):
-    client = connected()
-    most = client.connack.props.get("maximum_packet_size")
-    if most is None or most >= 268_435_455:
-        pytest.skip("any size is allowed")
-    client.send(m.packet(m.PUBLISH, 0, b"", length=m.varint(most)))
-    client.refused(0x95)
+@pytest.mark.skein
+def test_more_than_the_servers_maximum_packet_size(tmp_path, name):
+    broker = brokers.Skein(tmp_path / "ports")
+    everything = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]})
+    broker = brokers.serving(
+        tmp_path / "small",
+        f"""
+        data = '{{data}}'
+        [listeners.mqtt]
+        address = '127.0.0.1:{broker.port("plain")}'
+        anonymous_policy = '{everything}'
+        [listeners.admin]
+        address = '127.0.0.1:{broker.port("admin")}'
+        [limits]
+        maximum_packet_size = 2048
+        """,
+        broker.offset,
+    ).start()
+    try:
+        with m.Client(broker.plain) as client:
+            most = client.connect(name).props["maximum_packet_size"]
+            assert most == 2048
+            just = m.publish(name, b"x" * (most - len(m.publish(name, b"x" * 1000, 1, id=1)) + 1000), 1, id=1)
+            assert len(just) == most
+            client.send(just)
+            assert client.expect(m.PUBACK).id == 1
+            client.send(m.publish(name, b"x" * most, 1, id=2)[:10])
+            client.refused(0x95)
+    finally:
+        broker.stop()
 
 
 @clause("MQTT-3.3.4-2", "MQTT-3.3.4-3", "MQTT-3.3.4-4", "MQTT-3.3.4-5")

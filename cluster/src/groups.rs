@@ -28,13 +28,45 @@ pub struct Input<R, S> {
     pub proposals: Vec<Proposal<R>>,
     /// Messages to the host.
     pub signals: Vec<S>,
+    /// Messages to the host that must see a group as it is.
+    pub reads: Vec<(GroupId, S)>,
     /// What other nodes say.
     pub messages: Vec<PeerMessage>,
+    /// What operators want.
+    pub orders: Vec<Order>,
+}
+
+/// What an operator wants of a group. The node that leads it obeys, others do not; what became of it,
+/// the group's [`crate::Status`] tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Other members. Nodes that join first learn what there is.
+    ChangeMembers {
+        /// The group.
+        group: GroupId,
+        /// The nodes that shall decide, at least one.
+        voters: Vec<u64>,
+        /// The nodes that shall follow.
+        learners: Vec<u64>,
+    },
+    /// Another leader, which must be a voter.
+    Transfer {
+        /// The group.
+        group: GroupId,
+        /// The node that shall lead it.
+        to: u64,
+    },
 }
 
 impl<R, S> Default for Input<R, S> {
     fn default() -> Self {
-        Self { proposals: Vec::new(), signals: Vec::new(), messages: Vec::new() }
+        Self {
+            proposals: Vec::new(),
+            signals: Vec::new(),
+            reads: Vec::new(),
+            messages: Vec::new(),
+            orders: Vec::new(),
+        }
     }
 }
 
@@ -258,6 +290,29 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         self.shared.wake(waiting);
     }
 
+    /// Sends the host a message that must see a group as it is: [`crate::Host::signal`] is called once a
+    /// quorum has confirmed that this node leads the group, and everything that was acknowledged or
+    /// proposed here before is applied; else [`crate::Host::unread`]. Bounded as [`Groups::try_signal`] is.
+    pub fn read(&self, group: GroupId, signal: S) -> Result<(), Refused<S>> {
+        let mut waiting = self.shared.lock();
+        if waiting.stopping {
+            return Err(Refused { what: signal, why: Refusal::Stopping });
+        }
+        if waiting.input.reads.len() >= self.shared.max_count {
+            return Err(Refused { what: signal, why: Refusal::Busy });
+        }
+        waiting.input.reads.push((group, signal));
+        self.shared.wake(waiting);
+        Ok(())
+    }
+
+    /// Asks for something of a group; see [`Order`].
+    pub fn order(&self, order: Order) {
+        let mut waiting = self.shared.lock();
+        waiting.input.orders.push(order);
+        self.shared.wake(waiting);
+    }
+
     fn push_signal(&self, signal: S, max_count: usize) -> Result<(), Refused<S>> {
         let mut waiting = self.shared.lock();
         if waiting.stopping {
@@ -299,7 +354,9 @@ impl<R, S> Inbox<R, S> {
         let mut waiting = self.shared.lock();
         let idle = |waiting: &mut Waiting<R, S>| {
             let nothing = waiting.input.signals.is_empty()
+                && waiting.input.reads.is_empty()
                 && waiting.input.messages.is_empty()
+                && waiting.input.orders.is_empty()
                 && (!accept || waiting.input.proposals.is_empty())
                 && !waiting.nudged;
             waiting.asleep = nothing;
@@ -312,7 +369,9 @@ impl<R, S> Inbox<R, S> {
         waiting.asleep = false;
         waiting.nudged = false;
         std::mem::swap(&mut waiting.input.signals, &mut input.signals);
+        std::mem::swap(&mut waiting.input.reads, &mut input.reads);
         std::mem::swap(&mut waiting.input.messages, &mut input.messages);
+        std::mem::swap(&mut waiting.input.orders, &mut input.orders);
         waiting.message_bytes = 0;
         if accept {
             std::mem::swap(&mut waiting.input.proposals, &mut input.proposals);

@@ -27,7 +27,7 @@ pub use checkpoint::Worker;
 pub use config::{Config, GroupConfig};
 pub use engine::{Engine, Now, Opened};
 pub use error::Error;
-pub use groups::{Groups, Inbox, Input, OnFull, Proposal, Refused};
+pub use groups::{Groups, Inbox, Input, OnFull, Order, Proposal, Refused};
 pub use host::{Blocked, GroupsView, Host, Refusal, Status};
 pub use machine::{GroupId, LoadError, Pairs, StateMachine, Unreadable};
 pub use peers::{NoPeers, PeerMessage, Peers};

@@ -106,6 +106,7 @@ impl raft::Storage for View {
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };
         let mut snapshot = Snapshot::default();
+        snapshot.data = offer.members.encode().into();
         let metadata = snapshot.mut_metadata();
         metadata.index = offer.applied.index;
         metadata.term = offer.applied.term;

@@ -177,8 +177,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if self.sending.reading.is_some() || self.sending.held.is_some() {
             return;
         }
-        let wants =
-            |it: &super::Group<H::Reply>| std::mem::take(&mut *it.raft.store().wanted.borrow_mut());
+        let wants = |it: &super::Group<H::Reply, H::Signal>| {
+            std::mem::take(&mut *it.raft.store().wanted.borrow_mut())
+        };
         let Some(group) = self.groups.iter().find(|group| wants(group)) else { return };
         if group.members_changed {
             // The snapshot would not know those who joined. They ask again.

@@ -27,14 +27,25 @@ fn run(seed: u64, plan: Plan) -> Result<World, String> {
 #[test]
 fn what_a_cluster_acknowledged_is_kept_through_faults_and_it_recovers() {
     let (started, seeds) = (Instant::now(), seeds(40));
-    let (mut commands, mut elections, count) = (0, 0, seeds.end - seeds.start);
+    let mut happened = [0; 5];
+    let count = seeds.end - seeds.start;
     for seed in seeds {
         let world = run(seed, Plan::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        commands += world.checker.acknowledged.len();
-        elections += world.checker.elections();
+        let World { looks, snapshots, changes, checker, .. } = &world;
+        let (commands, elections) = (checker.acknowledged.len(), checker.elections());
+        for (sum, here) in
+            happened.iter_mut().zip([commands, elections, *looks, *snapshots, *changes])
+        {
+            *sum += here;
+        }
     }
     let per_minute = count as f64 * 60.0 / started.elapsed().as_secs_f64();
-    println!("{commands} commands, {elections} elections, {per_minute:.0} seeds a minute");
+    let [commands, elections, looks, snapshots, changes] = happened;
+    println!(
+        "{count} seeds, {per_minute:.0} a minute: {commands} commands, {elections} elections, {looks} \
+         looks, {snapshots} snapshots, {changes} orders"
+    );
+    assert!(happened.iter().all(|&count| count > 0), "{happened:?}");
 }
 
 #[test]

@@ -33,8 +33,8 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::groups::{Input, OnFull, Proposal};
 use crate::host::{Blocked, GroupsView, Host, Refusal, Status};
+use crate::input::{Input, OnFull, Proposal};
 use crate::machine::{GroupId, StateMachine};
 use crate::members::to_log;
 use crate::metrics::{self, RaftMetrics};

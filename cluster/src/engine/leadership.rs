@@ -29,11 +29,12 @@ impl<R, S> Group<R, S> {
 
     /// A unit of Raft's time has passed.
     fn tick(&mut self, dice: &mut Dice, outgoing: &mut Outgoing) {
-        if self.stands_still || self.removed {
+        if self.stands_still {
             return;
         }
+        // Also of who was removed: others may need its vote to find out that they do not.
         self.raft.tick();
-        if self.is_leader() || self.raft.raft.election_elapsed < self.patience {
+        if self.is_leader() || self.removed || self.raft.raft.election_elapsed < self.patience {
             return;
         }
         let node = self.raft.raft.id;

@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use super::Engine;
 use super::group::Group;
-use crate::groups::Order;
 use crate::host::Host;
+use crate::input::Order;
 use crate::machine::StateMachine;
 use crate::peers::Letter;
 

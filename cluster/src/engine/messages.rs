@@ -7,8 +7,8 @@ use tracing::{debug, warn};
 
 use super::Engine;
 use crate::error::Error;
-use crate::groups::OnFull;
 use crate::host::Host;
+use crate::input::OnFull;
 use crate::machine::{GroupId, StateMachine};
 use crate::metrics;
 use crate::peers::{Letter, PeerMessage, Peers};

@@ -37,7 +37,7 @@ pub(super) struct Sending {
 
 struct Held {
     place: usize,
-    captured: Captured,
+    captured: Box<Captured>,
     transfers: Vec<Transfer>,
     idle_ticks: usize,
 }
@@ -192,7 +192,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 
     /// The store has been read.
-    pub(super) fn captured(&mut self, group: GroupId, captured: Option<Captured>) {
+    pub(super) fn captured(&mut self, group: GroupId, captured: Option<Box<Captured>>) {
         self.sending.reading = None;
         let Some(captured) = captured.filter(|it| it.applied.index > 0) else { return };
         let place = self.places[&group];

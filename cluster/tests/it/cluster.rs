@@ -3,6 +3,7 @@
 mod checker;
 mod network;
 mod node;
+mod stories;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,7 +59,7 @@ fn one_seed_gives_one_history_of_a_cluster() {
 
 #[test]
 fn disks_that_lie_about_their_syncs_are_found_out() {
-    let plan = Plan { lying: true };
+    let plan = Plan { lying: true, ..Plan::default() };
     let found: Vec<_> = (0..5).filter_map(|seed| run(seed, plan).err()).collect();
     // The checker sees it, not just the engine.
     assert!(found.iter().any(|what| what.contains("commands")), "{found:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use cluster::{Config, GroupConfig, GroupId, Now, OnFull, Order, Proposal, Status};
+use cluster::{Config, GroupConfig, GroupId, Now, OnFull, Order, Proposal, Refusal, Status};
 use storage::dice::Dice;
 use storage::store::Failing;
 
@@ -25,23 +25,27 @@ const RECOVERY: u64 = 30_000;
 pub(super) struct Plan {
     /// Disks say that they have synced and have not.
     pub(super) lying: bool,
+    /// How many nodes are members at first, and how many are not; the seed decides if it is not said.
+    pub(super) size: Option<(u64, u64)>,
 }
 
 pub(super) struct World {
     seed: u64,
     plan: Plan,
     dice: Dice,
-    millis: u64,
+    pub(super) millis: u64,
     /// Whether the disks say that they have synced and have not.
     lies: bool,
-    nodes: BTreeMap<u64, SimNode>,
-    network: Network,
+    pub(super) nodes: BTreeMap<u64, SimNode>,
+    pub(super) network: Network,
     pub(super) checker: Checker,
     /// Proposals without an answer, and the node that was asked.
     asked: BTreeMap<u64, u64>,
     next_number: u64,
     /// What happened how often.
     pub(super) looks: usize,
+    pub(super) unseen: usize,
+    pub(super) refused: Vec<Refusal>,
     pub(super) snapshots: usize,
     pub(super) changes: usize,
     /// Sums up everything that was heard.
@@ -51,11 +55,14 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, plan: Plan) -> Self {
         let mut dice = Dice::new(seed);
-        let count = if dice.one_in(3) { 5 } else { 3 };
+        let (count, others) = plan.size.unwrap_or_else(|| {
+            let count = if dice.one_in(3) { 5 } else { 3 };
+            (count, dice.below(3))
+        });
         let voters: Vec<u64> = (1..=count).collect();
         let mut nodes = BTreeMap::new();
         // Some run at first without being members.
-        for id in 1..=count + dice.below(3) {
+        for id in 1..=count + others {
             let group = |group| GroupConfig { id: GroupId(group), voters: voters.clone() };
             let config = Config {
                 node: id,
@@ -84,6 +91,8 @@ impl World {
             asked: BTreeMap::new(),
             next_number: 1,
             looks: 0,
+            unseen: 0,
+            refused: Vec::new(),
             snapshots: 0,
             changes: 0,
             trace: 0,
@@ -120,7 +129,7 @@ impl World {
         self.checker.finish()
     }
 
-    fn check_same_end(&self) -> Result<(), String> {
+    pub(super) fn check_same_end(&self) -> Result<(), String> {
         let complaints = self.complaints();
         if !complaints.is_empty() || !self.asked.is_empty() {
             return Err(format!("{complaints}; without an answer: {:?}", self.asked));
@@ -146,12 +155,12 @@ impl World {
         Ok(())
     }
 
-    fn leaders(&self, group: GroupId) -> impl Iterator<Item = u64> {
+    pub(super) fn leaders(&self, group: GroupId) -> impl Iterator<Item = u64> {
         let leads = move |node: &&SimNode| node.leads[group.0 as usize];
         self.nodes.values().filter(leads).map(|node| node.id)
     }
 
-    fn status(&self, id: u64, group: GroupId) -> Option<&Status> {
+    pub(super) fn status(&self, id: u64, group: GroupId) -> Option<&Status> {
         self.nodes[&id].engine.as_ref()?.status(group)
     }
 
@@ -179,7 +188,7 @@ impl World {
     }
 
     /// A moment passes; clients ask with a chance of `busy` in a hundred.
-    fn step(&mut self, busy: u64) -> Result<(), String> {
+    pub(super) fn step(&mut self, busy: u64) -> Result<(), String> {
         self.millis += STEP;
         for (to, message) in self.network.arrived(self.millis) {
             let node = self.nodes.get_mut(&to).expect("nobody knows of other nodes");
@@ -266,17 +275,20 @@ impl World {
             return;
         }
         for _ in 0..1 + self.dice.below(4) {
-            let number = self.next_number;
-            self.next_number += 1;
             let len = if self.dice.one_in(30) { 3000 } else { self.dice.below(200) };
-            self.asked.insert(number, id);
-            node.input.proposals.push(Proposal {
-                group,
-                command: command(number, len as usize),
-                reply: Some(number),
-                on_full: OnFull::Refuse,
-            });
+            self.propose(id, group, len as usize);
         }
+    }
+
+    /// A client proposes a command to a node that is up.
+    pub(super) fn propose(&mut self, id: u64, group: GroupId, len: usize) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.asked.insert(number, id);
+        let command = command(number, len);
+        let (reply, on_full) = (Some(number), OnFull::Refuse);
+        let node = self.nodes.get_mut(&id).expect("only known nodes are asked");
+        node.input.proposals.push(Proposal { group, command, reply, on_full });
     }
 
     /// Checks what a node shows after a turn.
@@ -324,10 +336,11 @@ impl World {
                         ));
                     }
                 }
-                Heard::Unseen => {}
+                Heard::Unseen => self.unseen += 1,
                 Heard::Replaced => self.snapshots += 1,
                 Heard::Refused(number, why) => {
                     answered(&mut self.asked, number)?;
+                    self.refused.push(why);
                     self.checker.refused(number, why);
                 }
             }
@@ -335,7 +348,7 @@ impl World {
         Ok(())
     }
 
-    fn crash(&mut self, id: u64) {
+    pub(super) fn crash(&mut self, id: u64) {
         let up_at = self.millis + 50 + self.dice.below(3000);
         let node = self.nodes.get_mut(&id).expect("only known nodes crash");
         node.crash(&mut self.dice, up_at);

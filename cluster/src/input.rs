@@ -70,7 +70,7 @@ pub struct Proposal<R> {
 /// What happens to a proposal while the disk has no room for the log to grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFull {
-    /// It is refused with [`Refusal::DiskFull`]: whoever asked is told, and may ask again.
+    /// It is refused with [`crate::Refusal::DiskFull`]: whoever asked is told, and may ask again.
     Refuse,
     /// It waits for room, in order and before everything that comes later; it is refused only when
     /// the node stops. No bound is kept on what waits, so this is for nothing but what the node

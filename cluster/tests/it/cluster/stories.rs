@@ -129,3 +129,26 @@ fn a_command_whose_place_another_has_taken_is_refused_for_certain() {
     assert_eq!(world.refused, [Refusal::NotLeader]);
     until(&mut world, |world| world.check_same_end().is_ok());
 }
+
+#[test]
+fn a_sole_voter_that_was_replaced_does_not_elect_itself_after_a_crash() {
+    let mut world = cluster(1, 3);
+    let voters = vec![2, 3, 4];
+    let change = Order::ChangeMembers { group: GROUP, voters: voters.clone(), learners: vec![] };
+    order(&mut world, change);
+    until(&mut world, |world| world.leaders(GROUP).any(|id| id != 1));
+    until(&mut world, |world| (2..=4).all(|id| world.status(id, GROUP).unwrap().voters == voters));
+    isolate(&mut world, 1);
+    world.crash(1);
+    for _ in 0..20 {
+        let leader = world.leaders(GROUP).find(|&id| id != 1);
+        if let Some(leader) = leader {
+            world.propose(leader, GROUP, 300);
+        }
+        (0..100).for_each(|_| world.step(0).unwrap());
+    }
+    assert!(world.status(1, GROUP).is_some(), "it is up again");
+    assert!(world.leaders(GROUP).all(|id| id != 1));
+    world.network.heal();
+    until(&mut world, |world| world.check_same_end().is_ok());
+}

@@ -45,7 +45,7 @@ pub(crate) enum Report {
     /// A round is stored.
     Stored(Stored),
     /// A snapshot of a group, or none if the store cannot be read now.
-    Captured(GroupId, Option<Captured>),
+    Captured(GroupId, Option<Box<Captured>>),
     /// A snapshot is in its place.
     Installed,
     /// The disk had no room for what is under way; it will be tried again.
@@ -159,7 +159,7 @@ fn perform(store: &mut dyn Store, task: &Task) -> Result<Report, StoreError> {
         Task::Capture(group, chunk_bytes) => {
             let captured = Captured::take(store, *group, *chunk_bytes);
             let captured = captured.inspect_err(|error| warn!(%group, %error, "no snapshot"));
-            Ok(Report::Captured(*group, captured.ok()))
+            Ok(Report::Captured(*group, captured.ok().map(Box::new)))
         }
         Task::Install(group, to, pairs) => {
             store.replace(group.0, *to, pairs)?;

@@ -15,6 +15,7 @@ mod members;
 mod messages;
 mod offer;
 mod open;
+mod reads;
 mod room;
 mod round;
 mod sending;
@@ -32,8 +33,8 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::groups::{Input, OnFull, Proposal};
 use crate::host::{Blocked, GroupsView, Host, Refusal, Status};
+use crate::input::{Input, OnFull, Proposal};
 use crate::machine::{GroupId, StateMachine};
 use crate::members::to_log;
 use crate::metrics::{self, RaftMetrics};
@@ -59,7 +60,7 @@ pub struct Now {
 pub struct Engine<M: StateMachine, H: Host<M>> {
     config: Config,
     log: SharedLog,
-    groups: Vec<Group<H::Reply>>,
+    groups: Vec<Group<H::Reply, H::Signal>>,
     /// Where in `groups` a group is.
     places: FxHashMap<GroupId, usize>,
     machines: FxHashMap<GroupId, M>,
@@ -116,6 +117,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             }
         }
         self.propose(&mut input.proposals, now)?;
+        self.obey(&mut input.orders);
+        self.ask_reads(&mut input.reads);
         self.settle(now)?;
         self.note_led();
         // After the commands that came with them, so that a look at the state sees what was
@@ -123,6 +126,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         for signal in input.signals.drain(..) {
             self.host.signal(&mut view(&mut self.machines, &self.statuses, self.accepting), signal);
         }
+        self.answer_reads();
         self.checkpoint(now)?;
         self.host.turn_ended();
         self.outgoing.hand_over();
@@ -181,6 +185,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     pub fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
         for group in &mut self.groups {
             refuse(&mut self.host, group.undecided(), Refusal::Stopping);
+            group.reads.give_up().for_each(|read| self.host.unread(read, Refusal::Stopping));
         }
         for proposal in self.waiting.drain(..) {
             refuse_one(&mut self.host, proposal.reply, Refusal::Stopping);
@@ -254,13 +259,14 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             let id = self.groups[place].id;
             self.dispatch(place, ready.take_messages());
             self.apply(place, ready.take_committed_entries(), now)?;
+            self.groups[place].reads.confirm(ready.take_read_states());
             let entries = ready.take_entries();
-            if let Some(state) = ready.hs() {
-                // A new commit index alone is worth no sync; the next entries take it along.
-                if ready.must_sync() {
-                    let HardStateOf(state) = state.into();
-                    self.batch.hard_state(id.0, state);
-                }
+            // A new commit index alone is worth no sync; entries take it along. They must: who has an
+            // entry of new members and forgets that those are in force would elect with the old ones.
+            let alone = self.groups[place].is_alone();
+            if ready.must_sync() && (ready.hs().is_some() || !alone) {
+                let HardStateOf(state) = (&self.groups[place].raft.raft.hard_state()).into();
+                self.batch.hard_state(id.0, state);
             }
             if !ready.snapshot().is_empty() {
                 let metadata = ready.snapshot().get_metadata();

@@ -14,71 +14,13 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::host::Refusal;
+use crate::input::{Input, Order, Proposal};
 use crate::machine::GroupId;
 use crate::metrics;
 use crate::peers::PeerMessage;
 
 /// What a waiting command costs besides its bytes.
 const OVERHEAD: usize = 64;
-
-/// What a turn takes in.
-#[derive(Debug)]
-pub struct Input<R, S> {
-    /// Commands for groups.
-    pub proposals: Vec<Proposal<R>>,
-    /// Messages to the host.
-    pub signals: Vec<S>,
-    /// What other nodes say.
-    pub messages: Vec<PeerMessage>,
-}
-
-impl<R, S> Default for Input<R, S> {
-    fn default() -> Self {
-        Self { proposals: Vec::new(), signals: Vec::new(), messages: Vec::new() }
-    }
-}
-
-/// A command on its way to a group.
-#[derive(Debug)]
-pub struct Proposal<R> {
-    /// The group that shall apply it.
-    pub group: GroupId,
-    /// The encoded command.
-    pub command: Bytes,
-    /// Comes back with the outcome.
-    pub reply: Option<R>,
-    /// What happens to it while the disk is full.
-    pub on_full: OnFull,
-}
-
-/// What happens to a proposal while the disk has no room for the log to grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnFull {
-    /// It is refused with [`Refusal::DiskFull`]: whoever asked is told, and may ask again.
-    Refuse,
-    /// It waits for room, in order and before everything that comes later; it is refused only when
-    /// the node stops. No bound is kept on what waits, so this is for nothing but what the node
-    /// owes for state it already has: what ends or shrinks that state (acknowledgements,
-    /// disconnects, trims), and what an outbox holds on its way to other groups. Each can be owed
-    /// once, so together they are bounded by the sessions, queues and outboxes that are stored, and
-    /// a full disk lets those grow no further.
-    Wait,
-    /// As `Wait`, and never parted from the proposal before it: both are in one turn, so they become
-    /// durable together or not at all, whatever their groups.
-    Follow,
-}
-
-impl<R> Proposal<R> {
-    /// What somebody asks for who hears what came of it, also when it is refused.
-    pub fn asked(group: GroupId, command: Bytes, reply: R) -> Self {
-        Self { group, command, reply: Some(reply), on_full: OnFull::Refuse }
-    }
-
-    /// What the node owes, and nobody waits for.
-    pub fn owed(group: GroupId, command: Bytes) -> Self {
-        Self { group, command, reply: None, on_full: OnFull::Wait }
-    }
-}
 
 /// What was not taken, given back with the reason.
 #[derive(Debug)]
@@ -266,6 +208,29 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         self.shared.wake(waiting);
     }
 
+    /// Sends the host a message that must see a group as it is: [`crate::Host::signal`] is called once a
+    /// quorum has confirmed that this node leads the group, and everything that was acknowledged or
+    /// proposed here before is applied; else [`crate::Host::unread`]. Bounded as [`Groups::try_signal`] is.
+    pub fn read(&self, group: GroupId, signal: S) -> Result<(), Refused<S>> {
+        let mut waiting = self.shared.lock();
+        if waiting.stopping {
+            return Err(Refused { what: signal, why: Refusal::Stopping });
+        }
+        if waiting.input.reads.len() >= self.shared.max_count {
+            return Err(Refused { what: signal, why: Refusal::Busy });
+        }
+        waiting.input.reads.push((group, signal));
+        self.shared.wake(waiting);
+        Ok(())
+    }
+
+    /// Asks for something of a group; see [`Order`].
+    pub fn order(&self, order: Order) {
+        let mut waiting = self.shared.lock();
+        waiting.input.orders.push(order);
+        self.shared.wake(waiting);
+    }
+
     fn push_signal(&self, signal: S, max_count: usize) -> Result<(), Refused<S>> {
         let mut waiting = self.shared.lock();
         if waiting.stopping {
@@ -307,7 +272,9 @@ impl<R, S> Inbox<R, S> {
         let mut waiting = self.shared.lock();
         let idle = |waiting: &mut Waiting<R, S>| {
             let nothing = waiting.input.signals.is_empty()
+                && waiting.input.reads.is_empty()
                 && waiting.input.messages.is_empty()
+                && waiting.input.orders.is_empty()
                 && (!accept || waiting.input.proposals.is_empty())
                 && !waiting.nudged;
             waiting.asleep = nothing;
@@ -320,7 +287,9 @@ impl<R, S> Inbox<R, S> {
         waiting.asleep = false;
         waiting.nudged = false;
         std::mem::swap(&mut waiting.input.signals, &mut input.signals);
+        std::mem::swap(&mut waiting.input.reads, &mut input.reads);
         std::mem::swap(&mut waiting.input.messages, &mut input.messages);
+        std::mem::swap(&mut waiting.input.orders, &mut input.orders);
         waiting.message_bytes = 0;
         if accept {
             std::mem::swap(&mut waiting.input.proposals, &mut input.proposals);

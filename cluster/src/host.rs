@@ -81,10 +81,14 @@ pub struct Status {
     pub term: u64,
     /// The last entry this node has applied.
     pub applied: u64,
+    /// This node is a member no more, and hears nothing new.
+    pub removed: bool,
     /// The nodes that decide.
     pub voters: Vec<u64>,
     /// The nodes that only follow, for now.
     pub learners: Vec<u64>,
+    /// Other members were asked for, and these are not yet they.
+    pub changing: bool,
 }
 
 /// The machines of all groups, lent to the host between two turns.
@@ -167,6 +171,10 @@ pub trait Host<M: StateMachine>: Send + 'static {
     /// A signal arrived. Signals keep their order among themselves, and so do proposals. Proposals
     /// that were sent before a signal are applied before it, unless the disk is full.
     fn signal(&mut self, groups: &mut GroupsView<'_, M>, signal: Self::Signal);
+
+    /// A signal that should have seen a group as it is ([`crate::Groups::read`]) is not shown it:
+    /// this node does not lead the group, or cannot make sure that it still does.
+    fn unread(&mut self, _signal: Self::Signal, _why: Refusal) {}
 
     /// Time has passed, at least [`crate::Config::tick`] since the last call: what timers propose.
     /// A full disk refuses it and nobody is told, so what is still due is named again each time.

@@ -1,5 +1,7 @@
 //! Who is in a group, as the state store keeps it beside the group's pairs.
 
+use std::collections::BTreeSet;
+
 use bytes::{Buf, BufMut, Bytes};
 use protobuf::Message as _;
 use raft::prelude::{ConfChangeV2, ConfState, Entry, EntryType};
@@ -16,6 +18,8 @@ pub(crate) const CHANGE: u8 = 2;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Members {
     pub(crate) conf: ConfState,
+    /// The voters and learners that were asked for, while there are others.
+    pub(crate) target: Option<ConfState>,
     /// The snapshot that brought them, if one did. While the store is at its index and the log does
     /// not begin there, a crash has cut off its installation.
     pub(crate) installed: Applied,
@@ -26,13 +30,29 @@ impl Members {
     pub(crate) fn initial(voters: &[u64]) -> Self {
         let mut conf = ConfState::default();
         conf.set_voters(voters.to_vec());
-        Self { conf, installed: Applied::default() }
+        Self { conf, ..Self::default() }
+    }
+
+    /// Whether they are what was asked for.
+    pub(crate) fn are_as_asked(&self) -> bool {
+        let sorted = |ids: &[u64]| BTreeSet::from_iter(ids.iter().copied());
+        self.target.as_ref().is_some_and(|target| {
+            self.conf.voters_outgoing.is_empty()
+                && sorted(&target.voters) == sorted(&self.conf.voters)
+                && sorted(&target.learners) == sorted(&self.conf.learners)
+        })
+    }
+
+    /// The nodes that take part, those that are about to leave included.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u64> {
+        let ConfState { voters, learners, voters_outgoing, .. } = &self.conf;
+        let all: BTreeSet<_> = voters.iter().chain(learners).chain(voters_outgoing).collect();
+        all.into_iter().copied()
     }
 
     /// Whether a node takes part.
     pub(crate) fn contain(&self, node: u64) -> bool {
-        let ConfState { voters, learners, voters_outgoing, .. } = &self.conf;
-        [voters, learners, voters_outgoing].iter().any(|part| part.contains(&node))
+        self.all().any(|id| id == node)
     }
 
     /// Whether a node is all there is.
@@ -44,18 +64,24 @@ impl Members {
         let mut bytes = vec![VERSION];
         bytes.put_u64_le(self.installed.index);
         bytes.put_u64_le(self.installed.term);
-        self.conf.write_to_vec(&mut bytes).expect("a vector takes what is written");
+        bytes.put_u32_le(self.conf.compute_size());
+        for part in [Some(&self.conf), self.target.as_ref()].into_iter().flatten() {
+            part.write_to_vec(&mut bytes).expect("a vector takes what is written");
+        }
         bytes
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, String> {
         match bytes.try_get_u8() {
-            Ok(VERSION) if bytes.len() >= 16 => {}
+            Ok(VERSION) if bytes.len() >= 20 => {}
             other => return Err(format!("members of the unknown version {other:?}")),
         }
         let installed = Applied { index: bytes.get_u64_le(), term: bytes.get_u64_le() };
-        let conf = ConfState::parse_from_bytes(bytes).map_err(|error| error.to_string())?;
-        Ok(Self { conf, installed })
+        let len = bytes.get_u32_le() as usize;
+        let (conf, target) = bytes.split_at_checked(len).ok_or("members are cut off")?;
+        let read = |part| ConfState::parse_from_bytes(part).map_err(|error| error.to_string());
+        let target = if target.is_empty() { None } else { Some(read(target)?) };
+        Ok(Self { conf: read(conf)?, target, installed })
     }
 }
 
@@ -86,4 +112,22 @@ pub(crate) fn from_log(entry: &mut Entry, mut data: Bytes) {
 pub(crate) fn change_in(data: &[u8]) -> Option<Result<ConfChangeV2, String>> {
     let change = data.strip_prefix(&[CHANGE])?;
     Some(ConfChangeV2::parse_from_bytes(change).map_err(|error| error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_survive_storing() {
+        let installed = Applied { index: 7, term: 3 };
+        let target = Some(Members::initial(&[2, 3, 4]).conf);
+        let plain = Members::initial(&[1, 2, 3]);
+        for members in [plain.clone(), Members { installed, target, ..plain }] {
+            let bytes = members.encode();
+            assert_eq!(Members::decode(&bytes).unwrap(), members);
+            assert!(Members::decode(&bytes[..10]).is_err());
+        }
+        assert!(Members::decode(&[9; 30]).is_err());
+    }
 }

@@ -42,6 +42,11 @@ impl RaftMetrics {
             "1 while there is room for what must be stored, 0 while it is refused"
         );
         describe_counter!("raft_proposals_total", Unit::Count, "Commands offered, by result");
+        describe_counter!(
+            "raft_messages_dropped_total",
+            Unit::Count,
+            "Messages of other nodes that there was no room for"
+        );
         describe_histogram!(
             "raft_entries_per_batch",
             Unit::Count,

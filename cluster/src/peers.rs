@@ -13,6 +13,8 @@ use crate::snapshot::Chunk;
 const RAFT: u8 = 1;
 const CHUNK: u8 = 2;
 const TAKEN: u8 = 3;
+const ASKING: u8 = 4;
+const REMOVED: u8 = 5;
 
 /// Carries messages to other nodes.
 pub trait Peers: 'static {
@@ -48,6 +50,10 @@ pub(crate) enum Letter {
     Chunk(Chunk),
     /// What has become of a snapshot.
     Taken { snapshot: u64, taken: Taken },
+    /// Whether the sender is still a member; it hears no leader and knows this much.
+    Asking { applied: u64 },
+    /// The receiver is no member, as of an entry.
+    Removed { applied: u64 },
 }
 
 /// How far a receiver of a snapshot is.
@@ -85,6 +91,8 @@ impl Letter {
                 });
                 bytes
             }
+            Self::Asking { applied } => numbered(ASKING, *applied),
+            Self::Removed { applied } => numbered(REMOVED, *applied),
         }
     }
 
@@ -98,10 +106,21 @@ impl Letter {
                 let taken = if count == DONE { Taken::Done } else { Taken::Chunks(count) };
                 Ok(Self::Taken { snapshot, taken })
             }
+            Some(kind @ (&ASKING | &REMOVED)) if bytes.len() == 9 => {
+                let applied = bytes.slice(1..).get_u64_le();
+                let asking = *kind == ASKING;
+                Ok(if asking { Self::Asking { applied } } else { Self::Removed { applied } })
+            }
             Some(kind) => Err(format!("message kind {kind} is not known to this version")),
             None => Err("an empty message".into()),
         }
     }
+}
+
+fn numbered(kind: u8, number: u64) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    bytes.put_u64_le(number);
+    bytes
 }
 
 /// A message of Raft's own.

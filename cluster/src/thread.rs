@@ -16,8 +16,9 @@ use crate::checkpoint::Worker;
 use crate::config::Config;
 use crate::engine::{Engine, Now, Opened};
 use crate::error::Error;
-use crate::groups::{Inbox, Input};
+use crate::groups::Inbox;
 use crate::host::{Host, Refusal};
+use crate::input::Input;
 use crate::machine::{GroupId, StateMachine};
 use crate::peers::Peers;
 

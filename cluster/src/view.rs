@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use raft::prelude::{Entry, EntryType, HardState, Snapshot};
+use raft::prelude::{Entry, EntryType, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use storage::log::{Log, ReadError};
 use storage::store::Applied;
@@ -105,11 +105,12 @@ impl raft::Storage for View {
             *self.wanted.borrow_mut() = true;
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };
-        let mut snapshot = Snapshot::default();
-        let metadata = snapshot.mut_metadata();
-        metadata.index = offer.applied.index;
-        metadata.term = offer.applied.term;
+        let mut metadata = SnapshotMetadata::default();
+        (metadata.index, metadata.term) = (offer.applied.index, offer.applied.term);
         metadata.set_conf_state(offer.members.conf.clone());
+        let data = offer.members.encode().into();
+        let mut snapshot = Snapshot { data, ..Snapshot::default() };
+        snapshot.set_metadata(metadata);
         Ok(snapshot)
     }
 }

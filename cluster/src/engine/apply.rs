@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::host::{Host, Refusal};
 use crate::machine::{StateMachine, Unreadable};
 
-impl<R> Group<R> {
+impl<R, S> Group<R, S> {
     /// An entry may take the place of another, but never of one that is applied.
     pub(super) fn check_free(&self, index: u64) -> Result<(), Error> {
         if index > self.applied.index {
@@ -39,7 +39,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             let (commands, proposed_at) = match group.decide(&entry, read, &mut lost)? {
                 Decided::Commands { commands, proposed_at } => (commands, proposed_at),
                 Decided::Members(change) => {
-                    group.change_members(&change)?;
+                    group.change_members(&change);
                     self.statuses.insert(id, group.status());
                     continue;
                 }

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::prelude::{ConfChangeV2, Entry};
+use raft::prelude::{ConfChangeV2, ConfState, Entry};
 use raft::{RawNode, StateRole};
 use storage::store::Applied;
 
+use super::reads::Reads;
 use crate::error::Error;
 use crate::host::Refusal;
 use crate::machine::GroupId;
@@ -32,7 +33,7 @@ struct Proposed<R> {
 }
 
 /// A Raft group on this node.
-pub(super) struct Group<R> {
+pub(super) struct Group<R, S> {
     pub(super) id: GroupId,
     pub(super) raft: RawNode<View>,
     /// Who is in it after what is applied.
@@ -53,6 +54,11 @@ pub(super) struct Group<R> {
     pub(super) led: Option<u64>,
     /// Ticks without a leader after which this node stands for election.
     pub(super) patience: usize,
+    /// What an operator has asked for and no entry says yet.
+    pub(super) asked: Option<ConfState>,
+    /// Whether this node is a member no more.
+    pub(super) removed: bool,
+    pub(super) reads: Reads<S>,
     /// Whether its state is being replaced: Raft must not move until it is.
     pub(super) stands_still: bool,
     /// The last snapshot that was installed.
@@ -73,7 +79,7 @@ pub(super) enum Decided<R> {
     Members(ConfChangeV2),
 }
 
-impl<R> Group<R> {
+impl<R, S> Group<R, S> {
     pub(super) fn new(id: GroupId, raft: RawNode<View>, members: Members, stored: Applied) -> Self {
         Self {
             id,
@@ -89,6 +95,9 @@ impl<R> Group<R> {
             dirty: false,
             led: None,
             patience: 0,
+            asked: None,
+            removed: false,
+            reads: Reads::default(),
             stands_still: false,
             installed: None,
             unsure_for: 0,
@@ -185,13 +194,13 @@ impl<R> Group<R> {
     }
 
     /// Takes out what was proposed and not decided.
-    pub(super) fn give_up(&mut self) -> impl Iterator<Item = Command<R>> + use<R> {
+    pub(super) fn give_up(&mut self) -> impl Iterator<Item = Command<R>> + use<R, S> {
         self.proposed_bytes = 0;
         std::mem::take(&mut self.proposed).into_iter().flat_map(|proposed| proposed.commands)
     }
 
     /// Takes out everything that was proposed and not decided, or not yet proposed.
-    pub(super) fn undecided(&mut self) -> impl Iterator<Item = Command<R>> + use<R> {
+    pub(super) fn undecided(&mut self) -> impl Iterator<Item = Command<R>> + use<R, S> {
         let incoming = std::mem::take(&mut self.incoming);
         self.give_up().chain(incoming)
     }

@@ -64,7 +64,7 @@ pub(super) fn begin_behind(batch: &mut Batch, log: &Log, group: GroupId, at: App
     batch.compact(group.0, at.index, at.term);
 }
 
-impl<R> Group<R> {
+impl<R, S> Group<R, S> {
     /// Whether Raft would put a snapshot in the place of its log.
     fn needs(&self, end: Applied) -> bool {
         let log = &self.raft.raft.raft_log;
@@ -229,6 +229,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         (group.applied, group.collected, group.stored) = (end, end, end);
         (group.members_changed, group.dirty) = (false, false);
         group.installed = Some(staging.snapshot);
+        group.removed = false;
         self.statuses.insert(group.id, group.status());
         // Nobody here sees any more what became of it.
         refuse(&mut self.host, group.give_up(), Refusal::Unknown);
@@ -255,5 +256,6 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 fn members_in(message: &Message) -> Members {
     let snapshot = message.get_snapshot();
     let conf = snapshot.get_metadata().get_conf_state().clone();
-    Members { conf, installed: end_of(snapshot) }
+    let target = Members::decode(&snapshot.data).ok().and_then(|members| members.target);
+    Members { conf, target, installed: end_of(snapshot) }
 }

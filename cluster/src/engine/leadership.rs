@@ -7,10 +7,12 @@ use raft::StateRole;
 use storage::dice::Dice;
 
 use super::group::Group;
+use super::messages::Outgoing;
 use super::{Engine, Now, refuse};
 use crate::error::Error;
 use crate::host::{Host, Refusal, Status};
 use crate::machine::StateMachine;
+use crate::peers::Letter;
 
 /// Ticks after which a leader that was not heard of may be replaced; up to twice as many pass.
 pub(super) const ELECTION_TICKS: usize = 10;
@@ -19,20 +21,28 @@ pub(super) const HEARTBEAT_TICKS: usize = 2;
 /// Ticks that a node which lost the lead waits to hear what became of its proposals.
 const UNSURE_TICKS: usize = 2 * ELECTION_TICKS;
 
-impl<R> Group<R> {
+impl<R, S> Group<R, S> {
     /// How long it waits for the next leader.
     pub(super) fn draw_patience(&mut self, dice: &mut Dice) {
         self.patience = ELECTION_TICKS + dice.below(ELECTION_TICKS as u64) as usize;
     }
 
     /// A unit of Raft's time has passed.
-    fn tick(&mut self, dice: &mut Dice) {
+    fn tick(&mut self, dice: &mut Dice, outgoing: &mut Outgoing) {
         if self.stands_still {
             return;
         }
+        // Also of who was removed: others may need its vote to find out that they do not.
         self.raft.tick();
-        if self.is_leader() || self.raft.raft.election_elapsed < self.patience {
+        if self.is_leader() || self.removed || self.raft.raft.election_elapsed < self.patience {
             return;
+        }
+        let node = self.raft.raft.id;
+        if self.members.contain(node) {
+            let letter = Letter::Asking { applied: self.applied.index };
+            for other in self.members.all().filter(|&id| id != node) {
+                outgoing.add(other, self.id, &letter);
+            }
         }
         self.draw_patience(dice);
         self.raft.raft.election_elapsed = 0;
@@ -73,7 +83,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             return;
         }
         for group in &mut self.groups {
-            group.tick(&mut self.dice);
+            group.tick(&mut self.dice, &mut self.outgoing);
             if group.is_leader() || !group.is_undecided() {
                 group.unsure_for = 0;
                 continue;
@@ -83,6 +93,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 refuse(&mut self.host, group.give_up(), Refusal::Unknown);
             }
         }
+        self.tick_members();
+        self.tick_reads();
         self.tick_snapshots(now);
         self.tick_staging();
     }
@@ -95,6 +107,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             if group.led.is_some_and(|led| led != term || !group.is_leader()) {
                 group.led = None;
                 self.statuses.entry(group.id).or_default().leads = false;
+                group.reads.give_up().for_each(|read| self.host.unread(read, Refusal::NotLeader));
                 self.host.lost(group.id);
             }
         }
@@ -120,17 +133,24 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 }
 
-impl<R> Group<R> {
+impl<R, S> Group<R, S> {
     /// How it stands.
     pub(super) fn status(&self) -> Status {
         let raft = &self.raft.raft;
+        let sorted = |ids: &[u64]| {
+            let mut ids = ids.to_vec();
+            ids.sort_unstable();
+            ids
+        };
         Status {
             leads: self.led.is_some(),
             leader: Some(raft.leader_id).filter(|&id| id != 0),
             term: raft.term,
             applied: self.applied.index,
-            voters: self.members.conf.voters.clone(),
-            learners: self.members.conf.learners.clone(),
+            removed: self.removed,
+            voters: sorted(&self.members.conf.voters),
+            learners: sorted(&self.members.conf.learners),
+            changing: self.members.target.is_some() || self.asked.is_some(),
         }
     }
 }

@@ -7,8 +7,8 @@ use tracing::{debug, warn};
 
 use super::Engine;
 use crate::error::Error;
-use crate::groups::OnFull;
 use crate::host::Host;
+use crate::input::OnFull;
 use crate::machine::{GroupId, StateMachine};
 use crate::metrics;
 use crate::peers::{Letter, PeerMessage, Peers};
@@ -83,6 +83,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Ok(Letter::Taken { snapshot, taken }) => {
                     self.snapshot_taken(from, place, snapshot, taken);
                 }
+                Ok(Letter::Asking { applied }) => self.tell_member(from, place, applied),
+                Ok(Letter::Removed { applied }) => self.hear_removed(place, applied),
                 Err(error) => warn!(from, %group, %error, "a message that cannot be read"),
             }
         }
@@ -95,6 +97,16 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         // Nobody hands these on; see `Group::propose`.
         if forwarded.contains(&message.get_msg_type()) || group.stands_still {
             return Ok(());
+        }
+        if group.removed && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return Ok(());
+        }
+        if group.removed
+            && [MessageType::MsgAppend, MessageType::MsgHeartbeat].contains(&message.get_msg_type())
+        {
+            // It has joined again.
+            group.removed = false;
+            self.statuses.insert(group.id, group.status());
         }
         // A leader tells of no more than what this node has said it has.
         let last = group.raft.raft.raft_log.last_index();

@@ -3,8 +3,8 @@
 use super::group::Command;
 use super::{Engine, Now, refuse, refuse_one};
 use crate::error::Error;
-use crate::groups::{OnFull, Proposal};
 use crate::host::{Host, Refusal};
+use crate::input::{OnFull, Proposal};
 use crate::machine::StateMachine;
 
 /// Bytes a proposal takes in the log, about.

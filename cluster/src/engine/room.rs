@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use super::{Engine, Now};
 use crate::error::Error;
-use crate::groups::OnFull;
 use crate::host::{Blocked, Host};
+use crate::input::OnFull;
 use crate::machine::StateMachine;
 
 /// How often the disk is asked for its free bytes.

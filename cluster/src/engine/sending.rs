@@ -37,7 +37,7 @@ pub(super) struct Sending {
 
 struct Held {
     place: usize,
-    captured: Captured,
+    captured: Box<Captured>,
     transfers: Vec<Transfer>,
     idle_ticks: usize,
 }
@@ -177,8 +177,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if self.sending.reading.is_some() || self.sending.held.is_some() {
             return;
         }
-        let wants =
-            |it: &super::Group<H::Reply>| std::mem::take(&mut *it.raft.store().wanted.borrow_mut());
+        let wants = |it: &super::Group<H::Reply, H::Signal>| {
+            std::mem::take(&mut *it.raft.store().wanted.borrow_mut())
+        };
         let Some(group) = self.groups.iter().find(|group| wants(group)) else { return };
         if group.members_changed {
             // The snapshot would not know those who joined. They ask again.
@@ -191,7 +192,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 
     /// The store has been read.
-    pub(super) fn captured(&mut self, group: GroupId, captured: Option<Captured>) {
+    pub(super) fn captured(&mut self, group: GroupId, captured: Option<Box<Captured>>) {
         self.sending.reading = None;
         let Some(captured) = captured.filter(|it| it.applied.index > 0) else { return };
         let place = self.places[&group];

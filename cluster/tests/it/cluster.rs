@@ -3,6 +3,7 @@
 mod checker;
 mod network;
 mod node;
+mod stories;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,14 +28,25 @@ fn run(seed: u64, plan: Plan) -> Result<World, String> {
 #[test]
 fn what_a_cluster_acknowledged_is_kept_through_faults_and_it_recovers() {
     let (started, seeds) = (Instant::now(), seeds(40));
-    let (mut commands, mut elections, count) = (0, 0, seeds.end - seeds.start);
+    let mut happened = [0; 5];
+    let count = seeds.end - seeds.start;
     for seed in seeds {
         let world = run(seed, Plan::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        commands += world.checker.acknowledged.len();
-        elections += world.checker.elections();
+        let World { looks, snapshots, changes, checker, .. } = &world;
+        let (commands, elections) = (checker.acknowledged.len(), checker.elections());
+        for (sum, here) in
+            happened.iter_mut().zip([commands, elections, *looks, *snapshots, *changes])
+        {
+            *sum += here;
+        }
     }
     let per_minute = count as f64 * 60.0 / started.elapsed().as_secs_f64();
-    println!("{commands} commands, {elections} elections, {per_minute:.0} seeds a minute");
+    let [commands, elections, looks, snapshots, changes] = happened;
+    println!(
+        "{count} seeds, {per_minute:.0} a minute: {commands} commands, {elections} elections, {looks} \
+         looks, {snapshots} snapshots, {changes} orders"
+    );
+    assert!(happened.iter().all(|&count| count > 0), "{happened:?}");
 }
 
 #[test]
@@ -47,7 +59,7 @@ fn one_seed_gives_one_history_of_a_cluster() {
 
 #[test]
 fn disks_that_lie_about_their_syncs_are_found_out() {
-    let plan = Plan { lying: true };
+    let plan = Plan { lying: true, ..Plan::default() };
     let found: Vec<_> = (0..5).filter_map(|seed| run(seed, plan).err()).collect();
     // The checker sees it, not just the engine.
     assert!(found.iter().any(|what| what.contains("commands")), "{found:?}");

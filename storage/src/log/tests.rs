@@ -409,3 +409,52 @@ fn a_payload_that_looks_like_a_batch_is_not_one() {
     let log = open(&disk, 4).unwrap();
     assert_eq!(log.last_index(0), 1, "the torn batch is dropped, not taken for damage");
 }
+
+#[test]
+fn overwritten_entries_are_gone_from_memory_and_from_disk_after_any_crash() {
+    for seed in seeds(100) {
+        let disk = SimDisk::new(seed);
+        let mut dice = Dice::new(seed);
+        let mut log = open(&disk, seed).unwrap();
+        let data = |term: u64, index: u64| Bytes::from(format!("{term}.{index}").repeat(40));
+        let mut expected: Vec<Entry> = Vec::new();
+        for term in 1..12 {
+            // The next leader keeps what is applied, and cuts the rest anywhere.
+            let applied = expected.len() / 2;
+            let kept = applied + dice.below((expected.len() - applied) as u64 + 1) as usize;
+            let after: Vec<_> = (kept as u64 + 1..kept as u64 + 2 + dice.below(30))
+                .map(|index| Entry { index, term, data: data(term, index) })
+                .collect();
+            let mut batch = Batch::new();
+            for Entry { index, term, data } in after.clone() {
+                batch.entry(1, index, term, data);
+            }
+            let mut cut = expected.clone();
+            cut.truncate(kept);
+            cut.extend(after);
+            log.forget(1, applied as u64);
+            let torn = dice.one_in(3);
+            if torn {
+                disk.fail_syncs();
+                log.append(&mut batch).unwrap_err();
+            } else {
+                log.append(&mut batch).unwrap();
+                let found: Vec<_> =
+                    (1..=log.last_index(1)).map(|index| log.entry(1, index).unwrap()).collect();
+                assert_eq!(found, cut, "seed {seed}: memory");
+                expected = cut.clone();
+            }
+            if torn || dice.one_in(4) {
+                drop(log);
+                disk.crash();
+                log = open(&disk, seed).unwrap();
+                let found: Vec<_> =
+                    (1..=log.last_index(1)).map(|index| log.entry(1, index).unwrap()).collect();
+                // What was not synced may be there, but only as a whole.
+                assert!(found == expected || torn && found == cut, "seed {seed}: disk");
+                expected = found;
+            }
+            assert!(expected.iter().all(|it| log.tag(1, it.index) == it.data[0]), "seed {seed}");
+        }
+    }
+}

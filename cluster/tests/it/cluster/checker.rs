@@ -100,6 +100,11 @@ impl Checker {
         Ok(())
     }
 
+    /// How many of a group's commands any look from now on must find.
+    pub(super) fn acknowledged_count(&self, group: GroupId) -> usize {
+        self.groups.get(&group).map_or(0, |history| history.acknowledged)
+    }
+
     /// How many commands a group has applied.
     pub(super) fn count(&self, group: GroupId) -> usize {
         self.groups.get(&group).map_or(0, |history| history.numbers.len())

@@ -22,7 +22,14 @@ pub(super) enum Heard {
     Lost(GroupId),
     Applied(GroupId, u64),
     Refused(u64, Refusal),
+    /// A look at a group found so many commands, where there were so many acknowledged before.
+    Seen(GroupId, usize, usize),
+    Unseen,
+    Replaced,
 }
+
+/// A look at a group: so many commands must be there.
+pub(super) type Look = (GroupId, usize);
 
 /// A host that remembers.
 #[derive(Default)]
@@ -32,7 +39,7 @@ pub(super) struct Witness {
 
 impl Host<Chronicle> for Witness {
     type Reply = u64;
-    type Signal = ();
+    type Signal = Look;
 
     fn applied(&mut self, group: GroupId, _: &mut Chronicle, reply: Option<u64>, outcome: u64) {
         if let Some(number) = reply {
@@ -53,7 +60,18 @@ impl Host<Chronicle> for Witness {
         self.heard.push(Heard::Refused(reply, why));
     }
 
-    fn signal(&mut self, _: &mut GroupsView<'_, Chronicle>, (): ()) {}
+    fn signal(&mut self, groups: &mut GroupsView<'_, Chronicle>, (group, acknowledged): Look) {
+        let found = groups.get(group).expect("every group has a machine").numbers.len();
+        self.heard.push(Heard::Seen(group, found, acknowledged));
+    }
+
+    fn unread(&mut self, _: Look, _: Refusal) {
+        self.heard.push(Heard::Unseen);
+    }
+
+    fn replaced(&mut self, _: GroupId, _: &mut Chronicle) {
+        self.heard.push(Heard::Replaced);
+    }
 
     fn ticked(&mut self, _: &mut GroupsView<'_, Chronicle>, _: u64) -> Vec<(GroupId, Bytes)> {
         Vec::new()
@@ -82,7 +100,7 @@ pub(super) struct SimNode {
     config: Config,
     pub(super) engine: Option<Engine<Chronicle, Witness>>,
     sent: Sent,
-    pub(super) input: Input<u64, ()>,
+    pub(super) input: Input<u64, Look>,
     /// Milliseconds a sync takes.
     pub(super) sync_ms: u64,
     /// Whether its disk may have no room.
@@ -155,6 +173,8 @@ impl SimNode {
         let Some(engine) = &mut self.engine else { return Ok(false) };
         let idle = self.input.messages.is_empty()
             && self.input.proposals.is_empty()
+            && self.input.reads.is_empty()
+            && self.input.orders.is_empty()
             && !engine.is_busy()
             && engine.next_turn() > now.monotonic;
         if idle || self.busy_until > millis {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use cluster::{Config, GroupConfig, GroupId, Now, OnFull, Proposal};
+use cluster::{Config, GroupConfig, GroupId, Now, OnFull, Order, Proposal, Refusal, Status};
 use storage::dice::Dice;
 use storage::store::Failing;
 
@@ -25,21 +25,29 @@ const RECOVERY: u64 = 30_000;
 pub(super) struct Plan {
     /// Disks say that they have synced and have not.
     pub(super) lying: bool,
+    /// How many nodes are members at first, and how many are not; the seed decides if it is not said.
+    pub(super) size: Option<(u64, u64)>,
 }
 
 pub(super) struct World {
     seed: u64,
     plan: Plan,
     dice: Dice,
-    millis: u64,
+    pub(super) millis: u64,
     /// Whether the disks say that they have synced and have not.
     lies: bool,
-    nodes: BTreeMap<u64, SimNode>,
-    network: Network,
+    pub(super) nodes: BTreeMap<u64, SimNode>,
+    pub(super) network: Network,
     pub(super) checker: Checker,
     /// Proposals without an answer, and the node that was asked.
     asked: BTreeMap<u64, u64>,
     next_number: u64,
+    /// What happened how often.
+    pub(super) looks: usize,
+    pub(super) unseen: usize,
+    pub(super) refused: Vec<Refusal>,
+    pub(super) snapshots: usize,
+    pub(super) changes: usize,
     /// Sums up everything that was heard.
     pub(super) trace: u64,
 }
@@ -47,10 +55,14 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, plan: Plan) -> Self {
         let mut dice = Dice::new(seed);
-        let count = if dice.one_in(3) { 5 } else { 3 };
+        let (count, others) = plan.size.unwrap_or_else(|| {
+            let count = if dice.one_in(3) { 5 } else { 3 };
+            (count, dice.below(3))
+        });
         let voters: Vec<u64> = (1..=count).collect();
         let mut nodes = BTreeMap::new();
-        for &id in &voters {
+        // Some run at first without being members.
+        for id in 1..=count + others {
             let group = |group| GroupConfig { id: GroupId(group), voters: voters.clone() };
             let config = Config {
                 node: id,
@@ -78,6 +90,11 @@ impl World {
             checker: Checker::default(),
             asked: BTreeMap::new(),
             next_number: 1,
+            looks: 0,
+            unseen: 0,
+            refused: Vec::new(),
+            snapshots: 0,
+            changes: 0,
             trace: 0,
             dice,
         }
@@ -112,32 +129,51 @@ impl World {
         self.checker.finish()
     }
 
-    fn check_same_end(&self) -> Result<(), String> {
+    pub(super) fn check_same_end(&self) -> Result<(), String> {
         let complaints = self.complaints();
         if !complaints.is_empty() || !self.asked.is_empty() {
             return Err(format!("{complaints}; without an answer: {:?}", self.asked));
         }
-        for node in self.nodes.values() {
-            let Some(engine) = &node.engine else { continue };
-            for group in (0..GROUPS).map(GroupId) {
-                let (has, all) =
-                    (engine.machine(group).unwrap().numbers.len(), self.checker.count(group));
-                if has != all {
-                    let id = node.id;
+        for group in (0..GROUPS).map(GroupId) {
+            let leader = self.leaders(group).next().expect("there is one");
+            let status = self.status(leader, group).expect("it is up");
+            let all = self.checker.count(group);
+            for (&id, node) in &self.nodes {
+                let Some(engine) = &node.engine else { continue };
+                let here = engine.status(group).expect("every group has a status");
+                let has = engine.machine(group).unwrap().numbers.len();
+                let is_in =
+                    |status: &Status| status.voters.contains(&id) || status.learners.contains(&id);
+                if is_in(status) && (has != all || here.voters != status.voters) {
                     return Err(format!("node {id} has {has} of {all} commands of {group}"));
+                }
+                if !is_in(status) && is_in(here) && !here.removed {
+                    return Err(format!("node {id} does not know that it left {group}"));
                 }
             }
         }
         Ok(())
     }
 
+    pub(super) fn leaders(&self, group: GroupId) -> impl Iterator<Item = u64> {
+        let leads = move |node: &&SimNode| node.leads[group.0 as usize];
+        self.nodes.values().filter(leads).map(|node| node.id)
+    }
+
+    pub(super) fn status(&self, id: u64, group: GroupId) -> Option<&Status> {
+        self.nodes[&id].engine.as_ref()?.status(group)
+    }
+
     /// What is not as it should be when nothing is in the way.
     fn complaints(&self) -> String {
         let mut complaints = Vec::new();
-        for group in 0..GROUPS {
-            let leaders = self.nodes.values().filter(|node| node.leads[group as usize]).count();
-            if leaders != 1 {
-                complaints.push(format!("group {group} has {leaders} leaders"));
+        for group in (0..GROUPS).map(GroupId) {
+            let leaders: Vec<_> = self.leaders(group).collect();
+            if leaders.len() != 1 {
+                complaints.push(format!("group {group} has the leaders {leaders:?}"));
+            }
+            if leaders.iter().any(|&id| self.status(id, group).is_some_and(|it| it.changing)) {
+                complaints.push(format!("the members of group {group} are not as asked"));
             }
         }
         let down = self.nodes.values().filter(|node| node.engine.is_none()).count();
@@ -152,7 +188,7 @@ impl World {
     }
 
     /// A moment passes; clients ask with a chance of `busy` in a hundred.
-    fn step(&mut self, busy: u64) -> Result<(), String> {
+    pub(super) fn step(&mut self, busy: u64) -> Result<(), String> {
         self.millis += STEP;
         for (to, message) in self.network.arrived(self.millis) {
             let node = self.nodes.get_mut(&to).expect("nobody knows of other nodes");
@@ -195,32 +231,64 @@ impl World {
         Ok(())
     }
 
+    /// Somebody who leads a group, or just anybody.
+    fn likely_leader(&mut self, group: GroupId) -> u64 {
+        let leaders: Vec<_> = self.leaders(group).collect();
+        if leaders.is_empty() || self.dice.one_in(10) {
+            return self.anybody();
+        }
+        leaders[self.dice.below(leaders.len() as u64) as usize]
+    }
+
+    /// An operator wants other members, or another leader.
+    fn order(&mut self) {
+        let group = GroupId(self.dice.below(GROUPS.into()) as u32);
+        let id = self.likely_leader(group);
+        let (mut voters, mut learners) = (Vec::new(), Vec::new());
+        for id in self.nodes.keys().copied() {
+            match self.dice.below(4) {
+                0 | 1 => voters.push(id),
+                2 if self.dice.one_in(2) => learners.push(id),
+                _ => {}
+            }
+        }
+        let to = self.anybody();
+        let order = match voters.is_empty() || self.dice.one_in(3) {
+            true => Order::Transfer { group, to },
+            false => Order::ChangeMembers { group, voters, learners },
+        };
+        self.changes += 1;
+        self.nodes.get_mut(&id).expect("it is one of them").input.orders.push(order);
+    }
+
     /// A client proposes something to somebody who may lead.
     fn ask(&mut self) {
-        let group = self.dice.below(GROUPS.into()) as u32;
-        let leads = |node: &&SimNode| node.leads[group as usize];
-        let leaders: Vec<_> = self.nodes.values().filter(leads).map(|node| node.id).collect();
-        let anybody = leaders.is_empty() || self.dice.one_in(10);
-        let id = match anybody {
-            true => 1 + self.dice.below(self.nodes.len() as u64),
-            false => leaders[self.dice.below(leaders.len() as u64) as usize],
-        };
+        let group = GroupId(self.dice.below(GROUPS.into()) as u32);
+        let id = self.likely_leader(group);
         let node = self.nodes.get_mut(&id).expect("nodes are numbered from 1");
         if node.engine.is_none() {
             return;
         }
-        for _ in 0..1 + self.dice.below(4) {
-            let number = self.next_number;
-            self.next_number += 1;
-            let len = if self.dice.one_in(30) { 3000 } else { self.dice.below(200) };
-            self.asked.insert(number, id);
-            node.input.proposals.push(Proposal {
-                group: GroupId(group),
-                command: command(number, len as usize),
-                reply: Some(number),
-                on_full: OnFull::Refuse,
-            });
+        if self.dice.one_in(5) {
+            let look = (group, self.checker.acknowledged_count(group));
+            node.input.reads.push((group, look));
+            return;
         }
+        for _ in 0..1 + self.dice.below(4) {
+            let len = if self.dice.one_in(30) { 3000 } else { self.dice.below(200) };
+            self.propose(id, group, len as usize);
+        }
+    }
+
+    /// A client proposes a command to a node that is up.
+    pub(super) fn propose(&mut self, id: u64, group: GroupId, len: usize) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.asked.insert(number, id);
+        let command = command(number, len);
+        let (reply, on_full) = (Some(number), OnFull::Refuse);
+        let node = self.nodes.get_mut(&id).expect("only known nodes are asked");
+        node.input.proposals.push(Proposal { group, command, reply, on_full });
     }
 
     /// Checks what a node shows after a turn.
@@ -260,8 +328,19 @@ impl World {
                     answered(&mut self.asked, number)?;
                     self.checker.acknowledged(group, number)?;
                 }
+                Heard::Seen(group, found, acknowledged) => {
+                    self.looks += 1;
+                    if found < acknowledged {
+                        return Err(format!(
+                            "node {id} shows {found} of {acknowledged} commands of {group}"
+                        ));
+                    }
+                }
+                Heard::Unseen => self.unseen += 1,
+                Heard::Replaced => self.snapshots += 1,
                 Heard::Refused(number, why) => {
                     answered(&mut self.asked, number)?;
+                    self.refused.push(why);
                     self.checker.refused(number, why);
                 }
             }
@@ -269,7 +348,7 @@ impl World {
         Ok(())
     }
 
-    fn crash(&mut self, id: u64) {
+    pub(super) fn crash(&mut self, id: u64) {
         let up_at = self.millis + 50 + self.dice.below(3000);
         let node = self.nodes.get_mut(&id).expect("only known nodes crash");
         node.crash(&mut self.dice, up_at);
@@ -290,7 +369,7 @@ impl World {
             return;
         }
         let id = self.anybody();
-        match self.dice.below(14) {
+        match self.dice.below(17) {
             0..3 => self.crash(id),
             3 => {
                 // Its disk takes nothing any more; it finds out with its next sync.
@@ -331,6 +410,7 @@ impl World {
                 self.nodes[&id].store.set_failing(failing);
             }
             12 => self.nodes[&id].store.set_failing(Failing::No),
+            13..16 => self.order(),
             _ => {
                 let node = self.nodes.get_mut(&id).expect("it is one of them");
                 node.is_full = self.dice.one_in(2);

@@ -1,0 +1,154 @@
+//! What should happen in a cluster, one thing at a time.
+
+use std::collections::BTreeMap;
+
+use cluster::{GroupId, Order, Refusal};
+use storage::store::Store;
+
+use super::world::{Plan, World};
+
+const GROUP: GroupId = GroupId(1);
+
+/// A cluster whose groups have leaders.
+fn cluster(members: u64, others: u64) -> World {
+    let mut world = World::new(1, Plan { size: Some((members, others)), ..Plan::default() });
+    until(&mut world, |world| world.leaders(GROUP).count() == 1);
+    world
+}
+
+/// Lets time pass until something is so.
+fn until(world: &mut World, mut is_so: impl FnMut(&mut World) -> bool) {
+    let end = world.millis + 30_000;
+    while !is_so(world) {
+        world.step(0).unwrap();
+        assert!(world.millis < end, "it does not come to that");
+    }
+}
+
+fn leader(world: &World) -> u64 {
+    world.leaders(GROUP).next().unwrap()
+}
+
+/// Cuts a node off from all others.
+fn isolate(world: &mut World, node: u64) {
+    let part = |&id: &u64| (id, u64::from(id == node));
+    let parts: BTreeMap<_, _> = world.nodes.keys().map(part).collect();
+    world.network.split(&parts);
+}
+
+/// Commands that a leader has time to commit, more than a log of this size keeps.
+fn much(world: &mut World) {
+    for _ in 0..300 {
+        let leader = leader(world);
+        world.propose(leader, GROUP, 300);
+        (0..8).for_each(|_| world.step(0).unwrap());
+    }
+    // A checkpoint of it, and the compaction behind.
+    (0..2000).for_each(|_| world.step(0).unwrap());
+}
+
+fn order(world: &mut World, order: Order) {
+    let leader = leader(world);
+    world.nodes.get_mut(&leader).unwrap().input.orders.push(order);
+}
+
+#[test]
+fn a_crash_amid_the_installation_of_a_snapshot_leaves_the_old_state_or_the_new_one() {
+    let mut world = cluster(3, 0);
+    let behind = 1 + leader(&world) % 3;
+    isolate(&mut world, behind);
+    much(&mut world);
+    world.network.heal();
+    // The store has it, the log not yet.
+    until(&mut world, |world| {
+        let applied = world.status(behind, GROUP).unwrap().applied;
+        let stored = world.nodes.get_mut(&behind).unwrap().store.applied(GROUP.0).unwrap();
+        stored.index > applied
+    });
+    world.crash(behind);
+    until(&mut world, |world| world.check_same_end().is_ok());
+}
+
+#[test]
+fn a_node_that_joins_learns_before_it_votes_and_one_that_leaves_knows() {
+    let mut world = cluster(3, 1);
+    much(&mut world);
+    // Also when it is the leader who leaves.
+    let leaving = leader(&world);
+    let voters: Vec<_> = (1..=4).filter(|&id| id != leaving).collect();
+    let change = Order::ChangeMembers { group: GROUP, voters: voters.clone(), learners: vec![] };
+    order(&mut world, change);
+    let mut has_learned = false;
+    until(&mut world, |world| {
+        let status = world.status(4, GROUP).unwrap();
+        has_learned |= status.learners == [4];
+        status.voters == voters && !status.changing
+    });
+    assert!(has_learned);
+    until(&mut world, |world| world.status(leaving, GROUP).unwrap().removed);
+    until(&mut world, |world| world.check_same_end().is_ok());
+    assert!(world.snapshots > 0);
+}
+
+#[test]
+fn a_lead_is_handed_over_at_once() {
+    let mut world = cluster(3, 0);
+    let (from, to) = (leader(&world), 1 + leader(&world) % 3);
+    let asked = world.millis;
+    order(&mut world, Order::Transfer { group: GROUP, to });
+    until(&mut world, |world| world.leaders(GROUP).eq([to]));
+    assert!(world.millis - asked < 500, "node {from} took {} ms", world.millis - asked);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_shows_nothing_and_knows_nothing_of_its_commands() {
+    let mut world = cluster(3, 0);
+    let old = leader(&world);
+    isolate(&mut world, old);
+    world.propose(old, GROUP, 10);
+    world.nodes.get_mut(&old).unwrap().input.reads.push((GROUP, (GROUP, 0)));
+    let looks = world.looks;
+    until(&mut world, |world| !world.leaders(GROUP).any(|id| id == old));
+    until(&mut world, |world| world.unseen == 1);
+    assert_eq!(world.looks, looks);
+    // It may still be applied if the cut ends soon enough, so nothing is said at first.
+    assert_eq!(world.refused, []);
+    until(&mut world, |world| !world.refused.is_empty());
+    assert_eq!(world.refused, [Refusal::Unknown]);
+}
+
+#[test]
+fn a_command_whose_place_another_has_taken_is_refused_for_certain() {
+    let mut world = cluster(3, 0);
+    let old = leader(&world);
+    isolate(&mut world, old);
+    world.propose(old, GROUP, 10);
+    until(&mut world, |world| world.leaders(GROUP).any(|id| id != old));
+    world.network.heal();
+    until(&mut world, |world| !world.refused.is_empty());
+    assert_eq!(world.refused, [Refusal::NotLeader]);
+    until(&mut world, |world| world.check_same_end().is_ok());
+}
+
+#[test]
+fn a_sole_voter_that_was_replaced_does_not_elect_itself_after_a_crash() {
+    let mut world = cluster(1, 3);
+    let voters = vec![2, 3, 4];
+    let change = Order::ChangeMembers { group: GROUP, voters: voters.clone(), learners: vec![] };
+    order(&mut world, change);
+    until(&mut world, |world| world.leaders(GROUP).any(|id| id != 1));
+    until(&mut world, |world| (2..=4).all(|id| world.status(id, GROUP).unwrap().voters == voters));
+    isolate(&mut world, 1);
+    world.crash(1);
+    for _ in 0..20 {
+        let leader = world.leaders(GROUP).find(|&id| id != 1);
+        if let Some(leader) = leader {
+            world.propose(leader, GROUP, 300);
+        }
+        (0..100).for_each(|_| world.step(0).unwrap());
+    }
+    assert!(world.status(1, GROUP).is_some(), "it is up again");
+    assert!(world.leaders(GROUP).all(|id| id != 1));
+    world.network.heal();
+    until(&mut world, |world| world.check_same_end().is_ok());
+}

@@ -88,6 +88,8 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     /// What the last look at the disk and the log has found.
     accepting: Result<(), Blocked>,
     started: bool,
+    /// Whether a group may have another leader, term or members than its status says.
+    roles_changed: bool,
     /// What the log's syncs have taken of this turn: nothing else in it takes long.
     synced: Duration,
     replay: Progress,
@@ -164,8 +166,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 
     /// How a group stands.
-    pub fn status(&self, group: GroupId) -> Option<&Status> {
-        self.statuses.get(&group)
+    pub fn status(&self, group: GroupId) -> Option<Status> {
+        Some(self.groups[*self.places.get(&group)?].status())
     }
 
     /// Bytes the log takes on disk.
@@ -256,6 +258,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 continue;
             }
             let mut ready = self.groups[place].raft.ready();
+            self.roles_changed |= ready.ss().is_some();
             let id = self.groups[place].id;
             self.dispatch(place, ready.take_messages());
             self.apply(place, ready.take_committed_entries(), now)?;

@@ -79,7 +79,7 @@ pub struct Status {
     pub leader: Option<u64>,
     /// Raft's term.
     pub term: u64,
-    /// The last entry this node has applied.
+    /// The last entry this node had applied when its role, or a tick, was last looked at.
     pub applied: u64,
     /// This node is a member no more, and hears nothing new.
     pub removed: bool,

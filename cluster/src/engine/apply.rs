@@ -40,7 +40,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Decided::Commands { commands, proposed_at } => (commands, proposed_at),
                 Decided::Members(change) => {
                     group.change_members(&change);
-                    self.statuses.insert(id, group.status());
+                    self.roles_changed = true;
                     continue;
                 }
             };
@@ -65,8 +65,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             }
         }
         group.applied = to;
+        self.roles_changed |= group.led.is_none();
         self.log.borrow_mut().forget(id.0, to.index);
-        self.statuses.entry(id).or_default().applied = to.index;
         refuse(&mut self.host, lost.into_iter(), Refusal::NotLeader);
         Ok(())
     }

@@ -230,7 +230,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         (group.members_changed, group.dirty) = (false, false);
         group.installed = Some(staging.snapshot);
         group.removed = false;
-        self.statuses.insert(group.id, group.status());
+        self.roles_changed = true;
         // Nobody here sees any more what became of it.
         refuse(&mut self.host, group.give_up(), Refusal::Unknown);
         info!(group = %group.id, index = end.index, "snapshot is installed");

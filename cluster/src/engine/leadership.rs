@@ -78,6 +78,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             return;
         }
         self.next_raft_tick = now.monotonic + self.config.raft_tick;
+        self.roles_changed = true;
         if self.held.is_some() {
             // Raft must not move before what it gave out is durable.
             return;
@@ -102,6 +103,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Tells the host which groups this node leads no more. Before anything is applied: what then
     /// comes, others have decided.
     pub(super) fn note_lost(&mut self) {
+        if !self.roles_changed {
+            return;
+        }
         for group in &mut self.groups {
             let term = group.raft.raft.term;
             if group.led.is_some_and(|led| led != term || !group.is_leader()) {
@@ -113,19 +117,22 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
     }
 
-    /// Tells the host which groups this node leads from now on, and brings their status up to date.
+    /// Tells the host which groups this node leads from now on, and brings what it sees of all
+    /// groups up to date.
     pub(super) fn note_led(&mut self) {
         self.note_lost();
+        if !std::mem::take(&mut self.roles_changed) {
+            return;
+        }
         for group in &mut self.groups {
             let raft = &group.raft.raft;
-            let leader = Some(raft.leader_id).filter(|&id| id != 0);
-            let status = self.statuses.entry(group.id).or_default();
-            if (status.term, status.leader) != (raft.term, leader) {
-                (status.term, status.leader) = (raft.term, leader);
-            }
-            if group.led.is_none() && group.is_leader() && raft.apply_to_current_term() {
+            let leads = group.is_leader() && raft.apply_to_current_term();
+            let is_new = leads && group.led.is_none();
+            if is_new {
                 group.led = Some(raft.term);
-                status.leads = true;
+            }
+            group.show(self.statuses.entry(group.id).or_default());
+            if is_new {
                 let machine = self.machines.get_mut(&group.id).expect("every group has a machine");
                 self.host.led(group.id, machine);
             }
@@ -136,21 +143,27 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 impl<R, S> Group<R, S> {
     /// How it stands.
     pub(super) fn status(&self) -> Status {
+        let mut status = Status::default();
+        self.show(&mut status);
+        status
+    }
+
+    /// Brings its status up to date.
+    fn show(&self, status: &mut Status) {
         let raft = &self.raft.raft;
-        let sorted = |ids: &[u64]| {
-            let mut ids = ids.to_vec();
-            ids.sort_unstable();
-            ids
-        };
-        Status {
-            leads: self.led.is_some(),
-            leader: Some(raft.leader_id).filter(|&id| id != 0),
-            term: raft.term,
-            applied: self.applied.index,
-            removed: self.removed,
-            voters: sorted(&self.members.conf.voters),
-            learners: sorted(&self.members.conf.learners),
-            changing: self.members.target.is_some() || self.asked.is_some(),
+        status.leads = self.led.is_some();
+        status.leader = Some(raft.leader_id).filter(|&id| id != 0);
+        status.term = raft.term;
+        status.applied = self.applied.index;
+        status.removed = self.removed;
+        status.changing = self.members.target.is_some() || self.asked.is_some();
+        let conf = &self.members.conf;
+        for (shown, ids) in
+            [(&mut status.voters, &conf.voters), (&mut status.learners, &conf.learners)]
+        {
+            shown.clear();
+            shown.extend_from_slice(ids);
+            shown.sort_unstable();
         }
     }
 }

@@ -165,7 +165,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                     asked.set_voters(voters);
                     asked.set_learners(learners);
                     group.asked = Some(asked);
-                    self.statuses.insert(group.id, group.status());
+                    self.roles_changed = true;
                 }
                 Order::ChangeMembers { .. } => warn!(group = %group.id, "no group without voters"),
                 Order::Transfer { to, .. } => group.raft.transfer_leader(to),
@@ -191,15 +191,15 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             // It may be about to win an election of members that are no more.
             let term = group.raft.raft.term;
             group.raft.raft.become_follower(term, raft::INVALID_ID);
-            self.statuses.insert(group.id, group.status());
+            self.roles_changed = true;
         }
     }
 
     /// Goes on with changes of members.
     pub(super) fn tick_members(&mut self) {
         for group in &mut self.groups {
-            if group.led.is_none() && group.asked.take().is_some() {
-                self.statuses.insert(group.id, group.status());
+            if group.led.is_none() {
+                group.asked = None;
             }
             group.converge();
         }

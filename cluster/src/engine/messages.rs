@@ -61,6 +61,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             messages.clear();
             return Ok(());
         }
+        self.roles_changed = true;
         let bytes = messages.iter().map(|message| message.message.len()).sum();
         let room = self.has_room(bytes, OnFull::Wait)?;
         for PeerMessage { from, group, message } in messages.drain(..) {
@@ -106,7 +107,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         {
             // It has joined again.
             group.removed = false;
-            self.statuses.insert(group.id, group.status());
+            self.roles_changed = true;
         }
         // A leader tells of no more than what this node has said it has.
         let last = group.raft.raft.raft_log.last_index();

@@ -250,6 +250,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             free: u64::MAX,
             accepting: Ok(()),
             started: false,
+            roles_changed: true,
             synced: Duration::ZERO,
             replay: Progress::new("replaying the log"),
             metrics: RaftMetrics::register(),

@@ -144,10 +144,10 @@ impl World {
                 let has = engine.machine(group).unwrap().numbers.len();
                 let is_in =
                     |status: &Status| status.voters.contains(&id) || status.learners.contains(&id);
-                if is_in(status) && (has != all || here.voters != status.voters) {
+                if is_in(&status) && (has != all || here.voters != status.voters) {
                     return Err(format!("node {id} has {has} of {all} commands of {group}"));
                 }
-                if !is_in(status) && is_in(here) && !here.removed {
+                if !is_in(&status) && is_in(&here) && !here.removed {
                     return Err(format!("node {id} does not know that it left {group}"));
                 }
             }
@@ -160,7 +160,7 @@ impl World {
         self.nodes.values().filter(leads).map(|node| node.id)
     }
 
-    pub(super) fn status(&self, id: u64, group: GroupId) -> Option<&Status> {
+    pub(super) fn status(&self, id: u64, group: GroupId) -> Option<Status> {
         self.nodes[&id].engine.as_ref()?.status(group)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A snapshot is a group's pairs as the state store has them at one applied index, cut into chunks:
 //! keys and values in turn, each behind its length as a varint. A chunk has a checksum and says to
-//! which snapshot it belongs and where in it; see `docs/adr/0006-snapshots-in-chunks.md`.
+//! which snapshot it belongs and where in it; see `docs/adr/0007-snapshots-in-chunks.md`.
 
 use bytes::{Buf, BufMut, Bytes};
 use storage::store::{Applied, Store, StoreError};

@@ -140,3 +140,13 @@ class Subscriber(Party):
             else:
                 self.seen[got.topic].append(int(got.payload))
                 client.send(m.ack(m.PUBACK, got.id))
+
+
+def missing(publishers, subscriber):
+    """What was acknowledged and not delivered: a few numbers by topic and QoS."""
+    return {
+        (publisher.topic, qos): sorted(left)[:5]
+        for publisher in publishers
+        for qos in (1, 2)
+        if (left := publisher.acknowledged[qos] - set(subscriber.seen[publisher.topic]))
+    }

@@ -10,7 +10,7 @@ import pytest
 
 import rawmqtt as m
 from brokers import wait_until
-from parties import LASTING, ExactPublisher, Publisher, ShadowWriter, Subscriber
+from parties import LASTING, ExactPublisher, Publisher, ShadowWriter, Subscriber, missing
 
 
 
@@ -44,19 +44,11 @@ def test_killed_at_random_moments(fresh_broker, name, seed, request):
         thread.join(1)
     wait_until("all is acknowledged", lambda: not any(p.pending for p in publishers), 40)
 
-    def missing():
-        return {
-            (publisher.topic, qos): sorted(left)[:5]
-            for publisher in publishers
-            for qos in (1, 2)
-            if (left := publisher.acknowledged[qos] - set(subscriber.seen[publisher.topic]))
-        }
-
     try:
-        wait_until("all is delivered", lambda: not missing(), 30)
+        wait_until("all is delivered", lambda: not missing(publishers, subscriber), 30)
     except TimeoutError:
         pass
-    assert not missing(), f"acknowledged and lost: {missing()}"
+    assert not missing(publishers, subscriber), f"acknowledged and lost: {missing(publishers, subscriber)}"
     time.sleep(0.3)
     for party in parties:
         assert party.wrong is None, party.wrong

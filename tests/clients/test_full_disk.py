@@ -8,7 +8,7 @@ import pytest
 
 import rawmqtt as m
 from brokers import Skein, wait_until
-from parties import Publisher, Subscriber
+from parties import Publisher, Subscriber, missing
 
 MIB = 1 << 20
 QUOTA_EXCEEDED = 0x97
@@ -97,15 +97,7 @@ def test_what_was_taken_is_delivered_when_there_is_room_again(small_disk, name):
             thread.join(30)
             assert not thread.is_alive()
 
-        def missing():
-            return {
-                (publisher.topic, qos): sorted(left)[:5]
-                for publisher in publishers
-                for qos in (1, 2)
-                if (left := publisher.acknowledged[qos] - set(subscriber.seen[publisher.topic]))
-            }
-
-        wait_until("all is delivered", lambda: not missing(), 30)
+        wait_until("all is delivered", lambda: not missing(publishers, subscriber), 30)
         for publisher in publishers:
             seen = subscriber.seen[publisher.topic]
             for qos in (1, 2):

@@ -1,6 +1,6 @@
 //! Reading: when, how much at a time, and what stays until its packet is complete.
 
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
 use mqtt::Reason;
 
@@ -107,14 +107,7 @@ impl Connection {
         }
         let kept = self.partial.len();
         buffer[..kept].copy_from_slice(&self.partial);
-        let read = match self.transport.poll_read(cx, &mut buffer[kept..]) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.transport.end())),
-            Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
-        };
-        self.core.read_clock();
-        self.core.metrics.received(read);
+        let read = ready!(self.poll_read(&mut buffer[kept..], cx))?;
         let all = &buffer[..kept + read];
         let consumed = self.receive(all);
         let rest = &all[*consumed.as_ref().unwrap_or(&0)..];
@@ -129,15 +122,20 @@ impl Connection {
         Poll::Ready(consumed.map(drop))
     }
 
-    fn read_large(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
-        let read = match self.transport.poll_read(cx, buffer) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.transport.end())),
-            Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(End::lost(&error))),
+    /// Takes what the socket has, of which there is at least a byte, and reads the clock anew.
+    fn poll_read(&mut self, into: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<usize, End>> {
+        let read = match ready!(self.transport.poll_read(cx, into)) {
+            Ok(0) => return Poll::Ready(Err(self.transport.end())),
+            Ok(read) => read,
+            Err(error) => return Poll::Ready(Err(End::lost(&error))),
         };
         self.core.read_clock();
         self.core.metrics.received(read);
+        Poll::Ready(Ok(read))
+    }
+
+    fn read_large(&mut self, buffer: &mut [u8], cx: &mut TaskContext<'_>) -> Poll<Result<(), End>> {
+        let read = ready!(self.poll_read(buffer, cx))?;
         let mut partial = std::mem::take(&mut self.partial);
         let before = partial.len();
         partial.extend_from_slice(&buffer[..read]);

@@ -271,8 +271,12 @@ impl Core {
                 without.push(member.client);
                 continue;
             }
+            // Only its own core knows what a member may receive. But the commands of an outbox entry
+            // must become durable together, so they leave from here.
+            let asks_its_core = member.live.is_some_and(|live| live.core != self.id)
+                && errand.origin.is_none();
             match (member.group, member.live) {
-                (Some(group), _) if qos != QoS::AtMostOnce => {
+                (Some(group), _) if qos != QoS::AtMostOnce && !asks_its_core => {
                     group_share(groups, group).directed.push(directed(&member, publication));
                 }
                 (_, Some(live)) if live.core != self.id => {
@@ -339,12 +343,21 @@ impl Core {
         let allowed = |it: &Rc<Endpoint>| it.may_receive(publication.topic, self.clock());
         let (mut groups, errand) =
             (SmallVec::new(), Errand { ticket, owed: to.owed, origin: None });
-        if let Some(endpoint) = endpoint.filter(allowed) {
-            self.deliver_as(&to.member, &endpoint, publication, &mut groups, published);
-        } else {
-            let mut without = to.without.clone();
-            without.push(Arc::clone(&to.member.client));
-            self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
+        match (endpoint, to.member.group) {
+            (Some(endpoint), _) if allowed(&endpoint) => {
+                self.deliver_as(&to.member, &endpoint, publication, &mut groups, published);
+            }
+            // It has just gone, and its queue is still there.
+            (None, Some(group)) if to.member.qos.min(publication.qos) != QoS::AtMostOnce => {
+                let directed = directed(&to.member, publication);
+                group_share(&mut groups, group).directed.push(directed);
+            }
+            _ => {
+                let mut without = to.without.clone();
+                without.push(Arc::clone(&to.member.client));
+                let (share, groups) = (&to.share, &mut groups);
+                self.deliver_to_one(share, without, publication, errand, groups, published);
+            }
         }
         self.propose_to_groups(groups, publication, errand, published);
     }

@@ -9,6 +9,7 @@ import pytest
 import aws
 import rawmqtt as m
 from brokers import policy, wait_until
+from parties import LASTING
 
 pytestmark = pytest.mark.skein
 NOT_AUTHORIZED = 0x87
@@ -353,13 +354,18 @@ def test_alpn(skein, dial, name, alpn):
     assert client.socket.selected_alpn_protocol() == alpn
 
 
-@pytest.mark.parametrize("qos", [0, 1])
-def test_shared_subscriptions_pass_over_who_may_not_receive(identity, device, dial, name, qos):
+@pytest.mark.parametrize("qos,lasting", [(0, False), (1, False), (1, True)])
+def test_shared_subscriptions_pass_over_who_may_not_receive(
+    identity, device, dial, name, qos, lasting
+):
     """Connections land on any core, so with several of each kind all ways are taken."""
+    props = LASTING if lasting else None
     share = ("Allow", "iot:Subscribe", f"topicfilter/$share/g/{name}/*")
     may = identity(*everything(name), share)
     may_not = identity(("Allow", "iot:Connect", "*"), share)
-    members = [device(who, f"{name}-{at}") for at, who in enumerate([may, may_not] * 4)]
+    members = [
+        device(who, f"{name}-{at}", props=props) for at, who in enumerate([may, may_not] * 4)
+    ]
     for member in members:
         member.subscribe(f"$share/g/{name}/+", qos=qos)
     publisher = dial()

@@ -22,6 +22,9 @@ pub struct Config {
     pub data: PathBuf,
     /// This node's Raft id, never 0.
     pub node: u64,
+    /// Which life of this node this is: a greater number at every start. With 0 [`crate::start`] takes
+    /// the next one of the data directory.
+    pub incarnation: u64,
     /// The groups to run.
     pub groups: Vec<GroupConfig>,
     /// How often [`crate::Host::ticked`] is called.
@@ -67,6 +70,7 @@ impl Config {
         Self {
             data: data.into(),
             node: 1,
+            incarnation: 0,
             groups: (0..=shards).map(alone).collect(),
             tick: Duration::from_millis(100),
             raft_tick: Duration::from_millis(100),

@@ -15,6 +15,7 @@ mod members;
 mod messages;
 mod offer;
 mod open;
+mod proposals;
 mod reads;
 mod room;
 mod round;
@@ -39,7 +40,7 @@ use crate::machine::{GroupId, StateMachine};
 use crate::members::to_log;
 use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
-use group::{Command, Group};
+use group::Group;
 use install::Staging;
 use messages::Outgoing;
 pub use open::Opened;
@@ -119,6 +120,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             }
         }
         self.propose(&mut input.proposals, now)?;
+        if self.held.is_none() {
+            self.hand_on();
+        }
         self.obey(&mut input.orders);
         self.ask_reads(&mut input.reads);
         self.settle(now)?;
@@ -186,11 +190,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// went well, and tells the host.
     pub fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
         for group in &mut self.groups {
-            refuse(&mut self.host, group.undecided(), Refusal::Stopping);
+            refuse(&mut self.host, group.proposals.give_up(), Refusal::Stopping);
             group.reads.give_up().for_each(|read| self.host.unread(read, Refusal::Stopping));
         }
         for proposal in self.waiting.drain(..) {
-            refuse_one(&mut self.host, proposal.reply, Refusal::Stopping);
+            refuse(&mut self.host, proposal.reply, Refusal::Stopping);
         }
         self.host.turn_ended();
         let Self { log, groups, mut host, .. } = self;
@@ -325,15 +329,11 @@ fn view<'a, M>(
 
 fn refuse<M: StateMachine, H: Host<M>>(
     host: &mut H,
-    commands: impl Iterator<Item = Command<H::Reply>>,
+    replies: impl IntoIterator<Item = H::Reply>,
     why: Refusal,
 ) {
-    commands.for_each(|command| refuse_one(host, command.reply, why));
-}
-
-fn refuse_one<M: StateMachine, H: Host<M>>(host: &mut H, reply: Option<H::Reply>, why: Refusal) {
-    metrics::refused(why, 1);
-    if let Some(reply) = reply {
+    for reply in replies {
+        metrics::refused(why, 1);
         host.refused(reply, why);
     }
 }

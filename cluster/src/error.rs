@@ -66,6 +66,17 @@ pub enum Error {
         /// What others know of.
         known: u64,
     },
+    /// Another process, or an earlier one, has proposed under this node's number and incarnation.
+    #[error(
+        "group {group}: there are commands of node {node} that this process has not proposed: make \
+         sure that no other process runs as node {node}"
+    )]
+    Doubled {
+        /// The group.
+        group: GroupId,
+        /// This node.
+        node: u64,
+    },
     /// The Raft library refused what the log holds; an invariant is broken.
     #[error("group {group}: raft: {reason}")]
     Raft {

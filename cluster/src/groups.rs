@@ -209,8 +209,8 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
     }
 
     /// Sends the host a message that must see a group as it is: [`crate::Host::signal`] is called once a
-    /// quorum has confirmed that this node leads the group, and everything that was acknowledged or
-    /// proposed here before is applied; else [`crate::Host::unread`]. Bounded as [`Groups::try_signal`] is.
+    /// leader, whom a quorum has confirmed, has said what was committed when it was asked, and all of
+    /// that is applied here; else [`crate::Host::unread`]. Bounded as [`Groups::try_signal`] is.
     pub fn read(&self, group: GroupId, signal: S) -> Result<(), Refused<S>> {
         let mut waiting = self.shared.lock();
         if waiting.stopping {

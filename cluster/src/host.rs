@@ -7,7 +7,8 @@ use thiserror::Error;
 use crate::error::Error;
 use crate::machine::{GroupId, StateMachine};
 
-/// Why a command has no outcome. It was certainly not applied, unless the reason says otherwise.
+/// Why a command has no outcome. It was certainly not applied and never will be, unless the reason says
+/// otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Refusal {
     /// More waits for the raft thread than its inbox may hold.
@@ -19,13 +20,13 @@ pub enum Refusal {
     /// The command is larger than an entry may be.
     #[error("the command is too large")]
     TooLarge,
-    /// This node does not lead the group, or another leader's entry has taken the command's place:
-    /// it was not applied and never will be.
-    #[error("this node does not lead the group")]
-    NotLeader,
-    /// This node lost the lead before the command was committed, and has not heard since what became
-    /// of it: it may have been applied, it may still be, or never.
-    #[error("this node lost the group's lead, and the command may be applied or not")]
+    /// No node leads the group, as far as this one can see: too few of its members are up, or this
+    /// node does not reach them.
+    #[error("no node leads the group, as far as this one can see")]
+    NoLeader,
+    /// The command was on its way to the group's leader for long, or a snapshot has brought what came
+    /// of it: it may have been applied, it may still be, or, if this node ends before, never.
+    #[error("it is not known whether the command was applied; it still may be")]
     Unknown,
     /// No such group on this node.
     #[error("no such group")]
@@ -43,7 +44,7 @@ impl Refusal {
             Self::Busy => "busy",
             Self::DiskFull => "disk_full",
             Self::TooLarge => "too_large",
-            Self::NotLeader => "not_leader",
+            Self::NoLeader => "no_leader",
             Self::Unknown => "unknown",
             Self::UnknownGroup => "unknown_group",
             Self::Stopping => "stopping",
@@ -144,8 +145,9 @@ pub trait Host<M: StateMachine>: Send + 'static {
     /// A node-local message that needs no log: attach, credits, a read.
     type Signal: Send + 'static;
 
-    /// A command was applied. `reply` is `None` for a replayed command and for one that another
-    /// node, or [`Host::ticked`], proposed.
+    /// A command was applied, on this replica as on every other. `reply` is `None` for a replayed
+    /// command, for one that another node, or [`Host::ticked`], proposed, and for one whose reply was
+    /// refused with [`Refusal::Unknown`].
     fn applied(
         &mut self,
         group: GroupId,
@@ -157,8 +159,7 @@ pub trait Host<M: StateMachine>: Send + 'static {
     /// This node leads the group from now on, and the machine has all that was committed before.
     fn led(&mut self, _group: GroupId, _machine: &mut M) {}
 
-    /// This node leads the group no more. What it had proposed is still answered: with its outcome
-    /// if that is heard of, else with [`Refusal::NotLeader`] or [`Refusal::Unknown`].
+    /// This node leads the group no more. What it had proposed is offered to the next leader.
     fn lost(&mut self, _group: GroupId) {}
 
     /// A snapshot has brought a follower's machine up to date: it is another one, and commands in
@@ -168,12 +169,13 @@ pub trait Host<M: StateMachine>: Send + 'static {
     /// A proposal has no outcome.
     fn refused(&mut self, reply: Self::Reply, why: Refusal);
 
-    /// A signal arrived. Signals keep their order among themselves, and so do proposals. Proposals
-    /// that were sent before a signal are applied before it, unless the disk is full.
+    /// A signal arrived. Signals keep their order among themselves, and so do proposals. On a node
+    /// that has no peers, proposals that were sent before a signal are applied before it, unless the
+    /// disk is full.
     fn signal(&mut self, groups: &mut GroupsView<'_, M>, signal: Self::Signal);
 
-    /// A signal that should have seen a group as it is ([`crate::Groups::read`]) is not shown it:
-    /// this node does not lead the group, or cannot make sure that it still does.
+    /// A signal that should have seen a group as it is ([`crate::Groups::read`]) is not shown it: no
+    /// leader has confirmed in time what there is to see.
     fn unread(&mut self, _signal: Self::Signal, _why: Refusal) {}
 
     /// Time has passed, at least [`crate::Config::tick`] since the last call: what timers propose.

@@ -21,6 +21,7 @@ mod metrics;
 mod pack;
 mod peers;
 mod snapshot;
+mod sources;
 mod thread;
 mod view;
 
@@ -33,4 +34,5 @@ pub use host::{Blocked, GroupsView, Host, Refusal, Status};
 pub use input::{Input, OnFull, Order, Proposal};
 pub use machine::{GroupId, LoadError, Pairs, StateMachine, Unreadable};
 pub use peers::{NoPeers, PeerMessage, Peers};
+pub use storage::data::DataDir;
 pub use thread::{Running, start};

@@ -7,14 +7,18 @@ use protobuf::Message as _;
 use raft::prelude::{ConfChangeV2, ConfState, Entry, EntryType};
 use storage::store::Applied;
 
+use crate::sources::Sources;
+
 /// The key of a group's members among its pairs; no machine has a key without bytes.
 pub(crate) const KEY: &[u8] = &[];
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without the length of the target, and without sources.
+const WITHOUT_SOURCES: u8 = 1;
 
 /// Marks an entry that changes members; commands are marked by the version of their packing.
 pub(crate) const CHANGE: u8 = 2;
 
-/// The members of a group after some entry.
+/// The members of a group after some entry, and whose commands it has applied.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Members {
     pub(crate) conf: ConfState,
@@ -23,6 +27,7 @@ pub(crate) struct Members {
     /// The snapshot that brought them, if one did. While the store is at its index and the log does
     /// not begin there, a crash has cut off its installation.
     pub(crate) installed: Applied,
+    pub(crate) sources: Sources,
 }
 
 impl Members {
@@ -64,25 +69,38 @@ impl Members {
         let mut bytes = vec![VERSION];
         bytes.put_u64_le(self.installed.index);
         bytes.put_u64_le(self.installed.term);
-        bytes.put_u32_le(self.conf.compute_size());
-        for part in [Some(&self.conf), self.target.as_ref()].into_iter().flatten() {
-            part.write_to_vec(&mut bytes).expect("a vector takes what is written");
+        for part in [Some(&self.conf), self.target.as_ref()] {
+            bytes.put_u32_le(part.map_or(0, |part| part.compute_size()));
+            if let Some(part) = part {
+                part.write_to_vec(&mut bytes).expect("a vector takes what is written");
+            }
         }
+        self.sources.encode(&mut bytes);
         bytes
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, String> {
-        match bytes.try_get_u8() {
-            Ok(VERSION) if bytes.len() >= 20 => {}
+        let version = match bytes.try_get_u8() {
+            Ok(version @ (VERSION | WITHOUT_SOURCES)) if bytes.len() >= 20 => version,
             other => return Err(format!("members of the unknown version {other:?}")),
-        }
+        };
         let installed = Applied { index: bytes.get_u64_le(), term: bytes.get_u64_le() };
-        let len = bytes.get_u32_le() as usize;
-        let (conf, target) = bytes.split_at_checked(len).ok_or("members are cut off")?;
         let read = |part| ConfState::parse_from_bytes(part).map_err(|error| error.to_string());
+        let conf = read(part(&mut bytes)?)?;
+        let target = match version {
+            VERSION => part(&mut bytes)?,
+            _ => std::mem::take(&mut bytes),
+        };
         let target = if target.is_empty() { None } else { Some(read(target)?) };
-        Ok(Self { conf: read(conf)?, target, installed })
+        Ok(Self { conf, target, installed, sources: Sources::decode(bytes)? })
     }
+}
+
+/// Takes a part off the front, which stands behind its length.
+fn part<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    let cut_off = || "members are cut off".to_owned();
+    let len = bytes.try_get_u32_le().map_err(|_| cut_off())? as usize;
+    bytes.split_off(..len).ok_or_else(cut_off)
 }
 
 /// An entry's data as the log keeps it, which tells changes of members from commands.
@@ -117,17 +135,38 @@ pub(crate) fn change_in(data: &[u8]) -> Option<Result<ConfChangeV2, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::Source;
 
     #[test]
     fn members_survive_storing() {
         let installed = Applied { index: 7, term: 3 };
         let target = Some(Members::initial(&[2, 3, 4]).conf);
         let plain = Members::initial(&[1, 2, 3]);
-        for members in [plain.clone(), Members { installed, target, ..plain }] {
+        let mut sources = Sources::default();
+        sources.note(Source { node: 2, incarnation: 9 }, 4);
+        for members in [
+            plain.clone(),
+            Members { sources: sources.clone(), ..plain.clone() },
+            Members { installed, target, sources, ..plain },
+        ] {
             let bytes = members.encode();
             assert_eq!(Members::decode(&bytes).unwrap(), members);
             assert!(Members::decode(&bytes[..10]).is_err());
         }
         assert!(Members::decode(&[9; 30]).is_err());
+    }
+
+    #[test]
+    fn members_of_the_first_version_are_read() {
+        let (members, target) = (Members::initial(&[1, 2]), Members::initial(&[3]).conf);
+        for target in [None, Some(target)] {
+            let mut bytes = vec![WITHOUT_SOURCES];
+            bytes.extend([0; 16]);
+            bytes.put_u32_le(members.conf.compute_size());
+            members.conf.write_to_vec(&mut bytes).unwrap();
+            target.iter().for_each(|target| target.write_to_vec(&mut bytes).unwrap());
+            let expected = Members { target, ..members.clone() };
+            assert_eq!(Members::decode(&bytes).unwrap(), expected);
+        }
     }
 }

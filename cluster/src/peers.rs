@@ -8,6 +8,7 @@ use protobuf::{CodedInputStream, Message as _};
 use raft::prelude::Message;
 
 use crate::machine::GroupId;
+use crate::pack::{self, Run};
 use crate::snapshot::Chunk;
 
 const RAFT: u8 = 1;
@@ -15,6 +16,9 @@ const CHUNK: u8 = 2;
 const TAKEN: u8 = 3;
 const ASKING: u8 = 4;
 const REMOVED: u8 = 5;
+const PROPOSING: u8 = 6;
+const LOOKING: u8 = 7;
+const LOOK_AT: u8 = 8;
 
 /// Carries messages to other nodes.
 pub trait Peers: 'static {
@@ -54,6 +58,12 @@ pub(crate) enum Letter {
     Asking { applied: u64 },
     /// The receiver is no member, as of an entry.
     Removed { applied: u64 },
+    /// Commands for the leader.
+    Proposing(Run),
+    /// What is committed? The leader is asked by a number.
+    Looking { number: u64 },
+    /// The leader's answer: everything up to this entry.
+    LookAt { number: u64, index: u64 },
 }
 
 /// How far a receiver of a snapshot is.
@@ -93,6 +103,17 @@ impl Letter {
             }
             Self::Asking { applied } => numbered(ASKING, *applied),
             Self::Removed { applied } => numbered(REMOVED, *applied),
+            Self::Proposing(run) => {
+                let mut bytes = vec![PROPOSING];
+                bytes.append(&mut pack::pack(std::slice::from_ref(run)));
+                bytes
+            }
+            Self::Looking { number } => numbered(LOOKING, *number),
+            Self::LookAt { number, index } => {
+                let mut bytes = numbered(LOOK_AT, *number);
+                bytes.put_u64_le(*index);
+                bytes
+            }
         }
     }
 
@@ -106,10 +127,22 @@ impl Letter {
                 let taken = if count == DONE { Taken::Done } else { Taken::Chunks(count) };
                 Ok(Self::Taken { snapshot, taken })
             }
-            Some(kind @ (&ASKING | &REMOVED)) if bytes.len() == 9 => {
-                let applied = bytes.slice(1..).get_u64_le();
-                let asking = *kind == ASKING;
-                Ok(if asking { Self::Asking { applied } } else { Self::Removed { applied } })
+            Some(kind @ (&ASKING | &REMOVED | &LOOKING)) if bytes.len() == 9 => {
+                let number = bytes.slice(1..).get_u64_le();
+                Ok(match *kind {
+                    ASKING => Self::Asking { applied: number },
+                    REMOVED => Self::Removed { applied: number },
+                    _ => Self::Looking { number },
+                })
+            }
+            Some(&PROPOSING) => {
+                let run = pack::unpack(bytes.slice(1..))?.pop();
+                let run = run.filter(|run| run.source.is_some());
+                Ok(Self::Proposing(run.ok_or("commands of nobody")?))
+            }
+            Some(&LOOK_AT) if bytes.len() == 17 => {
+                let mut rest = bytes.slice(1..);
+                Ok(Self::LookAt { number: rest.get_u64_le(), index: rest.get_u64_le() })
             }
             Some(kind) => Err(format!("message kind {kind} is not known to this version")),
             None => Err("an empty message".into()),

@@ -37,7 +37,7 @@ impl Captured {
                 return Ok(());
             }
             for part in [key, value] {
-                put_varint(&mut chunk, part.len());
+                put_varint(&mut chunk, part.len() as u64);
                 chunk.extend_from_slice(part);
             }
             if chunk.len() >= chunk_bytes {

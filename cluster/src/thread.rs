@@ -96,7 +96,7 @@ where
 }
 
 fn run<M, H>(
-    config: Config,
+    mut config: Config,
     inbox: &Inbox<H::Reply, H::Signal>,
     machine: impl FnMut(GroupId) -> M + 'static,
     mut host: H,
@@ -112,6 +112,12 @@ where
         Ok(data) => data,
         Err(error) => return failed(inbox, &mut host, error.into()),
     };
+    if config.incarnation == 0 {
+        config.incarnation = match DataDir::next_incarnation(&config.data) {
+            Ok(next) => next,
+            Err(error) => return failed(inbox, &mut host, error.into()),
+        };
+    }
     let opened = caught(|| open(&config, &data, machine, inbox));
     let (opened, worker) = match opened {
         Ok(opened) => opened,

@@ -273,8 +273,8 @@ impl Core {
             }
             // Only its own core knows what a member may receive. But the commands of an outbox entry
             // must become durable together, so they leave from here.
-            let asks_its_core = member.live.is_some_and(|live| live.core != self.id)
-                && errand.origin.is_none();
+            let asks_its_core =
+                member.live.is_some_and(|live| live.core != self.id) && errand.origin.is_none();
             match (member.group, member.live) {
                 (Some(group), _) if qos != QoS::AtMostOnce && !asks_its_core => {
                     group_share(groups, group).directed.push(directed(&member, publication));

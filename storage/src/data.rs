@@ -4,6 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Access;
 use thiserror::Error;
@@ -88,6 +89,30 @@ impl DataDir {
             .map_err(|error| failed(action, path)(error.into()))?;
         let mode = found.permissions().mode() & 0o7777;
         Ok(Some(mode).filter(|mode| there == path && mode & 0o007 != 0))
+    }
+
+    /// A number that is greater at each start of a node on this directory; makes the directory if
+    /// need be. About the time in milliseconds, so that it grows also where an older directory was
+    /// brought back.
+    pub fn next_incarnation(path: &Path) -> Result<u64, DataError> {
+        RealDisk.create_dir(path).map_err(failed("create", path))?;
+        let (file, new) = (path.join("incarnation"), path.join("incarnation.new"));
+        let last = match fs::read_to_string(&file) {
+            Ok(text) => text.trim().parse().unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(failed("read", &file)(error)),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let next = (now.as_millis() as u64).max(last + 1);
+        let write = || {
+            let mut begun = File::create(&new)?;
+            begun.write_all(next.to_string().as_bytes())?;
+            begun.sync_all()?;
+            fs::rename(&new, &file)?;
+            File::open(path)?.sync_all()
+        };
+        write().map_err(failed("write", &file))?;
+        Ok(next)
     }
 
     /// Makes the directory if need be, locks it and checks its format.
@@ -185,6 +210,17 @@ fn write_format(dir: &Path, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_incarnation_is_greater() {
+        let dir = tempfile::tempdir().unwrap();
+        let next = || DataDir::next_incarnation(dir.path()).unwrap();
+        let first = next();
+        assert!(next() > first);
+        // Also when the clock is set back.
+        fs::write(dir.path().join("incarnation"), (u64::MAX - 7).to_string()).unwrap();
+        assert_eq!(next(), u64::MAX - 6);
+    }
 
     #[test]
     fn a_second_process_is_told_who_holds_the_directory() {

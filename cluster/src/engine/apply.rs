@@ -3,11 +3,12 @@
 use raft::prelude::Entry;
 use storage::store::Applied;
 
-use super::group::{Command, Decided, Group};
-use super::{Engine, Now, refuse, refuse_one};
+use super::group::{Decided, Group};
+use super::{Engine, Now, refuse};
 use crate::error::Error;
 use crate::host::{Host, Refusal};
 use crate::machine::{StateMachine, Unreadable};
+use crate::pack::Run;
 
 impl<R, S> Group<R, S> {
     /// An entry may take the place of another, but never of one that is applied.
@@ -30,44 +31,62 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     ) -> Result<(), Error> {
         let Some(last) = entries.last() else { return Ok(()) };
         let to = Applied { index: last.index, term: last.term };
-        let group = &mut self.groups[place];
-        let id = group.id;
-        let machine = self.machines.get_mut(&id).expect("every group has a machine");
-        let mut lost = Vec::new();
         for entry in entries {
+            let group = &mut self.groups[place];
+            let id = group.id;
             let read = || Ok(self.log.borrow().entry(id.0, entry.index)?.data);
-            let (commands, proposed_at) = match group.decide(&entry, read, &mut lost)? {
-                Decided::Commands { commands, proposed_at } => (commands, proposed_at),
+            match group.decide(&entry, read)? {
+                Decided::Commands(runs) => {
+                    for run in runs {
+                        self.apply_run(place, entry.index, run, now)?;
+                    }
+                }
                 Decided::Members(change) => {
                     group.change_members(&change);
                     self.roles_changed = true;
-                    continue;
-                }
-            };
-            if let Some(at) = proposed_at {
-                let until = now.monotonic + self.synced;
-                self.metrics.commit_seconds.record(until.saturating_sub(at));
-            }
-            if !self.started {
-                self.replay.step(id, commands.len());
-            }
-            group.dirty |= !commands.is_empty();
-            let mut commands = commands.into_iter();
-            while let Some(Command { bytes, reply }) = commands.next() {
-                match machine.apply(bytes) {
-                    Ok(outcome) => self.host.applied(id, machine, reply, outcome),
-                    Err(Unreadable(reason)) => {
-                        refuse_one(&mut self.host, reply, Refusal::Stopping);
-                        refuse(&mut self.host, commands.chain(lost), Refusal::Stopping);
-                        return Err(Error::Entry { group: id, index: entry.index, reason });
-                    }
                 }
             }
         }
+        let group = &mut self.groups[place];
         group.applied = to;
         self.roles_changed |= group.led.is_none();
-        self.log.borrow_mut().forget(id.0, to.index);
-        refuse(&mut self.host, lost.into_iter(), Refusal::NotLeader);
+        self.log.borrow_mut().forget(group.id.0, to.index);
+        Ok(())
+    }
+
+    fn apply_run(&mut self, place: usize, index: u64, run: Run, now: Now) -> Result<(), Error> {
+        let group = &mut self.groups[place];
+        let id = group.id;
+        let machine = self.machines.get_mut(&id).expect("every group has a machine");
+        if !self.started {
+            self.replay.step(id, run.commands.len());
+        }
+        group.dirty = true;
+        group.members_changed |= run.source.is_some();
+        let is_own = run.source == Some(group.proposals.source());
+        for (number, bytes) in (run.first..).zip(run.commands) {
+            if run.source.is_some_and(|source| !group.members.sources.admit(source, number)) {
+                continue;
+            }
+            let own = if is_own {
+                let doubled = Error::Doubled { group: id, node: self.config.node };
+                Some(group.proposals.applied(number).ok_or(doubled)?)
+            } else {
+                None
+            };
+            if let Some(command) = &own {
+                let until = now.monotonic + self.synced;
+                self.metrics.commit_seconds.record(until.saturating_sub(command.at));
+            }
+            let reply = own.and_then(|command| command.reply);
+            match machine.apply(bytes) {
+                Ok(outcome) => self.host.applied(id, machine, reply, outcome),
+                Err(Unreadable(reason)) => {
+                    refuse(&mut self.host, reply, Refusal::Stopping);
+                    return Err(Error::Entry { group: id, index, reason });
+                }
+            }
+        }
         Ok(())
     }
 }

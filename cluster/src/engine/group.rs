@@ -1,35 +1,26 @@
-//! One Raft group: what is proposed to it, and whose command an entry is.
+//! One Raft group: what a leader appends to it, and what an entry of it says.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 use raft::prelude::{ConfChangeV2, ConfState, Entry};
 use raft::{RawNode, StateRole};
 use storage::store::Applied;
 
+use super::proposals::Proposals;
 use super::reads::Reads;
 use crate::error::Error;
-use crate::host::Refusal;
 use crate::machine::GroupId;
 use crate::members::{Members, change_in};
-use crate::pack::{pack, packed_len, unpack};
+use crate::pack::{Run, pack, packed_len, unpack};
+use crate::sources::Sources;
 use crate::view::View;
 
-/// A command with the reply that is owed for it.
-pub(super) struct Command<R> {
-    pub(super) bytes: Bytes,
-    pub(super) reply: Option<R>,
-}
-
-/// The commands of one entry that this node has proposed.
-struct Proposed<R> {
+/// An entry that this node has appended as a leader.
+struct Appended {
     index: u64,
     term: u64,
-    commands: Vec<Command<R>>,
-    bytes: usize,
-    /// When its turn took them.
-    at: Duration,
+    runs: Vec<Run>,
 }
 
 /// A Raft group on this node.
@@ -40,10 +31,12 @@ pub(super) struct Group<R, S> {
     pub(super) members: Members,
     /// Whether the state store has other members.
     pub(super) members_changed: bool,
-    /// What this turn brought.
-    pub(super) incoming: Vec<Command<R>>,
-    proposed: VecDeque<Proposed<R>>,
-    proposed_bytes: usize,
+    pub(super) proposals: Proposals<R>,
+    /// What other nodes have for the leader.
+    foreign: Vec<Run>,
+    appended: VecDeque<Appended>,
+    /// Whose commands this node has appended, since it leads, and how many of them.
+    appended_of: Sources,
     pub(super) applied: Applied,
     /// Up to where a checkpoint has been collected, and up to where one is stored.
     pub(super) collected: Applied,
@@ -63,32 +56,36 @@ pub(super) struct Group<R, S> {
     pub(super) stands_still: bool,
     /// The last snapshot that was installed.
     pub(super) installed: Option<u64>,
-    /// Ticks since this node lost the lead, while what it had proposed then is not decided.
-    pub(super) unsure_for: usize,
+    /// Ticks since a leader was known.
+    pub(super) leaderless_ticks: usize,
 }
 
 /// What to apply of one entry.
-pub(super) enum Decided<R> {
+pub(super) enum Decided {
     /// Commands.
-    Commands {
-        commands: Vec<Command<R>>,
-        /// When the entry was proposed, if by this node.
-        proposed_at: Option<Duration>,
-    },
+    Commands(Vec<Run>),
     /// Other members.
     Members(ConfChangeV2),
 }
 
 impl<R, S> Group<R, S> {
-    pub(super) fn new(id: GroupId, raft: RawNode<View>, members: Members, stored: Applied) -> Self {
+    pub(super) fn new(
+        id: GroupId,
+        raft: RawNode<View>,
+        members: Members,
+        stored: Applied,
+        proposals: Proposals<R>,
+    ) -> Self {
+        let reads = Reads::new(proposals.source().incarnation);
         Self {
             id,
             raft,
             members,
             members_changed: false,
-            incoming: Vec::new(),
-            proposed: VecDeque::new(),
-            proposed_bytes: 0,
+            proposals,
+            foreign: Vec::new(),
+            appended: VecDeque::new(),
+            appended_of: Sources::default(),
             applied: stored,
             collected: stored,
             stored,
@@ -97,10 +94,10 @@ impl<R, S> Group<R, S> {
             patience: 0,
             asked: None,
             removed: false,
-            reads: Reads::default(),
+            reads,
             stands_still: false,
             installed: None,
-            unsure_for: 0,
+            leaderless_ticks: 0,
         }
     }
 
@@ -121,87 +118,124 @@ impl<R, S> Group<R, S> {
         self.applied.index == known && (self.is_leader() || !self.is_alone())
     }
 
-    /// Packs what came in into entries of about `max_bytes` and proposes them; gives back what was
-    /// not taken, and why. At most `max_proposed` bytes wait for being decided.
-    pub(super) fn propose(
-        &mut self,
-        max_bytes: usize,
-        max_proposed: usize,
-        now: Duration,
-    ) -> (Vec<Command<R>>, Refusal) {
-        let mut incoming = std::mem::take(&mut self.incoming).into_iter().peekable();
-        if !self.is_leader() || self.stands_still {
-            // Raft would hand them on, and this node would never hear what became of them.
-            return (incoming.collect(), Refusal::NotLeader);
+    /// The node that leads, if this one can hand it something.
+    pub(super) fn leader(&self) -> Option<u64> {
+        let raft = &self.raft.raft;
+        match self.led {
+            Some(_) => Some(raft.id),
+            None => Some(raft.leader_id).filter(|&id| id != raft::INVALID_ID && id != raft.id),
         }
-        while incoming.peek().is_some() {
-            if self.proposed_bytes > max_proposed {
-                return (incoming.collect(), Refusal::Busy);
-            }
-            let mut commands = Vec::new();
-            let mut bytes = 0;
-            while let Some(command) = incoming.next_if(|command| {
-                commands.is_empty() || bytes + packed_len(&command.bytes) <= max_bytes
-            }) {
-                bytes += packed_len(&command.bytes);
-                commands.push(command);
-            }
-            let data = pack(commands.iter().map(|command| &command.bytes));
-            if self.raft.propose(Vec::new(), data).is_err() {
-                commands.extend(incoming);
-                return (commands, Refusal::NotLeader);
-            }
-            let index = self.raft.raft.raft_log.last_index();
-            let term = self.raft.raft.term;
-            self.proposed_bytes += bytes;
-            self.proposed.push_back(Proposed { index, term, commands, bytes, at: now });
-        }
-        (Vec::new(), Refusal::NotLeader)
     }
 
-    /// What a committed entry says: commands with their replies if this node proposed them, or other
-    /// members. What was proposed and has lost its place to it will never be applied: those commands
-    /// go to `lost`. That is what should stand in its place or before; and everything of an older
-    /// term, since every later leader has this entry, and behind it none of an older term.
+    /// What another node is to be offered of what this node has proposed.
+    pub(super) fn offer_leader(&mut self) -> Option<(u64, Run)> {
+        let leader = self.leader().filter(|_| self.led.is_none())?;
+        Some((leader, self.proposals.offer(leader, self.raft.raft.term)?))
+    }
+
+    /// Takes commands that another node has for the leader.
+    pub(super) fn take_foreign(&mut self, run: Run) {
+        if self.led.is_some() {
+            self.foreign.push(run);
+        }
+    }
+
+    /// Appends what this and other nodes have proposed to this leader, in entries of about `max_bytes`.
+    pub(super) fn append(&mut self, max_bytes: usize) {
+        if self.led.is_none() || self.stands_still {
+            self.foreign.clear();
+            return;
+        }
+        let mut runs = std::mem::take(&mut self.foreign);
+        runs.extend(self.proposals.offer(self.raft.raft.id, self.raft.raft.term));
+        runs.retain_mut(|run| self.is_new(run));
+        for entry in entries(runs, max_bytes) {
+            if self.raft.propose(Vec::new(), pack(&entry)).is_err() {
+                // It hands over the lead. What is appended twice is applied once.
+                self.appended_of.clear();
+                self.proposals.offer_again();
+                return;
+            }
+            let (index, term) = (self.raft.raft.raft_log.last_index(), self.raft.raft.term);
+            self.appended.push_back(Appended { index, term, runs: entry });
+        }
+    }
+
+    /// Leaves of a run what this leader has not appended; false if that is nothing, or if something
+    /// before it is missing.
+    fn is_new(&mut self, run: &mut Run) -> bool {
+        let source = run.source.expect("only entries of earlier versions have none");
+        let Some(last) = self.members.sources.last_with(source, &self.appended_of) else {
+            return false;
+        };
+        let known = (last + 1).saturating_sub(run.first) as usize;
+        if run.first > last + 1 || known >= run.commands.len() {
+            return false;
+        }
+        run.commands.drain(..known);
+        run.first += known as u64;
+        self.appended_of.note(source, last + run.commands.len() as u64);
+        true
+    }
+
+    /// This node leads no more.
+    pub(super) fn lose(&mut self) {
+        self.led = None;
+        self.appended_of.clear();
+        self.foreign.clear();
+    }
+
+    /// What a committed entry says. `read` gives its data, unless this node has it at hand because it
+    /// has appended it.
     pub(super) fn decide(
         &mut self,
         entry: &Entry,
         read: impl FnOnce() -> Result<Bytes, Error>,
-        lost: &mut Vec<Command<R>>,
-    ) -> Result<Decided<R>, Error> {
-        let is_over = |it: &mut Proposed<R>| it.index <= entry.index || it.term < entry.term;
-        while let Some(proposed) = self.proposed.pop_front_if(is_over) {
-            self.proposed_bytes -= proposed.bytes;
-            if (proposed.index, proposed.term) == (entry.index, entry.term) {
-                let proposed_at = Some(proposed.at);
-                return Ok(Decided::Commands { commands: proposed.commands, proposed_at });
+    ) -> Result<Decided, Error> {
+        // What lost its place to it, or is of a leader before, will never be committed.
+        let is_over = |it: &mut Appended| it.index <= entry.index || it.term < entry.term;
+        while let Some(appended) = self.appended.pop_front_if(is_over) {
+            if (appended.index, appended.term) == (entry.index, entry.term) {
+                return Ok(Decided::Commands(appended.runs));
             }
-            lost.extend(proposed.commands);
         }
         let unknown = |reason| Error::Entry { group: self.id, index: entry.index, reason };
         let data = read()?;
         if let Some(change) = change_in(&data) {
             return Ok(Decided::Members(change.map_err(unknown)?));
         }
-        let commands = unpack(data).map_err(unknown)?.into_iter();
-        let foreign = commands.map(|bytes| Command { bytes, reply: None });
-        Ok(Decided::Commands { commands: foreign.collect(), proposed_at: None })
+        Ok(Decided::Commands(unpack(data).map_err(unknown)?))
     }
 
-    /// Whether something that was proposed is not decided.
-    pub(super) fn is_undecided(&self) -> bool {
-        !self.proposed.is_empty()
+    /// What a snapshot has brought is decided, and nobody here saw how: takes out the replies.
+    pub(super) fn passed(&mut self) -> Vec<R> {
+        self.appended.clear();
+        let last = self.members.sources.last(self.proposals.source());
+        last.map_or_else(Vec::new, |last| self.proposals.passed(last))
     }
+}
 
-    /// Takes out what was proposed and not decided.
-    pub(super) fn give_up(&mut self) -> impl Iterator<Item = Command<R>> + use<R, S> {
-        self.proposed_bytes = 0;
-        std::mem::take(&mut self.proposed).into_iter().flat_map(|proposed| proposed.commands)
+/// Cuts runs into entries of about `max_bytes`.
+fn entries(runs: Vec<Run>, max_bytes: usize) -> Vec<Vec<Run>> {
+    let (mut entries, mut bytes) = (Vec::<Vec<Run>>::new(), usize::MAX);
+    for Run { source, mut first, commands } in runs {
+        let mut is_begun = false;
+        for command in commands {
+            let len = packed_len(&command);
+            if bytes.saturating_add(len) > max_bytes {
+                entries.push(Vec::new());
+                (bytes, is_begun) = (0, false);
+            }
+            let entry = entries.last_mut().expect("the first command begins one");
+            if !std::mem::replace(&mut is_begun, true) {
+                let run = Run { source, first, commands: Vec::new() };
+                bytes += run.packed_len();
+                entry.push(run);
+            }
+            bytes += len;
+            entry.last_mut().expect("it was just begun").commands.push(command);
+            first += 1;
+        }
     }
-
-    /// Takes out everything that was proposed and not decided, or not yet proposed.
-    pub(super) fn undecided(&mut self) -> impl Iterator<Item = Command<R>> + use<R, S> {
-        let incoming = std::mem::take(&mut self.incoming);
-        self.give_up().chain(incoming)
-    }
+    entries
 }

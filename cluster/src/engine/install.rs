@@ -232,7 +232,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         group.removed = false;
         self.roles_changed = true;
         // Nobody here sees any more what became of it.
-        refuse(&mut self.host, group.give_up(), Refusal::Unknown);
+        refuse(&mut self.host, group.passed(), Refusal::Unknown);
         info!(group = %group.id, index = end.index, "snapshot is installed");
         self.machines.insert(group.id, staging.machine);
         let machine = self.machines.get_mut(&group.id).expect("it was just put there");
@@ -256,6 +256,6 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 fn members_in(message: &Message) -> Members {
     let snapshot = message.get_snapshot();
     let conf = snapshot.get_metadata().get_conf_state().clone();
-    let target = Members::decode(&snapshot.data).ok().and_then(|members| members.target);
-    Members { conf, target, installed: end_of(snapshot) }
+    let kept = Members::decode(&snapshot.data).unwrap_or_default();
+    Members { conf, installed: end_of(snapshot), ..kept }
 }

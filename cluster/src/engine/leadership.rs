@@ -18,8 +18,9 @@ use crate::peers::Letter;
 pub(super) const ELECTION_TICKS: usize = 10;
 /// Ticks between a leader's signs of life.
 pub(super) const HEARTBEAT_TICKS: usize = 2;
-/// Ticks that a node which lost the lead waits to hear what became of its proposals.
-const UNSURE_TICKS: usize = 2 * ELECTION_TICKS;
+/// Ticks without a leader after which nothing is taken any more that may be refused: an election of
+/// nodes that reach each other is over by then.
+const GIVE_UP_TICKS: usize = 2 * ELECTION_TICKS;
 
 impl<R, S> Group<R, S> {
     /// How long it waits for the next leader.
@@ -85,13 +86,10 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         for group in &mut self.groups {
             group.tick(&mut self.dice, &mut self.outgoing);
-            if group.is_leader() || !group.is_undecided() {
-                group.unsure_for = 0;
-                continue;
-            }
-            group.unsure_for += 1;
-            if group.unsure_for > UNSURE_TICKS {
-                refuse(&mut self.host, group.give_up(), Refusal::Unknown);
+            refuse(&mut self.host, group.proposals.tick(), Refusal::Unknown);
+            group.leaderless_ticks += 1;
+            if group.leader().is_some() {
+                group.leaderless_ticks = 0;
             }
         }
         self.tick_members();
@@ -109,9 +107,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         for group in &mut self.groups {
             let term = group.raft.raft.term;
             if group.led.is_some_and(|led| led != term || !group.is_leader()) {
-                group.led = None;
+                group.lose();
                 self.statuses.entry(group.id).or_default().leads = false;
-                group.reads.give_up().for_each(|read| self.host.unread(read, Refusal::NotLeader));
                 self.host.lost(group.id);
             }
         }
@@ -141,6 +138,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 }
 
 impl<R, S> Group<R, S> {
+    /// Whether it had no leader for so long that one may be long in coming.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.leaderless_ticks > GIVE_UP_TICKS
+    }
+
     /// How it stands.
     pub(super) fn status(&self) -> Status {
         let mut status = Status::default();

@@ -86,6 +86,14 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 }
                 Ok(Letter::Asking { applied }) => self.tell_member(from, place, applied),
                 Ok(Letter::Removed { applied }) => self.hear_removed(place, applied),
+                Ok(Letter::Proposing(run)) if run.source.map(|it| it.node) != Some(from) => {
+                    warn!(from, "commands in another node's name");
+                }
+                Ok(Letter::Proposing(run)) if room => self.groups[place].take_foreign(run),
+                // It will be offered again.
+                Ok(Letter::Proposing(_)) => metrics::messages_dropped(),
+                Ok(Letter::Looking { number }) => self.hear_looking(from, place, number),
+                Ok(Letter::LookAt { number, index }) => self.hear_look_at(place, number, index),
                 Err(error) => warn!(from, %group, %error, "a message that cannot be read"),
             }
         }

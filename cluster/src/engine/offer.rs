@@ -1,11 +1,12 @@
 //! What comes in on its way to the groups, and what a full disk does to it.
 
-use super::group::Command;
-use super::{Engine, Now, refuse, refuse_one};
+use super::proposals::Command;
+use super::{Engine, Now, refuse};
 use crate::error::Error;
 use crate::host::{Host, Refusal};
 use crate::input::{OnFull, Proposal};
 use crate::machine::StateMachine;
+use crate::peers::Letter;
 
 /// Bytes a proposal takes in the log, about.
 fn bytes_of<R>(proposal: &Proposal<R>) -> usize {
@@ -31,7 +32,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         for proposal in proposals.drain(..) {
             match proposal.on_full {
-                OnFull::Refuse => refuse_one(&mut self.host, proposal.reply, Refusal::DiskFull),
+                OnFull::Refuse => refuse(&mut self.host, proposal.reply, Refusal::DiskFull),
                 OnFull::Wait | OnFull::Follow => self.waiting.push_back(proposal),
             }
         }
@@ -74,26 +75,47 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         Ok(bytes)
     }
 
-    /// Gives proposals to their groups.
+    /// Gives proposals to their groups, which hand them on.
     fn offer(&mut self, proposals: impl ExactSizeIterator<Item = Proposal<H::Reply>>, now: Now) {
-        let count = proposals.len();
-        self.metrics.commands_per_batch.record(count as f64);
-        let mut unknown = 0;
-        for Proposal { group, command, reply, .. } in proposals {
-            match self.places.get(&group) {
-                Some(&place) => self.groups[place].incoming.push(Command { bytes: command, reply }),
+        let count = proposals.len() as u64;
+        if count > 0 {
+            self.metrics.commands_per_batch.record(count as f64);
+        }
+        let mut refused = 0;
+        for Proposal { group, command, reply, on_full } in proposals {
+            let group = self.places.get(&group).map(|&place| &mut self.groups[place]);
+            let Some(group) = group else {
+                refused += 1;
+                refuse(&mut self.host, reply, Refusal::UnknownGroup);
+                continue;
+            };
+            let why = match on_full {
+                OnFull::Refuse if group.is_given_up() => Some(Refusal::NoLeader),
+                OnFull::Refuse if group.proposals.bytes() > self.config.inbox_bytes => {
+                    Some(Refusal::Busy)
+                }
+                _ => None,
+            };
+            match why {
+                Some(why) => {
+                    refused += 1;
+                    refuse(&mut self.host, reply, why);
+                }
                 None => {
-                    unknown += 1;
-                    refuse_one(&mut self.host, reply, Refusal::UnknownGroup);
+                    group.proposals.add(Command { bytes: command, reply, at: now.monotonic });
                 }
             }
         }
-        self.metrics.accepted.increment(count as u64 - unknown);
+        self.metrics.accepted.increment(count - refused);
+    }
+
+    /// Appends what is proposed to the groups that this node leads, and hands the leaders of the
+    /// others what is for them.
+    pub(super) fn hand_on(&mut self) {
         for group in &mut self.groups {
-            if !group.incoming.is_empty() {
-                let (entry, undecided) = (self.config.max_command_bytes, self.config.inbox_bytes);
-                let (back, why) = group.propose(entry, undecided, now.monotonic);
-                refuse(&mut self.host, back.into_iter(), why);
+            group.append(self.config.max_command_bytes);
+            if let Some((leader, run)) = group.offer_leader() {
+                self.outgoing.add(leader, group.id, &Letter::Proposing(run));
             }
         }
     }

@@ -20,6 +20,7 @@ use super::group::Group;
 use super::install::begin_behind;
 use super::leadership::{ELECTION_TICKS, HEARTBEAT_TICKS};
 use super::messages::Outgoing;
+use super::proposals::Proposals;
 use super::round::Rounds;
 use super::sending::Sending;
 use super::{Engine, Now};
@@ -32,6 +33,7 @@ use crate::machine::{GroupId, StateMachine};
 use crate::members::{self, Members};
 use crate::metrics::RaftMetrics;
 use crate::peers::Peers;
+use crate::sources::Source;
 use crate::view::{SharedLog, View};
 
 /// A start that takes longer than this says how far it is.
@@ -221,8 +223,10 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         now: Now,
     ) -> Self {
         let Opened { log, machines, groups, mut dice, factory } = opened;
+        let Config { node, incarnation, .. } = config;
         let groups = groups.into_iter().map(|(id, raft, members, stored)| {
-            let mut group = Group::new(id, raft, members, stored);
+            let proposals = Proposals::new(Source { node, incarnation });
+            let mut group = Group::new(id, raft, members, stored, proposals);
             group.draw_patience(&mut dice);
             group
         });

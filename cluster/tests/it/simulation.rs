@@ -67,6 +67,7 @@ impl Simulation {
     }
 
     fn open(&mut self) -> Result<Node, Error> {
+        self.config.incarnation += 1;
         let mut store = self.store.clone();
         let disk = Arc::new(self.disk.clone());
         let dir = Path::new("/data/log");

@@ -125,7 +125,7 @@ pub(super) fn doom(core: &Core, live: Live, why: Refusal) {
 fn refusal_reason(why: Refusal) -> Reason {
     match why {
         Refusal::Busy | Refusal::DiskFull | Refusal::TooLarge => Reason::QuotaExceeded,
-        Refusal::NotLeader | Refusal::Unknown | Refusal::UnknownGroup | Refusal::Stopping => {
+        Refusal::NoLeader | Refusal::Unknown | Refusal::UnknownGroup | Refusal::Stopping => {
             Reason::UnspecifiedError
         }
     }

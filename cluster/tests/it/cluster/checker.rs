@@ -19,12 +19,18 @@ struct History {
     acknowledged: usize,
     /// Which node led in which term.
     leaders: BTreeMap<u64, u64>,
+    /// The last command of each proposer that is applied.
+    last_of: BTreeMap<Proposer, u64>,
 }
+
+/// A node and which of its lives.
+type Proposer = (u64, u64);
 
 /// Compares what every node shows with what others have shown.
 #[derive(Default)]
 pub(super) struct Checker {
     groups: BTreeMap<GroupId, History>,
+    proposers: BTreeMap<u64, Proposer>,
     /// What must never be applied.
     refused: BTreeMap<u64, Refusal>,
     pub(super) acknowledged: BTreeSet<u64>,
@@ -51,6 +57,11 @@ impl Checker {
                 return Err(format!("{number} is applied at {before} and at {place}"));
             }
             history.numbers.push(number);
+            let proposer = self.proposers[&number];
+            let before = history.last_of.insert(proposer, number).unwrap_or_default();
+            if before > number {
+                return Err(format!("{number} of node {} is applied after {before}", proposer.0));
+            }
         }
         let count = machine.numbers.len();
         let before = *history.at.entry(applied).or_insert(count);
@@ -58,6 +69,11 @@ impl Checker {
             return Err(format!("after entry {applied} there are {count} commands, or {before}"));
         }
         Ok(())
+    }
+
+    /// A client proposes a command; greater numbers are proposed later.
+    pub(super) fn proposed(&mut self, number: u64, node: u64, life: u64) {
+        self.proposers.insert(number, (node, life));
     }
 
     /// A client was told that its command is applied.

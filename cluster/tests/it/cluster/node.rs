@@ -108,6 +108,8 @@ pub(super) struct SimNode {
     /// Its thread waits for the disk until then, and what it sent leaves only then.
     pub(super) busy_until: u64,
     pub(super) unsent: Vec<Batch>,
+    /// How often it was started.
+    pub(super) lives: u64,
     /// When a node that is down comes up again.
     pub(super) up_at: u64,
     /// How many commands of each group were seen in its present life.
@@ -131,6 +133,7 @@ impl SimNode {
             is_full: false,
             busy_until: 0,
             unsent: Vec::new(),
+            lives: 0,
             up_at: 0,
             seen: vec![0; groups],
             leads: vec![false; groups],
@@ -138,6 +141,8 @@ impl SimNode {
     }
 
     pub(super) fn start(&mut self, seed: u64, now: Now) -> Result<(), Error> {
+        self.lives += 1;
+        self.config.incarnation = self.lives;
         let mut store = self.store.clone();
         let disk = Arc::new(self.disk.clone());
         let dir = Path::new("/data/log");

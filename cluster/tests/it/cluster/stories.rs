@@ -101,6 +101,36 @@ fn a_lead_is_handed_over_at_once() {
 }
 
 #[test]
+fn whoever_is_asked_hands_commands_and_looks_on_to_the_leader() {
+    let mut world = cluster(3, 0);
+    let other = 1 + leader(&world) % 3;
+    for _ in 0..10 {
+        world.propose(other, GROUP, 100);
+    }
+    until(&mut world, |world| world.checker.acknowledged.len() == 10);
+    world.nodes.get_mut(&other).unwrap().input.reads.push((GROUP, (GROUP, 10)));
+    until(&mut world, |world| world.looks == 1);
+    assert_eq!(world.refused, []);
+}
+
+#[test]
+fn commands_outlive_the_leader_they_were_handed_to() {
+    let mut world = cluster(3, 0);
+    let old = leader(&world);
+    let other = 1 + old % 3;
+    for at in 0..20 {
+        world.propose(other, GROUP, 100);
+        if at == 10 {
+            world.crash(old);
+            world.nodes.get_mut(&old).unwrap().up_at = u64::MAX;
+        }
+        world.step(0).unwrap();
+    }
+    until(&mut world, |world| world.checker.acknowledged.len() == 20);
+    assert_eq!(world.refused, []);
+}
+
+#[test]
 fn a_leader_that_is_cut_off_shows_nothing_and_knows_nothing_of_its_commands() {
     let mut world = cluster(3, 0);
     let old = leader(&world);
@@ -109,25 +139,40 @@ fn a_leader_that_is_cut_off_shows_nothing_and_knows_nothing_of_its_commands() {
     world.nodes.get_mut(&old).unwrap().input.reads.push((GROUP, (GROUP, 0)));
     let looks = world.looks;
     until(&mut world, |world| !world.leaders(GROUP).any(|id| id == old));
-    until(&mut world, |world| world.unseen == 1);
-    assert_eq!(world.looks, looks);
     // It may still be applied if the cut ends soon enough, so nothing is said at first.
-    assert_eq!(world.refused, []);
-    until(&mut world, |world| !world.refused.is_empty());
+    assert_eq!((world.unseen, &world.refused[..]), (0, &[][..]));
+    until(&mut world, |world| world.unseen == 1 && !world.refused.is_empty());
     assert_eq!(world.refused, [Refusal::Unknown]);
+    assert_eq!(world.looks, looks);
 }
 
 #[test]
-fn a_command_whose_place_another_has_taken_is_refused_for_certain() {
+fn a_command_whose_place_another_has_taken_finds_a_new_one() {
     let mut world = cluster(3, 0);
     let old = leader(&world);
     isolate(&mut world, old);
     world.propose(old, GROUP, 10);
     until(&mut world, |world| world.leaders(GROUP).any(|id| id != old));
     world.network.heal();
-    until(&mut world, |world| !world.refused.is_empty());
-    assert_eq!(world.refused, [Refusal::NotLeader]);
+    until(&mut world, |world| world.checker.acknowledged.len() == 1);
+    assert_eq!(world.refused, []);
     until(&mut world, |world| world.check_same_end().is_ok());
+}
+
+#[test]
+fn who_sees_no_leader_for_long_takes_nothing_more() {
+    let mut world = cluster(3, 0);
+    isolate(&mut world, 1);
+    (0..1000).for_each(|_| world.step(0).unwrap());
+    world.propose(1, GROUP, 10);
+    world.nodes.get_mut(&1).unwrap().input.reads.push((GROUP, (GROUP, 0)));
+    until(&mut world, |world| !world.refused.is_empty() && world.unseen == 1);
+    assert_eq!(world.refused, [Refusal::NoLeader]);
+    world.network.heal();
+    until(&mut world, |world| world.status(1, GROUP).unwrap().leader.is_some());
+    (0..40).for_each(|_| world.step(0).unwrap());
+    world.propose(1, GROUP, 10);
+    until(&mut world, |world| world.checker.acknowledged.len() == 1);
 }
 
 #[test]

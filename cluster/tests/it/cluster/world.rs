@@ -261,10 +261,10 @@ impl World {
         self.nodes.get_mut(&id).expect("it is one of them").input.orders.push(order);
     }
 
-    /// A client proposes something to somebody who may lead.
+    /// A client proposes something to somebody, or looks at something.
     fn ask(&mut self) {
         let group = GroupId(self.dice.below(GROUPS.into()) as u32);
-        let id = self.likely_leader(group);
+        let id = self.anybody();
         let node = self.nodes.get_mut(&id).expect("nodes are numbered from 1");
         if node.engine.is_none() {
             return;
@@ -285,6 +285,7 @@ impl World {
         let number = self.next_number;
         self.next_number += 1;
         self.asked.insert(number, id);
+        self.checker.proposed(number, id, self.nodes[&id].lives);
         let command = command(number, len);
         let (reply, on_full) = (Some(number), OnFull::Refuse);
         let node = self.nodes.get_mut(&id).expect("only known nodes are asked");

@@ -5,6 +5,7 @@
 //! [`Config::check`] judges the values; what the machine makes of them is for [`crate::preflight`].
 
 mod check;
+mod cluster;
 mod environment;
 mod values;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use check::{Finding, Findings};
+pub use cluster::{Cluster, Peer};
 
 /// Everything a node is told at its start.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -35,6 +37,8 @@ pub struct Config {
     pub public_host: Option<String>,
     /// The account that ARNs name.
     pub account: Account,
+    /// The cluster that the node is part of; a node that is alone has none.
+    pub cluster: Option<Cluster>,
     /// Where the node listens. A listener without an address is not opened.
     pub listeners: Listeners,
     /// Certificates of the node.
@@ -58,6 +62,7 @@ impl Default for Config {
             accept_log_loss: false,
             public_host: None,
             account: Account::default(),
+            cluster: None,
             listeners: Listeners::default(),
             tls: Tls::default(),
             access_keys: Vec::new(),
@@ -367,7 +372,8 @@ impl Config {
             &mut tls.issuer_private_key,
         ];
         // An absolute path replaces the folder.
-        for path in files.into_iter().flatten().chain([&mut self.data]) {
+        let of_cluster = self.cluster.iter_mut().flat_map(Cluster::files);
+        for path in files.into_iter().flatten().chain(of_cluster).chain([&mut self.data]) {
             *path = folder.join(&path);
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustls::ServerConfig;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
@@ -18,6 +19,7 @@ use crate::gateway::admission::Gate;
 use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
 use crate::host::{Groups, Machine, NodeHost};
 use crate::interest::InterestIndex;
+use crate::mesh::{GroupPeers, Mesh};
 use crate::metrics::{self, CoreMetrics};
 use crate::shared::Shared;
 use crate::telemetry::Traces;
@@ -37,6 +39,8 @@ pub struct Node {
     running: cluster::Running,
     stopped: oneshot::Receiver<Option<String>>,
     inboxes: Vec<mpsc::UnboundedReceiver<ToCore>>,
+    /// What the links to other nodes run on.
+    links: Option<Runtime>,
 }
 
 impl Node {
@@ -48,17 +52,25 @@ impl Node {
             None => std::thread::available_parallelism().map_or(1, Into::into),
         };
         keep_shards(&config)?;
-        let raft = cluster::Config {
-            accept_log_loss: config.accept_log_loss,
-            ..cluster::Config::new(&config.data, config.shards.into())
-        };
+        let raft = raft_config(&config)?;
         let (groups, inbox) = Groups::new(&raft);
+        let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation));
+        let links = match &config.cluster {
+            Some(cluster) => {
+                let runtime = links_runtime()?;
+                let (incarnation, shards) = (raft.incarnation, config.shards);
+                mesh.start(cluster, incarnation, shards, groups.clone(), &runtime)?;
+                Some(runtime)
+            }
+            None => None,
+        };
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             interest: InterestIndex::default(),
             cores: senders,
             groups,
+            mesh: Arc::clone(&mesh),
             shards: config.shards,
             publication_bytes: raft.max_command_bytes.saturating_sub(AROUND_PUBLICATION),
             arns: policy::Arns {
@@ -74,10 +86,10 @@ impl Node {
         });
         let (tell, stopped) = oneshot::channel();
         let host = NodeHost::new(Arc::clone(&shared), &raft, tell);
-        let mut running = cluster::start(raft, inbox, Machine::new, host, cluster::NoPeers)
+        let mut running = cluster::start(raft, inbox, Machine::new, host, GroupPeers(mesh))
             .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
         running.wait_started().context("cannot restore the state")?;
-        Ok(Self { shared, config, running, stopped, inboxes })
+        Ok(Self { shared, config, running, stopped, inboxes, links })
     }
 
     /// The configuration it was started with.
@@ -122,12 +134,42 @@ impl Node {
             bail!("the node cannot go on: {error}");
         }
         drain(&self.shared).await;
-        let running = self.running;
+        let (running, links) = (self.running, self.links);
         tokio::task::spawn_blocking(move || running.stop())
             .await
             .context("the raft thread panicked")?
-            .context("the state was not closed in order")
+            .context("the state was not closed in order")?;
+        if let Some(runtime) = links {
+            runtime.shutdown_background();
+        }
+        Ok(())
     }
+}
+
+/// How the groups of this node are run.
+fn raft_config(config: &Config) -> anyhow::Result<cluster::Config> {
+    let alone = cluster::Config {
+        accept_log_loss: config.accept_log_loss,
+        incarnation: cluster::DataDir::next_incarnation(&config.data)?,
+        ..cluster::Config::new(&config.data, config.shards.into())
+    };
+    let Some(cluster) = &config.cluster else { return Ok(alone) };
+    let voters = cluster.founders();
+    let groups = alone
+        .groups
+        .iter()
+        .map(|group| cluster::GroupConfig { id: group.id, voters: voters.clone() });
+    Ok(cluster::Config { node: cluster.node, groups: groups.collect(), ..alone })
+}
+
+/// A thread for what nodes say to each other, so that no REST request delays a heartbeat.
+fn links_runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("skein-links")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime of the links")
 }
 
 /// What a listener that is not opened is told to be.

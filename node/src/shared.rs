@@ -9,6 +9,7 @@ use crate::config::Limits;
 use crate::core::ToCore;
 use crate::host::Groups;
 use crate::interest::InterestIndex;
+use crate::mesh::Mesh;
 use crate::telemetry::Traces;
 
 /// See the module.
@@ -19,6 +20,8 @@ pub struct Shared {
     pub cores: Vec<mpsc::UnboundedSender<ToCore>>,
     /// The replicated state.
     pub groups: Groups,
+    /// This node and the others.
+    pub mesh: Arc<Mesh>,
     /// How many groups besides `meta` there are: a power of two.
     pub shards: u16,
     /// Bytes of a publication that a command to a group can carry.

@@ -69,6 +69,7 @@ impl Config {
         let mut found = Findings::default();
         self.check_node(&mut found);
         self.check_account(&mut found);
+        self.check_cluster(&mut found);
         self.check_listeners(&mut found);
         self.check_access_keys(&mut found);
         self.check_limits(&mut found);
@@ -113,6 +114,16 @@ impl Config {
                 account.partition
             );
             found.problem("account.partition", text);
+        }
+    }
+
+    fn check_cluster(&self, found: &mut Findings) {
+        let Some(cluster) = &self.cluster else { return };
+        cluster.check(found);
+        if self.accept_log_loss && !cluster.peers.is_empty() {
+            let text = "would lose what other nodes were told: remove the node from the cluster, empty \
+                        its data folder and add it under a new number";
+            found.problem("accept_log_loss", text);
         }
     }
 

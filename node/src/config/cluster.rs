@@ -1,0 +1,115 @@
+//! The cluster that a node is part of.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::Findings;
+
+/// The largest number a node may have.
+pub(super) const MAX_NODE: u64 = 0xFFFF;
+
+/// Which cluster, which of its nodes this is, and where the others are.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// The name of the cluster: nodes of others are refused.
+    pub id: String,
+    /// The number of this node, from 1 on; never given to another one.
+    pub node: u64,
+    /// Where this node listens for the others.
+    pub listen: SocketAddr,
+    /// The nodes; this one may be among them.
+    pub peers: Vec<Peer>,
+    /// The nodes with which the cluster began, when these are not all `peers`: the same on every node,
+    /// for all time. A node that is none of them joins when it is added.
+    pub founders: Vec<u64>,
+    /// The certificate of this node for the others, valid for `node-<number>.skein`.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub private_key: PathBuf,
+    /// The CA that signs nodes, and nothing else.
+    pub ca: PathBuf,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its number.
+    pub node: u64,
+    /// `host:port`; a name is resolved anew at every attempt.
+    pub address: String,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            node: 0,
+            listen: (Ipv4Addr::UNSPECIFIED, 7400).into(),
+            peers: Vec::new(),
+            founders: Vec::new(),
+            certificate: PathBuf::new(),
+            private_key: PathBuf::new(),
+            ca: PathBuf::new(),
+        }
+    }
+}
+
+impl Cluster {
+    /// The nodes with which the cluster begins, in order.
+    pub fn founders(&self) -> Vec<u64> {
+        let all: BTreeSet<u64> = match self.founders.is_empty() {
+            true => self.peers.iter().map(|peer| peer.node).chain([self.node]).collect(),
+            false => self.founders.iter().copied().collect(),
+        };
+        all.into_iter().collect()
+    }
+
+    /// The files it names.
+    pub fn files(&mut self) -> [&mut PathBuf; 3] {
+        [&mut self.certificate, &mut self.private_key, &mut self.ca]
+    }
+
+    pub(super) fn check(&self, found: &mut Findings) {
+        let is_node = |node: u64| (1..=MAX_NODE).contains(&node);
+        if self.id.is_empty() {
+            found.problem("cluster.id", "is missing: the name of the cluster");
+        }
+        if !is_node(self.node) {
+            let text = format!("{} is not a number from 1 to {MAX_NODE}", self.node);
+            found.problem("cluster.node", text);
+        }
+        let mut known = BTreeSet::new();
+        for (place, peer) in self.peers.iter().enumerate() {
+            let key = |field: &str| format!("cluster.peers[{place}].{field}");
+            if !is_node(peer.node) {
+                let text = format!("{} is not a number from 1 to {MAX_NODE}", peer.node);
+                found.problem(key("node"), text);
+            } else if !known.insert(peer.node) {
+                found.problem(key("node"), format!("node {} is there twice", peer.node));
+            }
+            let port = peer.address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                let text = format!("{:?} is not `host:port`, like \"10.0.0.2:7400\"", peer.address);
+                found.problem(key("address"), text);
+            }
+        }
+        if known.iter().all(|node| *node == self.node) {
+            let text = "names no other node: a node that is alone needs no [cluster]";
+            found.warning("cluster.peers", text);
+        }
+        for (key, file) in [
+            ("cluster.certificate", &self.certificate),
+            ("cluster.private_key", &self.private_key),
+            ("cluster.ca", &self.ca),
+        ] {
+            if file.as_os_str().is_empty() {
+                found.problem(key, "is missing, and the links between nodes need it");
+            }
+        }
+    }
+}

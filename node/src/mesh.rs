@@ -1,0 +1,198 @@
+//! The other nodes of the cluster: the links to them, and which life of each is known.
+//!
+//! What nodes say about groups goes straight to the raft thread, which hears of lives in
+//! [`Mesh::lives`]. A node that is alone has an empty mesh.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use anyhow::Context;
+use cluster::{GroupId, PeerMessage, Peers};
+use links::proto::GroupMessage;
+use links::{Batch, Direction, Identity, Links, Message, PeerAddress, Purpose, Stream};
+use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Runtime;
+
+use crate::config;
+use crate::host::Groups;
+
+/// A node in one of its lives, as sessions remember who holds their connection: the node's number in
+/// the upper 16 bits, its incarnation below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Instance(pub u64);
+
+impl Instance {
+    const INCARNATION_BITS: u32 = 48;
+
+    /// This life of this node.
+    pub fn new(node: u64, incarnation: u64) -> Self {
+        let mask = (1 << Self::INCARNATION_BITS) - 1;
+        Self(node << Self::INCARNATION_BITS | incarnation & mask)
+    }
+
+    /// The node; 0 for one of a version that did not number them.
+    pub fn node(self) -> u64 {
+        self.0 >> Self::INCARNATION_BITS
+    }
+}
+
+/// What is known of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// The last life that was heard of.
+    pub instance: Instance,
+    /// Since when nothing is heard of it; none while there is a link.
+    pub lost: Option<Instant>,
+}
+
+/// See the module.
+pub struct Mesh {
+    /// This node.
+    pub own: Instance,
+    lives: RwLock<BTreeMap<u64, Life>>,
+    links: OnceLock<Links>,
+}
+
+impl Mesh {
+    /// The mesh of a node before its links are up.
+    pub fn new(node: u64, incarnation: u64) -> Self {
+        Self {
+            own: Instance::new(node, incarnation),
+            lives: RwLock::default(),
+            links: OnceLock::new(),
+        }
+    }
+
+    /// Starts the links that a configuration names.
+    pub fn start(
+        self: &Arc<Self>,
+        config: &config::Cluster,
+        incarnation: u64,
+        shards: u16,
+        groups: Groups,
+        runtime: &Runtime,
+    ) -> anyhow::Result<()> {
+        let read =
+            |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let identity = Identity {
+            ca: read(&config.ca)?,
+            certificate: read(&config.certificate)?,
+            private_key: read(&config.private_key)?,
+        };
+        let id = cluster_id(&config.id, shards);
+        let peers = config
+            .peers
+            .iter()
+            .map(|peer| PeerAddress { node: peer.node, address: peer.address.clone() });
+        let links = links::Config {
+            peers: peers.collect(),
+            ..links::Config::new(config.node, incarnation, id, config.listen, identity)
+        };
+        let ears = Ears { mesh: Arc::clone(self), groups };
+        let links = Links::start(links, ears, runtime.handle())
+            .context("cannot start the links between nodes")?;
+        let _ = self.links.set(links);
+        Ok(())
+    }
+
+    /// The links, once there are any.
+    pub fn links(&self) -> Option<&Links> {
+        self.links.get()
+    }
+
+    /// Whether this node has others.
+    pub fn has_peers(&self) -> bool {
+        self.links.get().is_some()
+    }
+
+    /// What is known of each node that was ever linked.
+    pub fn lives(&self) -> Vec<Life> {
+        self.lives.read().values().copied().collect()
+    }
+
+    fn up(&self, node: u64, incarnation: u64) {
+        let instance = Instance::new(node, incarnation);
+        self.lives.write().insert(node, Life { instance, lost: None });
+    }
+
+    fn down(&self, node: u64) {
+        if let Some(life) = self.lives.write().get_mut(&node) {
+            life.lost.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+/// What tells this cluster from others.
+fn cluster_id(name: &str, shards: u16) -> [u8; 16] {
+    let hash = Sha256::digest(format!("skein cluster\0{name}\0{shards}"));
+    hash[..16].try_into().expect("a hash has 32 bytes")
+}
+
+/// Hears what comes over the links.
+struct Ears {
+    mesh: Arc<Mesh>,
+    groups: Groups,
+}
+
+/// The stream that tells whether a node lives: what it says about groups.
+fn tells_of_life(stream: Stream) -> bool {
+    stream.purpose == Purpose::Raft && stream.direction == Direction::Incoming
+}
+
+impl links::Receiver for Ears {
+    fn connected(&self, stream: Stream, incarnation: u64) {
+        if tells_of_life(stream) {
+            self.mesh.up(stream.peer, incarnation);
+        }
+    }
+
+    fn lost(&self, stream: Stream) {
+        if tells_of_life(stream) {
+            self.mesh.down(stream.peer);
+        }
+    }
+
+    fn received(&self, peer: u64, batch: Batch) {
+        match batch {
+            Batch::Raft(messages) => {
+                self.groups.receive(messages.into_iter().map(|message| PeerMessage {
+                    from: peer,
+                    group: GroupId(message.group),
+                    message: message.message,
+                }));
+            }
+        }
+    }
+}
+
+/// Sends what groups have to say to other nodes.
+pub struct GroupPeers(pub Arc<Mesh>);
+
+impl Peers for GroupPeers {
+    fn send(&mut self, to: u64, batch: Vec<(GroupId, Vec<u8>)>) {
+        let Some(links) = self.0.links() else { return };
+        for (group, message) in batch {
+            let message = GroupMessage { group: group.0, message: message.into() };
+            // What finds no room, or nobody, is said again.
+            let _ = links.send(to, Message::Raft(message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_tells_node_and_life() {
+        let (first, second) =
+            (Instance::new(3, 1_800_000_000_000), Instance::new(3, 1_800_000_000_001));
+        assert_eq!((first.node(), second.node()), (3, 3));
+        assert!(first < second);
+        assert_eq!(Instance(1).node(), 0, "what a version without clusters wrote");
+    }
+}

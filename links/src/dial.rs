@@ -88,6 +88,11 @@ pub(crate) async fn run(
                 warn!(peer, purpose = label, error, "link down");
             }
             Err(error) => {
+                if let DialError::Io(error) = &error
+                    && error.kind() == std::io::ErrorKind::ConnectionRefused
+                {
+                    shared.receiver.refused(peer);
+                }
                 if let Some(reason) = error.refusal() {
                     metrics::refusals(Direction::Outgoing, reason).increment(1);
                 }

@@ -56,6 +56,9 @@ pub trait Receiver: Send + Sync + 'static {
     /// being dialled, unless the peer was taken out of the list.
     fn lost(&self, stream: Stream);
 
+    /// Nobody listens at the peer's address, though its machine answers.
+    fn refused(&self, _peer: u64) {}
+
     /// The peer has sent these, in this order. They share the memory of what was read from the
     /// socket, up to some hundred kilobytes: what keeps one for long should copy it.
     fn received(&self, peer: u64, batch: Batch);

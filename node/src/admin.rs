@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use cluster::GroupId;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::identity;
@@ -84,9 +85,11 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     if !shared.serving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into());
     }
-    let read = identity::read(&shared, |groups| {
+    let read = identity::look(&shared, |groups| {
         let ids = groups.ids();
-        let led = ids.iter().filter(|group| groups.leads(**group)).count();
+        let has_leader =
+            |id: &&GroupId| groups.status(**id).is_some_and(|status| status.leader.is_some());
+        let led = ids.iter().filter(has_leader).count();
         (led, ids.len(), groups.accepting())
     });
     match tokio::time::timeout(PATIENCE, read).await {

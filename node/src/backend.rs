@@ -59,7 +59,7 @@ impl Backend {
         group: GroupId,
         look: impl FnOnce(&Shard) -> T + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let read = identity::read(&self.shared, move |groups| {
+        let read = identity::read(&self.shared, group, move |groups| {
             groups.get(group).and_then(Machine::shard).map(look)
         });
         read.await.flatten().ok_or(Unavailable)
@@ -251,7 +251,8 @@ impl api::Backend for Backend {
                 stored_at_ms: kept.published_at,
             })
         };
-        let look = identity::read(&self.shared, move |groups| {
+        let shards = (1..=self.shared.shards).map(GroupId::from);
+        let look = identity::read_all(&self.shared, shards, move |groups| {
             let now = now_ms();
             let mut found = Vec::new();
             for group in groups.ids() {
@@ -272,6 +273,7 @@ impl api::Backend for Backend {
         let record = self.read_shard(self.group_of(&client), move |shard| {
             let session = shard.session(name.as_bytes())?;
             Some(Connection {
+                connected: session.connected(),
                 clean_session: session.expiry_secs() == 0,
                 disconnected_since_ms: session.disconnected_at(),
                 session_expiry_secs: Some(session.expiry_secs()),
@@ -387,6 +389,7 @@ impl Backend {
                 at: now_ms(),
                 expiry_secs: Some(0),
                 will: will.into(),
+                by: 0,
             };
             self.propose(group, shard::Command::from(command).encoded()).await?;
         }

@@ -9,10 +9,14 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use fleet::shard;
 use hashbrown::HashMap;
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{Core, ToCore};
+use crate::endpoint::Endpoint;
+use crate::host::Proposal;
 use crate::interest::Live;
 
 /// Names one claim, so that a late release does not end a newer one.
@@ -24,6 +28,8 @@ struct Held {
     /// Set once the connection runs and can be told to go.
     live: Option<Live>,
     told: bool,
+    /// The client has left this connection for another node: it ends once it runs.
+    evicted: Option<u64>,
     waiting: VecDeque<Newcomer>,
 }
 
@@ -67,6 +73,19 @@ impl Claims {
         self.held.get(client)?.live
     }
 
+    /// A connection has to end because its client connects to another node; tells which, unless it does
+    /// not run yet, and whether there is none.
+    fn evict(&mut self, client: &str, epoch: u64) -> Evicted {
+        let Some(held) = self.held.get_mut(client) else { return Evicted::Nobody };
+        match held.live {
+            Some(live) => Evicted::Now(live),
+            None => {
+                held.evicted = Some(epoch);
+                Evicted::Later
+            }
+        }
+    }
+
     fn claim(&mut self, client: &str, newcomer: Newcomer) -> Option<Live> {
         match self.held.get_mut(client) {
             Some(held) => {
@@ -86,6 +105,10 @@ impl Claims {
         if held.waiting.is_empty() { None } else { held.tell_holder() }
     }
 
+    fn evicted(&mut self, client: &str, id: ClaimId) -> Option<u64> {
+        self.held.get_mut(client).filter(|held| held.id == id)?.evicted.take()
+    }
+
     fn release(&mut self, client: &str, id: ClaimId) {
         if self.held.get(client).is_some_and(|held| held.id == id)
             && let Some(held) = self.held.remove(client)
@@ -101,7 +124,7 @@ impl Claims {
             let id = self.next;
             // One that comes back here releases a claim that nobody holds: nothing happens.
             if granted.send(Grant { client: client.into(), id, home }).is_ok() {
-                let held = Held { id, live: None, told: false, waiting };
+                let held = Held { id, live: None, told: false, evicted: None, waiting };
                 self.held.insert(client.into(), held);
                 return;
             }
@@ -114,6 +137,67 @@ impl Held {
         let live = self.live.filter(|_| !self.told)?;
         self.told = true;
         Some(live)
+    }
+}
+
+/// Which connection has to end for another node.
+#[derive(Debug, PartialEq, Eq)]
+enum Evicted {
+    Now(Live),
+    Later,
+    Nobody,
+}
+
+impl Core {
+    /// A client of this node, whose claims this core keeps, connects to another node, and its
+    /// connection with this epoch has to end. If there is none, its session is told so.
+    pub fn evict(self: &Rc<Self>, client: &str, epoch: u64) {
+        let evicted = self.claims.borrow_mut().evict(client, epoch);
+        match evicted {
+            Evicted::Now(live) => self.end(live, epoch),
+            Evicted::Later => {}
+            Evicted::Nobody => {
+                let command = shard::Disconnect {
+                    client: bytes::Bytes::copy_from_slice(client.as_bytes()),
+                    epoch,
+                    at: self.read_clock().epoch_ms,
+                    will: shard::WillAction::Publish.into(),
+                    by: self.shared.mesh.own.0,
+                    ..shard::Disconnect::default()
+                };
+                let group = self.shared.group_of(client).into();
+                self.propose(Proposal::owed(group, shard::Command::from(command).encoded()));
+            }
+        }
+    }
+
+    fn end(self: &Rc<Self>, live: Live, epoch: u64) {
+        self.run_on(live.core, move |core| {
+            let endpoint = core.endpoint(live);
+            let is_it = |it: &Rc<Endpoint>| it.profile.record.is_some_and(|it| it.epoch == epoch);
+            if let Some(endpoint) = endpoint.filter(is_it) {
+                endpoint.doom(mqtt::Reason::SessionTakenOver);
+            }
+        });
+    }
+
+    /// Ends the connections of a group that other nodes may decide about without this one.
+    pub fn let_go(&self, group: u16) {
+        for (_, endpoint) in self.endpoints.borrow().iter() {
+            if endpoint.profile.record.is_some_and(|record| record.group == group) {
+                endpoint.doom(mqtt::Reason::ServerUnavailable);
+            }
+        }
+    }
+
+    /// Ends the connections of a group whose session, or its present epoch, is not known to it.
+    pub fn end_unknown(&self, group: u16, known: &FxHashMap<u64, u64>) {
+        for (_, endpoint) in self.endpoints.borrow().iter() {
+            let record = endpoint.profile.record.filter(|record| record.group == group);
+            if record.is_some_and(|it| known.get(&it.session) != Some(&it.epoch)) {
+                endpoint.doom(mqtt::Reason::SessionTakenOver);
+            }
+        }
     }
 }
 
@@ -143,6 +227,10 @@ impl Claim {
         self.core.run_on(self.core.shared.home_of(&name), move |home| {
             let told = home.claims.borrow_mut().established(&name, id, live);
             tell(home, told);
+            let evicted = home.claims.borrow_mut().evicted(&name, id);
+            if let Some(epoch) = evicted {
+                home.end(live, epoch);
+            }
         });
     }
 }

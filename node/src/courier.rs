@@ -100,6 +100,11 @@ impl Couriers {
         !courier.is_paused
     }
 
+    /// This node carries the outbox no more; the next leader begins at its first entry.
+    pub fn forget(&mut self, group: u16) {
+        self.groups.remove(&group);
+    }
+
     fn next(&mut self, group: u16) -> Option<OutboxEntry> {
         self.groups.get_mut(&group)?.waiting.pop_front()
     }

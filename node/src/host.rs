@@ -4,22 +4,25 @@
 //! waits: what the host itself proposes is kept until the inbox takes it. That is bounded by what
 //! the groups hold already: sessions that a restart has to end, queue entries that have expired.
 
+mod holders;
 mod machine;
 mod message;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Host, Refusal};
 use fleet::shard::delivery::{Content, Dispatcher};
-use fleet::shard::{self, Effects, Interest, OutboxEntry, Shard};
+use fleet::shard::{self, Effects, Instance, Interest, OutboxEntry, Shard};
 use mqtt::QoS;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use holders::Holders;
 use message::{doom, failure};
 
 pub use machine::{Machine, Outcome};
@@ -52,6 +55,9 @@ struct Beside {
     next_outbox: u64,
     /// Whether publishers have to wait for the outbox.
     outbox_is_long: bool,
+    /// Whether this node leads the group: then its outbox and its timers are this node's business.
+    leads: bool,
+    holders: Holders,
     /// Client ids of sessions in shared subscriptions.
     members: FxHashMap<u64, Box<str>>,
 }
@@ -59,7 +65,10 @@ struct Beside {
 /// See the module.
 pub struct NodeHost {
     shared: Arc<Shared>,
-    node: u64,
+    /// When it was made.
+    up: Instant,
+    /// The other nodes, and which of them are lost.
+    lost: Vec<(Instance, bool)>,
     /// Whether the log may have lost its end.
     accepts_log_loss: bool,
     /// Whether the log is replayed. What its commands meant then was for a node that is no more.
@@ -84,7 +93,8 @@ impl NodeHost {
         let for_cores = shared.cores.iter().map(|_| ForCore::default()).collect();
         Self {
             shared,
-            node: raft.node,
+            up: Instant::now(),
+            lost: Vec::new(),
             accepts_log_loss: raft.accept_log_loss,
             is_started: false,
             beside: FxHashMap::default(),
@@ -116,6 +126,24 @@ impl NodeHost {
         }
     }
 
+    /// Ends a connection that this node has opened a session for, and that nobody waits for any more.
+    fn end_unwanted(&mut self, group: GroupId, machine: &Machine, connected: &shard::Connected) {
+        let session = machine.shard().and_then(|shard| shard.session_by_id(connected.session));
+        let own = self.shared.mesh.own;
+        let Some(session) = session.filter(|it| self.is_started && it.holder() == own) else {
+            return;
+        };
+        let command = shard::Disconnect {
+            client: session.client().clone(),
+            epoch: connected.epoch,
+            at: now_ms(),
+            will: shard::WillAction::Discard.into(),
+            by: own.0,
+            ..shard::Disconnect::default()
+        };
+        self.owe(group, command.into());
+    }
+
     /// Does what the applied commands mean for this node.
     fn carry_out(&mut self, group: GroupId, shard: &mut Shard) {
         let mut effects = std::mem::take(&mut self.effects);
@@ -138,6 +166,7 @@ impl NodeHost {
             beside.dispatcher.forget(removed.session);
             beside.members.remove(&removed.session);
         }
+        self.note_holders(group, &mut effects.contested, &mut effects.vacated);
         if effects.dropped > 0 {
             metrics::counter!("session_queue_dropped_total", "reason" => "full")
                 .increment(effects.dropped);
@@ -164,6 +193,7 @@ impl NodeHost {
                 members.entry(joined.session).or_insert_with(|| client.into());
                 index.share(share, client, |member| {
                     member.group = (options.qos > 0).then_some(number);
+                    member.connected = joined.connected;
                     member.qos = qos_of(options.qos);
                     member.retain_as_published = options.retain_as_published;
                     member.subscription_ids =
@@ -235,6 +265,9 @@ impl NodeHost {
         let begins = shard.outbox_begins();
         let beside = self.beside.entry(group).or_default();
         beside.next_outbox = beside.next_outbox.max(begins);
+        if !beside.leads {
+            return;
+        }
         let room = WINDOW - (beside.next_outbox - begins).min(WINDOW);
         let entries = shard.outbox(beside.next_outbox).take(room as usize);
         let entries: Vec<_> = entries.cloned().collect();
@@ -376,8 +409,54 @@ impl Host<Machine> for NodeHost {
                 }
             }
         }
-        if let Some(reply) = reply {
-            self.answer(reply, outcome);
+        match (reply, outcome) {
+            (Some(reply), outcome) => self.answer(reply, outcome),
+            (None, Outcome::Shard(shard::Outcome::Connected(connected))) => {
+                self.end_unwanted(group, machine, &connected);
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn led(&mut self, group: GroupId, machine: &mut Machine) {
+        let beside = self.beside.entry(group).or_default();
+        beside.leads = true;
+        beside.holders.look_anew();
+        if let Machine::Shard(shard) = machine {
+            self.send_outbox(group, shard);
+        }
+    }
+
+    fn lost(&mut self, group: GroupId) {
+        let beside = self.beside.entry(group).or_default();
+        (beside.leads, beside.next_outbox) = (false, 0);
+        let group = group.0 as u16;
+        let forget = Box::new(move |core: &std::rc::Rc<Core>| {
+            core.couriers.borrow_mut().forget(group);
+        });
+        self.shared.send(self.shared.courier_of(group), ToCore::Run(forget));
+    }
+
+    fn replaced(&mut self, group: GroupId, machine: &mut Machine) {
+        match machine {
+            Machine::Meta(_) => {
+                let everybody =
+                    Arc::new(fleet::registry::Changes { all: true, ..Default::default() });
+                self.shared.on_every_core(move |core| core.principals_changed(&everybody));
+            }
+            Machine::Shard(shard) => {
+                self.shared.interest.forget_group(group.0 as u16);
+                self.beside.entry(group).or_default().members.clear();
+                for interest in shard.interests() {
+                    self.note_interest(group, interest);
+                }
+                self.end_unknown(group, shard);
+                let attached = self.beside.entry(group).or_default().dispatcher.attached();
+                for session in attached.collect::<Vec<_>>() {
+                    self.pump(group, shard, session);
+                }
+                self.send_outbox(group, shard);
+            }
         }
     }
 
@@ -412,6 +491,10 @@ impl Host<Machine> for NodeHost {
                 }
                 self.pump(group, shard, session);
             }
+            Signal::AwaitVacancy { group, client, vacant } => {
+                let Some(shard) = groups.get(group).and_then(Machine::shard) else { return };
+                self.await_vacancy(group, shard, client, vacant);
+            }
             Signal::Read(read) => read(groups),
         }
     }
@@ -430,9 +513,14 @@ impl Host<Machine> for NodeHost {
             crate::metrics::set_stored(shards.map(shard::Shard::stats));
         }
         self.look_at_queues(groups);
+        self.let_go(groups);
+        self.end_lost(groups);
         let mut commands = Vec::new();
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
+            if !groups.leads(group) {
+                continue;
+            }
             if shard.next_deadline().is_some_and(|at| at <= now_ms) {
                 let due = shard.due(now_ms, AT_ONCE).into_iter();
                 let due = due.map(|command| self.without_denied_will(groups, shard, command));
@@ -459,7 +547,9 @@ impl Host<Machine> for NodeHost {
         if self.accepts_log_loss {
             self.forget_what_was_lost(groups);
         }
-        self.trim_what_was_placed(groups);
+        if !self.shared.mesh.has_peers() {
+            self.trim_what_was_placed(groups);
+        }
         let mut sessions = 0;
         for group in groups.ids() {
             let Some(Machine::Shard(shard)) = groups.get_mut(group) else { continue };
@@ -467,11 +557,13 @@ impl Host<Machine> for NodeHost {
                 self.note_interest(group, interest);
             }
             sessions += shard.stats().sessions;
-            self.send_outbox(group, shard);
         }
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
-            for command in shard.after_restart(self.node, now_ms()) {
+            // Of its own earlier lives; what other nodes hold, leaders see to.
+            let own = self.shared.mesh.own;
+            let is_gone = |holder: Instance| !holder.keeps_out(own) && holder != own;
+            for command in shard.ends_of(is_gone, now_ms()) {
                 let command = self.without_denied_will(groups, shard, command);
                 self.owe(group, command);
             }

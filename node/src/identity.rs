@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cluster::GroupsView;
+use cluster::{GroupId, GroupsView};
 use fleet::registry::{Changes, Registry, Timestamp};
 use policy::{Action, Compiled, Variables};
 use thiserror::Error;
@@ -58,19 +58,52 @@ pub enum Refused {
     Anonymous,
 }
 
-/// Reads the state of the groups on the thread that owns it. `None` when the node is stopping, or too
-/// busy to take one more question.
+/// Looks at the groups as this node knows them, on the thread that owns them. `None` when the node is
+/// stopping, or too busy to take one more question.
+pub async fn look<T: Send + 'static>(
+    shared: &Shared,
+    look: impl FnOnce(&mut GroupsView<'_, Machine>) -> T + Send + 'static,
+) -> Option<T> {
+    let (answer, result) = oneshot::channel();
+    let look = Signal::Read(Box::new(move |groups| {
+        // Whoever asked may have gone away.
+        let _ = answer.send(look(groups));
+    }));
+    shared.groups.try_signal(look).ok()?;
+    result.await.ok()
+}
+
+/// Looks at a group once this node has everything of it that was acknowledged anywhere before. `None`
+/// also when no leader can say what that is.
 pub async fn read<T: Send + 'static>(
     shared: &Shared,
+    group: GroupId,
     read: impl FnOnce(&mut GroupsView<'_, Machine>) -> T + Send + 'static,
 ) -> Option<T> {
+    if !shared.mesh.has_peers() {
+        return look(shared, read).await;
+    }
     let (answer, result) = oneshot::channel();
     let read = Signal::Read(Box::new(move |groups| {
         // Whoever asked may have gone away.
         let _ = answer.send(read(groups));
     }));
-    shared.groups.try_signal(read).ok()?;
+    shared.groups.read(group, read).ok()?;
     result.await.ok()
+}
+
+/// As [`read`], of several groups.
+pub async fn read_all<T: Send + 'static>(
+    shared: &Shared,
+    groups: impl Iterator<Item = GroupId>,
+    read_them: impl FnOnce(&mut GroupsView<'_, Machine>) -> T + Send + 'static,
+) -> Option<T> {
+    if shared.mesh.has_peers() {
+        let caught_up = groups.map(|group| read(shared, group, |_| ()));
+        let caught_up = futures_util::future::join_all(caught_up).await;
+        caught_up.into_iter().collect::<Option<Vec<()>>>()?;
+    }
+    look(shared, read_them).await
 }
 
 /// Reads the registry.
@@ -78,7 +111,7 @@ pub async fn read_registry<T: Send + 'static>(
     shared: &Shared,
     look: impl FnOnce(&Registry) -> T + Send + 'static,
 ) -> Option<T> {
-    read(shared, |groups| groups.get(cluster::GroupId::META)?.registry().map(look)).await?
+    read(shared, GroupId::META, |groups| groups.get(GroupId::META)?.registry().map(look)).await?
 }
 
 /// What a principal may do on a connection with this client id, compiled. Without a client id

@@ -60,7 +60,9 @@ pub struct Member {
     pub subscription_ids: SmallVec<[u32; 1]>,
     /// Where its connection is, while it has one.
     pub live: Option<Live>,
-    /// What its principal may do, while it has a connection.
+    /// Whether it has a connection on any node, as its group says.
+    pub connected: bool,
+    /// What its principal may do, while it has a connection here.
     pub permissions: Option<Permissions>,
     /// The group that holds its queue, when the session is persistent.
     pub group: Option<u16>,
@@ -102,7 +104,8 @@ impl ShareGroup {
             let in_turn = (0..members.len()).map(|step| &members[(turn + step) % members.len()]);
             in_turn.filter(|member| !without.contains(&member.client))
         };
-        in_turn().find(|member| member.live.is_some()).or_else(|| in_turn().next()).cloned()
+        let is_connected = |member: &&Member| member.live.is_some() || member.connected;
+        in_turn().find(is_connected).or_else(|| in_turn().next()).cloned()
     }
 }
 
@@ -182,6 +185,22 @@ impl InterestIndex {
         is_new
     }
 
+    /// Forgets what a group wants.
+    pub fn forget_group(&self, group: u16) {
+        let destination = Destination::Group(group);
+        for trie in &self.shards {
+            let mut trie = trie.write();
+            let filters: Vec<String> = trie.iter().map(|(filter, _)| filter).collect();
+            for filter in filters {
+                let Some(interest) = trie.get_mut(&filter) else { continue };
+                interest.destinations.retain(|other| *other != destination);
+                interest.shares.retain(|share| share.forget_group(group));
+                Self::prune(&mut trie, &filter);
+            }
+        }
+        self.changed();
+    }
+
     /// Everything that wants a topic.
     pub fn resolve(&self, name: &str, mut found: impl FnMut(&Interest)) {
         self.shard(name).read().for_each_match(name, &mut found);
@@ -213,6 +232,16 @@ impl InterestIndex {
 }
 
 impl ShareGroup {
+    /// Forgets members as far as their group knows them; false if none is left.
+    fn forget_group(&self, group: u16) -> bool {
+        let mut members = self.members.write();
+        for member in members.iter_mut().filter(|member| member.group == Some(group)) {
+            (member.group, member.connected) = (None, false);
+        }
+        members.retain(|member| member.live.is_some() || member.group.is_some());
+        !members.is_empty()
+    }
+
     fn change(&self, client: &str, change: impl FnOnce(&mut Member)) -> bool {
         let mut members = self.members.write();
         let at = members.iter().position(|member| &*member.client == client);
@@ -223,6 +252,7 @@ impl ShareGroup {
                 retain_as_published: false,
                 subscription_ids: SmallVec::new(),
                 live: None,
+                connected: false,
                 permissions: None,
                 group: None,
             });

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use cluster::{GroupId, PeerMessage, Peers};
+use fleet::shard::Instance;
 use links::proto::GroupMessage;
 use links::{Batch, Direction, Identity, Links, Message, PeerAddress, Purpose, Stream};
 use parking_lot::RwLock;
@@ -20,26 +21,6 @@ use tokio::runtime::Runtime;
 use crate::config;
 use crate::host::Groups;
 
-/// A node in one of its lives, as sessions remember who holds their connection: the node's number in
-/// the upper 16 bits, its incarnation below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Instance(pub u64);
-
-impl Instance {
-    const INCARNATION_BITS: u32 = 48;
-
-    /// This life of this node.
-    pub fn new(node: u64, incarnation: u64) -> Self {
-        let mask = (1 << Self::INCARNATION_BITS) - 1;
-        Self(node << Self::INCARNATION_BITS | incarnation & mask)
-    }
-
-    /// The node; 0 for one of a version that did not number them.
-    pub fn node(self) -> u64 {
-        self.0 >> Self::INCARNATION_BITS
-    }
-}
-
 /// What is known of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
@@ -47,6 +28,8 @@ pub struct Life {
     pub instance: Instance,
     /// Since when nothing is heard of it; none while there is a link.
     pub lost: Option<Instant>,
+    /// Whether its process has ended: nobody listens any more where it did.
+    pub has_ended: bool,
 }
 
 /// See the module.
@@ -116,12 +99,20 @@ impl Mesh {
 
     fn up(&self, node: u64, incarnation: u64) {
         let instance = Instance::new(node, incarnation);
-        self.lives.write().insert(node, Life { instance, lost: None });
+        self.lives.write().insert(node, Life { instance, lost: None, has_ended: false });
     }
 
     fn down(&self, node: u64) {
         if let Some(life) = self.lives.write().get_mut(&node) {
             life.lost.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Nobody listens where the node is dialled. A node that lives always does: it opens that port
+    /// first and closes it last.
+    fn ended(&self, node: u64) {
+        if let Some(life) = self.lives.write().get_mut(&node) {
+            life.has_ended |= life.lost.is_some();
         }
     }
 }
@@ -156,6 +147,10 @@ impl links::Receiver for Ears {
         }
     }
 
+    fn refused(&self, peer: u64) {
+        self.mesh.ended(peer);
+    }
+
     fn received(&self, peer: u64, batch: Batch) {
         match batch {
             Batch::Raft(messages) => {
@@ -180,19 +175,5 @@ impl Peers for GroupPeers {
             // What finds no room, or nobody, is said again.
             let _ = links.send(to, Message::Raft(message));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_instance_tells_node_and_life() {
-        let (first, second) =
-            (Instance::new(3, 1_800_000_000_000), Instance::new(3, 1_800_000_000_001));
-        assert_eq!((first.node(), second.node()), (3, 3));
-        assert!(first < second);
-        assert_eq!(Instance(1).node(), 0, "what a version without clusters wrote");
     }
 }

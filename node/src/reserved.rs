@@ -67,7 +67,7 @@ impl Core {
         let core = Rc::clone(self);
         actix_rt::spawn(async move {
             let (of, called) = (thing.clone(), name.clone());
-            let answer = crate::identity::read(&core.shared, move |groups| {
+            let answer = crate::identity::read(&core.shared, group, move |groups| {
                 let shard = groups.get(group).and_then(Machine::shard)?;
                 Some(shard.get_shadow(&of, called.as_deref(), &payload, at))
             });

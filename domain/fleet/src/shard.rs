@@ -12,6 +12,7 @@ mod checkpoint;
 mod command;
 pub mod delivery;
 mod few;
+mod instance;
 mod load;
 mod messages;
 mod outbox;
@@ -32,9 +33,11 @@ pub use command::{
     ReceiveQos2, ReleaseQos2, Subscribe, Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will,
     WillAction,
 };
+pub use instance::Instance;
 pub use outbox::OutboxEntry;
 pub use outcome::{
-    Connected, Effects, Interest, Member, Outcome, Published, Removed, ShadowAnswer, Subscribed,
+    Connected, Effects, Held, Interest, Member, Outcome, Published, Removed, ShadowAnswer,
+    Subscribed, Vacated,
 };
 pub use session::Session;
 
@@ -183,6 +186,11 @@ impl Shard {
         self.session_by_id(*self.clients.get(client)?)
     }
 
+    /// All sessions, in no order.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.values().map(AsRef::as_ref)
+    }
+
     /// A session by its id.
     pub fn session_by_id(&self, session: u64) -> Option<&Session> {
         self.sessions.get(&session).map(AsRef::as_ref)
@@ -302,15 +310,15 @@ impl Shard {
         self.timers.iter().next().map(|(at, ..)| at)
     }
 
-    /// What a node proposes after its restart: the end of every connection that it held, with the
-    /// wills published [v5 MQTT-3.1.2-8].
-    pub fn after_restart(&self, node: u64, now: u64) -> Vec<Command> {
-        let lost = self.sorted(|session| session.connected() && session.node == node);
+    /// What is proposed when nodes are gone, or live anew: the end of every connection that they held,
+    /// with the wills published [v5 MQTT-3.1.2-8].
+    pub fn ends_of(&self, is_gone: impl Fn(Instance) -> bool, now: u64) -> Vec<Command> {
+        let lost = self.sorted(|session| session.connected() && is_gone(session.holder()));
         let commands = lost.into_iter().map(|id| {
             let session = &self.sessions[&id];
             let (client, epoch) = (session.client.clone(), session.epoch);
             let will = WillAction::Publish.into();
-            Disconnect { client, epoch, at: now, expiry_secs: None, will }.into()
+            Disconnect { client, epoch, at: now, will, ..Disconnect::default() }.into()
         });
         commands.collect()
     }

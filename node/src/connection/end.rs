@@ -148,6 +148,7 @@ impl Connection {
             at: self.core.read_clock().epoch_ms,
             expiry_secs: Some(self.expiry),
             will: will.into(),
+            by: self.core.shared.mesh.own.0,
         };
         let command = shard::Command::from(command).encoded();
         self.core.propose(Proposal::owed(group, command));

@@ -27,7 +27,7 @@ use crate::core::Core;
 use crate::denial::{self, Denial, Newcomer};
 use crate::endpoint::{Budget, Endpoint, Permissions, Profile, Record};
 use crate::gateway::Place;
-use crate::host::{Machine, Outcome, Proposal, Reply};
+use crate::host::{Machine, Outcome, Proposal, Reply, Signal};
 use crate::identity::{self, Principal, Refused};
 use crate::metrics::Asked;
 use crate::outbox::{Outbox, Pool};
@@ -334,9 +334,10 @@ async fn open_session(
     expiry: u32,
 ) -> Result<Option<Connected>, Reason> {
     let group = GroupId::from(core.shared.group_of(client));
-    if expiry == 0 && connect.will.is_none() {
+    // In a cluster, only its group knows whether another node holds the client id.
+    if expiry == 0 && connect.will.is_none() && !core.shared.mesh.has_peers() {
         let name = Bytes::copy_from_slice(client.as_bytes());
-        let known = identity::read(&core.shared, move |groups| {
+        let known = identity::look(&core.shared, move |groups| {
             let shard = groups.get(group).and_then(Machine::shard);
             shard.is_some_and(|shard| shard.session(&name).is_some())
         });
@@ -354,7 +355,7 @@ async fn open_session(
         will: connect.will.as_ref().map(|will| will_of(client, peer, will)),
         queue_limit_bytes: limits.session_queue_bytes,
         queue_limit_messages: limits.session_queue_messages,
-        node: 1,
+        node: core.shared.mesh.own.0,
     };
     let (answer, opened) = oneshot::channel();
     let command = shard::Command::from(command).encoded();
@@ -372,19 +373,36 @@ async fn propose_session(
     client: Rc<str>,
     mut answer: oneshot::Sender<Opened>,
 ) {
-    let (reply, outcome) = oneshot::channel();
-    let proposal = Proposal::asked(group, command, Reply::Once(reply));
-    let proposed = tokio::select! {
-        // Nothing is proposed any more: by now the client id may be another connection's.
-        biased;
-        () = answer.closed() => return,
-        proposed = core.shared.groups.propose_all(vec![proposal]) => proposed,
-    };
-    if proposed.is_ok()
-        && let Ok(Ok(Outcome::Shard(shard::Outcome::Connected(connected)))) = outcome.await
-    {
-        // Comes back, and is closed by that, when nobody waits any more.
-        let _ = answer.send(Opened { core, group, client, connected: Some(connected) });
+    loop {
+        let (reply, outcome) = oneshot::channel();
+        let proposal = Proposal::asked(group, command.clone(), Reply::Once(reply));
+        let proposed = tokio::select! {
+            // Nothing is proposed any more: by now the client id may be another connection's.
+            biased;
+            () = answer.closed() => return,
+            proposed = core.shared.groups.propose_all(vec![proposal]) => proposed,
+        };
+        if proposed.is_err() {
+            return;
+        }
+        match outcome.await {
+            Ok(Ok(Outcome::Shard(shard::Outcome::Connected(connected)))) => {
+                // Comes back, and is closed by that, when nobody waits any more.
+                let _ = answer.send(Opened { core, group, client, connected: Some(connected) });
+                return;
+            }
+            Ok(Ok(Outcome::Shard(shard::Outcome::Occupied))) => {}
+            _ => return,
+        }
+        let (vacant, vacancy) = oneshot::channel();
+        let client = Bytes::copy_from_slice(client.as_bytes());
+        // When it is not taken, the node is stopping.
+        let _ = core.shared.groups.signal(Signal::AwaitVacancy { group, client, vacant });
+        tokio::select! {
+            biased;
+            () = answer.closed() => return,
+            vacancy = vacancy => if vacancy.is_err() { return },
+        }
     }
 }
 
@@ -409,8 +427,9 @@ impl Drop for Opened {
             client: Bytes::copy_from_slice(self.client.as_bytes()),
             epoch: connected.epoch,
             at: self.core.read_clock().epoch_ms,
-            expiry_secs: None,
             will: shard::WillAction::Discard.into(),
+            by: self.core.shared.mesh.own.0,
+            ..shard::Disconnect::default()
         };
         let command = shard::Command::from(command).encoded();
         self.core.propose(Proposal::owed(self.group, command));

@@ -325,7 +325,8 @@ async fn find_retained(
     filter: String,
     places: Vec<(GroupId, Option<String>)>,
 ) -> Found {
-    let found = identity::read(&core.shared, move |groups| {
+    let groups: Vec<_> = places.iter().map(|(group, _)| *group).collect();
+    let found = identity::read_all(&core.shared, groups.into_iter(), move |groups| {
         let mut found = Found::default();
         for (group, after) in places {
             let Some(shard) = groups.get(group).and_then(crate::host::Machine::shard) else {

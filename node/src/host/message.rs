@@ -60,6 +60,15 @@ pub enum Signal {
         /// Places in its queue.
         seqs: Vec<u64>,
     },
+    /// Somebody waits until no other node holds a client id.
+    AwaitVacancy {
+        /// The client's group.
+        group: GroupId,
+        /// The client id.
+        client: bytes::Bytes,
+        /// Is told.
+        vacant: oneshot::Sender<()>,
+    },
     /// A look at the state.
     Read(Look),
 }

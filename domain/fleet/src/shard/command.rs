@@ -123,7 +123,7 @@ pub struct Connect {
     /// Messages the session's queue may hold. There is no default: 0 queues nothing.
     #[prost(uint32, tag = "8")]
     pub queue_limit_messages: u32,
-    /// The node that holds the connection.
+    /// Who holds the connection: an [`Instance`](super::Instance).
     #[prost(uint64, tag = "9")]
     pub node: u64,
 }
@@ -156,6 +156,9 @@ pub struct Disconnect {
     /// What happens to the will.
     #[prost(enumeration = "WillAction", tag = "5")]
     pub will: i32,
+    /// Who says so, if that is who held the connection: it knows that the connection is gone.
+    #[prost(uint64, tag = "6")]
+    pub by: u64,
 }
 
 /// Options of a subscription.

@@ -118,6 +118,11 @@ impl<T> Dispatcher<T> {
         Some(attachment.target)
     }
 
+    /// Sessions that have a connection, in no order.
+    pub fn attached(&self) -> impl Iterator<Item = u64> {
+        self.attached.keys().copied()
+    }
+
     /// The session is gone ([`Effects::removed`](super::Effects::removed)).
     pub fn forget(&mut self, session: u64) -> Option<T> {
         self.served.remove(&session);

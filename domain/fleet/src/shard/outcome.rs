@@ -1,16 +1,18 @@
 //! What came of a command, and what the node has to do about it.
 
-mod wire;
-
 use bytes::Bytes;
 
 use super::command::{Options, Subscription};
+use super::instance::Instance;
 
 /// What came of a command, for whoever proposed it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// Of `Connect`.
     Connected(Connected),
+    /// Of `Connect`: another node holds a connection of the client. It is told to end it; ask again
+    /// when it has ([`Effects::vacated`]). Nothing changed.
+    Occupied,
     /// Of `Disconnect`: whether the session ended with its connection.
     Disconnected {
         /// The session is gone.
@@ -123,6 +125,10 @@ pub struct Effects {
     pub interest: Vec<Interest>,
     /// Sessions that ended.
     pub removed: Vec<Removed>,
+    /// Connections that have to end, because their client connects elsewhere.
+    pub contested: Vec<Held>,
+    /// Sessions that have no connection any more.
+    pub vacated: Vec<Vacated>,
     /// The outbox has new entries.
     pub outbox_grew: bool,
     /// The outbox has lost entries.
@@ -140,6 +146,8 @@ impl Effects {
             && self.released.is_empty()
             && self.interest.is_empty()
             && self.removed.is_empty()
+            && self.contested.is_empty()
+            && self.vacated.is_empty()
             && !self.outbox_grew
             && !self.outbox_trimmed
             && self.dropped == 0
@@ -152,11 +160,33 @@ impl Effects {
         self.released.clear();
         self.interest.clear();
         self.removed.clear();
+        self.contested.clear();
+        self.vacated.clear();
         self.outbox_grew = false;
         self.outbox_trimmed = false;
         self.dropped = 0;
         self.expired = 0;
     }
+}
+
+/// A connection, as a shard knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Client id.
+    pub client: Bytes,
+    /// Fencing token.
+    pub epoch: u64,
+    /// Who holds it.
+    pub holder: Instance,
+}
+
+/// A connection that a shard does not know any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vacated {
+    /// The connection.
+    pub held: Held,
+    /// Whether its holder has said that it has ended; else it may still be there.
+    pub by_holder: bool,
 }
 
 /// A session that ended.

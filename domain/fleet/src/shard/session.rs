@@ -4,6 +4,8 @@ use bytes::Bytes;
 
 use super::command::{NEVER, Options, Will};
 use super::few::Few;
+use super::instance::Instance;
+use super::outcome::Held;
 use super::queue::Queue;
 
 /// One session. It outlives connections for as long as its expiry says.
@@ -62,9 +64,14 @@ impl Session {
         self.disconnected_at.is_none()
     }
 
-    /// Node of its latest connection.
-    pub fn node(&self) -> u64 {
-        self.node
+    /// Who holds its latest connection.
+    pub fn holder(&self) -> Instance {
+        Instance(self.node)
+    }
+
+    /// As whoever has to end its connection, or has to hear that it has ended, is told.
+    pub(super) fn held(&self) -> Held {
+        Held { client: self.client.clone(), epoch: self.epoch, holder: self.holder() }
     }
 
     /// When its latest connection began.

@@ -69,7 +69,7 @@ impl Probe {
 
     fn disconnect(&mut self, client: &str, at: u64, will: WillAction) -> Outcome {
         let (client, epoch) = self.fence(client);
-        self.told(Disconnect { client, epoch, at, expiry_secs: None, will: will.into() })
+        self.told(Disconnect { client, epoch, at, will: will.into(), ..Disconnect::default() })
     }
 
     fn acknowledge(&mut self, client: &str, seqs: &[u64]) -> Outcome {

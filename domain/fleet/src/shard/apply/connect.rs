@@ -9,12 +9,20 @@ use crate::shard::command::{
 use crate::shard::few::Few;
 use crate::shard::queue::Queue;
 use crate::shard::session::{Session, later};
-use crate::shard::{Connected, Interest, Outcome, Removed, Shard};
+use crate::shard::{Connected, Instance, Interest, Outcome, Removed, Shard, Vacated};
 
 impl Shard {
     pub(super) fn connect(&mut self, mut command: Connect) -> Outcome {
         if !is_valid(&command) {
             return Outcome::Invalid;
+        }
+        let found = self.clients.get(&command.client).copied();
+        if let Some(session) = found.and_then(|id| self.sessions.get(&id))
+            && session.connected()
+            && session.holder().keeps_out(Instance(command.node))
+        {
+            self.effects.contested.push(session.held());
+            return Outcome::Occupied;
         }
         // What stays must not keep the log entry in memory that it came in.
         command.client = Bytes::copy_from_slice(&command.client);
@@ -23,7 +31,6 @@ impl Shard {
         }
         let epoch = self.next_epoch;
         self.next_epoch += 1;
-        let found = self.clients.get(&command.client).copied();
         match found.filter(|id| resumes(&self.sessions[id], &command)) {
             Some(id) => self.resume(id, epoch, command),
             None => {
@@ -42,6 +49,8 @@ impl Shard {
         self.timers.disarm(session);
         if session.connected() {
             self.connected -= 1;
+            let by_holder = command.by == session.node;
+            self.effects.vacated.push(Vacated { held: session.held(), by_holder });
             session.end_connection(command.at);
             self.changes.position(session);
         }
@@ -129,6 +138,7 @@ impl Shard {
         self.timers.disarm(session);
         if session.connected() {
             // A takeover ends the older connection; its own end will be stale.
+            self.effects.vacated.push(Vacated { held: session.held(), by_holder: false });
             session.end_connection(command.at);
             self.changes.position(session);
         } else {
@@ -167,7 +177,10 @@ impl Shard {
         let Some(mut session) = self.sessions.remove(&id) else { return };
         self.timers.disarm(&session);
         self.clients.remove(&session.client);
-        self.connected -= usize::from(session.connected());
+        if session.connected() {
+            self.connected -= 1;
+            self.effects.vacated.push(Vacated { held: session.held(), by_holder: false });
+        }
         self.queued -= session.queue.len();
         self.subscriptions -= session.subscriptions.len();
         self.changes.removed(&session);

@@ -78,7 +78,7 @@ fn an_older_connection_changes_nothing() {
     let (store_retained, packet_id) = (true, 1);
     let seqs = vec![1];
     let commands: [Command; 9] = [
-        Disconnect { client: client.clone(), epoch, at, expiry_secs, will }.into(),
+        Disconnect { client: client.clone(), epoch, at, expiry_secs, will, by: 0 }.into(),
         Subscribe { client: client.clone(), epoch, filters }.into(),
         Unsubscribe { client: client.clone(), epoch, filters: vec!["a".into()] }.into(),
         ReceiveQos2 { client: client.clone(), epoch, packet_id, publication, store_retained }
@@ -145,7 +145,7 @@ fn wills_are_published_once_or_not_at_all() {
                 End(at, action) => drop(probe.disconnect("c", at, action)),
                 EndWithExpiry(at, secs) => {
                     let (expiry_secs, will) = (Some(secs), Publish.into());
-                    probe.told(Disconnect { client: c, epoch, at, expiry_secs, will });
+                    probe.told(Disconnect { client: c, epoch, at, expiry_secs, will, by: 0 });
                 }
                 Back(at, clean_start) => {
                     probe.connected(Connect { at, clean_start, ..client("c") });
@@ -238,13 +238,13 @@ fn a_restarted_node_ends_the_connections_it_held() {
         probe.connected(Connect { will: will(name, 0), node, ..client(name) });
     }
     probe.disconnect("d", 1, WillAction::Discard);
-    for command in probe.after_restart(1, 5_000) {
+    for command in probe.ends_of(|holder| holder.0 == 1, 5_000) {
         assert_eq!(probe.told(command), Outcome::Disconnected { removed: false });
     }
     let payloads: Vec<_> = probe.outbox_of().into_iter().map(|(_, payload)| payload).collect();
     assert_eq!(payloads, ["a", "c"]);
     assert_eq!(probe.stats().connected, 1);
-    assert_eq!(probe.after_restart(1, 5_000), []);
+    assert_eq!(probe.ends_of(|holder| holder.0 == 1, 5_000), []);
 }
 
 #[test]
@@ -289,5 +289,34 @@ fn a_will_that_is_not_allowed_any_more_is_forgotten() {
         assert_eq!(due, Outcome::Due(true));
         assert_eq!(probe.outbox(0).count(), 0);
         assert!(probe.session(b"c").is_none_or(|session| session.will().is_none()));
+    }
+}
+
+/// Who holds a connection, who wants one, and whether it gets one.
+#[test]
+fn a_client_id_is_taken_over_from_another_node_only_when_that_has_let_go() {
+    let instance = |node| Instance::new(node, 7);
+    let from = |holder: Instance| Connect { node: holder.0, ..client("c") };
+    for (case, holder, wants, free) in [
+        ("another node", instance(1), instance(2), false),
+        ("the same node", instance(1), instance(1), true),
+        ("a later life of it", instance(1), Instance::new(1, 8), true),
+        ("a node that was alone before", Instance(1), instance(2), true),
+    ] {
+        let mut probe = Probe::default();
+        let epoch = probe.connected(from(holder)).epoch;
+        let held = Held { client: Bytes::from_static(b"c"), epoch, holder };
+        if free {
+            assert!(probe.connected(from(wants)).session_present, "{case}");
+            assert_eq!(probe.effects.vacated, [Vacated { held, by_holder: false }], "{case}");
+            continue;
+        }
+        assert_eq!(probe.told(from(wants)), Outcome::Occupied, "{case}");
+        assert_eq!(probe.effects.contested, [held.clone()], "{case}");
+        let (client, will) = (held.client.clone(), WillAction::Publish.into());
+        let by = holder.0;
+        probe.told(Disconnect { client, epoch, at: 5, will, by, ..Disconnect::default() });
+        assert_eq!(probe.effects.vacated, [Vacated { held, by_holder: true }], "{case}");
+        assert!(probe.connected(from(wants)).session_present, "{case}");
     }
 }

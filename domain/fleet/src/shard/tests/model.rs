@@ -104,7 +104,7 @@ impl World {
                 }
             }
             Step::Restart(node) => {
-                for command in self.probe.after_restart(node, self.now) {
+                for command in self.probe.ends_of(|holder| holder.0 == node, self.now) {
                     self.tell(command);
                 }
             }
@@ -193,7 +193,7 @@ fn session_seen(shard: &Shard, session: &Session) -> SessionSeen {
         id: session.id(),
         epoch: session.epoch(),
         version: session.version(),
-        node: session.node(),
+        node: session.holder().0,
         expiry_secs: session.expiry_secs(),
         connected_at: session.connected_at(),
         disconnected_at: session.disconnected_at(),

@@ -105,7 +105,7 @@ impl Model {
     pub(super) fn tell(&mut self, command: Command) -> Outcome {
         match command.kind.unwrap() {
             Kind::Connect(command) => self.connect(command),
-            Kind::Disconnect(Disconnect { client, epoch, at, expiry_secs, will }) => {
+            Kind::Disconnect(Disconnect { client, epoch, at, expiry_secs, will, .. }) => {
                 self.with(&client, epoch, |model, session| {
                     session.end_connection(at);
                     session.connect.expiry_secs =

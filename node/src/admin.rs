@@ -79,7 +79,7 @@ fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) 
 /// Ready: the listeners are open, the node does not drain, and the groups answer and take what must
 /// be stored. The body says what is missing, and the remedy where there is one.
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    if shared.draining() {
+    if shared.leaving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
     }
     if !shared.serving.load(Ordering::Relaxed) {

@@ -346,6 +346,7 @@ class ClusterNode(Skein):
             f'listen = "127.0.0.1:{self.port("peer")}"',
             f'certificate = "{keys}/node-{self.node}.pem"',
             f'private_key = "{keys}/node-{self.node}.key"', f'ca = "{keys}/ca.pem"',
+            'drain_delay = "200ms"',
         ]
         for other in self.cluster.nodes.values():
             lines += ["[[cluster.peers]]", f"node = {other.node}"]

@@ -123,6 +123,39 @@ def test_without_a_quorum_nothing_is_taken_and_it_recovers_by_itself(cluster, on
     wait_until("clients connect again", lambda: try_connect(cluster[1], name), 20)
 
 
+def test_a_rolling_restart_loses_nothing_and_tells_clients_to_go_elsewhere(cluster, on, name):
+    subscriber = on(1, name, props=LASTING)
+    subscriber.subscribe(f"{name}/#", qos=1)
+    publisher = on(2, f"{name}-publisher")
+    seen, sent = set(), 0
+    for node in (1, 2, 3):
+        if node == 2:
+            publisher.cut()
+            publisher = on(3, f"{name}-publisher")
+        elif node == 3:
+            publisher.cut()
+            publisher = on(1, f"{name}-publisher")
+        guest = on(node, f"{name}-guest")
+        cluster[node].terminate()
+        for _ in range(10):
+            publisher.publish(f"{name}/n", b"%d" % sent, qos=1)
+            sent += 1
+        assert guest.expect(m.DISCONNECT, timeout=10).reason == 0x9C
+        assert cluster[node].process.wait(20) == 0
+        for _ in range(10):
+            publisher.publish(f"{name}/n", b"%d" % sent, qos=1)
+            sent += 1
+        cluster[node].start()
+        wait_until("it is back", cluster[node].is_serving, 20)
+    back = on(2, name, clean=False, props=LASTING)
+    assert back.connack.session_present
+    for kept in subscriber.kept:
+        if kept.kind == m.PUBLISH:
+            seen.add(kept.payload)
+    while len(seen) < sent:
+        seen.add(back.receive(timeout=10).payload)
+
+
 def try_connect(node, name):
     try:
         client = m.Client(node.plain, 5)

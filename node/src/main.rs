@@ -4,8 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
+use node::admin::cluster::Standing;
 use node::config::Config;
 use node::dev::{Dev, Options};
 use node::{preflight, run};
@@ -65,6 +66,12 @@ enum Command {
 
 #[derive(Subcommand)]
 enum ClusterCommand {
+    /// Says how the cluster stands, as one of its nodes sees it. The exit code is 0 when all is well.
+    Status {
+        /// The admin listener of the node.
+        #[arg(long, default_value = "127.0.0.1:9464")]
+        admin: String,
+    },
     /// Makes the certificates and keys that nodes know each other by.
     Keys {
         /// Where they are written: ca.pem, ca.key, node-1.pem, node-1.key and so on. Keep ca.key away
@@ -94,7 +101,10 @@ fn main() -> ExitCode {
             dev(Options { data, port_offset, account: account_id, region, accept_log_loss })
         }
         Command::Serve { config, accept_log_loss } => serve(&config, accept_log_loss),
-        Command::Cluster { command: ClusterCommand::Keys { out, nodes } } => keys(&out, &nodes),
+        Command::Cluster { command } => match command {
+            ClusterCommand::Status { admin } => status(&admin),
+            ClusterCommand::Keys { out, nodes } => keys(&out, &nodes),
+        },
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
     };
     match result {
@@ -124,6 +134,15 @@ fn serve(path: &std::path::Path, accept_log_loss: bool) -> anyhow::Result<()> {
     let mut config = Config::read(path, std::env::vars())?;
     config.accept_log_loss |= accept_log_loss;
     run::run(config, None)
+}
+
+fn status(admin: &str) -> anyhow::Result<()> {
+    let standing = Standing::of(admin)?;
+    print!("{}", standing.table());
+    match &*standing.complaints() {
+        [] => Ok(()),
+        complaints => bail!("{}", complaints.join("; ")),
+    }
 }
 
 fn keys(out: &std::path::Path, nodes: &[u64]) -> anyhow::Result<()> {

@@ -203,6 +203,9 @@ pub struct Limits {
     pub session_queue_bytes: u64,
     /// Messages that the queue of one session may hold.
     pub session_queue_messages: u32,
+    /// Bytes that the queues of all sessions may hold together, each message counted once per group.
+    /// Beyond that, what would be queued is refused.
+    pub queues_bytes: u64,
     /// Bytes that may wait for one slow connection.
     pub outbox_bytes: usize,
     /// Bytes of QoS 1 and 2 publications that may wait for the acknowledgements of one connection
@@ -236,6 +239,7 @@ impl Default for Limits {
             client_id_bytes: 65_535,
             session_queue_bytes: 256 << 20,
             session_queue_messages: 1_000_000,
+            queues_bytes: 4 << 30,
             outbox_bytes: 4 << 20,
             pending_bytes: 16 << 20,
             core_bytes: 1 << 30,

@@ -15,6 +15,7 @@ pub mod transport;
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ use seeded::Seeded;
 use transport::Transport;
 
 use crate::claims::Claim;
-use crate::core::{Core, Ticket, Timer, Uses};
+use crate::core::{Core, Publisher, Ticket, Timer, Uses};
 use crate::denial::Denial;
 use crate::endpoint::{Endpoint, Record};
 use crate::gateway::Place;
@@ -221,11 +222,18 @@ impl Connection {
             core.metrics.decided(Asked::Publish, true);
         }
         let route = known.unwrap_or_else(|| core.route(topic));
-        if !publish.retain && !self.endpoint.policy.borrow().depends_on_time() {
+        if !publish.retain && !self.endpoint.depends_on_time() {
             self.allowed_route = route.id;
         }
         if publish.qos != QoS::AtMostOnce && self.is_too_large(&publication, &route) {
             core.metrics.too_large();
+            return self.refuse(publish, Reason::QuotaExceeded);
+        }
+        if publish.qos != QoS::AtMostOnce
+            && !route.groups.is_empty()
+            && core.shared.queues_full.load(Ordering::Relaxed)
+        {
+            core.metrics.queues_full();
             return self.refuse(publish, Reason::QuotaExceeded);
         }
         if publish.qos == QoS::ExactlyOnce
@@ -249,8 +257,11 @@ impl Connection {
             let count = core.metrics.published();
             traces.publication(count, publication.properties, topic, publish.qos)
         });
+        let live = self.endpoint.profile.live;
+        let by = Some(Publisher::Connection(live));
         let Some(id) = publish.packet_id else {
-            let published = core.publish(&publication, &route, Errand::default());
+            let errand = Errand { by, ..Errand::default() };
+            let published = core.publish(&publication, &route, errand);
             telemetry::end_span(span, published.waiting, published.reached);
             self.uses.add(published.uses);
             self.pressed = published.pressed.or(self.pressed.take());
@@ -260,8 +271,9 @@ impl Connection {
         let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
         let owed = Owed { kind, id, reason: Reason::Success, waiting: 1 };
         let number = self.endpoint.owe(owed);
-        let ticket = Some(Ticket::Connection { live: self.endpoint.profile.live, number });
-        let published = core.publish(&publication, &route, Errand { ticket, ..Errand::default() });
+        let ticket = Some(Ticket::Connection { live, number });
+        let errand = Errand { ticket, by, ..Errand::default() };
+        let published = core.publish(&publication, &route, errand);
         telemetry::end_span(span, published.waiting, published.reached);
         let nobody = !published.reached && published.waiting == 0;
         self.endpoint.sent(number, published.waiting, nobody);
@@ -288,7 +300,7 @@ impl Connection {
         if topic.starts_with('$') && !crate::reserved::may_publish(topic) {
             return Err(Denial::reserved(Action::Publish, topic));
         }
-        let policy = self.endpoint.policy.borrow();
+        let policy = self.endpoint.policy();
         identity::may_publish(&policy, topic, retain, &self.core.clock().request())
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use cluster::{GroupId, Refusal, Refused};
 use fleet::shard;
 use slab::Slab;
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::courier::Couriers;
-use crate::endpoint::{Endpoint, Record};
+use crate::endpoint::{Endpoint, Permissions, Record};
 use crate::host::{Failure, Proposal, Signal};
 use crate::interest::{Live, Member, ShareGroup, Without};
 use crate::metrics::CoreMetrics;
@@ -53,6 +54,13 @@ pub enum ToCore {
         results: Vec<(Ticket, Result<(), Failure>)>,
         /// The core that has placed this many bytes.
         credit: Option<(u16, usize)>,
+    },
+    /// A publisher of this core has to wait for a connection of another one, or need not any more.
+    Hold {
+        /// Who.
+        publisher: Publisher,
+        /// Whether it has to; each time that is said, it is taken back once.
+        holds: bool,
     },
     /// The groups answer: tickets, and what sessions' queues hand out.
     FromGroups {
@@ -87,6 +95,27 @@ pub struct Parcel {
     pub to: Option<Box<ToMember>>,
     /// Who waits to hear that it is placed.
     pub ticket: Option<Ticket>,
+    /// Who publishes it, and waits for connections that fall behind.
+    pub by: Option<Publisher>,
+}
+
+/// Who can be made to publish more slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Publisher {
+    /// A client.
+    Connection(Live),
+    /// The outbox of a group.
+    Outbox(u16),
+}
+
+impl Publisher {
+    /// The core that it is on.
+    pub fn core(self, shared: &Shared) -> u16 {
+        match self {
+            Self::Connection(live) => live.core,
+            Self::Outbox(group) => shared.courier_of(group),
+        }
+    }
 }
 
 /// The member of a shared subscription that is to have a publication.
@@ -225,13 +254,15 @@ pub struct Core {
     pub couriers: RefCell<Couriers>,
     /// How often [`Core::principals_changed`] was called.
     pub registry_changes: Cell<u64>,
-    anonymous: RefCell<Vec<(Arc<policy::Document>, Rc<policy::Compiled>)>>,
+    anonymous: RefCell<Vec<(Arc<policy::Document>, Permissions)>>,
     /// Counters.
     pub metrics: CoreMetrics,
     acknowledged: RefCell<Vec<Acknowledged>>,
     outgoing: RefCell<Vec<Batch>>,
     in_flight: RefCell<Vec<usize>>,
     credit_waiters: RefCell<Vec<Waker>>,
+    /// Publishers that wait for connections of other cores, and for how many.
+    held: RefCell<rustc_hash::FxHashMap<Publisher, usize>>,
     proposals: RefCell<Vec<Proposal>>,
     /// Their bytes.
     proposals_bytes: Cell<usize>,
@@ -266,6 +297,7 @@ impl Core {
             outgoing: RefCell::new((0..cores).map(batch).collect()),
             in_flight: RefCell::new(vec![0; cores]),
             credit_waiters: RefCell::default(),
+            held: RefCell::default(),
             proposals: RefCell::default(),
             proposals_bytes: Cell::default(),
             proposing: Cell::new(false),
@@ -288,21 +320,18 @@ impl Core {
 
     /// What anonymous clients of a listener may do, compiled once for all of them; `None` when that
     /// depends on the client.
-    pub fn anonymous_policy(
-        &self,
-        document: &Arc<policy::Document>,
-    ) -> Option<Rc<policy::Compiled>> {
+    pub fn anonymous_policy(&self, document: &Arc<policy::Document>) -> Option<Permissions> {
         if document.uses_variables() {
             return None;
         }
         let mut known = self.anonymous.borrow_mut();
         if let Some((_, compiled)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, document)) {
-            return Some(Rc::clone(compiled));
+            return Some(Arc::clone(compiled));
         }
         let (documents, variables) = ([Arc::clone(document)], policy::Variables::default());
         let compiled = policy::Compiled::new(&documents, &self.shared.arns, &variables);
-        let compiled = Rc::new(compiled);
-        known.push((Arc::clone(document), Rc::clone(&compiled)));
+        let compiled = Arc::new(ArcSwap::from_pointee(compiled));
+        known.push((Arc::clone(document), Arc::clone(&compiled)));
         Some(compiled)
     }
 
@@ -470,12 +499,46 @@ impl Core {
 
     /// Whether a publisher has to wait before it reads more, because a destination that it uses is
     /// behind, or an outbox that it fills is long. `waker` is called when it may go on.
-    pub fn must_wait(&self, uses: Uses, waker: &Waker) -> bool {
-        let waits = self.is_behind(uses) || self.shared.is_long(uses.outboxes);
+    pub fn must_wait(&self, publisher: Publisher, uses: Uses, waker: &Waker) -> bool {
+        let waits =
+            self.is_behind(uses) || self.shared.is_long(uses.outboxes) || self.is_held(publisher);
         if waits {
             self.credit_waiters.borrow_mut().push(waker.clone());
         }
         waits
+    }
+
+    /// Whether a publisher has to wait for a connection of another core.
+    pub fn is_held(&self, publisher: Publisher) -> bool {
+        self.held.borrow().contains_key(&publisher)
+    }
+
+    /// Resolves when an outbox need not wait for connections of other cores.
+    pub async fn is_free(&self, publisher: Publisher) {
+        std::future::poll_fn(|context| match self.is_held(publisher) {
+            true => {
+                self.credit_waiters.borrow_mut().push(context.waker().clone());
+                std::task::Poll::Pending
+            }
+            false => std::task::Poll::Ready(()),
+        })
+        .await;
+    }
+
+    fn hold(&self, publisher: Publisher, holds: bool) {
+        let mut held = self.held.borrow_mut();
+        if holds {
+            *held.entry(publisher).or_default() += 1;
+            return;
+        }
+        if let Some(count) = held.get_mut(&publisher) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&publisher);
+                drop(held);
+                self.wake_publishers();
+            }
+        }
     }
 
     /// Lets publishers look again whether they have to wait.
@@ -507,6 +570,7 @@ impl Core {
                     self.wake_publishers();
                 }
             }
+            ToCore::Hold { publisher, holds } => self.hold(publisher, holds),
             ToCore::FromGroups { results, queued, outboxes } => {
                 self.settle(results);
                 self.hand_out(queued);

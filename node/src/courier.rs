@@ -1,7 +1,8 @@
 //! Carries what the groups' outboxes hold to its takers: in order, and no faster than they take it.
 //!
 //! Each group's outbox is one core's business. The group hands out a window of entries
-//! ([`WINDOW`]); the core routes them one after the other, waits while a taker is behind, and
+//! ([`WINDOW`]); the core routes them one after the other, waits while a taker is behind (but not for
+//! long for connections that stay behind, since many clients share an outbox: [`Patience`]), and
 //! proposes to trim the outbox up to where every entry is safe with every taker. What a full disk
 //! keeps out waits for room. When the node stops before, the entry and everything behind it stay in
 //! the outbox for the next start; groups know repetitions by [`Origin`].
@@ -9,13 +10,15 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cluster::Refusal;
 use fleet::shard::{Origin, OutboxEntry};
 use rustc_hash::FxHashMap;
 use tracing::error;
 
-use crate::core::{Core, Ticket};
+use crate::core::{Core, Publisher, Ticket};
+use crate::endpoint::Endpoint;
 use crate::host::Failure;
 use crate::pending::Asker;
 use crate::publication::Publication;
@@ -34,12 +37,45 @@ struct Courier {
     waiting: VecDeque<OutboxEntry>,
     /// A task waits for a taker and goes on when there is room.
     is_paused: bool,
+    patience: Patience,
     /// The first entry that is not safe with every taker.
     unsafe_from: u64,
     /// Entries behind it that are.
     safe: BTreeSet<u64>,
     /// Everything before this is trimmed, or will be.
     trimmed: u64,
+}
+
+/// How long an outbox may still wait for connections that do not catch up. Waiting for one that does
+/// costs nothing.
+#[derive(Debug)]
+struct Patience {
+    left: Duration,
+    /// When that was so.
+    at: Option<Instant>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { left: Self::MOST, at: None }
+    }
+}
+
+impl Patience {
+    const MOST: Duration = Duration::from_millis(800);
+    /// Of the time that passes, this part comes back.
+    const SHARE: u32 = 10;
+
+    fn left(&mut self, now: Instant) -> Duration {
+        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.left = (self.left + passed / Self::SHARE).min(Self::MOST);
+        self.at = Some(now);
+        self.left
+    }
+
+    fn spend(&mut self, waited: Duration) {
+        self.left = self.left.saturating_sub(waited);
+    }
 }
 
 /// The outboxes that are this core's business.
@@ -55,6 +91,7 @@ impl Couriers {
         let courier = self.groups.entry(group).or_insert_with(|| Courier {
             waiting: VecDeque::new(),
             is_paused: false,
+            patience: Patience::default(),
             unsafe_from: first,
             safe: BTreeSet::new(),
             trimmed: first,
@@ -73,10 +110,16 @@ impl Couriers {
         }
     }
 
-    fn resume(&mut self, group: u16) {
+    /// Goes on, after having waited in vain for so long.
+    fn resume(&mut self, group: u16, in_vain: Duration) {
         if let Some(courier) = self.groups.get_mut(&group) {
             courier.is_paused = false;
+            courier.patience.spend(in_vain);
         }
+    }
+
+    fn patience(&mut self, group: u16, now: Instant) -> Duration {
+        self.groups.get_mut(&group).map_or(Duration::ZERO, |courier| courier.patience.left(now))
     }
 
     fn safe(&mut self, group: u16, seq: u64) {
@@ -114,7 +157,8 @@ impl Core {
             if self.has_much_to_propose() {
                 self.flush();
             }
-            if published.pressed.is_some() || self.is_behind(published.uses) {
+            let held = self.is_held(Publisher::Outbox(group));
+            if published.pressed.is_some() || held || self.is_behind(published.uses) {
                 return self.route_later(group, published);
             }
         }
@@ -126,16 +170,29 @@ impl Core {
         self.couriers.borrow_mut().pause(group);
         let core = Rc::clone(self);
         actix_rt::spawn(async move {
-            match last.pressed {
-                Some(endpoint) => endpoint.room().await,
-                None => tokio::task::yield_now().await,
-            }
+            tokio::task::yield_now().await;
+            let in_vain = core.wait_for_takers(group, last.pressed).await;
             core.caught_up(last.uses).await;
             core.read_clock();
-            core.couriers.borrow_mut().resume(group);
+            core.couriers.borrow_mut().resume(group, in_vain);
             core.route_outbox(group);
             core.flush();
         });
+    }
+
+    /// Waits for connections here and on other cores that have fallen behind, as long as the outbox
+    /// has patience; gives how long that was in vain.
+    async fn wait_for_takers(&self, group: u16, pressed: Option<Rc<Endpoint>>) -> Duration {
+        let since = self.read_clock().now;
+        let patience = self.couriers.borrow_mut().patience(group, since);
+        let waiting = tokio::time::timeout(patience, async {
+            if let Some(endpoint) = &pressed {
+                endpoint.room().await;
+            }
+            self.is_free(Publisher::Outbox(group)).await;
+        });
+        let caught_up = waiting.await.is_ok() && pressed.is_none_or(|it| !it.is_slow());
+        if caught_up { Duration::ZERO } else { self.read_clock().now.duration_since(since) }
     }
 
     /// Routes an entry as if the broker had published it.
@@ -148,7 +205,9 @@ impl Core {
         kept.retain = entry.store_retained;
         let publication = Publication::kept(&kept);
         let route = self.route(publication.topic);
-        let published = self.publish(&publication, &route, Errand { ticket, origin, owed: true });
+        let by = Some(Publisher::Outbox(group));
+        let errand = Errand { ticket, origin, owed: true, by };
+        let published = self.publish(&publication, &route, errand);
         self.pending_sent(number, published.waiting);
         published
     }
@@ -205,8 +264,19 @@ mod tests {
         couriers.pause(1);
         assert!(!couriers.add(1, entries(3..5)));
         assert!(couriers.add(2, entries(1..2)), "another outbox goes on");
-        couriers.resume(1);
+        couriers.resume(1, Duration::ZERO);
         let next = std::iter::from_fn(|| couriers.next(1).map(|entry| entry.seq));
         assert_eq!(next.collect::<Vec<_>>(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn an_outbox_loses_its_patience_with_those_who_stay_behind_and_regains_it_slowly() {
+        let (mut patience, start) = (Patience::default(), Instant::now());
+        assert_eq!(patience.left(start), Patience::MOST);
+        patience.spend(Patience::MOST * 2);
+        assert_eq!(patience.left(start), Duration::ZERO);
+        let later = start + Patience::MOST;
+        assert_eq!(patience.left(later), Patience::MOST / Patience::SHARE);
+        assert_eq!(patience.left(later + Patience::MOST * 100), Patience::MOST);
     }
 }

@@ -16,9 +16,11 @@ mod pressure;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Window};
 use mqtt::{AckKind, Outgoing, PacketId, QoS, Reason, Version};
 use policy::{Action, Compiled};
@@ -31,6 +33,9 @@ use crate::publication::{Kept, Publication};
 
 use lookups::Fresh;
 pub use lookups::{Lookup, Suback};
+
+/// What the principal of a connection may do: of many connections, where that cannot change.
+pub type Permissions = Arc<ArcSwap<Compiled>>;
 
 /// Subscription identifiers of one delivery.
 pub type SubscriptionIds = SmallVec<[u32; 2]>;
@@ -132,7 +137,8 @@ pub struct Endpoint {
     /// What is fixed.
     pub profile: Profile,
     /// What its principal may do; replaced when policies change.
-    pub policy: RefCell<Rc<Compiled>>,
+    permissions: Permissions,
+    depends_on_time: Cell<bool>,
     /// Set when the policy no longer allows its will.
     pub will_denied: Cell<bool>,
     budget: Budget,
@@ -191,7 +197,7 @@ impl Endpoint {
     /// An endpoint that takes `receive_maximum` unacknowledged publications.
     pub fn new(
         profile: Profile,
-        policy: Rc<Compiled>,
+        permissions: Permissions,
         budget: Budget,
         receive_maximum: u16,
         topic_alias_maximum: u16,
@@ -217,13 +223,34 @@ impl Endpoint {
         };
         let state = RefCell::new(state);
         let (will_denied, woken) = (Cell::new(false), Cell::new(false));
-        Self { profile, policy: RefCell::new(policy), will_denied, budget, woken, state }
+        let depends_on_time = Cell::new(permissions.load().depends_on_time());
+        Self { profile, permissions, depends_on_time, will_denied, budget, woken, state }
+    }
+
+    /// What its principal may do.
+    pub fn policy(&self) -> Guard<Arc<Compiled>> {
+        self.permissions.load()
+    }
+
+    /// Policies have changed: from now on this counts.
+    pub fn set_policy(&self, policy: Compiled) {
+        self.depends_on_time.set(policy.depends_on_time());
+        self.permissions.store(Arc::new(policy));
+    }
+
+    /// What its principal may do, for other cores to ask.
+    pub fn permissions(&self) -> Permissions {
+        Arc::clone(&self.permissions)
+    }
+
+    /// Whether a decision of its policy may be another one at another time.
+    pub fn depends_on_time(&self) -> bool {
+        self.depends_on_time.get()
     }
 
     /// Whether its principal may receive from a topic; the log tells of it when it may not.
     pub fn may_receive(&self, topic: &str, clock: Clock) -> bool {
-        let policy = self.policy.borrow();
-        let decision = policy.decide_topic(Action::Receive, topic, &clock.request());
+        let decision = self.policy().decide_topic(Action::Receive, topic, &clock.request());
         if let Err(denial) = Denial::check(Action::Receive, topic, decision) {
             denial.tell(&self.profile, clock.now);
         }

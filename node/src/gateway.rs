@@ -209,19 +209,24 @@ pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// One of the connections that a listener may have open; what waits for its handshake is not one yet.
-pub struct Place(Arc<AtomicU32>);
+pub struct Place {
+    open: Arc<AtomicU32>,
+    /// How long a CONNECT may wait for its answer, so that there still is one.
+    pub answer_within: Duration,
+}
 
 impl Place {
     fn take(door: &Door) -> Option<Self> {
         let open = door.open.fetch_add(1, Ordering::Relaxed);
-        let place = Self(Arc::clone(&door.open));
+        let place =
+            Self { open: Arc::clone(&door.open), answer_within: door.connect_timeout * 4 / 5 };
         (open < door.max_connections).then_some(place)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,6 +9,7 @@ mod message;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Host, Refusal};
@@ -27,6 +28,7 @@ pub use message::{Failure, Groups, Handout, HandoutKind, Look, Proposal, Reply, 
 use crate::clock::now_ms;
 use crate::core::{Core, Ticket, ToCore, Uses};
 use crate::courier::WINDOW;
+use crate::identity;
 use crate::interest::{Destination, Live};
 use crate::shared::Shared;
 
@@ -238,13 +240,39 @@ impl NodeHost {
         let entries: Vec<_> = entries.cloned().collect();
         let Some(last) = entries.last() else { return };
         beside.next_outbox = last.seq + 1;
-        let core = (group.0 as usize % self.shared.cores.len()) as u16;
-        self.for_cores[usize::from(core)].outboxes.push((group.0 as u16, entries));
+        let group = group.0 as u16;
+        let core = self.shared.courier_of(group);
+        self.for_cores[usize::from(core)].outboxes.push((group, entries));
     }
 
     fn long_outboxes(&self) -> u64 {
         let long = self.beside.iter().filter(|(_, beside)| beside.outbox_is_long);
         long.fold(0, |mask, (group, _)| mask | Uses::outbox_bit(group.0 as u16))
+    }
+
+    /// A command that would publish a will discards it if the policies of its client no longer allow
+    /// it.
+    fn without_denied_will(
+        &self,
+        groups: &GroupsView<'_, Machine>,
+        shard: &Shard,
+        mut command: shard::Command,
+    ) -> shard::Command {
+        let registry = groups.get(GroupId::META).and_then(Machine::registry);
+        let denied = |client: &[u8]| {
+            let session = shard.session(client)?;
+            let allowed = identity::may_publish_will(registry?, &self.shared.arns, session)?;
+            (!allowed).then_some(())
+        };
+        match &mut command.kind {
+            Some(shard::Kind::FireWill(due)) => due.discard = denied(&due.client).is_some(),
+            Some(shard::Kind::Expire(due)) => due.discard_will = denied(&due.client).is_some(),
+            Some(shard::Kind::Disconnect(end)) if denied(&end.client).is_some() => {
+                end.will = shard::WillAction::Discard.into();
+            }
+            _ => {}
+        }
+        command
     }
 
     /// Proposes a command that nobody would name again.
@@ -286,6 +314,24 @@ impl NodeHost {
             if upto >= shard.outbox_begins() {
                 self.beside.entry(id).or_default().next_outbox = upto + 1;
                 self.owe(id, shard::TrimOutbox { upto }.into());
+            }
+        }
+    }
+
+    /// Has publications for queues refused while those hold too much together.
+    fn look_at_queues(&self, groups: &GroupsView<'_, Machine>) {
+        let ids = groups.ids().into_iter();
+        let shards = ids.filter_map(|id| groups.get(id)?.shard());
+        let bytes: usize = shards.map(|shard| shard.stats().message_bytes).sum();
+        let is_full = bytes as u64 > self.shared.limits.queues_bytes;
+        if self.shared.queues_full.swap(is_full, Ordering::Relaxed) != is_full {
+            match is_full {
+                true => warn!(
+                    bytes,
+                    "publications for queues are refused: sessions that are away \
+                    hold as much as limits.queues_bytes allows"
+                ),
+                false => info!(bytes, "publications for queues are taken again"),
             }
         }
     }
@@ -383,12 +429,14 @@ impl Host<Machine> for NodeHost {
             let shards = shards.iter().filter_map(|id| groups.get(*id)?.shard());
             crate::metrics::set_stored(shards.map(shard::Shard::stats));
         }
+        self.look_at_queues(groups);
         let mut commands = Vec::new();
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
             if shard.next_deadline().is_some_and(|at| at <= now_ms) {
-                let due = shard.due(now_ms, AT_ONCE);
-                commands.extend(due.into_iter().map(|command| (group, command.encoded())));
+                let due = shard.due(now_ms, AT_ONCE).into_iter();
+                let due = due.map(|command| self.without_denied_will(groups, shard, command));
+                commands.extend(due.map(|command| (group, command.encoded())));
             }
         }
         commands
@@ -419,10 +467,14 @@ impl Host<Machine> for NodeHost {
                 self.note_interest(group, interest);
             }
             sessions += shard.stats().sessions;
+            self.send_outbox(group, shard);
+        }
+        for group in groups.ids() {
+            let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
             for command in shard.after_restart(self.node, now_ms()) {
+                let command = self.without_denied_will(groups, shard, command);
                 self.owe(group, command);
             }
-            self.send_outbox(group, shard);
         }
         info!(sessions, "state restored");
     }

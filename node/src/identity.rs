@@ -116,6 +116,33 @@ pub async fn policy_of(
     Ok(Compiled::new(&identity.documents(), &shared.arns, &variables))
 }
 
+/// Whether the will that a session has may be published now; `None` where no policy says so, because
+/// there is no will or its client had no certificate.
+pub fn may_publish_will(
+    registry: &Registry,
+    arns: &policy::Arns,
+    session: &fleet::shard::Session,
+) -> Option<bool> {
+    let will = session.will()?;
+    let id = will.certificate.as_deref()?;
+    let clock = Clock::read();
+    let identity = registry.identity(id).filter(|it| it.may_connect(Timestamp(clock.epoch_ms)));
+    let Some(identity) = identity else { return Some(false) };
+    // A denial on error: what is no text names no topic.
+    let client = std::str::from_utf8(session.client()).unwrap_or_default();
+    let topic = will.publication.topic_name().unwrap_or_default();
+    let thing = registry.thing_of_connection(Some(id), client);
+    let variables = Variables {
+        client_id: Some(client.into()),
+        source_ip: will.source_ip.as_ref().and_then(|ip| ip.parse().ok()),
+        certificate: Some(identity.certificate_variables()),
+        thing: thing.map(|thing| thing.variables()),
+        ..Variables::default()
+    };
+    let policy = Compiled::new(&identity.documents(), arns, &variables);
+    Some(may_publish(&policy, topic, will.publication.retain, &clock.request()).is_ok())
+}
+
 /// Whether a principal may connect, as the request says, with this client id.
 pub fn may_connect(
     policy: &Compiled,
@@ -195,14 +222,14 @@ impl Core {
                     let allowed = may_publish(&policy, topic, profile.will_retain, &request);
                     endpoint.will_denied.set(allowed.is_err());
                 }
-                *endpoint.policy.borrow_mut() = Rc::new(policy);
+                endpoint.set_policy(policy);
             }
             Err(refused) => {
                 let principal = profile.principal.name();
                 info!(client, principal, why = %refused, "connection ended");
                 endpoint.will_denied.set(true);
-                *endpoint.policy.borrow_mut() =
-                    Rc::new(Compiled::new(&[], &self.shared.arns, &Variables::default()));
+                let nothing = Compiled::new(&[], &self.shared.arns, &Variables::default());
+                endpoint.set_policy(nothing);
                 endpoint.doom(mqtt::Reason::NotAuthorized);
             }
         }

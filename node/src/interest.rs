@@ -15,6 +15,10 @@ use std::hash::{Hash, Hasher};
 use topic::FilterTrie;
 
 use mqtt::QoS;
+use policy::Action;
+
+use crate::clock::Clock;
+use crate::endpoint::Permissions;
 
 /// Where a publication has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,12 +60,14 @@ pub struct Member {
     pub subscription_ids: SmallVec<[u32; 1]>,
     /// Where its connection is, while it has one.
     pub live: Option<Live>,
+    /// What its principal may do, while it has a connection.
+    pub permissions: Option<Permissions>,
     /// The group that holds its queue, when the session is persistent.
     pub group: Option<u16>,
 }
 
 /// A connection, named so that a later one in the same place is not mistaken for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Live {
     /// The core it belongs to.
     pub core: u16,
@@ -69,6 +75,15 @@ pub struct Live {
     pub slot: u32,
     /// Which of the connections that used this place.
     pub generation: u32,
+}
+
+impl Member {
+    /// Whether it may receive from a topic. Of one that is away this is asked when it comes back.
+    pub fn may_receive(&self, topic: &str, clock: Clock) -> bool {
+        self.permissions.as_ref().is_none_or(|permissions| {
+            permissions.load().decide_topic(Action::Receive, topic, &clock.request()).is_allowed()
+        })
+    }
 }
 
 /// Client ids of members that cannot take a publication.
@@ -208,6 +223,7 @@ impl ShareGroup {
                 retain_as_published: false,
                 subscription_ids: SmallVec::new(),
                 live: None,
+                permissions: None,
                 group: None,
             });
             members.len() - 1

@@ -49,6 +49,7 @@ pub struct CoreMetrics {
     subscriptions: Local,
     throttled: Local,
     too_large: Local,
+    queues_full: Local,
     connections: Gauge,
     held: Gauge,
     session_seconds: Histogram,
@@ -125,6 +126,11 @@ pub fn describe() {
         "Publications that were not stored because they are larger than a group can keep"
     );
     describe_counter!(
+        "gateway_publishes_queues_full_total",
+        count,
+        "Publications that were refused because the queues of all sessions hold too much"
+    );
+    describe_counter!(
         "outbox_lost_total",
         count,
         "Wills, shadow events and QoS 2 publications that no group could take"
@@ -167,6 +173,7 @@ impl CoreMetrics {
             subscriptions: Local::new(counter!("gateway_subscribes_total")),
             throttled: Local::new(counter!("gateway_throttled_total")),
             too_large: Local::new(counter!("gateway_publishes_too_large_total")),
+            queues_full: Local::new(counter!("gateway_publishes_queues_full_total")),
             connections: gauge!("gateway_connections"),
             held: gauge!("gateway_held_bytes", "core" => core.clone()),
             session_seconds: histogram!("gateway_connection_seconds"),
@@ -221,6 +228,11 @@ impl CoreMetrics {
         self.too_large.add(1);
     }
 
+    /// A publication is refused because the queues of all sessions hold too much.
+    pub fn queues_full(&self) {
+        self.queues_full.add(1);
+    }
+
     /// A connection is open.
     pub fn connected(&self) {
         self.connections.increment(1.0);
@@ -243,6 +255,7 @@ impl CoreMetrics {
         self.subscriptions.flush();
         self.throttled.flush();
         self.too_large.flush();
+        self.queues_full.flush();
     }
 }
 

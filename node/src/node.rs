@@ -70,6 +70,7 @@ impl Node {
             traces,
             serving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            queues_full: AtomicBool::new(false),
             long_outboxes: AtomicU64::new(0),
         });
         let (tell, stopped) = oneshot::channel();

@@ -8,7 +8,7 @@ use fleet::shard::{self, Directed, Origin};
 use mqtt::QoS;
 use smallvec::SmallVec;
 
-use crate::core::{Batch, Core, Parcel, Ticket, ToCore, ToMember, Uses};
+use crate::core::{Batch, Core, Parcel, Publisher, Ticket, ToCore, ToMember, Uses};
 use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
 use crate::host::{Failure, Handout, HandoutKind, Proposal, Reply};
 use crate::interest::{Member, ShareGroup, Without};
@@ -48,6 +48,8 @@ pub struct Errand {
     pub origin: Option<Origin>,
     /// It comes from an outbox, perhaps by way of another core: it must not be refused.
     pub owed: bool,
+    /// Who publishes, and waits for those who fall behind.
+    pub by: Option<Publisher>,
 }
 
 impl Errand {
@@ -204,9 +206,7 @@ impl Core {
             endpoint.note_fresh(publication.topic);
         }
         let clock = self.clock();
-        if endpoint.policy.borrow().depends_on_time()
-            && !endpoint.may_receive(publication.topic, clock)
-        {
+        if endpoint.depends_on_time() && !endpoint.may_receive(publication.topic, clock) {
             self.metrics.decided(Asked::Receive, false);
             return;
         }
@@ -248,7 +248,7 @@ impl Core {
         published.uses.add_core(core);
         let ticket = errand.ticket.filter(|_| publication.qos > 0);
         published.waiting += u16::from(ticket.is_some());
-        self.hand_over(core, Parcel { publication, to, ticket });
+        self.hand_over(core, Parcel { publication, to, ticket, by: errand.by });
     }
 
     /// Delivers to one member of a shared subscription: the first in turn that may receive it.
@@ -265,18 +265,18 @@ impl Core {
             let qos = member.qos.min(publication.qos);
             let here = member.live.filter(|live| live.core == self.id);
             let endpoint = here.and_then(|live| self.endpoint(live));
-            let denied = |it: &Rc<Endpoint>| !it.may_receive(publication.topic, self.clock());
-            if endpoint.as_ref().is_some_and(denied) {
+            let clock = self.clock();
+            let allowed = match &endpoint {
+                Some(endpoint) => endpoint.may_receive(publication.topic, clock),
+                None => member.may_receive(publication.topic, clock),
+            };
+            if !allowed {
                 self.metrics.decided(Asked::Receive, false);
                 without.push(member.client);
                 continue;
             }
-            // Only its own core knows what a member may receive. But the commands of an outbox entry
-            // must become durable together, so they leave from here.
-            let asks_its_core = member.live.is_some_and(|live| live.core != self.id)
-                && errand.origin.is_none();
             match (member.group, member.live) {
-                (Some(group), _) if qos != QoS::AtMostOnce && !asks_its_core => {
+                (Some(group), _) if qos != QoS::AtMostOnce => {
                     group_share(groups, group).directed.push(directed(&member, publication));
                 }
                 (_, Some(live)) if live.core != self.id => {
@@ -336,28 +336,19 @@ impl Core {
         &self,
         to: &ToMember,
         publication: &Publication<'_>,
-        ticket: Option<Ticket>,
+        (ticket, by): (Option<Ticket>, Option<Publisher>),
         published: &mut Published,
     ) {
         let endpoint = to.member.live.and_then(|live| self.endpoint(live));
         let allowed = |it: &Rc<Endpoint>| it.may_receive(publication.topic, self.clock());
         let (mut groups, errand) =
-            (SmallVec::new(), Errand { ticket, owed: to.owed, origin: None });
-        match (endpoint, to.member.group) {
-            (Some(endpoint), _) if allowed(&endpoint) => {
-                self.deliver_as(&to.member, &endpoint, publication, &mut groups, published);
-            }
-            // It has just gone, and its queue is still there.
-            (None, Some(group)) if to.member.qos.min(publication.qos) != QoS::AtMostOnce => {
-                let directed = directed(&to.member, publication);
-                group_share(&mut groups, group).directed.push(directed);
-            }
-            _ => {
-                let mut without = to.without.clone();
-                without.push(Arc::clone(&to.member.client));
-                let (share, groups) = (&to.share, &mut groups);
-                self.deliver_to_one(share, without, publication, errand, groups, published);
-            }
+            (SmallVec::new(), Errand { ticket, owed: to.owed, origin: None, by });
+        if let Some(endpoint) = endpoint.filter(allowed) {
+            self.deliver_as(&to.member, &endpoint, publication, &mut groups, published);
+        } else {
+            let mut without = to.without.clone();
+            without.push(Arc::clone(&to.member.client));
+            self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
         }
         self.propose_to_groups(groups, publication, errand, published);
     }
@@ -365,14 +356,15 @@ impl Core {
     /// Places what another core sent.
     pub fn deliver_batch(self: &Rc<Self>, batch: Batch) {
         let mut results = Vec::new();
-        let mut pressed: Vec<Rc<Endpoint>> = Vec::new();
+        let mut pressed = Pressed::default();
         let mut uses = Uses::default();
         for parcel in &batch.parcels {
             let publication = Publication::kept(&parcel.publication);
             let mut published = Published::default();
             match &parcel.to {
                 Some(to) => {
-                    self.deliver_to_member(to, &publication, parcel.ticket, &mut published);
+                    let asker = (parcel.ticket, parcel.by);
+                    self.deliver_to_member(to, &publication, asker, &mut published);
                 }
                 None => {
                     for target in &self.route(parcel.publication.topic()).targets {
@@ -392,25 +384,43 @@ impl Core {
             }
             // Not its cores: two that pass shares on to each other must not wait for each other.
             uses.groups |= published.uses.groups;
-            if let Some(endpoint) = published.pressed
-                && !pressed.iter().any(|other| Rc::ptr_eq(other, &endpoint))
-            {
-                pressed.push(endpoint);
+            if let Some(endpoint) = published.pressed {
+                pressed.add(endpoint, parcel.by);
             }
         }
+        self.hold_publishers(pressed);
         let (from, credit) = (batch.from, Some((self.id, batch.bytes)));
-        if pressed.is_empty() && !self.is_behind(uses) {
+        if !self.is_behind(uses) {
             self.shared.send(from, ToCore::Taken { results, credit });
             return;
         }
         self.shared.send(from, ToCore::Taken { results, credit: None });
         let core = Rc::clone(self);
         actix_rt::spawn(async move {
-            for endpoint in pressed {
-                endpoint.room().await;
-            }
             core.caught_up(uses).await;
             core.shared.send(from, ToCore::Taken { results: Vec::new(), credit });
+        });
+    }
+
+    /// Has those who publish to connections that have fallen behind wait for them; nobody else on
+    /// their cores does.
+    fn hold_publishers(self: &Rc<Self>, pressed: Pressed) {
+        let Pressed { endpoints, publishers } = pressed;
+        if publishers.is_empty() {
+            return;
+        }
+        let core = Rc::clone(self);
+        let tell = move |holds: bool| {
+            for &publisher in &publishers {
+                core.shared.send(publisher.core(&core.shared), ToCore::Hold { publisher, holds });
+            }
+        };
+        tell(true);
+        actix_rt::spawn(async move {
+            for endpoint in endpoints {
+                endpoint.room().await;
+            }
+            tell(false);
         });
     }
 
@@ -463,6 +473,24 @@ impl Core {
         let route = self.route(publication.topic);
         let published = self.publish(&publication, &route, Errand { ticket, ..Errand::default() });
         self.pending_sent(number, published.waiting);
+    }
+}
+
+/// Connections that a batch has pressed, and who published to them.
+#[derive(Default)]
+struct Pressed {
+    endpoints: Vec<Rc<Endpoint>>,
+    publishers: Vec<Publisher>,
+}
+
+impl Pressed {
+    fn add(&mut self, endpoint: Rc<Endpoint>, by: Option<Publisher>) {
+        if !self.endpoints.iter().any(|other| Rc::ptr_eq(other, &endpoint)) {
+            self.endpoints.push(endpoint);
+        }
+        if let Some(by) = by.filter(|by| !self.publishers.contains(by)) {
+            self.publishers.push(by);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Shared {
     pub serving: AtomicBool,
     /// Set when the node stops: it takes no more connections.
     pub draining: AtomicBool,
+    /// Set while the queues of all sessions hold as much as they may.
+    pub queues_full: AtomicBool,
     /// Groups whose outbox is longer than it should be: [`crate::core::Uses::outbox_bit`].
     pub long_outboxes: AtomicU64,
 }
@@ -50,6 +52,11 @@ impl Shared {
     pub fn home_of(&self, client: &str) -> u16 {
         let hash = fnv1a(client);
         ((hash >> 16) % self.cores.len() as u64) as u16
+    }
+
+    /// The core that carries the outbox of a group.
+    pub fn courier_of(&self, group: u16) -> u16 {
+        group % self.cores.len() as u16
     }
 
     /// Sends a message to a core. When the core has ended the node is stopping, and nobody is left

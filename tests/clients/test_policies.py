@@ -321,6 +321,24 @@ def test_a_will_is_decided_again_when_time_has_passed(skein, device, connected, 
     watcher.nothing_more()
 
 
+@pytest.mark.parametrize("change", ["revoked", "detached"])
+def test_a_delayed_will_is_decided_again_when_it_is_due(identity, device, connected, name, change):
+    who = identity(*everything(name))
+    watcher = connected()
+    watcher.subscribe(f"{name}/#", qos=1)
+    wills = {
+        at: m.Will(f"{name}/{at}", b"gone", 1, props={"will_delay_interval": 2}) for at in ("a", "b")
+    }
+    lost = device(who, f"{name}-a", will=wills["a"], props=LASTING)
+    lost.cut()
+    who.status("REVOKED") if change == "revoked" else who.detach()
+    # Of a client that still may, for the time.
+    other = identity(*everything(name))
+    device(other, f"{name}-b", will=wills["b"], props=LASTING).cut()
+    assert watcher.receive(timeout=10).topic == f"{name}/b"
+    watcher.nothing_more()
+
+
 def test_queued_messages_are_decided_again(identity, device, connected, name):
     """What was queued while it was allowed is not delivered once it is not."""
     who = identity(*everything(name))
@@ -354,12 +372,14 @@ def test_alpn(skein, dial, name, alpn):
     assert client.socket.selected_alpn_protocol() == alpn
 
 
-@pytest.mark.parametrize("qos,lasting", [(0, False), (1, False), (1, True)])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("members", [None, LASTING], ids=["members", "lasting_members"])
+@pytest.mark.parametrize("own", [None, LASTING], ids=["publisher", "lasting_publisher"])
 def test_shared_subscriptions_pass_over_who_may_not_receive(
-    identity, device, dial, name, qos, lasting
+    identity, device, dial, name, qos, members, own
 ):
     """Connections land on any core, so with several of each kind all ways are taken."""
-    props = LASTING if lasting else None
+    props = members
     share = ("Allow", "iot:Subscribe", f"topicfilter/$share/g/{name}/*")
     may = identity(*everything(name), share)
     may_not = identity(("Allow", "iot:Connect", "*"), share)
@@ -369,7 +389,7 @@ def test_shared_subscriptions_pass_over_who_may_not_receive(
     for member in members:
         member.subscribe(f"$share/g/{name}/+", qos=qos)
     publisher = dial()
-    publisher.connect(f"{name}-publisher")
+    publisher.connect(f"{name}-publisher", props=own)
     for number in range(40):
         publisher.publish(f"{name}/one", b"%d" % number, qos=qos)
     publisher.publish(f"{name}/last", b"last", qos=qos)

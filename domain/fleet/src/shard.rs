@@ -290,8 +290,8 @@ impl Shard {
             let session = &self.sessions[&id];
             let (client, epoch) = (session.client.clone(), session.epoch);
             match timer {
-                Timer::Will => FireWill { client, epoch, at: now }.into(),
-                Timer::Expiry => Expire { client, epoch, at: now }.into(),
+                Timer::Will => FireWill { client, epoch, at: now, discard: false }.into(),
+                Timer::Expiry => Expire { client, epoch, at: now, discard_will: false }.into(),
             }
         })
         .collect()

@@ -158,7 +158,7 @@ impl Connection {
     fn will_is_allowed(&self) -> bool {
         let profile = &self.endpoint.profile;
         let Some(topic) = &profile.will_topic else { return false };
-        let policy = self.endpoint.policy.borrow();
+        let policy = self.endpoint.policy();
         if !policy.depends_on_time() {
             return !self.endpoint.will_denied.get();
         }
@@ -172,7 +172,9 @@ impl Connection {
         let index = &self.core.shared.interest;
         match topic::parse_subscription(filter) {
             Ok(topic::Subscription::Shared(share)) => {
-                index.share(share, &profile.client, |member| member.live = None);
+                index.share(share, &profile.client, |member| {
+                    (member.live, member.permissions) = (None, None);
+                });
             }
             _ => {
                 if self.core.routes.borrow_mut().unsubscribe(filter, profile.live.slot) {

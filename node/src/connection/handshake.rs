@@ -4,9 +4,11 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Actor;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cluster::GroupId;
 use fleet::shard::{self, Connected};
@@ -23,7 +25,7 @@ use crate::claims::Claim;
 use crate::config::Limits;
 use crate::core::Core;
 use crate::denial::{self, Denial, Newcomer};
-use crate::endpoint::{Budget, Endpoint, Profile, Record};
+use crate::endpoint::{Budget, Endpoint, Permissions, Profile, Record};
 use crate::gateway::Place;
 use crate::host::{Machine, Outcome, Proposal, Reply};
 use crate::identity::{self, Principal, Refused};
@@ -102,7 +104,9 @@ pub async fn connect(
         }
     };
     let version = connect.version;
-    match accept(core, &connect, &peer).await {
+    let accepted = tokio::time::timeout(place.answer_within, accept(core, &connect, &peer)).await;
+    // The groups have too much to do, or an older connection does not end.
+    match accepted.unwrap_or_else(|_| Err(Reason::ServerBusy.into())) {
         Ok(accepted) => {
             let rest = buffer[length..].to_vec();
             start(core, &connect, peer, accepted, (transport, place), rest);
@@ -163,7 +167,7 @@ async fn say(
 struct Accepted {
     client: Rc<str>,
     assigned: bool,
-    policy: Rc<Compiled>,
+    permissions: Permissions,
     expiry: u32,
     keep_alive: u16,
     claim: Claim,
@@ -234,15 +238,15 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         Some(shared) => Ok(shared),
         None => identity::policy_of(&core.shared, &peer.principal, Some(&client), peer.ip)
             .await
-            .map(Rc::new),
+            .map(|policy| Arc::new(ArcSwap::from_pointee(policy))),
     };
-    let policy = policy?;
+    let permissions = policy?;
     let request = policy::Request {
         persistent_connect: expiry > 0,
         last_will_topic: connect.will.as_ref().map(|will| will.topic),
         ..core.read_clock().request()
     };
-    let checked = check_policy(&policy, connect, &client, &request);
+    let checked = check_policy(&permissions.load(), connect, &client, &request);
     core.metrics.decided(Asked::Connect, checked.is_ok());
     checked?;
     let keep_alive = match (limits.maximum_keep_alive_secs, connect.keep_alive) {
@@ -255,8 +259,17 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         return Err(Reason::PacketTooLarge.into());
     }
     let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
-    let session = open_session(core, connect, &client, expiry).await?;
-    Ok(Accepted { client, assigned, policy, expiry, keep_alive, claim, session, registry_changes })
+    let session = open_session(core, connect, peer, &client, expiry).await?;
+    Ok(Accepted {
+        client,
+        assigned,
+        permissions,
+        expiry,
+        keep_alive,
+        claim,
+        session,
+        registry_changes,
+    })
 }
 
 /// The CONNACK of a connection that stands; only what differs from the defaults is said.
@@ -316,6 +329,7 @@ fn check_policy(
 async fn open_session(
     core: &Rc<Core>,
     connect: &Connect<'_>,
+    peer: &Peer,
     client: &Rc<str>,
     expiry: u32,
 ) -> Result<Option<Connected>, Reason> {
@@ -337,7 +351,7 @@ async fn open_session(
         expiry_secs: expiry,
         version: connect.version as u32,
         at: core.read_clock().epoch_ms,
-        will: connect.will.as_ref().map(|will| will_of(client, will)),
+        will: connect.will.as_ref().map(|will| will_of(client, peer, will)),
         queue_limit_bytes: limits.session_queue_bytes,
         queue_limit_messages: limits.session_queue_messages,
         node: 1,
@@ -404,7 +418,11 @@ impl Drop for Opened {
     }
 }
 
-fn will_of(client: &str, will: &mqtt::Will<'_>) -> shard::Will {
+fn will_of(client: &str, peer: &Peer, will: &mqtt::Will<'_>) -> shard::Will {
+    let certificate = match &peer.principal {
+        Principal::Certificate(id) => Some(id.to_string()),
+        _ => None,
+    };
     let mut publication = Publication::borrowed(will.topic, will.payload, will.qos, will.retain);
     publication.properties = &will.properties;
     publication.publisher = client;
@@ -412,6 +430,8 @@ fn will_of(client: &str, will: &mqtt::Will<'_>) -> shard::Will {
         publication: publication.keep(),
         delay_secs: will.delay,
         message_expiry_secs: will.expiry,
+        certificate,
+        source_ip: peer.ip.map(|ip| ip.to_string()),
     }
 }
 
@@ -425,8 +445,16 @@ fn start(
     partial: Vec<u8>,
 ) {
     let limits = &core.shared.limits;
-    let Accepted { client, assigned, policy, expiry, keep_alive, claim, session, registry_changes } =
-        accepted;
+    let Accepted {
+        client,
+        assigned,
+        permissions,
+        expiry,
+        keep_alive,
+        claim,
+        session,
+        registry_changes,
+    } = accepted;
     let budget = Budget {
         outbox: limits.outbox_bytes,
         pending: limits.pending_bytes,
@@ -458,7 +486,7 @@ fn start(
             live,
         };
         let alias_maximum = connect.topic_alias_maximum.min(limits.topic_alias_maximum);
-        Rc::new(Endpoint::new(profile, policy, budget, connect.receive_maximum, alias_maximum))
+        Rc::new(Endpoint::new(profile, permissions, budget, connect.receive_maximum, alias_maximum))
     });
     // Who was told of the change did not see this connection.
     if registry_changes != core.registry_changes.get()

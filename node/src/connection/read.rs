@@ -5,7 +5,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use mqtt::Reason;
 
 use super::{Connection, End};
-use crate::core::{READ_BUFFER, Timer, Uses};
+use crate::core::{Publisher, READ_BUFFER, Timer, Uses};
 
 /// Reads per turn before other connections get theirs.
 const READS_PER_TURN: usize = 4;
@@ -93,7 +93,8 @@ impl Connection {
             true => self.uses.without_outboxes(),
             false => self.uses,
         };
-        if self.crowded || owed || self.core.must_wait(uses, cx.waker()) {
+        let publisher = Publisher::Connection(self.endpoint.profile.live);
+        if self.crowded || owed || self.core.must_wait(publisher, uses, cx.waker()) {
             return true;
         }
         self.uses = Uses::default();

@@ -98,7 +98,7 @@ impl Connection {
         if too_many || topic::is_wildcard(plain) && levels > limits.filter_levels {
             return Ok(Some(Reason::QuotaExceeded));
         }
-        let policy = self.endpoint.policy.borrow();
+        let policy = self.endpoint.policy();
         let resource = format!("topicfilter/{filter}");
         let request = self.core.clock().request();
         let decision = policy.decide(Action::Subscribe, &resource, &request);
@@ -127,6 +127,7 @@ impl Connection {
         if let Ok(Subscription::Shared(share)) = topic::parse_subscription(filter) {
             index.share(share, &profile.client, |member| {
                 member.live = Some(profile.live);
+                member.permissions = Some(self.endpoint.permissions());
                 member.qos = options.qos;
                 member.retain_as_published = options.retain_as_published;
                 member.subscription_ids =

@@ -40,6 +40,11 @@ impl Endpoint {
         self.state.borrow().pressed_since.is_some()
     }
 
+    /// Whether nobody waits for it any more, though it is behind.
+    pub fn is_slow(&self) -> bool {
+        self.state.borrow().slow
+    }
+
     /// Resolves when the connection has caught up, or counts as slow.
     pub async fn room(&self) {
         std::future::poll_fn(|cx| match self.wait_for_room(cx.waker()) {

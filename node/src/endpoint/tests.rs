@@ -28,7 +28,7 @@ fn endpoint() -> Endpoint {
         live: Live { core: 0, slot: 0, generation: 0 },
     };
     let budget = Budget { outbox: OUTBOX, pending: OUTBOX, patience: PATIENCE };
-    Endpoint::new(profile, Rc::new(Compiled::allow_all()), budget, 100, 0)
+    Endpoint::new(profile, Arc::new(ArcSwap::from_pointee(Compiled::allow_all())), budget, 100, 0)
 }
 
 /// An endpoint with what surrounds it on its core.
@@ -197,7 +197,7 @@ fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
             account: "123456789012".into(),
         };
         let nothing = Compiled::new(&[], &arns, &policy::Variables::default());
-        *session.endpoint.policy.borrow_mut() = Rc::new(nothing);
+        session.endpoint.set_policy(nothing);
         let sent = session.drain();
         assert!((OUTBOX..OUTBOX + 20).contains(&sent), "only what was in the outbox: {sent}");
         assert_eq!(session.denied, [8]);

@@ -88,6 +88,12 @@ pub struct Will {
     /// Message expiry interval, counted from the publication.
     #[prost(uint32, optional, tag = "3")]
     pub message_expiry_secs: Option<u32>,
+    /// The certificate of its client, whose policies must allow it when it is published.
+    #[prost(string, optional, tag = "4")]
+    pub certificate: Option<String>,
+    /// Where the client connected from, for those policies.
+    #[prost(string, optional, tag = "5")]
+    pub source_ip: Option<String>,
 }
 
 /// Claims a client id: resumes its session or starts a new one.
@@ -360,6 +366,9 @@ pub struct Expire {
     /// When.
     #[prost(uint64, tag = "3")]
     pub at: u64,
+    /// A will that it still has is not allowed any more.
+    #[prost(bool, tag = "4")]
+    pub discard_will: bool,
 }
 
 /// Publishes a delayed will whose time has come.
@@ -374,6 +383,9 @@ pub struct FireWill {
     /// When.
     #[prost(uint64, tag = "3")]
     pub at: u64,
+    /// It is not allowed any more: it is forgotten.
+    #[prost(bool, tag = "4")]
+    pub discard: bool,
 }
 
 /// Merges an update into a shadow.

@@ -136,7 +136,7 @@ fn publication(topic: &str, payload: &str, qos: u32) -> Publication {
 
 fn will(payload: &str, delay_secs: u32) -> Option<Will> {
     let publication = publication("will", payload, 1);
-    Some(Will { publication, delay_secs, message_expiry_secs: None })
+    Some(Will { publication, delay_secs, ..Will::default() })
 }
 
 fn enqueued(publication: Publication) -> Publish {

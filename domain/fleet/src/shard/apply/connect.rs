@@ -66,6 +66,9 @@ impl Shard {
         let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
         let due = self.sessions[&id].expires_at().is_some_and(|at| at <= command.at);
         if due {
+            if command.discard_will {
+                self.discard_will(id);
+            }
             self.remove_session(id, command.at);
         }
         Outcome::Due(due)
@@ -81,8 +84,14 @@ impl Shard {
         let will = session.take_will_due(command.at);
         self.timers.arm(session);
         self.changes.record(session);
-        self.publish_will(will, command.at);
+        self.publish_will(will.filter(|_| !command.discard), command.at);
         Outcome::Due(true)
+    }
+
+    fn discard_will(&mut self, id: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.will = None;
+        }
     }
 
     fn begin(&mut self, epoch: u64, command: Connect) -> Outcome {

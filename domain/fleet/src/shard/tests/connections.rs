@@ -86,8 +86,8 @@ fn an_older_connection_changes_nothing() {
         ReleaseQos2 { client: client.clone(), epoch, packet_id }.into(),
         Acknowledge { client: client.clone(), epoch, seqs: seqs.clone() }.into(),
         PubrecReceived { client: client.clone(), epoch, seqs }.into(),
-        Expire { client: client.clone(), epoch, at: u64::MAX }.into(),
-        FireWill { client, epoch, at: u64::MAX }.into(),
+        Expire { client: client.clone(), epoch, at: u64::MAX, ..Expire::default() }.into(),
+        FireWill { client, epoch, at: u64::MAX, ..FireWill::default() }.into(),
     ];
     for command in commands {
         assert_eq!(probe.told(command.clone()), Outcome::Stale, "{command:?}");
@@ -150,8 +150,10 @@ fn wills_are_published_once_or_not_at_all() {
                 Back(at, clean_start) => {
                     probe.connected(Connect { at, clean_start, ..client("c") });
                 }
-                Fire(at) => drop(probe.told(FireWill { client: c, epoch, at })),
-                Expire(at) => drop(probe.told(super::Expire { client: c, epoch, at })),
+                Fire(at) => drop(probe.told(FireWill { client: c, epoch, at, discard: false })),
+                Expire(at) => {
+                    drop(probe.told(super::Expire { client: c, epoch, at, discard_will: false }))
+                }
             }
         }
         let outbox: Vec<_> = probe.outbox(0).map(|each| each.publication.published_at).collect();
@@ -167,7 +169,7 @@ fn a_will_brings_its_flags_and_its_expiry() {
     {
         let mut probe = Probe::default();
         let publication = Publication { retain, ..publication("t", "p", 2) };
-        let will = Some(Will { publication, delay_secs: 0, message_expiry_secs });
+        let will = Some(Will { publication, message_expiry_secs, ..Will::default() });
         probe.connected(Connect { will, ..client("c") });
         probe.disconnect("c", 5_000, WillAction::Publish);
         let entry = probe.outbox(0).next().unwrap();
@@ -255,7 +257,10 @@ fn a_session_that_ends_takes_everything_along() {
     probe.published(publication("a", "1", 1));
     probe.disconnect("c", 0, WillAction::Discard);
     let (c, epoch) = probe.fence("c");
-    assert_eq!(probe.told(Expire { client: c.clone(), epoch, at: 100_000 }), Outcome::Due(true));
+    assert_eq!(
+        probe.told(Expire { client: c.clone(), epoch, at: 100_000, discard_will: false }),
+        Outcome::Due(true)
+    );
     assert_eq!(probe.effects.removed, [Removed { session, client: c }]);
     let (share, filter) = ("g".to_owned(), "a".to_owned());
     let left = Interest::Left { share, filter: filter.clone(), session };
@@ -268,4 +273,21 @@ fn a_session_that_ends_takes_everything_along() {
 fn a_session_without_a_queue_is_small() {
     // Beside the record: its two map entries and the client id.
     assert!(size_of::<Session>() <= 300, "{} bytes", size_of::<Session>());
+}
+
+#[test]
+fn a_will_that_is_not_allowed_any_more_is_forgotten() {
+    for fires in [true, false] {
+        let mut probe = Probe::default();
+        probe.connected(Connect { will: will("gone", 30), ..client("c") });
+        probe.disconnect("c", 1_000, WillAction::Publish);
+        let (client, epoch) = probe.fence("c");
+        let due = match fires {
+            true => probe.told(FireWill { client, epoch, at: u64::MAX, discard: true }),
+            false => probe.told(Expire { client, epoch, at: u64::MAX, discard_will: true }),
+        };
+        assert_eq!(due, Outcome::Due(true));
+        assert_eq!(probe.outbox(0).count(), 0);
+        assert!(probe.session(b"c").is_none_or(|session| session.will().is_none()));
+    }
 }

@@ -182,14 +182,14 @@ impl Model {
                     Outcome::PubrecRecorded(owed.collect())
                 })
             }
-            Kind::Expire(Expire { client, epoch, at }) => {
+            Kind::Expire(Expire { client, epoch, at, .. }) => {
                 self.with(&client, epoch, |_, session| {
                     let due = session.expires_at().is_some_and(|end| end <= at);
                     session.ended_at = due.then_some(at);
                     Outcome::Due(due)
                 })
             }
-            Kind::FireWill(FireWill { client, epoch, at }) => {
+            Kind::FireWill(FireWill { client, epoch, at, .. }) => {
                 self.with(&client, epoch, |model, session| Outcome::Due(model.fire(session, at)))
             }
             Kind::UpdateShadow(command) => self.update_shadow(command),

@@ -232,6 +232,7 @@ impl Step {
                     publication: Publication { retain, ..publication("a/b", "will", 1) },
                     delay_secs: EXPIRIES[delay],
                     message_expiry_secs: retain.then_some(3),
+                    ..Will::default()
                 });
                 Connect {
                     clean_start: clean,

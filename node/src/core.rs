@@ -204,6 +204,17 @@ impl Uses {
         self.outboxes |= Self::outbox_bit(group);
     }
 
+    /// The bits of its outboxes in [`Shared::long_outboxes`].
+    pub fn outboxes(self) -> u64 {
+        self.outboxes
+    }
+
+    /// Its outboxes and nothing else.
+    #[must_use]
+    pub fn only_outboxes(self) -> Self {
+        Self { outboxes: self.outboxes, ..Self::default() }
+    }
+
     /// The same without outboxes.
     #[must_use]
     pub fn without_outboxes(self) -> Self {
@@ -498,10 +509,12 @@ impl Core {
     }
 
     /// Whether a publisher has to wait before it reads more, because a destination that it uses is
-    /// behind, or an outbox that it fills is long. `waker` is called when it may go on.
-    pub fn must_wait(&self, publisher: Publisher, uses: Uses, waker: &Waker) -> bool {
-        let waits =
-            self.is_behind(uses) || self.shared.is_long(uses.outboxes) || self.is_held(publisher);
+    /// behind, an outbox that it fills is long, or it is named and a connection of another core holds
+    /// it. `waker` is called when it may go on.
+    pub fn must_wait(&self, publisher: Option<Publisher>, uses: Uses, waker: &Waker) -> bool {
+        let waits = self.is_behind(uses)
+            || self.shared.is_long(uses.outboxes)
+            || publisher.is_some_and(|publisher| self.is_held(publisher));
         if waits {
             self.credit_waiters.borrow_mut().push(waker.clone());
         }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::backend::Backend;
 use crate::clock::now_ms;
 use crate::config::{AccessKey, Account, Config, Listener, Log, LogFormat};
+use crate::kept;
 use crate::pki::{Pki, write_public, write_secret};
 
 /// The thing that a new data directory holds.
@@ -60,7 +61,7 @@ impl Dev {
         Config { account: account.clone(), ..Config::default() }.check().refuse_problems()?;
         fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let data = fs::canonicalize(&data)?;
-        keep_account(&data, &account)?;
+        refuse_other_account(&data, &account)?;
         let pki = Pki::open(&data.join("pki"))?;
         let access_key = access_key(&data.join("aws"), &account.region)?;
         let port = |port: u16| Some(([127, 0, 0, 1], port + port_offset).into());
@@ -182,28 +183,19 @@ Try it:
     }
 }
 
-/// The ARNs in stored policies name the account and the region, and would allow nothing under
-/// others: remembers both, and refuses different ones.
-fn keep_account(data: &Path, account: &Account) -> anyhow::Result<()> {
-    let path = data.join("account");
-    let wanted = format!("{} {}", account.id, account.region);
-    match fs::read_to_string(&path) {
-        Ok(kept) if kept.trim() == wanted => Ok(()),
-        Ok(kept) => {
-            let (id, region) = kept.trim().split_once(' ').unwrap_or_default();
-            bail!(
-                "--account-id {} --region {}: {} was made with --account-id {id} --region {region}, \
-                 which the ARNs in its policies name; use these, or another --data",
-                account.id,
-                account.region,
-                data.display()
-            )
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            fs::write(&path, wanted).with_context(|| format!("cannot write {}", path.display()))
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
+/// Refuses another account and region than the folder was made with, in the words of the command line.
+fn refuse_other_account(data: &Path, account: &Account) -> anyhow::Result<()> {
+    let Some(kept) = kept::account(data)?.filter(|kept| *kept != kept::named(account)) else {
+        return Ok(());
+    };
+    let (id, region) = kept.split_once(' ').unwrap_or_default();
+    bail!(
+        "--account-id {} --region {}: {} was made with --account-id {id} --region {region}, which the \
+         ARNs in its policies name; use these, or another --data",
+        account.id,
+        account.region,
+        data.display()
+    )
 }
 
 /// Reads the access key of an earlier start, or makes one.

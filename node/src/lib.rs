@@ -20,6 +20,7 @@ pub mod host;
 pub mod http;
 pub mod identity;
 pub mod interest;
+pub mod kept;
 pub mod metrics;
 pub mod node;
 pub mod outbox;

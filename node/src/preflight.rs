@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::clock::now_ms;
 use crate::config::{Config, Findings};
+use crate::kept;
 use crate::run;
 use crate::tls::{self, ClientCertificates};
 
@@ -20,6 +21,7 @@ pub fn check(config: &Config) -> Findings {
     let mut found = config.check();
     check_cores(config, &mut found);
     check_data(config, &mut found);
+    kept::check(config, &mut found);
     check_certificate(config, &mut found);
     check_issuer(config, &mut found);
     found

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{Core, ToCore};
+use crate::denial;
 use crate::interest::Live;
 
 /// Names one claim, so that a late release does not end a newer one.
@@ -151,6 +152,7 @@ fn tell(home: &Rc<Core>, holder: Option<Live>) {
     if let Some(live) = holder {
         home.run_on(live.core, move |core| {
             if let Some(endpoint) = core.endpoint(live) {
+                denial::tell_taken_over(&endpoint.profile, core.read_clock().now);
                 endpoint.doom(mqtt::Reason::SessionTakenOver);
             }
         });

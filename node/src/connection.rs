@@ -308,7 +308,7 @@ impl Connection {
         self.endpoint.profile.record.filter(|_| self.endpoint.profile.persistent)
     }
 
-    fn may_publish(&self, topic: &str, retain: bool) -> Result<(), Denial> {
+    fn may_publish<'a>(&self, topic: &'a str, retain: bool) -> Result<(), Denial<'a>> {
         if topic.starts_with('$') && !crate::reserved::may_publish(topic) {
             return Err(Denial::reserved(Action::Publish, topic));
         }

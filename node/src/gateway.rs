@@ -24,6 +24,7 @@ use crate::config::Listener as ListenerConfig;
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
+use crate::denial;
 use crate::identity::Principal;
 use crate::metrics;
 use crate::tls::{MQTT_ALPN, certificate_id};
@@ -179,10 +180,7 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
                 Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
                 Ok(Ok(Served::Http(http))) => http.await,
                 Ok(Err(failure)) => {
-                    // Of a refused CONNECT the handshake has told.
-                    if !matches!(failure, Failure::Refused(_)) {
-                        debug!(listener = door.key, %peer, %failure, "no connection");
-                    }
+                    tell(&core, &door, peer, &failure);
                     metrics::connect(failure.label());
                 }
                 Err(_) => {
@@ -192,6 +190,43 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
             }
         });
     }
+}
+
+/// Tells why a socket became no connection: at once where somebody has to mend something, otherwise to
+/// those who look for it.
+fn tell(core: &Core, door: &Door, peer: SocketAddr, failure: &Failure) {
+    let remedy = match failure {
+        // The handshake has told of it.
+        Failure::Refused(_) => return,
+        Failure::Io(error) => tls_remedy(error),
+        Failure::NotConnect | Failure::Mistaken(_) | Failure::Malformed(_) => Some(None),
+        Failure::Http(_) | Failure::Source | Failure::Full => None,
+    };
+    match remedy {
+        Some(remedy) => {
+            let (ip, now) = (peer.ip().to_canonical(), core.read_clock().now);
+            denial::tell_mistaken(door.key, ip, failure, remedy, now);
+        }
+        None => debug!(listener = door.key, %peer, %failure, "no connection"),
+    }
+}
+
+/// What helps against a failure of TLS, if it is one and something is known.
+fn tls_remedy(error: &io::Error) -> Option<Option<&'static str>> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(match error {
+        rustls::Error::NoCertificatesPresented => {
+            Some("devices show a certificate here; for other clients there is listeners.https")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            Some("does not look like TLS: for MQTT without it there is listeners.mqtt")
+        }
+        rustls::Error::AlertReceived(_) => Some(
+            "the client does not accept tls.certificate: does it trust the CA, is the name right?",
+        ),
+        rustls::Error::InvalidCertificate(_) => Some("the device needs another certificate"),
+        _ => None,
+    })
 }
 
 /// The next socket of a listener.

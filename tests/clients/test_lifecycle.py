@@ -474,6 +474,31 @@ def test_metrics_of_the_process(fresh_broker, name):
     assert 'gateway_connection_seconds_bucket{le="2592000"}' in buckets()
 
 
+def test_mistakes_are_logged_with_their_remedy(fresh_broker):
+    def no_tls(listener, sent):
+        with socket.create_connection(fresh_broker.address(listener), 5) as raw:
+            raw.sendall(sent)
+            raw.recv(100)
+
+    def tls(listener, *words, sent=b""):
+        words = ["openssl", "s_client", "-connect", "127.0.0.1:%d" % fresh_broker.port(listener), *words]
+        subprocess.run(words, input=sent, capture_output=True, timeout=20)
+
+    hello = bytes.fromhex("16030100") + bytes(100)
+    for listener, make, said in (
+        ("plain", lambda: no_tls("plain", hello), "looks like TLS: use listeners.mqtts"),
+        ("tls", lambda: no_tls("tls", m.connect("x")), "for MQTT without it there is listeners.mqtt"),
+        ("tls", lambda: tls("tls"), "peer sent no certificates"),
+        ("wss", lambda: tls("wss", "-quiet", sent=m.connect("x")), "use ALPN x-amzn-mqtt-ca"),
+        ("plain", lambda: no_tls("plain", b"GET / HTTP/1.1"), "the first packet is not CONNECT"),
+    ):
+        make()
+        brokers.wait_until(f"{listener}: {said}", lambda: said in fresh_broker.log.read_text(), 5)
+    # Whatever a client does, it cannot have warnings written.
+    tls("tls", "-servername", "127.0.0.1")
+    assert "WARN" not in fresh_broker.log.read_text()
+
+
 def test_denials_are_logged(tmp_path):
     ports = brokers.Skein(tmp_path / "ports")
     policy = brokers.policy(
@@ -537,6 +562,13 @@ def test_denials_are_logged(tmp_path):
             ("iot:Receive", "topic/c/1", "no statement of a policy allows it"),
         }
         assert {(line["client"], line["ip"]) for line in lines("denied")} == {("good", "127.0.0.1")}
+        with m.Client(broker.plain) as again:
+            again.connect("good")
+            assert client.closed().reason == 0x8E
+            (line,) = [line for line in lines("taken over: its client id has connected again")]
+            assert (line["client"], line["ip"]) == ("good", "127.0.0.1")
+        client = m.Client(broker.plain)
+        client.connect("good")
         # More than a second allows, in however many seconds this takes.
         while not any("left_out" in line for line in lines("denied")):
             for _ in range(50):

@@ -99,9 +99,8 @@ impl Connection {
             return Ok(Some(Reason::QuotaExceeded));
         }
         let policy = self.endpoint.policy();
-        let resource = format!("topicfilter/{filter}");
         let request = self.core.clock().request();
-        let decision = policy.decide(Action::Subscribe, &resource, &request);
+        let decision = policy.decide_name(Action::Subscribe, filter, &request);
         let allowed = match crate::reserved::may_subscribe(plain) {
             true => Denial::check(Action::Subscribe, filter, decision),
             false => Err(Denial::reserved(Action::Subscribe, filter)),

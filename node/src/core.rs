@@ -4,8 +4,9 @@
 //! ([`ToCore`]); batches travel, never single publications.
 //!
 //! Bounds: what another core has sent and this one has not placed yet is at most
-//! [`CREDIT`] bytes per pair of cores; answers from the groups are bounded by what was proposed and
-//! by the receive windows of the sessions; control closures by the connections that ask for them.
+//! [`CREDIT`] bytes per pair of cores; what comes from the groups is bounded by what was proposed, by
+//! the receive windows of the sessions and by the windows of the outboxes that this core routes
+//! ([`crate::courier::WINDOW`] entries each); control closures by the connections that ask for them.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -172,6 +172,15 @@ struct State {
     closed: bool,
 }
 
+/// What a client may no longer receive, of what waited for it.
+#[derive(Debug, Default)]
+pub struct NotSent {
+    /// How many publications.
+    pub count: usize,
+    /// The places of those that come from its session's queue: they have to be acknowledged there.
+    pub queued: Vec<u64>,
+}
+
 #[derive(Debug)]
 struct Pending {
     publication: Kept,
@@ -467,11 +476,11 @@ impl Endpoint {
         settled
     }
 
-    /// Moves what waits into the outbox as far as that has room. Gives back the places in the
-    /// session's queue of what the client may no longer receive: they have to be acknowledged.
+    /// Moves what waits into the outbox as far as that has room. Gives back what the client may no
+    /// longer receive.
     #[must_use]
-    pub fn refill(&self, clock: Clock, pool: &mut Pool) -> Vec<u64> {
-        let mut denied = Vec::new();
+    pub fn refill(&self, clock: Clock, pool: &mut Pool) -> NotSent {
+        let mut denied = NotSent::default();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         while self.has_space(state, pool) && !state.ending {
@@ -489,6 +498,7 @@ impl Endpoint {
                 subscription_ids: &pending.subscription_ids,
             };
             let allowed = self.may_receive(publication.topic, clock);
+            denied.count += usize::from(!allowed);
             if let Some((seq, dup)) = pending.queued {
                 let id = Window::packet_id(seq);
                 if allowed {
@@ -500,7 +510,7 @@ impl Endpoint {
                     QoS::ExactlyOnce => state.window.pubrec(id, true),
                     _ => state.window.puback(id),
                 };
-                denied.push(seq);
+                denied.queued.push(seq);
                 continue;
             }
             if !allowed

@@ -512,7 +512,7 @@ pub enum CommandError {
     #[error("a kind of command or outcome that this version does not know")]
     Kind,
     /// It is not what any version writes.
-    #[error("a command that is not valid: {0}")]
+    #[error("a command or outcome that is not valid: {0}")]
     Protobuf(#[from] prost::DecodeError),
 }
 

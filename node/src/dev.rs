@@ -59,6 +59,9 @@ impl Dev {
         }
         let account = Account { id: account, region, any_region: true, ..Account::default() };
         Config { account: account.clone(), ..Config::default() }.check().refuse_problems()?;
+        if data.exists() && !data.is_dir() {
+            bail!("--data {}: it is not a folder", data.display());
+        }
         fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let data = fs::canonicalize(&data)?;
         refuse_other_account(&data, &account)?;

@@ -78,7 +78,7 @@ impl Node {
         let host = NodeHost::new(Arc::clone(&shared), &raft, tell);
         let mut running = cluster::start(raft, inbox, Machine::new, host, cluster::NoPeers)
             .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
-        running.wait_started().context("cannot restore the state")?;
+        running.wait_started().context("cannot start")?;
         Ok(Self { shared, config, running, stopped, inboxes })
     }
 

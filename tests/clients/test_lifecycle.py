@@ -339,6 +339,40 @@ def test_another_account_of_an_existing_folder_is_refused(fresh_broker):
     fresh_broker.start()
 
 
+def test_a_folder_stays_with_its_account_and_shards(tmp_path):
+    ports = brokers.Skein(tmp_path / "ports")
+
+    def serving(more):
+        admin = f"[listeners.admin]\naddress = '127.0.0.1:{ports.port('admin')}'\n"
+        return brokers.serving(tmp_path / "serving", f"data = '{{data}}'\n{more}\n{admin}", ports.offset)
+
+    serving("shards = 2").start().stop()
+    for more, said in (
+        ("shards = 4", "made with 2; the number cannot be changed"),
+        ("shards = 2\n[account]\nid = '123456789012'", 'made with "000000000000 us-east-1"'),
+        ("shards = 2\n[account]\nregion = 'eu-west-1'", 'made with "000000000000 us-east-1"'),
+    ):
+        other = serving(more)
+        with pytest.raises(RuntimeError, match=said):
+            other.start()
+        done = skein("config", "check", other.folder / "skein.toml")
+        assert done.returncode != 0 and said in done.stderr, done.stderr
+    serving("shards = 2").start().stop()
+
+
+def test_what_dev_cannot_use_is_named(tmp_path, fresh_broker):
+    (tmp_path / "file").write_text("")
+    done = skein("dev", "--data", tmp_path / "file")
+    assert done.returncode != 0 and "it is not a folder" in done.stderr, done.stderr
+    other = brokers.Skein(fresh_broker.folder)
+    with pytest.raises(RuntimeError, match="in use by process .*: stop it, or choose another data folder"):
+        other.start()
+    fresh_broker.stop()
+    (fresh_broker.pki / "device.key").unlink()
+    with pytest.raises(RuntimeError, match="device.key is missing"):
+        fresh_broker.start()
+
+
 def openssl(*words):
     subprocess.run(["openssl", *map(str, words)], capture_output=True, check=True, timeout=30)
 
@@ -409,6 +443,8 @@ def test_every_problem_and_warning_is_said(tmp_path):
         [tls]
         certificate = 'none.pem'
         private_key = 'none.key'
+        issuer_certificate = 'none.pem'
+        issuer_private_key = 'none.key'
         [[access_keys]]
         id = ''
         secret = ''
@@ -423,6 +459,7 @@ def test_every_problem_and_warning_is_said(tmp_path):
     problems = [
         "data", "public_host", "account.id", "listeners.ws.address", "access_keys[0].id", "access_keys[0].secret",
         "log.filter", "traces.endpoint", "tls.certificate", "tls.private_key",
+        "tls.issuer_certificate", "tls.issuer_private_key",
     ]
     for key in problems:
         assert f"\n  {key}: " in done.stderr, (key, done.stderr)
@@ -456,6 +493,7 @@ def test_metrics_of_the_process(fresh_broker, name):
         client.publish(f"{name}/a", b"x", qos=1)
         assert client.receive().payload == b"x"
     values = fresh_broker.metrics()
+    assert values["outbox_lost_total"] == values['session_queue_dropped_total{reason="full"}'] == 0
     assert values['gateway_decisions_total{action="receive",decision="allowed"}'] >= 1
     resident = fresh_broker.resident_bytes()
     assert resident / 4 < values["process_resident_memory_bytes"] < resident * 4

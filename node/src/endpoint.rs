@@ -5,8 +5,10 @@
 //!
 //! Bounds: the outbox takes [`Budget::outbox`] bytes; beyond half of it publishers stop reading
 //! their sockets until it drains, or until the endpoint counts as slow: it has made no progress for
-//! [`Budget::patience`], or has stayed behind for five times as long, whatever progress it made. A slow endpoint loses QoS 0 publications beyond the bound; a session that is
-//! not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed. When
+//! [`Budget::patience`], or has stayed behind for five times as long, whatever progress it made.
+//! Nobody waits for itself, and who is waited for does not wait for other endpoints: its
+//! acknowledgements are needed. A slow endpoint loses QoS 0 publications beyond the bound; a session
+//! that is not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed. When
 //! the connections of a core together hold their budget, those that have fallen behind are treated as
 //! if they were over their own.
 

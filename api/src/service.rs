@@ -24,7 +24,7 @@ use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
 use crate::request::{Call, Caller};
 use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Operation};
-use crate::sigv4::{self, BodyHash, Claim, Verifier};
+use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
 use crate::x509::Issuer;
 use crate::{
     Backend, Clock, Config, Endpoints, Error, certificates, connections, effective, endpoint,
@@ -204,7 +204,13 @@ impl<B: Backend> Api<B> {
     ) -> Result<Claim<'a>, Error> {
         let both = [CONTROL_SERVICES, DATA_SERVICES].concat();
         let services = if door == Door::Data { DATA_SERVICES } else { &both };
-        let claim = self.verifier.begin(request, services, now_secs)?;
+        let claim =
+            self.verifier.begin(request, services, now_secs).map_err(|error| match error {
+                AuthError::Service(service) if CONTROL_SERVICES.contains(&&*service) => {
+                    AuthError::ControlPlane(service)
+                }
+                error => error,
+            })?;
         let is_control = CONTROL_SERVICES.contains(&claim.service());
         *plane = if is_control { Plane::Control } else { Plane::Data };
         Ok(claim)

@@ -163,7 +163,7 @@ Skein is ready. Data, certificates and keys are in {data}
   AWS-compatible REST  http://127.0.0.1:{}
   Metrics and health   http://127.0.0.1:{}/metrics /livez /readyz
 
-Try it:
+Try it (a second client with -i dev-thing takes over from the first):
 
   mosquitto_sub -h localhost -p {} --cafile {ca} --cert {device} --key {key} -i dev-thing -q 1 -t 'greetings/#' -v
   mosquitto_pub -h 127.0.0.1 -p {} -q 1 -t greetings/world -m hello

@@ -66,7 +66,13 @@ pub struct Door {
     pub proxy_from: Arc<[IpNet]>,
     /// Connections that may be open at once.
     pub max_connections: u32,
-    open: Arc<AtomicU32>,
+    open: Arc<Open>,
+}
+
+/// What the connections of a listener share, on all cores.
+struct Open {
+    count: AtomicU32,
+    answer_within: Duration,
 }
 
 impl Door {
@@ -86,7 +92,10 @@ impl Door {
             connect_timeout: config.connect_timeout,
             proxy_from: config.proxy_from.clone().into(),
             max_connections: config.max_connections,
-            open: Arc::default(),
+            open: Arc::new(Open {
+                count: AtomicU32::new(0),
+                answer_within: config.connect_timeout * 4 / 5,
+            }),
         }))
     }
 
@@ -173,7 +182,8 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
         actix_rt::spawn(async move {
             let serving = async {
                 let mut permit = entrance.permit().await;
-                serve(&core, &door, stream, peer, &mut permit).await
+                // In a storm many wait for their permit: what a handshake needs is made when it begins.
+                Box::pin(serve(&core, &door, stream, peer, &mut permit)).await
             };
             let result = tokio::time::timeout(door.connect_timeout, serving).await;
             match result {
@@ -244,24 +254,25 @@ pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// One of the connections that a listener may have open; what waits for its handshake is not one yet.
-pub struct Place {
-    open: Arc<AtomicU32>,
-    /// How long a CONNECT may wait for its answer, so that there still is one.
-    pub answer_within: Duration,
-}
+/// Every connection has one, so it is a pointer and no more.
+pub struct Place(Arc<Open>);
 
 impl Place {
     fn take(door: &Door) -> Option<Self> {
-        let open = door.open.fetch_add(1, Ordering::Relaxed);
-        let place =
-            Self { open: Arc::clone(&door.open), answer_within: door.connect_timeout * 4 / 5 };
+        let open = door.open.count.fetch_add(1, Ordering::Relaxed);
+        let place = Self(Arc::clone(&door.open));
         (open < door.max_connections).then_some(place)
+    }
+
+    /// How long a CONNECT may wait for its answer, so that there still is one.
+    pub fn answer_within(&self) -> Duration {
+        self.0.answer_within
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -113,7 +113,7 @@ pub async fn connect(
         }
     };
     let version = connect.version;
-    let accepted = tokio::time::timeout(place.answer_within, accept(core, &connect, &peer)).await;
+    let accepted = tokio::time::timeout(place.answer_within(), accept(core, &connect, &peer)).await;
     // The groups have too much to do, or an older connection does not end.
     match accepted.unwrap_or_else(|_| Err(Reason::ServerBusy.into())) {
         Ok(accepted) => {

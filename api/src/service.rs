@@ -24,7 +24,7 @@ use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
 use crate::request::{Call, Caller};
 use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Operation};
-use crate::sigv4::{self, BodyHash, Claim, Verifier};
+use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
 use crate::x509::Issuer;
 use crate::{
     Backend, Clock, Config, Endpoints, Error, certificates, connections, effective, endpoint,
@@ -167,7 +167,7 @@ impl<B: Backend> Api<B> {
             _ => Some(self.claim(&request, door, now.0 / 1000, plane)?),
         };
         let matched = routes::find(*plane, request.method, request.path)?;
-        let body = self.read_body(parts, unread.take().unwrap_or_default()).await?;
+        let body = self.read_body(parts, unread).await?;
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 claim.finish(&request, BodyHash::of(&body))?;
@@ -204,7 +204,13 @@ impl<B: Backend> Api<B> {
     ) -> Result<Claim<'a>, Error> {
         let both = [CONTROL_SERVICES, DATA_SERVICES].concat();
         let services = if door == Door::Data { DATA_SERVICES } else { &both };
-        let claim = self.verifier.begin(request, services, now_secs)?;
+        let claim =
+            self.verifier.begin(request, services, now_secs).map_err(|error| match error {
+                AuthError::Service(service) if CONTROL_SERVICES.contains(&&*service) => {
+                    AuthError::ControlPlane(service)
+                }
+                error => error,
+            })?;
         let is_control = CONTROL_SERVICES.contains(&claim.service());
         *plane = if is_control { Plane::Control } else { Plane::Data };
         Ok(claim)
@@ -271,7 +277,8 @@ impl<B: Backend> Api<B> {
         }
     }
 
-    async fn read_body(&self, parts: &Parts, body: Body) -> Result<Bytes, Error> {
+    /// Reads a body, and leaves it where it is when it has not come to its end.
+    async fn read_body(&self, parts: &Parts, body: &mut Option<Body>) -> Result<Bytes, Error> {
         let announced = parts.headers.get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
@@ -283,13 +290,12 @@ impl<B: Backend> Api<B> {
         collected.map_err(|_| Error::BodyTimeout)?
     }
 
-    async fn collect(&self, mut body: Body) -> Result<Bytes, Error> {
+    async fn collect(&self, body: &mut Option<Body>) -> Result<Bytes, Error> {
         let mut collected = BytesMut::new();
         let mut permit = None;
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let frame = frame
-                .map_err(|error| Error::Invalid(format!("the body did not arrive: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
+        while let Some(part) = next_part(body).await {
+            let data =
+                part.map_err(|error| Error::Invalid(format!("the body did not arrive: {error}")))?;
             let length = collected.len() + data.len();
             if length > BODY_BYTES {
                 return Err(too_large());
@@ -389,12 +395,22 @@ fn too_large() -> Error {
     Error::TooLarge(format!("the body exceeds {BODY_BYTES} bytes"))
 }
 
+/// What comes next of a body; one that has ended is taken away.
+async fn next_part(body: &mut Option<Body>) -> Option<Result<Bytes, axum::Error>> {
+    let mut reading = Pin::new(body.as_mut()?);
+    let frame = poll_fn(|cx| reading.as_mut().poll_frame(cx)).await;
+    if frame.is_none() {
+        *body = None;
+    }
+    // Trailers add nothing.
+    frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default()))
+}
+
 /// Reads a body that nobody wants, up to [`DRAIN_BYTES`].
-async fn discard(mut body: Body) {
+async fn discard(body: &mut Option<Body>) {
     let mut seen = 0;
     while seen < DRAIN_BYTES {
-        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
-        let Some(Ok(frame)) = frame else { return };
-        seen += frame.data_ref().map_or(0, Bytes::len);
+        let Some(Ok(data)) = next_part(body).await else { return };
+        seen += data.len();
     }
 }

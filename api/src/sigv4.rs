@@ -111,8 +111,8 @@ impl Verifier {
     ) -> Result<Claim<'_>, AuthError> {
         let statement = Statement::read(request)?;
         statement.check_date(now_secs, self.presigned_default_secs)?;
-        if self.region.as_ref().is_some_and(|region| *region != statement.region) {
-            return Err(AuthError::Region(statement.region));
+        if let Some(valid) = self.region.as_ref().filter(|region| **region != statement.region) {
+            return Err(AuthError::Region { given: statement.region, valid: valid.clone() });
         }
         if !services.contains(&statement.service.as_str()) {
             return Err(AuthError::Service(statement.service));

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import boto3
+import botocore.exceptions
 
 from clock import Clock
 from dispatcher import Dispatcher
@@ -52,6 +53,18 @@ def main():
             node = stack.enter_context(Node(folder / "skein"))
             link, iot = node.link, node.client("iot")
         return drive(chosen, link, iot, folder, stack)
+
+
+def without_traceback():
+    """What somebody has forgotten to set, or a node that is not there, in a line."""
+    try:
+        return main()
+    except botocore.exceptions.NoRegionError:
+        return "the control plane needs a region: set AWS_DEFAULT_REGION"
+    except botocore.exceptions.NoCredentialsError:
+        return "the control plane needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        return f"the control plane cannot be used: {error}"
 
 
 def drive(chosen, link, iot, folder, stack):
@@ -103,4 +116,4 @@ def say(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(without_traceback())

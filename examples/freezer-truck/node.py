@@ -26,10 +26,13 @@ class Node:
             raise SystemExit("SKEIN_BIN does not say where skein is; examples/freezer-truck/run builds it")
         log = self.folder / "skein.log"
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [binary, "dev", "--data", str(self.data), "--port-offset", str(self.offset)],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [binary, "dev", "--data", str(self.data), "--port-offset", str(self.offset)],
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                )
+            except OSError as error:
+                raise SystemExit(f"SKEIN_BIN does not name a skein that runs: {error}") from None
         deadline = time.monotonic() + 20
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -59,12 +59,17 @@ pub fn router(
     let log = get(move || std::future::ready(reader.get() + "\n"))
         .put(move |filter: String| std::future::ready(set_log_filter(&log_filter, &filter)));
     let process = Arc::new(process);
+    // Files are read, and the control runtime has one thread.
     let render = move || {
-        process.read();
-        metrics.render()
+        let (process, metrics) = (Arc::clone(&process), metrics.clone());
+        let render = tokio::task::spawn_blocking(move || {
+            process.read();
+            metrics.render()
+        });
+        async move { render.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR) }
     };
     Router::new()
-        .route("/metrics", get(move || std::future::ready(render())))
+        .route("/metrics", get(render))
         .route("/livez", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(ready))
         .route("/admin/cluster", get(standing))

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{Core, ToCore};
+use crate::denial;
 use crate::endpoint::Endpoint;
 use crate::host::Proposal;
 use crate::interest::Live;
@@ -239,6 +240,7 @@ fn tell(home: &Rc<Core>, holder: Option<Live>) {
     if let Some(live) = holder {
         home.run_on(live.core, move |core| {
             if let Some(endpoint) = core.endpoint(live) {
+                denial::tell_taken_over(&endpoint.profile, core.read_clock().now);
                 endpoint.doom(mqtt::Reason::SessionTakenOver);
             }
         });

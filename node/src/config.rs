@@ -7,9 +7,11 @@
 mod check;
 mod cluster;
 mod environment;
+mod hints;
 mod values;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,6 +53,9 @@ pub struct Config {
     pub log: Log,
     /// Traces.
     pub traces: Traces,
+    /// What looked wrong already when it was read.
+    #[serde(skip)]
+    pub(crate) suspicions: Vec<Finding>,
 }
 
 impl Default for Config {
@@ -69,6 +74,7 @@ impl Default for Config {
             limits: Limits::default(),
             log: Log::default(),
             traces: Traces::default(),
+            suspicions: Vec::new(),
         }
     }
 }
@@ -327,7 +333,7 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// It is not TOML, has an unknown key or a value of the wrong kind.
-    #[error("{path}: {error}")]
+    #[error("{path}: {}{}", error.to_string().trim_end(), hints::hint(error.message()))]
     Parse {
         /// The file.
         path: PathBuf,
@@ -360,7 +366,8 @@ impl Config {
         // Once for errors that name line and column, once more with the environment over it.
         let _: Config = toml::from_str(&text).map_err(parse)?;
         let table: toml::Table = text.parse().map_err(parse)?;
-        let mut config = environment::put_over(table, environment)?;
+        let mut config = environment::put_over(table.clone(), environment)?;
+        config.suspicions.extend(open_to_others(path, &table));
         if let Some(folder) = path.parent() {
             config.resolve_paths(folder);
         }
@@ -378,9 +385,26 @@ impl Config {
         // An absolute path replaces the folder.
         let of_cluster = self.cluster.iter_mut().flat_map(Cluster::files);
         for path in files.into_iter().flatten().chain(of_cluster).chain([&mut self.data]) {
-            *path = folder.join(&path);
+            // An empty one would be the folder itself.
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&path);
+            }
         }
     }
+}
+
+/// Whether a file with secrets can be read by everybody on the machine.
+fn open_to_others(path: &Path, table: &toml::Table) -> Option<Finding> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let has_secrets = table.get("access_keys")?.as_array().is_some_and(|keys| !keys.is_empty());
+    (has_secrets && mode & 0o004 != 0).then(|| Finding {
+        key: "access_keys".into(),
+        text: format!(
+            "{} holds secrets and has mode {mode:04o}: everybody on this machine can read it; chmod \
+             it to 0600, or put them into SKEIN__ACCESS_KEYS",
+            path.display()
+        ),
+    })
 }
 
 impl Listeners {

@@ -41,7 +41,7 @@ use crate::identity;
 use crate::interest::Live;
 use crate::metrics::Asked;
 use crate::publication::Publication;
-use crate::publish::Errand;
+use crate::publish::{Errand, Published};
 use crate::route::Route;
 use crate::telemetry;
 
@@ -70,6 +70,10 @@ pub struct Connection {
     pressed: Option<Rc<Endpoint>>,
     /// Where its publications went since it last had to wait.
     uses: Uses,
+    /// Whether it is read for its acknowledgements although an outbox may be long.
+    only_acks: bool,
+    /// Whether `partial` begins with a PUBLISH that such an outbox is too long for.
+    at_publish: bool,
     /// Whether the client is not read although it may have sent something.
     withheld: bool,
     /// Whether it is its own outbox that has to become shorter first.
@@ -127,6 +131,8 @@ impl Connection {
             expiry: start.expiry,
             pressed: None,
             uses: Uses::default(),
+            only_acks: false,
+            at_publish: false,
             withheld: false,
             crowded: false,
             took: false,
@@ -263,8 +269,7 @@ impl Connection {
             let errand = Errand { by, ..Errand::default() };
             let published = core.publish(&publication, &route, errand);
             telemetry::end_span(span, published.waiting, published.reached);
-            self.uses.add(published.uses);
-            self.pressed = published.pressed.or(self.pressed.take());
+            self.note(published);
             return Ok(());
         };
         // Whether takers have to be waited for is known afterwards; until then count one more.
@@ -277,9 +282,16 @@ impl Connection {
         telemetry::end_span(span, published.waiting, published.reached);
         let nobody = !published.reached && published.waiting == 0;
         self.endpoint.sent(number, published.waiting, nobody);
-        self.uses.add(published.uses);
-        self.pressed = published.pressed.or(self.pressed.take());
+        self.note(published);
         Ok(())
+    }
+
+    /// Remembers whom to wait for before more is read. Not itself: what it has not acknowledged becomes
+    /// less only by what it sends.
+    fn note(&mut self, published: Published) {
+        self.uses.add(published.uses);
+        let others = published.pressed.filter(|pressed| !Rc::ptr_eq(pressed, &self.endpoint));
+        self.pressed = others.or(self.pressed.take());
     }
 
     /// Slows a client down that publishes faster than it may: what it has sent is routed, and then
@@ -296,7 +308,7 @@ impl Connection {
         self.endpoint.profile.record.filter(|_| self.endpoint.profile.persistent)
     }
 
-    fn may_publish(&self, topic: &str, retain: bool) -> Result<(), Denial> {
+    fn may_publish<'a>(&self, topic: &'a str, retain: bool) -> Result<(), Denial<'a>> {
         if topic.starts_with('$') && !crate::reserved::may_publish(topic) {
             return Err(Denial::reserved(Action::Publish, topic));
         }

@@ -4,8 +4,9 @@
 //! ([`ToCore`]); batches travel, never single publications.
 //!
 //! Bounds: what another core has sent and this one has not placed yet is at most
-//! [`CREDIT`] bytes per pair of cores; answers from the groups are bounded by what was proposed and
-//! by the receive windows of the sessions; control closures by the connections that ask for them.
+//! [`CREDIT`] bytes per pair of cores; what comes from the groups is bounded by what was proposed, by
+//! the receive windows of the sessions and by the windows of the outboxes that this core routes
+//! ([`crate::courier::WINDOW`] entries each); control closures by the connections that ask for them.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -202,6 +203,17 @@ impl Uses {
     pub fn add_outbox(&mut self, group: u16) {
         self.groups = true;
         self.outboxes |= Self::outbox_bit(group);
+    }
+
+    /// The bits of its outboxes in [`Shared::long_outboxes`].
+    pub fn outboxes(self) -> u64 {
+        self.outboxes
+    }
+
+    /// Its outboxes and nothing else.
+    #[must_use]
+    pub fn only_outboxes(self) -> Self {
+        Self { outboxes: self.outboxes, ..Self::default() }
     }
 
     /// The same without outboxes.
@@ -506,10 +518,12 @@ impl Core {
     }
 
     /// Whether a publisher has to wait before it reads more, because a destination that it uses is
-    /// behind, or an outbox that it fills is long. `waker` is called when it may go on.
-    pub fn must_wait(&self, publisher: Publisher, uses: Uses, waker: &Waker) -> bool {
-        let waits =
-            self.is_behind(uses) || self.shared.is_long(uses.outboxes) || self.is_held(publisher);
+    /// behind, an outbox that it fills is long, or it is named and a connection of another core holds
+    /// it. `waker` is called when it may go on.
+    pub fn must_wait(&self, publisher: Option<Publisher>, uses: Uses, waker: &Waker) -> bool {
+        let waits = self.is_behind(uses)
+            || self.shared.is_long(uses.outboxes)
+            || publisher.is_some_and(|publisher| self.is_held(publisher));
         if waits {
             self.credit_waiters.borrow_mut().push(waker.clone());
         }

@@ -1,9 +1,11 @@
-//! What clients are not allowed to do, as the log tells it.
+//! What the log tells of clients: what they are not allowed to do, who is refused, who speaks something
+//! else than the listener, who is taken over.
 //!
-//! Bounds: a core, which is a thread, writes at most `PER_SECOND` lines in a second, and the next
-//! line says how many it left out. Names that clients choose are cut to `NAME` bytes; payloads are
-//! never written.
+//! Bounds: a core, which is a thread, writes at most `PER_SECOND` lines of each kind in a second, and the
+//! next line says how many it left out. Texts are made only for lines that are written. Names that
+//! clients choose are cut to `NAME` bytes; payloads are never written.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,8 +15,9 @@ use policy::{Action, Decision};
 use tracing::info;
 
 use crate::endpoint::Profile;
+use crate::identity::Refused;
 
-/// Lines of one core in a second.
+/// Lines of one core and kind in a second.
 const PER_SECOND: u32 = 10;
 
 /// Bytes of a client id or a resource in a line.
@@ -22,47 +25,49 @@ const NAME: usize = 256;
 
 /// That somebody may not do something.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denial {
+pub struct Denial<'a> {
     action: Action,
-    /// As policies name it, like `topic/a/b`.
-    resource: Box<str>,
+    /// A topic name, a topic filter or a client id.
+    name: Cow<'a, str>,
     why: &'static str,
 }
 
-impl Denial {
+impl<'a> Denial<'a> {
     /// What a policy says about an action on a topic name, a topic filter or a client id.
-    pub fn check(action: Action, name: &str, decision: Decision) -> Result<(), Self> {
+    pub fn check(action: Action, name: &'a str, decision: Decision) -> Result<(), Self> {
         let why = match decision {
             Decision::Allowed => return Ok(()),
             Decision::ExplicitDeny => "a statement of a policy denies it",
             Decision::ImplicitDeny => "no statement of a policy allows it",
         };
-        Err(Self::new(action, name, why))
+        Err(Self { action, name: name.into(), why })
     }
 
     /// That the name is the broker's own, whatever policies say.
-    pub fn reserved(action: Action, name: &str) -> Self {
-        Self::new(action, name, "the topic is reserved")
+    pub fn reserved(action: Action, name: &'a str) -> Self {
+        Self { action, name: name.into(), why: "the topic is reserved" }
     }
 
-    fn new(action: Action, name: &str, why: &'static str) -> Self {
-        let kind = match action {
-            Action::Connect => "client",
-            Action::Subscribe => "topicfilter",
-            _ => "topic",
-        };
-        Self { action, resource: format!("{kind}/{}", shortened(name)).into(), why }
+    /// As much of it as a line says.
+    pub fn kept(&self) -> Denial<'static> {
+        let name = Cow::Owned(shortened(&self.name).to_owned());
+        Denial { action: self.action, name, why: self.why }
+    }
+
+    /// As policies name it, like `topic/a/b`.
+    fn resource(&self) -> String {
+        self.action.resource(shortened(&self.name))
     }
 
     /// Tells of what an open connection may not do.
     pub fn tell(&self, profile: &Profile, now: Instant) {
-        let Some(left_out) = admit(now) else { return };
+        let Some(left_out) = admit(Kind::Denied, now) else { return };
         info!(
             client = shortened(&profile.client),
             principal = profile.principal.name(),
             ip = profile.source_ip.map(display),
             action = self.action.name(),
-            resource = &*self.resource,
+            resource = self.resource(),
             why = self.why,
             left_out,
             "denied"
@@ -86,22 +91,46 @@ pub struct Newcomer<'a> {
 pub fn tell_refused(
     newcomer: Newcomer<'_>,
     reason: Reason,
-    denial: Option<&Denial>,
-    cause: Option<String>,
+    denial: Option<&Denial<'_>>,
+    cause: Option<Refused>,
     now: Instant,
 ) {
-    let Some(left_out) = admit(now) else { return };
-    let why = denial.map(|denial| denial.why).or(cause.as_deref());
+    let Some(left_out) = admit(Kind::Refused, now) else { return };
+    let why = denial.map(|denial| denial.why.to_owned()).or(cause.map(|cause| cause.to_string()));
     info!(
         client = shortened(newcomer.client),
         principal = newcomer.principal,
         ip = newcomer.ip.map(display),
         reason = reason.name(),
         action = denial.map(|denial| denial.action.name()),
-        resource = denial.map(|denial| &*denial.resource),
+        resource = denial.map(Denial::resource),
         why,
         left_out,
         "connection refused"
+    );
+}
+
+/// Tells of somebody who does not speak what a listener is for, and what would help.
+pub fn tell_mistaken(
+    listener: &str,
+    ip: IpAddr,
+    why: &dyn std::fmt::Display,
+    remedy: Option<&str>,
+    now: Instant,
+) {
+    let Some(left_out) = admit(Kind::Mistaken, now) else { return };
+    info!(listener, %ip, %why, remedy, left_out, "no connection");
+}
+
+/// Tells of a connection that ends because its client id has connected again.
+pub fn tell_taken_over(profile: &Profile, now: Instant) {
+    let Some(left_out) = admit(Kind::TakenOver, now) else { return };
+    info!(
+        client = shortened(&profile.client),
+        principal = profile.principal.name(),
+        ip = profile.source_ip.map(display),
+        left_out,
+        "taken over: its client id has connected again"
     );
 }
 
@@ -137,10 +166,21 @@ impl Said {
     }
 }
 
-fn admit(now: Instant) -> Option<Option<u64>> {
-    thread_local!(static SAID: Cell<Said> = const { Cell::new(Said::NOTHING) });
+/// What is told of; each has its lines, so that nobody drowns the others.
+#[derive(Clone, Copy)]
+enum Kind {
+    Denied,
+    Refused,
+    Mistaken,
+    TakenOver,
+}
+
+const KINDS: usize = 4;
+
+fn admit(kind: Kind, now: Instant) -> Option<Option<u64>> {
+    thread_local!(static SAID: Cell<[Said; KINDS]> = const { Cell::new([Said::NOTHING; KINDS]) });
     let mut said = SAID.get();
-    let admitted = said.admit(now);
+    let admitted = said[kind as usize].admit(now);
     SAID.set(said);
     admitted
 }
@@ -164,8 +204,16 @@ mod tests {
 
     #[test]
     fn names_are_cut_between_characters() {
-        let name = "ä".repeat(NAME);
-        let denial = Denial::reserved(Action::Publish, &format!("x{name}"));
-        assert_eq!(denial.resource.len(), "topic/".len() + NAME - 1);
+        let name = format!("x{}", "ä".repeat(NAME));
+        let denial = Denial::reserved(Action::Publish, &name);
+        assert_eq!(denial.resource().len(), "topic/".len() + NAME - 1);
+        assert_eq!(denial.kept().resource(), denial.resource());
+    }
+
+    #[test]
+    fn denials_leave_lines_to_refusals() {
+        let now = Instant::now();
+        while admit(Kind::Denied, now).is_some() {}
+        assert_eq!(admit(Kind::Refused, now), Some(None));
     }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::backend::Backend;
 use crate::clock::now_ms;
 use crate::config::{AccessKey, Account, Config, Listener, Log, LogFormat};
+use crate::kept;
 use crate::pki::{Pki, write_public, write_secret};
 
 /// The thing that a new data directory holds.
@@ -58,9 +59,12 @@ impl Dev {
         }
         let account = Account { id: account, region, any_region: true, ..Account::default() };
         Config { account: account.clone(), ..Config::default() }.check().refuse_problems()?;
+        if data.exists() && !data.is_dir() {
+            bail!("--data {}: it is not a folder", data.display());
+        }
         fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let data = fs::canonicalize(&data)?;
-        keep_account(&data, &account)?;
+        refuse_other_account(&data, &account)?;
         let pki = Pki::open(&data.join("pki"))?;
         let access_key = access_key(&data.join("aws"), &account.region)?;
         let port = |port: u16| Some(([127, 0, 0, 1], port + port_offset).into());
@@ -159,7 +163,7 @@ Skein is ready. Data, certificates and keys are in {data}
   AWS-compatible REST  http://127.0.0.1:{}
   Metrics and health   http://127.0.0.1:{}/metrics /livez /readyz
 
-Try it:
+Try it (a second client with -i dev-thing takes over from the first):
 
   mosquitto_sub -h localhost -p {} --cafile {ca} --cert {device} --key {key} -i dev-thing -q 1 -t 'greetings/#' -v
   mosquitto_pub -h 127.0.0.1 -p {} -q 1 -t greetings/world -m hello
@@ -182,28 +186,19 @@ Try it:
     }
 }
 
-/// The ARNs in stored policies name the account and the region, and would allow nothing under
-/// others: remembers both, and refuses different ones.
-fn keep_account(data: &Path, account: &Account) -> anyhow::Result<()> {
-    let path = data.join("account");
-    let wanted = format!("{} {}", account.id, account.region);
-    match fs::read_to_string(&path) {
-        Ok(kept) if kept.trim() == wanted => Ok(()),
-        Ok(kept) => {
-            let (id, region) = kept.trim().split_once(' ').unwrap_or_default();
-            bail!(
-                "--account-id {} --region {}: {} was made with --account-id {id} --region {region}, \
-                 which the ARNs in its policies name; use these, or another --data",
-                account.id,
-                account.region,
-                data.display()
-            )
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            fs::write(&path, wanted).with_context(|| format!("cannot write {}", path.display()))
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
+/// Refuses another account and region than the folder was made with, in the words of the command line.
+fn refuse_other_account(data: &Path, account: &Account) -> anyhow::Result<()> {
+    let Some(kept) = kept::account(data)?.filter(|kept| *kept != kept::named(account)) else {
+        return Ok(());
+    };
+    let (id, region) = kept.split_once(' ').unwrap_or_default();
+    bail!(
+        "--account-id {} --region {}: {} was made with --account-id {id} --region {region}, which the \
+         ARNs in its policies name; use these, or another --data",
+        account.id,
+        account.region,
+        data.display()
+    )
 }
 
 /// Reads the access key of an earlier start, or makes one.

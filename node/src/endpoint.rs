@@ -5,8 +5,10 @@
 //!
 //! Bounds: the outbox takes [`Budget::outbox`] bytes; beyond half of it publishers stop reading
 //! their sockets until it drains, or until the endpoint counts as slow: it has made no progress for
-//! [`Budget::patience`], or has stayed behind for five times as long, whatever progress it made. A slow endpoint loses QoS 0 publications beyond the bound; a session that is
-//! not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed. When
+//! [`Budget::patience`], or has stayed behind for five times as long, whatever progress it made.
+//! Nobody waits for itself, and who is waited for does not wait for other endpoints: its
+//! acknowledgements are needed. A slow endpoint loses QoS 0 publications beyond the bound; a session
+//! that is not persistent and has more than [`Budget::pending`] bytes of QoS 1 and 2 waiting is closed. When
 //! the connections of a core together hold their budget, those that have fallen behind are treated as
 //! if they were over their own.
 
@@ -170,6 +172,15 @@ struct State {
     /// The last packet is in the outbox: nothing may follow it [v5 MQTT-3.14.4-1].
     ending: bool,
     closed: bool,
+}
+
+/// What a client may no longer receive, of what waited for it.
+#[derive(Debug, Default)]
+pub struct NotSent {
+    /// How many publications.
+    pub count: usize,
+    /// The places of those that come from its session's queue: they have to be acknowledged there.
+    pub queued: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -467,11 +478,11 @@ impl Endpoint {
         settled
     }
 
-    /// Moves what waits into the outbox as far as that has room. Gives back the places in the
-    /// session's queue of what the client may no longer receive: they have to be acknowledged.
+    /// Moves what waits into the outbox as far as that has room. Gives back what the client may no
+    /// longer receive.
     #[must_use]
-    pub fn refill(&self, clock: Clock, pool: &mut Pool) -> Vec<u64> {
-        let mut denied = Vec::new();
+    pub fn refill(&self, clock: Clock, pool: &mut Pool) -> NotSent {
+        let mut denied = NotSent::default();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         while self.has_space(state, pool) && !state.ending {
@@ -489,6 +500,7 @@ impl Endpoint {
                 subscription_ids: &pending.subscription_ids,
             };
             let allowed = self.may_receive(publication.topic, clock);
+            denied.count += usize::from(!allowed);
             if let Some((seq, dup)) = pending.queued {
                 let id = Window::packet_id(seq);
                 if allowed {
@@ -500,7 +512,7 @@ impl Endpoint {
                     QoS::ExactlyOnce => state.window.pubrec(id, true),
                     _ => state.window.puback(id),
                 };
-                denied.push(seq);
+                denied.queued.push(seq);
                 continue;
             }
             if !allowed

@@ -24,6 +24,7 @@ use crate::config::Listener as ListenerConfig;
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
+use crate::denial;
 use crate::identity::Principal;
 use crate::metrics;
 use crate::tls::{MQTT_ALPN, certificate_id};
@@ -65,7 +66,13 @@ pub struct Door {
     pub proxy_from: Arc<[IpNet]>,
     /// Connections that may be open at once.
     pub max_connections: u32,
-    open: Arc<AtomicU32>,
+    open: Arc<Open>,
+}
+
+/// What the connections of a listener share, on all cores.
+struct Open {
+    count: AtomicU32,
+    answer_within: Duration,
 }
 
 impl Door {
@@ -85,7 +92,10 @@ impl Door {
             connect_timeout: config.connect_timeout,
             proxy_from: config.proxy_from.clone().into(),
             max_connections: config.max_connections,
-            open: Arc::default(),
+            open: Arc::new(Open {
+                count: AtomicU32::new(0),
+                answer_within: config.connect_timeout * 4 / 5,
+            }),
         }))
     }
 
@@ -172,17 +182,15 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
         actix_rt::spawn(async move {
             let serving = async {
                 let mut permit = entrance.permit().await;
-                serve(&core, &door, stream, peer, &mut permit).await
+                // In a storm many wait for their permit: what a handshake needs is made when it begins.
+                Box::pin(serve(&core, &door, stream, peer, &mut permit)).await
             };
             let result = tokio::time::timeout(door.connect_timeout, serving).await;
             match result {
                 Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
                 Ok(Ok(Served::Http(http))) => http.await,
                 Ok(Err(failure)) => {
-                    // Of a refused CONNECT the handshake has told.
-                    if !matches!(failure, Failure::Refused(_)) {
-                        debug!(listener = door.key, %peer, %failure, "no connection");
-                    }
+                    tell(&core, &door, peer, &failure);
                     metrics::connect(failure.label());
                 }
                 Err(_) => {
@@ -192,6 +200,43 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
             }
         });
     }
+}
+
+/// Tells why a socket became no connection: at once where somebody has to mend something, otherwise to
+/// those who look for it.
+fn tell(core: &Core, door: &Door, peer: SocketAddr, failure: &Failure) {
+    let remedy = match failure {
+        // The handshake has told of it.
+        Failure::Refused(_) => return,
+        Failure::Io(error) => tls_remedy(error),
+        Failure::NotConnect | Failure::Mistaken(_) | Failure::Malformed(_) => Some(None),
+        Failure::Http(_) | Failure::Source | Failure::Full => None,
+    };
+    match remedy {
+        Some(remedy) => {
+            let (ip, now) = (peer.ip().to_canonical(), core.read_clock().now);
+            denial::tell_mistaken(door.key, ip, failure, remedy, now);
+        }
+        None => debug!(listener = door.key, %peer, %failure, "no connection"),
+    }
+}
+
+/// What helps against a failure of TLS, if it is one and something is known.
+fn tls_remedy(error: &io::Error) -> Option<Option<&'static str>> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(match error {
+        rustls::Error::NoCertificatesPresented => {
+            Some("devices show a certificate here; for other clients there is listeners.https")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            Some("does not look like TLS: for MQTT without it there is listeners.mqtt")
+        }
+        rustls::Error::AlertReceived(_) => Some(
+            "the client does not accept tls.certificate: does it trust the CA, is the name right?",
+        ),
+        rustls::Error::InvalidCertificate(_) => Some("the device needs another certificate"),
+        _ => None,
+    })
 }
 
 /// The next socket of a listener.
@@ -209,24 +254,25 @@ pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// One of the connections that a listener may have open; what waits for its handshake is not one yet.
-pub struct Place {
-    open: Arc<AtomicU32>,
-    /// How long a CONNECT may wait for its answer, so that there still is one.
-    pub answer_within: Duration,
-}
+/// Every connection has one, so it is a pointer and no more.
+pub struct Place(Arc<Open>);
 
 impl Place {
     fn take(door: &Door) -> Option<Self> {
-        let open = door.open.fetch_add(1, Ordering::Relaxed);
-        let place =
-            Self { open: Arc::clone(&door.open), answer_within: door.connect_timeout * 4 / 5 };
+        let open = door.open.count.fetch_add(1, Ordering::Relaxed);
+        let place = Self(Arc::clone(&door.open));
         (open < door.max_connections).then_some(place)
+    }
+
+    /// How long a CONNECT may wait for its answer, so that there still is one.
+    pub fn answer_within(&self) -> Duration {
+        self.0.answer_within
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -177,22 +177,22 @@ pub fn may_publish_will(
 }
 
 /// Whether a principal may connect, as the request says, with this client id.
-pub fn may_connect(
+pub fn may_connect<'a>(
     policy: &Compiled,
-    client: &str,
+    client: &'a str,
     request: &policy::Request<'_>,
-) -> Result<(), Denial> {
-    let decision = policy.decide(Action::Connect, &format!("client/{client}"), request);
+) -> Result<(), Denial<'a>> {
+    let decision = policy.decide_name(Action::Connect, client, request);
     Denial::check(Action::Connect, client, decision)
 }
 
 /// Whether a principal may publish this, itself or as its will.
-pub fn may_publish(
+pub fn may_publish<'a>(
     policy: &Compiled,
-    topic: &str,
+    topic: &'a str,
     retain: bool,
     request: &policy::Request<'_>,
-) -> Result<(), Denial> {
+) -> Result<(), Denial<'a>> {
     let decide = |action| Denial::check(action, topic, policy.decide_topic(action, topic, request));
     decide(Action::Publish)?;
     if retain { decide(Action::RetainPublish) } else { Ok(()) }

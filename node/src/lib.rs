@@ -21,6 +21,7 @@ pub mod host;
 pub mod http;
 pub mod identity;
 pub mod interest;
+pub mod kept;
 pub mod mesh;
 pub mod metrics;
 pub mod node;

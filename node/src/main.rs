@@ -133,7 +133,10 @@ fn is_port_taken(error: &anyhow::Error) -> bool {
 fn serve(path: &std::path::Path, accept_log_loss: bool) -> anyhow::Result<()> {
     let mut config = Config::read(path, std::env::vars())?;
     config.accept_log_loss |= accept_log_loss;
-    run::run(config, None)
+    run::run(config, None).map_err(|error| match is_port_taken(&error) {
+        true => anyhow!("{error:#}; `ss -ltnp` shows who listens there"),
+        false => error,
+    })
 }
 
 fn status(admin: &str) -> anyhow::Result<()> {
@@ -162,6 +165,6 @@ fn check(path: &std::path::Path) -> anyhow::Result<()> {
         eprintln!("warning: {warning}");
     }
     found.refuse_problems().context(refused)?;
-    print!("{}", run::explain(&config));
+    println!("{}ok", run::explain(&config));
     Ok(())
 }

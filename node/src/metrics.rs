@@ -135,6 +135,11 @@ pub fn describe() {
         count,
         "Wills, shadow events and QoS 2 publications that no group could take"
     );
+    // There from the beginning, so that an alert has something to compare with.
+    let _ = counter!("outbox_lost_total");
+    for reason in ["full", "expired"] {
+        let _ = counter!("session_queue_dropped_total", "reason" => reason);
+    }
     describe_histogram!("gateway_connection_seconds", Unit::Seconds, "Life of a connection");
     describe_histogram!("core_loop_delay_seconds", Unit::Seconds, "How late a core's timer wakes");
     describe_gauge!("skein_build_info", count, "Always 1; labels say what runs");

@@ -19,6 +19,7 @@ use crate::gateway::admission::Gate;
 use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
 use crate::host::{Groups, Machine, NodeHost};
 use crate::interest::InterestIndex;
+use crate::kept;
 use crate::mesh::{GroupPeers, Mesh};
 use crate::metrics::{self, CoreMetrics};
 use crate::shared::Shared;
@@ -48,7 +49,7 @@ impl Node {
             Some(cores) => usize::from(cores),
             None => std::thread::available_parallelism().map_or(1, Into::into),
         };
-        keep_shards(&config)?;
+        kept::keep(&config)?;
         let raft = raft_config(&config)?;
         let (groups, inbox) = Groups::new(&raft);
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation));
@@ -88,7 +89,7 @@ impl Node {
         let host = NodeHost::new(Arc::clone(&shared), &raft, tell);
         let mut running = cluster::start(raft, inbox, Machine::new, host, GroupPeers(mesh))
             .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
-        running.wait_started().context("cannot restore the state")?;
+        running.wait_started().context("cannot start")?;
         Ok(Self { shared, config, running, stopped, inboxes, links })
     }
 
@@ -175,29 +176,6 @@ fn links_runtime() -> anyhow::Result<Runtime> {
 /// What a listener that is not opened is told to be.
 pub fn cannot_listen(listener: &str, address: SocketAddr) -> String {
     format!("{listener} cannot listen on {address}")
-}
-
-/// The number of shards is part of the stored format: remembers it, and refuses another one.
-fn keep_shards(config: &Config) -> anyhow::Result<()> {
-    let path = config.data.join("shards");
-    let wanted = config.shards.to_string();
-    match std::fs::read_to_string(&path) {
-        Ok(kept) if kept.trim() == wanted => Ok(()),
-        Ok(kept) => bail!(
-            "shards is {wanted}, but the state in {} was made with {}; the number cannot be changed",
-            config.data.display(),
-            kept.trim()
-        ),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let new = path.with_extension("new");
-            std::fs::create_dir_all(&config.data)
-                .and_then(|()| std::fs::write(&new, wanted))
-                .and_then(|()| std::fs::File::open(&new)?.sync_all())
-                .and_then(|()| std::fs::rename(&new, &path))
-                .with_context(|| format!("cannot write {}", path.display()))
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
 }
 
 fn doors(

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -44,6 +44,15 @@ impl Pki {
                 .with_context(|| format!("cannot make {}", folder.display()))?;
             pki.make()
                 .with_context(|| format!("cannot make certificates in {}", folder.display()))?;
+        }
+        let all =
+            [&pki.ca, &pki.ca_key, &pki.server, &pki.server_key, &pki.device, &pki.device_key];
+        if let Some(missing) = all.into_iter().find(|file| !file.exists()) {
+            bail!(
+                "{} is missing: put it back, or remove {} to have all its files made anew",
+                missing.display(),
+                folder.display()
+            );
         }
         Ok(pki)
     }

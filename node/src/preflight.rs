@@ -2,6 +2,9 @@
 //!
 //! `skein config check` and the start do the same. Nothing is changed: the data folder is not made.
 
+use std::fs;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use storage::data::DataDir;
@@ -9,8 +12,9 @@ use time::OffsetDateTime;
 
 use crate::clock::now_ms;
 use crate::config::{Config, Findings};
+use crate::kept;
 use crate::run;
-use crate::tls::{self, ClientCertificates};
+use crate::tls::{self, ClientCertificates, Unusable};
 
 /// A certificate that ends sooner is worth a warning.
 const SOON_SECS: i64 = 30 * 24 * 60 * 60;
@@ -20,6 +24,7 @@ pub fn check(config: &Config) -> Findings {
     let mut found = config.check();
     check_cores(config, &mut found);
     check_data(config, &mut found);
+    kept::check(config, &mut found);
     check_certificate(config, &mut found);
     check_issuer(config, &mut found);
     found
@@ -50,53 +55,87 @@ fn check_certificate(config: &Config, found: &mut Findings) {
     let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.private_key) else {
         return;
     };
-    let certificate_is_read = tls::not_after(certificate);
-    match &certificate_is_read {
-        Err(error) => found.problem("tls.certificate", format!("{error:#}")),
-        Ok(not_after) => match end_of(certificate, *not_after) {
-            Some((true, text)) => found.problem("tls.certificate", text),
-            Some((false, text)) => found.warning("tls.certificate", text),
-            None => {}
-        },
-    }
-    // Without the one it cannot be said whether the other belongs to it.
-    let refused = match certificate_is_read {
-        Err(_) => tls::read_key(key).err(),
-        Ok(_) => tls::server_config(certificate, key, ClientCertificates::Required, &[]).err(),
-    };
-    if let Some(error) = refused {
-        found.problem("tls.private_key", format!("{error:#}"));
+    check_key_mode("tls.private_key", key, found);
+    match tls::validity(certificate) {
+        Ok(validity) => {
+            check_validity("tls.certificate", certificate, &validity, found);
+            let used = tls::server_config(certificate, key, ClientCertificates::Required, &[]);
+            if let Err(Unusable { key, why }) = used {
+                found.problem(key, format!("{why:#}"));
+            }
+        }
+        Err(error) => {
+            found.problem("tls.certificate", format!("{error:#}"));
+            // Whether it belongs to the certificate cannot be said.
+            if let Err(error) = tls::read_key(key) {
+                found.problem("tls.private_key", format!("{error:#}"));
+            }
+        }
     }
 }
 
 fn check_issuer(config: &Config, found: &mut Findings) {
-    let Some(certificate) = &config.tls.issuer_certificate else { return };
-    if config.tls.issuer_private_key.is_none() {
+    let tls = &config.tls;
+    let (Some(certificate), Some(key)) = (&tls.issuer_certificate, &tls.issuer_private_key) else {
+        return;
+    };
+    check_key_mode("tls.issuer_private_key", key, found);
+    let before = found.problems.len();
+    for (name, file) in [("tls.issuer_certificate", certificate), ("tls.issuer_private_key", key)] {
+        if let Err(error) = fs::read(file) {
+            found.problem(name, format!("cannot read {}: {error}", file.display()));
+        }
+    }
+    if found.problems.len() > before {
         return;
     }
     match run::issuer(config) {
         Err(error) => found.problem("tls.issuer_certificate", format!("{error:#}")),
         // Device certificates are known by their own id, whatever becomes of their issuer.
         Ok(_) => {
-            let not_after = tls::not_after(certificate).ok();
-            if let Some((_, text)) = not_after.and_then(|it| end_of(certificate, it)) {
-                found.warning("tls.issuer_certificate", text);
+            let mut theirs = Findings::default();
+            if let Ok(validity) = tls::validity(certificate) {
+                check_validity("tls.issuer_certificate", certificate, &validity, &mut theirs);
             }
+            found.warnings.extend(theirs.problems.into_iter().chain(theirs.warnings));
         }
     }
 }
 
-/// Whether a certificate has ended, and when, where that is worth a word.
-fn end_of(certificate: &Path, not_after: i64) -> Option<(bool, String)> {
+/// A key that everybody can read is no secret.
+fn check_key_mode(name: &str, file: &Path, found: &mut Findings) {
+    let Ok(metadata) = fs::metadata(file) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o004 != 0 {
+        let file = file.display();
+        let text = format!(
+            "{file} has mode {mode:04o}: everybody on this machine can read it; chmod it to 0600"
+        );
+        found.warning(name, text);
+    }
+}
+
+/// Whether a certificate has ended or will soon, or has not begun.
+fn check_validity(
+    key: &str,
+    certificate: &Path,
+    validity: &RangeInclusive<i64>,
+    found: &mut Findings,
+) {
     let now = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
-    let day = OffsetDateTime::from_unix_timestamp(not_after).map(OffsetDateTime::date);
-    let day = day.map_or_else(|_| not_after.to_string(), |day| day.to_string());
-    let file = certificate.display();
-    if now > not_after {
-        Some((true, format!("{file} expired on {day}")))
-    } else if now + SOON_SECS > not_after {
-        Some((false, format!("{file} expires on {day}")))
-    } else {
-        None
+    let day = |time: i64| {
+        let day = OffsetDateTime::from_unix_timestamp(time).map(OffsetDateTime::date);
+        day.map_or_else(|_| time.to_string(), |day| day.to_string())
+    };
+    let (file, begin, end) = (certificate.display(), *validity.start(), *validity.end());
+    if now > end {
+        found.problem(key, format!("{file} expired on {}", day(end)));
+    } else if now + SOON_SECS > end {
+        found.warning(key, format!("{file} expires on {}", day(end)));
+    }
+    // Not a problem: it may be the clock, which is set later.
+    if now < begin {
+        let text = format!("{file} is valid from {} on; until then clients refuse it", day(begin));
+        found.warning(key, text);
     }
 }

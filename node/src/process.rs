@@ -48,9 +48,9 @@ impl ProcessMetrics {
         for (name, file) in
             [("node", &config.tls.certificate), ("issuer", &config.tls.issuer_certificate)]
         {
-            if let Some(Ok(not_after)) = file.as_deref().map(tls::not_after) {
+            if let Some(Ok(validity)) = file.as_deref().map(tls::validity) {
                 gauge!("tls_certificate_expiry_seconds", "certificate" => name)
-                    .set(not_after as f64);
+                    .set(*validity.end() as f64);
             }
         }
         Self {

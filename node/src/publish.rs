@@ -28,6 +28,8 @@ pub struct Published {
     pub pressed: Option<Rc<Endpoint>>,
     /// The destinations it went to.
     pub uses: Uses,
+    /// Whether it has become a command for a group already.
+    pub proposed: bool,
 }
 
 /// What one publication asks of one group; an outbox entry must not ask twice.
@@ -151,7 +153,8 @@ impl Core {
             // An outbox entry is trimmed only when it is safe, whatever its QoS.
             let ticket = if errand.origin.is_some() { errand.ticket } else { wants_answer };
             published.waiting += u16::from(ticket.is_some());
-            let on_full = errand.on_full(published.uses.groups);
+            let on_full = errand.on_full(published.proposed);
+            published.proposed = true;
             published.uses.groups = true;
             self.propose(Proposal {
                 group: share.group.into(),

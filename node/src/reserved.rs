@@ -51,7 +51,8 @@ impl Core {
         published.waiting += u16::from(errand.ticket.is_some());
         published.uses.add_outbox(self.shared.group_of(target.thing));
         let reply = errand.ticket.map(Reply::Ticket);
-        let on_full = errand.on_full(false);
+        let on_full = errand.on_full(published.proposed);
+        published.proposed = true;
         self.propose(Proposal { group, command: command.encoded(), reply, on_full });
     }
 

@@ -13,15 +13,16 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
-use tracing::warn;
-use tracing_subscriber::filter::{FilterExt, LevelFilter};
+use tracing::{Level, Metadata, warn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, Traces as TracesConfig};
 
-/// What is logged; can be changed while the node runs. Errors and warnings always are.
+/// What is logged; can be changed while the node runs. Errors always are, and warnings, but those of
+/// rustls.
 #[derive(Clone)]
 pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
 
@@ -74,9 +75,15 @@ pub fn install_log(log: &Log) -> anyhow::Result<LogFilter> {
         LogFormat::Human => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let filter = filter.or(LevelFilter::WARN);
+    let filter = filter.or(LevelFilter::WARN).and(filter_fn(|it| !is_of_clients(it)));
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(LogFilter(handle))
+}
+
+/// Whether it is a warning that any client can have written as often as it likes: rustls has one for
+/// every connection to an IP address.
+fn is_of_clients(written: &Metadata<'_>) -> bool {
+    *written.level() == Level::WARN && written.target().starts_with("rustls")
 }
 
 /// Traces of publications over OTLP. What is exported late is dropped by the exporter's own bounded

@@ -1,6 +1,7 @@
 //! TLS of the gateway: the node's certificate, and client certificates that are proved here and
 //! judged by the registry.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,46 +33,62 @@ pub enum ClientCertificates {
     Optional,
 }
 
-/// The TLS side of a listener. Errors say in words what is wrong with which file.
+/// A file that TLS cannot use, and why, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{why:#}")]
+pub struct Unusable {
+    /// Its key in the configuration.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub why: anyhow::Error,
+}
+
+/// The TLS side of a listener.
 pub fn server_config(
     certificate: &Path,
     private_key: &Path,
     clients: ClientCertificates,
     alpn: &[&[u8]],
-) -> anyhow::Result<Arc<ServerConfig>> {
+) -> Result<Arc<ServerConfig>, Unusable> {
+    let in_certificate = |why| Unusable { key: "tls.certificate", why };
+    let in_key = |why| Unusable { key: "tls.private_key", why };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let chain = read_chain(certificate)?;
-    let key = read_key(private_key)?;
+    let chain = read_chain(certificate).map_err(in_certificate)?;
+    let key = read_key(private_key).map_err(in_key)?;
     let verifier = Arc::new(AnyCertificate::new(&provider, clients));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .context("TLS 1.2 and 1.3 are not available")?
+        .expect("the provider has suites of TLS 1.2 and 1.3")
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(|error| match error {
-            Error::InconsistentKeys(_) => anyhow!(
+            Error::InconsistentKeys(_) => in_key(anyhow!(
                 "the private key in {} does not belong to the certificate in {}",
                 private_key.display(),
                 certificate.display()
-            ),
-            Error::InvalidCertificate(why) => {
-                anyhow!("the certificate in {} cannot be used: {why}", certificate.display())
-            }
-            other => anyhow!(
+            )),
+            Error::InvalidCertificate(why) => in_certificate(anyhow!(
+                "the certificate in {} cannot be used: {why}",
+                certificate.display()
+            )),
+            other => in_key(anyhow!(
                 "the private key in {} cannot be used; RSA of 2048 bits and more, P-256, P-384, \
                  P-521 and Ed25519 are supported: {other}",
                 private_key.display()
-            ),
+            )),
         })?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
 
-/// When the first certificate in a PEM file ends, in seconds of the epoch.
-pub fn not_after(certificate: &Path) -> anyhow::Result<i64> {
+/// From when to when the first certificate in a PEM file is valid, in seconds of the epoch.
+pub fn validity(certificate: &Path) -> anyhow::Result<RangeInclusive<i64>> {
     let chain = read_chain(certificate)?;
     match chain.first().map(|leaf| x509_parser::parse_x509_certificate(leaf)) {
-        Some(Ok((_, leaf))) => Ok(leaf.validity().not_after.timestamp()),
+        Some(Ok((_, leaf))) => {
+            let validity = leaf.validity();
+            Ok(validity.not_before.timestamp()..=validity.not_after.timestamp())
+        }
         _ => bail!("{} holds no X.509 certificate", certificate.display()),
     }
 }

@@ -17,7 +17,7 @@ const FORMAT: &str = "skein data 1";
 #[derive(Debug, Error)]
 pub enum DataError {
     /// Another process uses it.
-    #[error("{} is in use by process {pid}", path.display())]
+    #[error("{} is in use by process {pid}: stop it, or choose another data folder", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,

@@ -339,6 +339,40 @@ def test_another_account_of_an_existing_folder_is_refused(fresh_broker):
     fresh_broker.start()
 
 
+def test_a_folder_stays_with_its_account_and_shards(tmp_path):
+    ports = brokers.Skein(tmp_path / "ports")
+
+    def serving(more):
+        admin = f"[listeners.admin]\naddress = '127.0.0.1:{ports.port('admin')}'\n"
+        return brokers.serving(tmp_path / "serving", f"data = '{{data}}'\n{more}\n{admin}", ports.offset)
+
+    serving("shards = 2").start().stop()
+    for more, said in (
+        ("shards = 4", "made with 2; the number cannot be changed"),
+        ("shards = 2\n[account]\nid = '123456789012'", 'made with "000000000000 us-east-1"'),
+        ("shards = 2\n[account]\nregion = 'eu-west-1'", 'made with "000000000000 us-east-1"'),
+    ):
+        other = serving(more)
+        with pytest.raises(RuntimeError, match=said):
+            other.start()
+        done = skein("config", "check", other.folder / "skein.toml")
+        assert done.returncode != 0 and said in done.stderr, done.stderr
+    serving("shards = 2").start().stop()
+
+
+def test_what_dev_cannot_use_is_named(tmp_path, fresh_broker):
+    (tmp_path / "file").write_text("")
+    done = skein("dev", "--data", tmp_path / "file")
+    assert done.returncode != 0 and "it is not a folder" in done.stderr, done.stderr
+    other = brokers.Skein(fresh_broker.folder)
+    with pytest.raises(RuntimeError, match="in use by process .*: stop it, or choose another data folder"):
+        other.start()
+    fresh_broker.stop()
+    (fresh_broker.pki / "device.key").unlink()
+    with pytest.raises(RuntimeError, match="device.key is missing"):
+        fresh_broker.start()
+
+
 def openssl(*words):
     subprocess.run(["openssl", *map(str, words)], capture_output=True, check=True, timeout=30)
 
@@ -409,6 +443,8 @@ def test_every_problem_and_warning_is_said(tmp_path):
         [tls]
         certificate = 'none.pem'
         private_key = 'none.key'
+        issuer_certificate = 'none.pem'
+        issuer_private_key = 'none.key'
         [[access_keys]]
         id = ''
         secret = ''
@@ -423,6 +459,7 @@ def test_every_problem_and_warning_is_said(tmp_path):
     problems = [
         "data", "public_host", "account.id", "listeners.ws.address", "access_keys[0].id", "access_keys[0].secret",
         "log.filter", "traces.endpoint", "tls.certificate", "tls.private_key",
+        "tls.issuer_certificate", "tls.issuer_private_key",
     ]
     for key in problems:
         assert f"\n  {key}: " in done.stderr, (key, done.stderr)
@@ -456,6 +493,7 @@ def test_metrics_of_the_process(fresh_broker, name):
         client.publish(f"{name}/a", b"x", qos=1)
         assert client.receive().payload == b"x"
     values = fresh_broker.metrics()
+    assert values["outbox_lost_total"] == values['session_queue_dropped_total{reason="full"}'] == 0
     assert values['gateway_decisions_total{action="receive",decision="allowed"}'] >= 1
     resident = fresh_broker.resident_bytes()
     assert resident / 4 < values["process_resident_memory_bytes"] < resident * 4
@@ -472,6 +510,31 @@ def test_metrics_of_the_process(fresh_broker, name):
 
     brokers.wait_until("the connection has ended", buckets)
     assert 'gateway_connection_seconds_bucket{le="2592000"}' in buckets()
+
+
+def test_mistakes_are_logged_with_their_remedy(fresh_broker):
+    def no_tls(listener, sent):
+        with socket.create_connection(fresh_broker.address(listener), 5) as raw:
+            raw.sendall(sent)
+            raw.recv(100)
+
+    def tls(listener, *words, sent=b""):
+        words = ["openssl", "s_client", "-connect", "127.0.0.1:%d" % fresh_broker.port(listener), *words]
+        subprocess.run(words, input=sent, capture_output=True, timeout=20)
+
+    hello = bytes.fromhex("16030100") + bytes(100)
+    for listener, make, said in (
+        ("plain", lambda: no_tls("plain", hello), "looks like TLS: use listeners.mqtts"),
+        ("tls", lambda: no_tls("tls", m.connect("x")), "for MQTT without it there is listeners.mqtt"),
+        ("tls", lambda: tls("tls"), "peer sent no certificates"),
+        ("wss", lambda: tls("wss", "-quiet", sent=m.connect("x")), "use ALPN x-amzn-mqtt-ca"),
+        ("plain", lambda: no_tls("plain", b"GET / HTTP/1.1"), "the first packet is not CONNECT"),
+    ):
+        make()
+        brokers.wait_until(f"{listener}: {said}", lambda: said in fresh_broker.log.read_text(), 5)
+    # Whatever a client does, it cannot have warnings written.
+    tls("tls", "-servername", "127.0.0.1")
+    assert "WARN" not in fresh_broker.log.read_text()
 
 
 def test_denials_are_logged(tmp_path):
@@ -537,6 +600,13 @@ def test_denials_are_logged(tmp_path):
             ("iot:Receive", "topic/c/1", "no statement of a policy allows it"),
         }
         assert {(line["client"], line["ip"]) for line in lines("denied")} == {("good", "127.0.0.1")}
+        with m.Client(broker.plain) as again:
+            again.connect("good")
+            assert client.closed().reason == 0x8E
+            (line,) = [line for line in lines("taken over: its client id has connected again")]
+            assert (line["client"], line["ip"]) == ("good", "127.0.0.1")
+        client = m.Client(broker.plain)
+        client.connect("good")
         # More than a second allows, in however many seconds this takes.
         while not any("left_out" in line for line in lines("denied")):
             for _ in range(50):

@@ -46,6 +46,11 @@ fn run(words: &[String]) -> Result<ExitCode> {
         Some((command, rest)) => (command.as_str(), rest),
         None => ("help", words),
     };
+    let wants_help = |word: &String| word == "-h" || word == "--help";
+    if command != "clients" && rest.iter().any(wants_help) {
+        println!("{USAGE}");
+        return Ok(ExitCode::SUCCESS);
+    }
     if !rest.is_empty() && command != "clients" {
         bail!("`{command}` takes no arguments, got {rest:?}\n\n{USAGE}");
     }

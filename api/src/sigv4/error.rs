@@ -33,10 +33,14 @@ pub enum AuthError {
         "Signature not yet current: {timestamp} is still later than the server's time {now_secs}"
     )]
     NotYet { timestamp: String, now_secs: u64 },
-    #[error("Credential should be scoped to a valid region, not '{0}'")]
-    Region(String),
+    #[error("Credential should be scoped to a valid region, not '{given}'; here it is '{valid}'")]
+    Region { given: String, valid: String },
     #[error("Credential should be scoped to correct service, not '{0}'")]
     Service(String),
+    #[error(
+        "Credential should be scoped to correct service, not '{0}': the control plane is on listeners.http, not here"
+    )]
+    ControlPlane(String),
     #[error("The security token included in the request is invalid: no access key '{0}'")]
     UnknownKey(String),
     #[error("the body does not have the SHA-256 that x-amz-content-sha256 says")]

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::memory::ACCOUNT;
-use crate::signed::{NOW_SECS, Node};
+use crate::memory::{ACCOUNT, REGION};
+use crate::signed::{NOW_SECS, Node, send, signed};
 
 #[tokio::test]
 async fn a_thing_is_made_and_described() {
@@ -25,6 +25,24 @@ async fn a_thing_is_made_and_described() {
     assert_eq!(again.error(), (409, "ResourceAlreadyExistsException"));
     assert_eq!(again.body["resourceArn"], made["thingArn"]);
     assert_eq!(again.body["resourceId"], made["thingId"]);
+}
+
+#[tokio::test]
+async fn a_wrong_scope_is_told_the_right_one() {
+    let node = Node::start();
+    let elsewhere = |mut request: axum::http::Request<axum::body::Body>| {
+        let signed = request.headers()["authorization"].to_str().unwrap().replace(REGION, "moon-1");
+        request.headers_mut().insert("authorization", signed.parse().unwrap());
+        request
+    };
+    for (router, request, hint) in [
+        (&node.data, signed("iot", "GET", "/things", &[], b""), "listeners.http"),
+        (&node.control, elsewhere(signed("iot", "GET", "/things", &[], b"")), REGION),
+    ] {
+        let answer = send(router, request).await;
+        assert_eq!(answer.error(), (403, "InvalidSignatureException"));
+        assert!(answer.body["message"].as_str().unwrap().contains(hint), "{}", answer.body);
+    }
 }
 
 #[tokio::test]

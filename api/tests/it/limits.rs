@@ -28,6 +28,33 @@ async fn a_body_ends_at_a_mebibyte_announced_or_not() {
 }
 
 #[tokio::test]
+async fn the_connection_ends_with_an_answer_that_did_not_wait_for_the_body() {
+    let node = Node::start();
+    for (bytes, ends, closes) in [
+        (1000, true, false),
+        (1024 * 1024 + 1, false, true),
+        (2 * 1024 * 1024, false, true),
+        // What is announced as too large is read on for a while.
+        (1024 * 1024 + 1, true, false),
+    ] {
+        let body = vec![b' '; bytes];
+        let mut request = signed("iot", "POST", "/things/x", &[], &body);
+        let chunks: Vec<_> = body.chunks(4096).map(Bytes::copy_from_slice).map(Ok).collect();
+        let chunks = stream::iter::<Vec<Result<Bytes, axum::Error>>>(chunks);
+        if ends {
+            let length = bytes.to_string().parse().unwrap();
+            request.headers_mut().insert("content-length", length);
+            *request.body_mut() = Body::from_stream(chunks);
+        } else {
+            *request.body_mut() = Body::from_stream(chunks.chain(stream::pending()));
+        }
+        let answer = send(&node.control, request).await;
+        let says_so = answer.headers.get("connection").is_some_and(|value| value == "close");
+        assert_eq!(says_so, closes, "{bytes} {ends}: {}", answer.status);
+    }
+}
+
+#[tokio::test]
 async fn the_body_of_a_stranger_is_not_read() {
     let node = Node::start();
     let mut request = unsigned("POST", "/things/x", b"");

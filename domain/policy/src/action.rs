@@ -119,6 +119,11 @@ impl Action {
         }
     }
 
+    /// A resource of this action as policies name it: `topic/a/b`, `client/x`, `topicfilter/a/#`.
+    pub fn resource(self, name: &str) -> String {
+        format!("{}{name}", self.kind().prefix())
+    }
+
     pub(crate) fn kind(self) -> Kind {
         match self {
             Publish | RetainPublish | Receive | GetRetainedMessage => Kind::Topic,

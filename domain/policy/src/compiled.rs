@@ -145,7 +145,8 @@ impl Compiled {
             + self.arn_prefix.len()
     }
 
-    fn decide_name(&self, action: Action, name: &str, request: &Request<'_>) -> Decision {
+    /// As [`Compiled::decide`], without what stands in front of the resource's own name.
+    pub fn decide_name(&self, action: Action, name: &str, request: &Request<'_>) -> Decision {
         let index = action as usize;
         let range = self.starts[index] as usize..self.starts[index + 1] as usize;
         for rule in &self.rules[range] {

@@ -66,7 +66,7 @@ pub(super) fn listed(findings: &[Finding]) -> String {
 impl Config {
     /// Finds values that cannot be or are suspicious.
     pub fn check(&self) -> Findings {
-        let mut found = Findings::default();
+        let mut found = Findings { warnings: self.suspicions.clone(), ..Findings::default() };
         self.check_node(&mut found);
         self.check_account(&mut found);
         self.check_cluster(&mut found);

@@ -2,9 +2,15 @@
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Finding, hints};
 
 const PREFIX: &str = "SKEIN__";
+
+/// What somebody writes who does not know that it takes two.
+const NEARLY: &str = "SKEIN_";
+
+/// Underscores of a name that may have been meant as two.
+const UNDERSCORES: usize = 5;
 
 /// Puts every `SKEIN__A__B=value` over `a.b` of a table that is a valid configuration. A value is
 /// read as TOML where that works (`10`, `true`, `["a"]`) and fits the key, and is the text itself
@@ -13,8 +19,12 @@ pub(super) fn put_over(
     mut table: Table,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
+    let mut suspicions = Vec::new();
     for (variable, text) in environment {
-        let Some(path) = variable.strip_prefix(PREFIX) else { continue };
+        let Some(path) = variable.strip_prefix(PREFIX) else {
+            suspicions.extend(meant(&variable));
+            continue;
+        };
         let path = path.to_ascii_lowercase();
         let keys: Vec<&str> = path.split("__").collect();
         let wrong = |problem: String| ConfigError::Variable { variable: variable.clone(), problem };
@@ -31,10 +41,39 @@ pub(super) fn put_over(
         // The error about what it looks like says more than the one about a string.
         config(&table).map_err(|_| wrong(said(&error)))?;
     }
-    config(&table).map_err(|error| ConfigError::Variable {
+    let config = config(&table).map_err(|error| ConfigError::Variable {
         variable: "the environment".into(),
         problem: said(&error),
-    })
+    })?;
+    Ok(Config { suspicions, ..config })
+}
+
+/// A variable that has no effect, though with more underscores it would name a key.
+fn meant(variable: &str) -> Option<Finding> {
+    let words: Vec<&str> =
+        variable.strip_prefix(NEARLY)?.split('_').filter(|it| !it.is_empty()).collect();
+    if words.is_empty() || words.len() > UNDERSCORES + 1 {
+        return None;
+    }
+    let named = (0..1_u32 << (words.len() - 1)).find_map(|doubled| {
+        let mut name = words[0].to_owned();
+        for (number, word) in words[1..].iter().enumerate() {
+            name.push_str(if doubled >> number & 1 == 1 { "__" } else { "_" });
+            name.push_str(word);
+        }
+        is_key(&name.to_ascii_lowercase()).then_some(name)
+    })?;
+    let text = format!("has no effect; did you mean {PREFIX}{named}?");
+    Some(Finding { key: variable.into(), text })
+}
+
+/// Whether a configuration has this key, whatever values it takes.
+fn is_key(name: &str) -> bool {
+    let keys: Vec<&str> = name.split("__").collect();
+    let mut table = Table::new();
+    let placed = place(&mut table, &keys).map(|place| *place = Value::Boolean(true));
+    placed.is_ok()
+        && config(&table).map_or_else(|error| !error.message().contains("unknown field"), |_| true)
 }
 
 /// Where a value belongs; tables on the way are made.
@@ -52,7 +91,7 @@ fn place<'a>(table: &'a mut Table, keys: &[&str]) -> Result<&'a mut Value, Strin
 
 /// An error in one line.
 fn said(error: &toml::de::Error) -> String {
-    error.message().to_owned()
+    format!("{}{}", error.message(), hints::hint(error.message()))
 }
 
 fn config(table: &Table) -> Result<Config, toml::de::Error> {

@@ -79,6 +79,11 @@ fn bad_configurations_say_what_and_where() {
     let (no_secret, short_secret) = (key("AKIA", ""), key("AKIA", "0123456789abcde"));
     for (text, environment, expected) in [
         ("shard = 4", &[][..], "unknown field `shard`"),
+        ("shard = 4", &[], "did you mean `shards`?"),
+        ("[access_keys]\nid = 'AKIA'", &[], "two brackets, like [[access_keys]]"),
+        ("[limits]\nreceive_maximum = 100000", &[], "it is a number from 0 to 65535"),
+        ("[account]\nid = 123456789012", &[], "text stands in quotes"),
+        ("data = ''", &[], "data: names no folder"),
         ("[listeners.mqtts]\nport = 1", &[], "unknown field `port`"),
         ("shards = 3", &[], "shards: 3 is not a power of two"),
         ("[account]\nid = \"12\"", &[], "account.id: \"12\" is not twelve digits"),
@@ -163,6 +168,7 @@ fn bad_configurations_say_what_and_where() {
         ("", &[("SKEIN__SHARDS", "many")], "SKEIN__SHARDS: invalid type"),
         ("", &[("SKEIN__ACCOUNT", "4")], "SKEIN__ACCOUNT: invalid type"),
         ("", &[("SKEIN__SHARDZ", "4")], "SKEIN__SHARDZ: unknown field"),
+        ("", &[("SKEIN__SHARDZ", "4")], "did you mean `shards`?"),
         ("shards = 4", &[("SKEIN__SHARDS__X", "4")], "shards is a value, not a table"),
         ("", &[("SKEIN__LOG__", "4")], "SKEIN__LOG__: names no key"),
     ] {
@@ -220,6 +226,50 @@ fn what_cannot_work_is_warned_of() {
         for (warning, expected) in warnings.iter().zip(expected) {
             assert!(warning.to_string().starts_with(expected), "{text:?}: {warning}");
         }
+    }
+}
+
+#[test]
+fn a_variable_that_nearly_names_a_key_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("skein.toml");
+    std::fs::write(&path, "").unwrap();
+    for (variable, meant) in [
+        ("SKEIN_DATA", Some("SKEIN__DATA")),
+        ("SKEIN_ACCOUNT_ID", Some("SKEIN__ACCOUNT__ID")),
+        ("SKEIN_LISTENERS__MQTTS__ADDRESS", Some("SKEIN__LISTENERS__MQTTS__ADDRESS")),
+        ("SKEIN_ACCESS_KEYS", Some("SKEIN__ACCESS_KEYS")),
+        ("SKEIN_LIMITS_RECEIVE_MAXIMUM", Some("SKEIN__LIMITS__RECEIVE_MAXIMUM")),
+        ("SKEIN_BIN", None),
+        ("SKEIN_API_SERVICE_HOST", None),
+        ("SKEIN_", None),
+        ("HOME", None),
+    ] {
+        let environment = [(variable.to_owned(), "4".to_owned())].into_iter();
+        let suspicions = Config::read(&path, environment).unwrap().suspicions;
+        let said: Vec<_> = suspicions.iter().map(|it| it.text.as_str()).collect();
+        match meant {
+            Some(meant) => assert_eq!(said, [format!("has no effect; did you mean {meant}?")]),
+            None => assert!(said.is_empty(), "{variable}: {said:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_file_with_secrets_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("skein.toml");
+    let keys = "[[access_keys]]\nid = 'AKIA'\nsecret = '0123456789abcdef'";
+    for (text, mode, warned) in
+        [(keys, 0o644, true), (keys, 0o640, false), (keys, 0o600, false), ("", 0o644, false)]
+    {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let config = Config::read(&path, std::iter::empty()).unwrap();
+        let warnings = config.check().warnings;
+        let said = warnings.iter().any(|it| it.text.contains("holds secrets and has mode 0644"));
+        assert_eq!(said, warned, "{mode:o} {text:?}: {warnings:?}");
     }
 }
 

@@ -35,7 +35,7 @@ impl Connection {
         let Some(record) = self.persistent_record() else { return Ok(()) };
         self.uses.groups = true;
         let client = Bytes::copy_from_slice(self.endpoint.profile.client.as_bytes());
-        let (group, epoch) = (GroupId(record.group.into()), record.epoch);
+        let (group, epoch) = (GroupId::from(record.group), record.epoch);
         let (command, reply) = match settled {
             Settled::Ended(seq) => {
                 self.core.acknowledge_queued(&self.endpoint, seq);
@@ -60,11 +60,13 @@ impl Connection {
     /// acknowledged.
     pub(super) fn refill(&self) {
         let denied = self.endpoint.refill(self.core.clock(), &mut self.core.pool.borrow_mut());
-        if denied.is_empty() {
+        for _ in 0..denied.count {
+            self.core.metrics.decided(Asked::Receive, false);
+        }
+        if denied.queued.is_empty() {
             return;
         }
-        for seq in denied {
-            self.core.metrics.decided(Asked::Receive, false);
+        for seq in denied.queued {
             self.core.acknowledge_queued(&self.endpoint, seq);
         }
         self.core.flush();
@@ -107,7 +109,7 @@ impl Connection {
     ) {
         let ticket = Ticket::Connection { live: self.endpoint.profile.live, number };
         self.core.propose(Proposal {
-            group: GroupId(group.into()),
+            group: group.into(),
             command: command.encoded(),
             reply: Some(Reply::Ticket(ticket)),
             on_full,

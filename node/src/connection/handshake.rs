@@ -33,6 +33,12 @@ use crate::metrics::Asked;
 use crate::outbox::{Outbox, Pool};
 use crate::publication::Publication;
 
+/// The first byte of CONNECT.
+pub const CONNECT: u8 = 0x10;
+
+/// The first byte of a TLS handshake.
+const TLS: u8 = 0x16;
+
 /// Who is at the other end of a stream.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -53,6 +59,9 @@ pub enum Failure {
     /// The first packet is not CONNECT [v5 MQTT-3.1.0-1].
     #[error("the first packet is not CONNECT")]
     NotConnect,
+    /// The client speaks something else than the listener; the text says what would do.
+    #[error("{0}")]
+    Mistaken(&'static str),
     /// CONNECT breaks the protocol; the client was told if there is a way to.
     #[error("{0}")]
     Malformed(mqtt::DecodeError),
@@ -78,7 +87,7 @@ impl Failure {
             Self::Http(_) => "http",
             Self::Source => "too_many_of_source",
             Self::Full => "too_many",
-            Self::NotConnect | Self::Malformed(_) => "protocol",
+            Self::NotConnect | Self::Mistaken(_) | Self::Malformed(_) => "protocol",
             Self::Refused(Reason::NotAuthorized) => "not_authorized",
             Self::Refused(Reason::ServerUnavailable | Reason::ServerBusy) => "unavailable",
             Self::Refused(_) => "refused",
@@ -104,7 +113,7 @@ pub async fn connect(
         }
     };
     let version = connect.version;
-    let accepted = tokio::time::timeout(place.answer_within, accept(core, &connect, &peer)).await;
+    let accepted = tokio::time::timeout(place.answer_within(), accept(core, &connect, &peer)).await;
     // The groups have too much to do, or an older connection does not end.
     match accepted.unwrap_or_else(|_| Err(Reason::ServerBusy.into())) {
         Ok(accepted) => {
@@ -138,9 +147,10 @@ async fn read_connect(core: &Core, transport: &mut Transport) -> Result<(Vec<u8>
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        const CONNECT: u8 = 0x10;
-        if buffer[0] != CONNECT {
-            return Err(Failure::NotConnect);
+        match buffer[0] {
+            CONNECT => {}
+            TLS => return Err(Failure::Mistaken("looks like TLS: use listeners.mqtts")),
+            _ => return Err(Failure::NotConnect),
         }
         if let Some(length) = mqtt::frame(&buffer, limit).map_err(Failure::Malformed)?
             && buffer.len() >= length
@@ -180,8 +190,8 @@ struct Accepted {
 struct Refusal {
     reason: Reason,
     /// What a policy does not allow.
-    denial: Option<Denial>,
-    cause: Option<String>,
+    denial: Option<Denial<'static>>,
+    cause: Option<Refused>,
 }
 
 impl From<Reason> for Refusal {
@@ -190,9 +200,9 @@ impl From<Reason> for Refusal {
     }
 }
 
-impl From<Denial> for Refusal {
-    fn from(denial: Denial) -> Self {
-        Self { denial: Some(denial), ..Reason::NotAuthorized.into() }
+impl From<Denial<'_>> for Refusal {
+    fn from(denial: Denial<'_>) -> Self {
+        Self { denial: Some(denial.kept()), ..Reason::NotAuthorized.into() }
     }
 }
 
@@ -202,7 +212,7 @@ impl From<Refused> for Refusal {
             Refused::Unavailable => Reason::ServerUnavailable,
             _ => Reason::NotAuthorized,
         };
-        Self { cause: Some(refused.to_string()), ..reason.into() }
+        Self { cause: Some(refused), ..reason.into() }
     }
 }
 

@@ -19,6 +19,9 @@ const LOOKUPS: usize = 16;
 /// Of a packet that is under way, so many bytes more are as good as a packet to the keep alive.
 const PROGRESS: usize = 1024;
 
+/// The packet type of PUBLISH.
+const PUBLISH: u8 = 3;
+
 impl Connection {
     /// Reads until the socket is empty, the turn is over or somebody has to be waited for.
     pub(super) fn read(&mut self, cx: &mut TaskContext<'_>) {
@@ -77,8 +80,11 @@ impl Connection {
             }
             return true;
         }
+        // Two that wait for each other would both wait for acknowledgements that nobody reads. A client
+        // that gives none counts as slow before long, and then waits like everybody.
+        let waited_for = self.endpoint.is_waited_for();
         if let Some(pressed) = &self.pressed {
-            if pressed.wait_for_room(cx.waker()) {
+            if !waited_for && pressed.wait_for_room(cx.waker()) {
                 return true;
             }
             self.pressed = None;
@@ -88,16 +94,22 @@ impl Connection {
         let owed = self.endpoint.owed() >= OWED
             || self.endpoint.lookups() >= LOOKUPS
             || self.endpoint.owes_suback();
-        // An outbox may be long because this client is behind: then its acknowledgements are needed.
-        let uses = match self.endpoint.is_pressed() {
+        // An outbox may be long because this client is behind: then its acknowledgements are needed, up
+        // to its next publication.
+        self.only_acks = waited_for && !self.at_publish;
+        let uses = match self.only_acks {
             true => self.uses.without_outboxes(),
             false => self.uses,
         };
-        let publisher = Publisher::Connection(self.endpoint.profile.live);
+        let publisher = (!waited_for).then_some(Publisher::Connection(self.endpoint.profile.live));
         if self.crowded || owed || self.core.must_wait(publisher, uses, cx.waker()) {
             return true;
         }
-        self.uses = Uses::default();
+        self.at_publish = false;
+        self.uses = match self.only_acks {
+            true => self.uses.only_outboxes(),
+            false => Uses::default(),
+        };
         false
     }
 
@@ -184,6 +196,10 @@ impl Connection {
             if bytes.len() - at < length {
                 break;
             }
+            if self.stops_at(bytes[at], bytes.len() - at) {
+                (self.unhandled, self.at_publish) = (true, true);
+                break;
+            }
             let packet = mqtt::decode(&bytes[at..at + length], self.version())
                 .map_err(|error| End::violated(&error))?;
             self.packet(packet)?;
@@ -196,11 +212,21 @@ impl Connection {
         Ok(at)
     }
 
+    /// Whether a packet with this first byte is left until the outboxes that this client fills are
+    /// shorter, together with so many bytes from it on.
+    fn stops_at(&self, first: u8, bytes: usize) -> bool {
+        self.only_acks
+            && first >> 4 == PUBLISH
+            && self.core.shared.is_long(self.uses.outboxes())
+            && self.core.pool.borrow().has_room_inbound(bytes)
+    }
+
     /// Whether the bytes after a packet are left until whoever it went to has caught up. Of another
     /// core only a packet that is larger than one read takes so much that this has to be asked before
     /// the next read.
     fn leaves(&self, bytes: usize) -> bool {
-        let behind = self.pressed.is_some() || self.core.is_behind(self.uses);
+        let pressed = self.pressed.is_some() && !self.endpoint.is_waited_for();
+        let behind = pressed || self.core.is_behind(self.uses);
         bytes > 0 && behind && self.core.pool.borrow().has_room_inbound(bytes)
     }
 }

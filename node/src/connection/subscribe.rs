@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use cluster::{GroupId, OnFull};
+use cluster::GroupId;
 use fleet::shard::{self, Directed};
 use mqtt::{PacketId, QoS, Reason, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 use policy::Action;
@@ -99,9 +99,8 @@ impl Connection {
             return Ok(Some(Reason::QuotaExceeded));
         }
         let policy = self.endpoint.policy();
-        let resource = format!("topicfilter/{filter}");
         let request = self.core.clock().request();
-        let decision = policy.decide(Action::Subscribe, &resource, &request);
+        let decision = policy.decide_name(Action::Subscribe, filter, &request);
         let allowed = match crate::reserved::may_subscribe(plain) {
             true => Denial::check(Action::Subscribe, filter, decision),
             false => Err(Denial::reserved(Action::Subscribe, filter)),
@@ -191,12 +190,8 @@ impl Connection {
     /// Proposes a command whose outcome is waited for.
     fn ask(&self, group: u16, command: shard::Command) -> Answer {
         let (answer, outcome) = oneshot::channel();
-        self.core.propose(Proposal {
-            group: GroupId(group.into()),
-            command: command.encoded(),
-            reply: Some(Reply::Once(answer)),
-            on_full: OnFull::Refuse,
-        });
+        let reply = Reply::Once(answer);
+        self.core.propose(Proposal::asked(group.into(), command.encoded(), reply));
         outcome
     }
 }
@@ -277,8 +272,8 @@ fn send_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookups: Vec<Lookup>)
             // The groups that have more, and after which topic.
             let mut places: Vec<(GroupId, Option<String>)> =
                 match topic::is_wildcard(&lookup.filter) {
-                    true => (1..=core.shared.shards).map(|id| (GroupId(id.into()), None)).collect(),
-                    false => vec![(GroupId(core.shared.group_of(&lookup.filter).into()), None)],
+                    true => (1..=core.shared.shards).map(|id| (GroupId::from(id), None)).collect(),
+                    false => vec![(core.shared.group_of(&lookup.filter).into(), None)],
                 };
             while !places.is_empty() && !endpoint.is_closed() {
                 let found = find_retained(&core, lookup.filter.clone(), places).await;
@@ -379,8 +374,7 @@ async fn send_one_retained(
         };
         let command = shard::Command::from(command).encoded();
         let (answer, queued) = oneshot::channel();
-        let (group, on_full) = (GroupId(record.group.into()), OnFull::Refuse);
-        let proposal = Proposal { group, command, reply: Some(Reply::Once(answer)), on_full };
+        let proposal = Proposal::asked(record.group.into(), command, Reply::Once(answer));
         match core.shared.groups.propose_all(vec![proposal]).await {
             Ok(()) => return Some(queued),
             // With the client's name around it, it no longer fits into a command.

@@ -23,7 +23,11 @@ impl Endpoint {
             return Delivered::Taken;
         }
         state.behind_since.get_or_insert_with(|| Box::new(clock.now));
-        state.pressed_since.get_or_insert(clock.now);
+        if state.pressed_since.is_none() {
+            state.pressed_since = Some(clock.now);
+            // It may itself wait for somebody, with its acknowledgements unread.
+            self.wake(state);
+        }
         match state.give_up(clock.now, self.budget.patience) {
             true => Delivered::Taken,
             false => Delivered::Pressed,
@@ -36,8 +40,9 @@ impl Endpoint {
     }
 
     /// Whether publishers have to wait for this client.
-    pub fn is_pressed(&self) -> bool {
-        self.state.borrow().pressed_since.is_some()
+    pub fn is_waited_for(&self) -> bool {
+        let state = self.state.borrow();
+        state.pressed_since.is_some() && !state.slow
     }
 
     /// Whether nobody waits for it any more, though it is behind.

@@ -37,13 +37,18 @@ struct Session {
     pool: Pool,
     clock: Clock,
     /// What it may not receive any more.
-    denied: Vec<u64>,
+    denied: NotSent,
 }
 
 impl Session {
     fn new() -> Self {
         let clock = Clock { now: Instant::now(), epoch_ms: 0 };
-        Self { endpoint: endpoint(), pool: Pool::new(usize::MAX), clock, denied: Vec::new() }
+        Self {
+            endpoint: endpoint(),
+            pool: Pool::new(usize::MAX),
+            clock,
+            denied: NotSent::default(),
+        }
     }
 
     /// The queue hands out a PUBLISH.
@@ -56,10 +61,10 @@ impl Session {
         assert_eq!(delivered, Delivered::Taken);
     }
 
-    /// A QoS 0 publication comes.
-    fn publish(&mut self, payload: &[u8]) -> Delivered {
-        let publication = Publication::borrowed("topic", payload, QoS::AtMostOnce, false);
-        let terms = Terms { qos: QoS::AtMostOnce, retain: false, subscription_ids: &[] };
+    /// A publication comes that is in no queue.
+    fn publish(&mut self, qos: QoS, payload: &[u8]) -> Delivered {
+        let publication = Publication::borrowed("topic", payload, qos, false);
+        let terms = Terms { qos, retain: false, subscription_ids: &[] };
         self.endpoint.deliver(&publication, terms, self.clock, &mut self.pool)
     }
 
@@ -77,7 +82,9 @@ impl Session {
     fn drain(&mut self) -> usize {
         let mut sent = 0;
         loop {
-            self.denied.extend(self.endpoint.refill(self.clock, &mut self.pool));
+            let denied = self.endpoint.refill(self.clock, &mut self.pool);
+            self.denied.count += denied.count;
+            self.denied.queued.extend(denied.queued);
             let written = self.endpoint.flush(Waker::noop(), |outbox| {
                 let length = outbox.len();
                 outbox.advance(length, &mut self.pool);
@@ -160,7 +167,7 @@ fn behind_for_long() -> (Session, Arc<Waiter>) {
     let mut session = Session::new();
     let now = session.clock.now;
     session.clock.now = now.checked_sub(10 * PATIENCE).expect("the machine runs for seconds");
-    assert_eq!(session.publish(&[0; OUTBOX / 4 * 3]), Delivered::Pressed);
+    assert_eq!(session.publish(QoS::AtMostOnce, &[0; OUTBOX / 4 * 3]), Delivered::Pressed);
     let (endpoint, pool) = (&session.endpoint, &mut session.pool);
     endpoint.flush(Waker::noop(), |outbox| outbox.advance(1, pool));
     session.clock.now = now;
@@ -180,7 +187,7 @@ fn nobody_waits_for_ever_for_a_client_that_makes_little_progress() {
 #[test]
 fn a_publication_that_finds_a_client_slow_lets_the_others_go_on() {
     let (mut session, waiter) = behind_for_long();
-    assert_eq!(session.publish(b"x"), Delivered::Taken);
+    assert_eq!(session.publish(QoS::AtMostOnce, b"x"), Delivered::Taken);
     assert!(waiter.0.load(Ordering::Relaxed));
 }
 
@@ -191,6 +198,8 @@ fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
         session.deliver(7, qos, &[0; OUTBOX]);
         // No room in the outbox.
         session.deliver(8, qos, b"x");
+        // That comes from no queue.
+        session.publish(QoS::AtLeastOnce, b"y");
         let arns = policy::Arns {
             partition: "aws".into(),
             region: "us-east-1".into(),
@@ -200,7 +209,7 @@ fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
         session.endpoint.set_policy(nothing);
         let sent = session.drain();
         assert!((OUTBOX..OUTBOX + 20).contains(&sent), "only what was in the outbox: {sent}");
-        assert_eq!(session.denied, [8]);
+        assert_eq!((session.denied.count, &*session.denied.queued), (2, &[8][..]));
         for kind in [AckKind::PubAck, AckKind::PubRec] {
             assert_eq!(session.settle(kind, 8), Settled::Unknown, "its exchange is over");
         }

@@ -57,6 +57,11 @@ pub(super) async fn serve(
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        if head[0] == handshake::CONNECT {
+            return Err(Failure::Mistaken(
+                "looks like MQTT: use ALPN x-amzn-mqtt-ca, or listeners.mqtts",
+            ));
+        }
     };
     if !upgrade.is_websocket() {
         let Some(router) = &data_plane.router else {

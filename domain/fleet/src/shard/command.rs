@@ -250,8 +250,9 @@ pub struct Origin {
     /// Its place there.
     #[prost(uint64, tag = "2")]
     pub seq: u64,
-    /// What of the entry: 0 the shadow request that it is, 1 its publication. Before there were
-    /// parts, all were publications.
+    /// What of the entry: 0 the shadow request that it is, 1 its publication. The version before parts
+    /// wrote none, for shadow requests as well: those are read as publications, so what the same entry
+    /// asks of the same shard afterwards is taken for a repetition, as that version took it.
     #[prost(uint32, optional, tag = "3")]
     pub part: Option<u32>,
 }
@@ -514,7 +515,7 @@ pub enum CommandError {
     #[error("a kind of command or outcome that this version does not know")]
     Kind,
     /// It is not what any version writes.
-    #[error("a command that is not valid: {0}")]
+    #[error("a command or outcome that is not valid: {0}")]
     Protobuf(#[from] prost::DecodeError),
 }
 

@@ -1,0 +1,66 @@
+//! What somebody may have meant by a key or a value that cannot be.
+
+/// What would help against an error of the TOML reader, to be put behind it.
+pub(super) fn hint(error: &str) -> String {
+    if let Some(meant) = unknown_field(error) {
+        return format!("; did you mean `{meant}`?");
+    }
+    let hint = if error.contains("invalid type: map, expected a sequence") {
+        "each of a list has two brackets, like [[access_keys]]"
+    } else if error.contains("expected a string") {
+        "text stands in quotes"
+    } else if error.contains("expected u16") {
+        "it is a number from 0 to 65535"
+    } else if error.contains("expected u32") {
+        "it is a number from 0 to 4294967295"
+    } else {
+        return String::new();
+    };
+    format!("; {hint}")
+}
+
+/// The known key that is nearest to the unknown one.
+fn unknown_field(error: &str) -> Option<&str> {
+    let mut quoted = error[error.find("unknown field `")?..].split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    let nearest = quoted.min_by_key(|known| distance(unknown, known))?;
+    // Further away it is only another word.
+    (distance(unknown, nearest) <= 1 + unknown.len() / 4).then_some(nearest)
+}
+
+/// Characters to insert, remove or replace (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_key_is_meant() {
+        for (error, expected) in [
+            ("unknown field `shard`, expected one of `data`, `cores`, `shards`", "`shards`?"),
+            ("unknown field `adress`, expected one of `address`, `proxy_from`", "`address`?"),
+            ("unknown field `x`, expected `id` or `secret`", ""),
+            ("unknown field `port`, expected one of `address`, `anonymous_policy`", ""),
+            ("invalid type: map, expected a sequence", "[[access_keys]]"),
+            ("invalid type: integer `123456789012`, expected a string", "quotes"),
+            ("invalid value: integer `100000`, expected u16", "65535"),
+            ("missing field `id`", ""),
+        ] {
+            let hint = hint(error);
+            assert!(hint.contains(expected), "{error}: {hint}");
+            assert_eq!(hint.is_empty(), expected.is_empty(), "{error}: {hint}");
+        }
+    }
+}

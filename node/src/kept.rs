@@ -1,0 +1,137 @@
+//! What a data folder was made with and stays with: the number of shards, and the account and the
+//! region that ARNs in its policies name.
+//!
+//! Each is a small file beside the state. A folder of a version that did not write one takes what it
+//! is started with first.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::config::{Account, Config, Findings};
+
+const SHARDS: &str = "shards";
+const ACCOUNT: &str = "account";
+
+/// Finds what the folder was made with and the configuration has otherwise. Writes nothing.
+pub fn check(config: &Config, found: &mut Findings) {
+    let data = config.data.display();
+    match read(&config.data, SHARDS) {
+        Ok(Some(kept)) if kept != config.shards.to_string() => {
+            let text = format!(
+                "it is {}, but the state in {data} was made with {kept}; the number cannot be changed",
+                config.shards
+            );
+            found.problem("shards", text);
+        }
+        Ok(_) => {}
+        Err(error) => found.problem("data", format!("{error:#}")),
+    }
+    match account(&config.data) {
+        Ok(Some(kept)) if kept != named(&config.account) => {
+            let text = format!(
+                "it is \"{}\", but the state in {data} was made with \"{kept}\", which the ARNs in \
+                 its policies name; use that, or another data folder",
+                named(&config.account)
+            );
+            found.problem("account", text);
+        }
+        Ok(_) => {}
+        Err(error) => found.problem("data", format!("{error:#}")),
+    }
+}
+
+/// Remembers what the folder does not say yet, and refuses what it says otherwise.
+pub fn keep(config: &Config) -> anyhow::Result<()> {
+    let mut found = Findings::default();
+    check(config, &mut found);
+    found.refuse_problems()?;
+    for (name, text) in [(SHARDS, config.shards.to_string()), (ACCOUNT, named(&config.account))] {
+        if read(&config.data, name)?.is_none() {
+            write(&config.data, name, &text)?;
+        }
+    }
+    Ok(())
+}
+
+/// The account that a folder was made with, as [`named`] says it.
+pub fn account(data: &Path) -> anyhow::Result<Option<String>> {
+    read(data, ACCOUNT)
+}
+
+/// Account and region, and the partition where it is not the usual one.
+pub fn named(account: &Account) -> String {
+    let Account { id, region, partition, .. } = account;
+    match partition.as_str() {
+        "aws" => format!("{id} {region}"),
+        partition => format!("{id} {region} {partition}"),
+    }
+}
+
+fn read(data: &Path, name: &str) -> anyhow::Result<Option<String>> {
+    let path = data.join(name);
+    match fs::read_to_string(&path) {
+        Ok(kept) => Ok(Some(kept.trim().to_owned())),
+        // Whether the folder is one is for `DataDir` to say.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn write(data: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = data.join(name);
+    let new = path.with_extension("new");
+    fs::create_dir_all(data)
+        .and_then(|()| fs::write(&new, text))
+        .and_then(|()| fs::File::open(&new)?.sync_all())
+        .and_then(|()| fs::rename(&new, &path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(data: &Path, text: &str) -> Config {
+        let config: Config = toml::from_str(text).unwrap();
+        Config { data: data.into(), ..config }
+    }
+
+    #[test]
+    fn a_folder_stays_with_what_it_was_made_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let first = config(&data, "shards = 4\n[account]\nid = '123456789012'");
+        keep(&first).unwrap();
+        for (text, refused) in [
+            ("shards = 4\n[account]\nid = '123456789012'", &[][..]),
+            ("shards = 8\n[account]\nid = '123456789012'", &["shards"]),
+            ("shards = 4", &["account"]),
+            ("shards = 4\n[account]\nid = '123456789012'\nregion = 'eu-west-1'", &["account"]),
+            ("shards = 4\n[account]\nid = '123456789012'\npartition = 'aws-cn'", &["account"]),
+            ("shards = 8", &["shards", "account"]),
+        ] {
+            let again = config(&data, text);
+            let mut found = Findings::default();
+            check(&again, &mut found);
+            let keys: Vec<_> = found.problems.iter().map(|problem| &*problem.key).collect();
+            assert_eq!(keys, refused, "{text:?}");
+            assert_eq!(keep(&again).is_err(), !refused.is_empty(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_says_nothing_takes_what_it_is_started_with() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(SHARDS), "16\n").unwrap();
+        keep(&config(folder.path(), "[account]\nid = '123456789012'")).unwrap();
+        assert_eq!(account(folder.path()).unwrap().as_deref(), Some("123456789012 us-east-1"));
+        assert!(keep(&config(folder.path(), "")).is_err());
+    }
+}

@@ -1,5 +1,5 @@
-//! What a data folder was made with and stays with: the number of shards, and the account and the
-//! region that ARNs in its policies name.
+//! What a data folder was made with and stays with: the number of shards, the account and the region
+//! that ARNs in its policies name, and its place in a cluster.
 //!
 //! Each is a small file beside the state. A folder of a version that did not write one takes what it
 //! is started with first.
@@ -14,6 +14,9 @@ use crate::config::{Account, Config, Findings};
 
 const SHARDS: &str = "shards";
 const ACCOUNT: &str = "account";
+const CLUSTER: &str = "cluster";
+/// The place of a node that has no cluster.
+const ALONE: &str = "alone";
 
 /// Finds what the folder was made with and the configuration has otherwise. Writes nothing.
 pub fn check(config: &Config, found: &mut Findings) {
@@ -29,6 +32,7 @@ pub fn check(config: &Config, found: &mut Findings) {
         Ok(_) => {}
         Err(error) => found.problem("data", format!("{error:#}")),
     }
+    check_cluster(config, found);
     match account(&config.data) {
         Ok(Some(kept)) if kept != named(&config.account) => {
             let text = format!(
@@ -43,12 +47,48 @@ pub fn check(config: &Config, found: &mut Findings) {
     }
 }
 
+/// Finds a place in a cluster that the folder was not made for: its members are part of the state.
+fn check_cluster(config: &Config, found: &mut Findings) {
+    let data = config.data.display();
+    match place_kept(config) {
+        Ok(Some(kept)) if kept != place(config) => {
+            let text = format!(
+                "it is \"{}\", but the state in {data} was made as \"{kept}\"; a node keeps its cluster, \
+                 its number and the founders for all time: use those, or another data folder",
+                place(config)
+            );
+            found.problem("cluster", text);
+        }
+        Ok(_) => {}
+        Err(error) => found.problem("data", format!("{error:#}")),
+    }
+}
+
+/// The cluster, the node's number in it, and the nodes with which it began.
+fn place(config: &Config) -> String {
+    let Some(cluster) = &config.cluster else { return ALONE.into() };
+    let founders: Vec<_> = cluster.founders().iter().map(u64::to_string).collect();
+    format!("{} node {} founders {}", cluster.id, cluster.node, founders.join(" "))
+}
+
+/// What the folder says; one with state that says nothing is of a version without clusters.
+fn place_kept(config: &Config) -> anyhow::Result<Option<String>> {
+    let kept = read(&config.data, CLUSTER)?;
+    let has_state = read(&config.data, SHARDS)?.is_some();
+    Ok(kept.or_else(|| has_state.then(|| ALONE.into())))
+}
+
 /// Remembers what the folder does not say yet, and refuses what it says otherwise.
 pub fn keep(config: &Config) -> anyhow::Result<()> {
     let mut found = Findings::default();
     check(config, &mut found);
     found.refuse_problems()?;
-    for (name, text) in [(SHARDS, config.shards.to_string()), (ACCOUNT, named(&config.account))] {
+    // The number of shards last: with it the folder has everything.
+    for (name, text) in [
+        (CLUSTER, place(config)),
+        (ACCOUNT, named(&config.account)),
+        (SHARDS, config.shards.to_string()),
+    ] {
         if read(&config.data, name)?.is_none() {
             write(&config.data, name, &text)?;
         }
@@ -124,6 +164,33 @@ mod tests {
             assert_eq!(keys, refused, "{text:?}");
             assert_eq!(keep(&again).is_err(), !refused.is_empty(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_folder_stays_in_its_cluster() {
+        let cluster = |id: &str, node: u64, peers: &str| {
+            format!("[cluster]\nid = '{id}'\nnode = {node}\nfounders = [{peers}]")
+        };
+        let first = cluster("c", 1, "1, 2, 3");
+        for (made, again, refused) in [
+            (first.clone(), first.clone(), false),
+            (first.clone(), cluster("c", 1, "3, 2, 1"), false),
+            (first.clone(), cluster("d", 1, "1, 2, 3"), true),
+            (first.clone(), cluster("c", 2, "1, 2, 3"), true),
+            (first.clone(), cluster("c", 1, "1, 2, 3, 4"), true),
+            (first.clone(), String::new(), true),
+            (String::new(), first.clone(), true),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            keep(&config(folder.path(), &made)).unwrap();
+            let kept = keep(&config(folder.path(), &again));
+            assert_eq!(kept.is_err(), refused, "{made:?}, then {again:?}");
+        }
+        // Of a version without clusters.
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(SHARDS), "16\n").unwrap();
+        assert!(keep(&config(folder.path(), &first)).is_err());
+        keep(&config(folder.path(), "")).unwrap();
     }
 
     #[test]

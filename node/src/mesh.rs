@@ -17,6 +17,7 @@ use links::{Batch, Direction, Identity, Links, Message, PeerAddress, Purpose, St
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
+use tracing::warn;
 
 use crate::config;
 use crate::host::Groups;
@@ -78,6 +79,10 @@ impl Mesh {
         let ears = Ears { mesh: Arc::clone(self), groups };
         let links = Links::start(links, ears, runtime.handle())
             .context("cannot start the links between nodes")?;
+        warn!(
+            "subscribers on other nodes hear only what goes through persistent sessions: see \
+             docs/cluster.md"
+        );
         let _ = self.links.set(links);
         Ok(())
     }

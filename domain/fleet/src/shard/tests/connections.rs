@@ -312,7 +312,7 @@ fn a_client_id_is_taken_over_from_another_node_only_when_that_has_let_go() {
             continue;
         }
         assert_eq!(probe.told(from(wants)), Outcome::Occupied, "{case}");
-        assert_eq!(probe.effects.contested, [held.clone()], "{case}");
+        assert_eq!(probe.effects.contested, std::slice::from_ref(&held), "{case}");
         let (client, will) = (held.client.clone(), WillAction::Publish.into());
         let by = holder.0;
         probe.told(Disconnect { client, epoch, at: 5, will, by, ..Disconnect::default() });

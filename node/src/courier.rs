@@ -2,7 +2,7 @@
 //!
 //! Each group's outbox is one core's business. The group hands out a window of entries
 //! ([`WINDOW`]); the core routes them one after the other, waits while a taker is behind (but not for
-//! long for connections that stay behind, since many clients share an outbox: [`Patience`]), and
+//! long for connections that stay behind, since many clients share an outbox: `Patience`), and
 //! proposes to trim the outbox up to where every entry is safe with every taker. What a full disk
 //! keeps out waits for room. When the node stops before, the entry and everything behind it stay in
 //! the outbox for the next start; groups know repetitions by [`Origin`].

@@ -149,6 +149,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.started && self.log.borrow().bytes() < self.config.max_log_bytes
     }
 
+    /// Whether something that was proposed here is not applied.
+    pub fn has_proposals(&self) -> bool {
+        self.groups.iter().any(|group| !group.proposals.is_empty())
+    }
+
     /// When the next turn is due if nothing arrives.
     pub fn next_turn(&self) -> Duration {
         self.next_tick.min(self.next_raft_tick)

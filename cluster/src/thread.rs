@@ -25,6 +25,8 @@ use crate::peers::Peers;
 /// A store that cannot take the last checkpoint keeps the node from ending no longer than this;
 /// the log has everything.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
+/// How long what was proposed last may be on its way to other nodes that lead.
+const LAST_PROPOSALS: Duration = Duration::from_secs(3);
 
 /// The raft thread of a node.
 pub struct Running {
@@ -167,6 +169,7 @@ fn drive<M: StateMachine, H: Host<M>>(
     // Nobody has to wait for it.
     let _ = up.send(());
     let mut stopping = false;
+    let mut ends_by = None;
     loop {
         // What still waits when the end is near is bounded by the inbox.
         let accept = stopping || engine.is_accepting();
@@ -179,7 +182,11 @@ fn drive<M: StateMachine, H: Host<M>>(
         let last = stopping && accept;
         engine.turn(&mut input, clock.now())?;
         if last {
-            return Ok(());
+            let now = clock.now().monotonic;
+            let ends_by = *ends_by.get_or_insert(now + LAST_PROPOSALS);
+            if !engine.has_proposals() || now >= ends_by {
+                return Ok(());
+            }
         }
     }
 }

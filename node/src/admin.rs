@@ -1,14 +1,16 @@
 //! Metrics, health and what is logged, on a listener of their own.
 
+pub mod cluster;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
+use ::cluster::GroupId;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use cluster::GroupId;
+use axum::{Json, Router};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::identity;
@@ -46,7 +48,7 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?)
 }
 
-/// `/metrics`, `/livez`, `/readyz`, `/admin/log`.
+/// `/metrics`, `/livez`, `/readyz`, `/admin/cluster`, `/admin/log`.
 pub fn router(
     shared: Arc<Shared>,
     metrics: PrometheusHandle,
@@ -65,8 +67,16 @@ pub fn router(
         .route("/metrics", get(move || std::future::ready(render())))
         .route("/livez", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(ready))
+        .route("/admin/cluster", get(standing))
         .route("/admin/log", log)
         .with_state(shared)
+}
+
+async fn standing(
+    State(shared): State<Arc<Shared>>,
+) -> Result<Json<cluster::Standing>, StatusCode> {
+    let standing = cluster::Standing::look(&shared).await;
+    standing.map(Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) {
@@ -79,7 +89,7 @@ fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) 
 /// Ready: the listeners are open, the node does not drain, and the groups answer and take what must
 /// be stored. The body says what is missing, and the remedy where there is one.
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    if shared.draining() {
+    if shared.leaving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
     }
     if !shared.serving.load(Ordering::Relaxed) {

@@ -384,7 +384,9 @@ impl Connection {
         if let Some(reason) = end.tell
             && self.version() == Version::V5
         {
-            let disconnect = mqtt::Disconnect::new(reason);
+            let elsewhere = self.core.shared.public_host.as_deref();
+            let server_reference = elsewhere.filter(|_| reason == Reason::UseAnotherServer);
+            let disconnect = mqtt::Disconnect { server_reference, ..mqtt::Disconnect::new(reason) };
             self.endpoint.put(&mut self.core.pool.borrow_mut(), |out| {
                 mqtt::encode_disconnect(Version::V5, &disconnect, out);
             });

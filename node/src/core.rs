@@ -340,6 +340,14 @@ impl Core {
         self.loop_delay.get() > OVERLOADED
     }
 
+    /// Has some connections end that are not about to; tells how many are left that were not told.
+    pub fn end_some(&self, reason: mqtt::Reason, most: usize) -> usize {
+        let endpoints = self.endpoints.borrow();
+        let mut left = endpoints.iter().filter(|(_, endpoint)| endpoint.doomed().is_none());
+        left.by_ref().take(most).for_each(|(_, endpoint)| endpoint.doom(reason));
+        left.count()
+    }
+
     /// A place for a new connection.
     pub fn place(&self, make: impl FnOnce(Live) -> Rc<Endpoint>) -> Rc<Endpoint> {
         let generation = self.generation.get().wrapping_add(1);

@@ -4,6 +4,7 @@
 //! waits: what the host itself proposes is kept until the inbox takes it. That is bounded by what
 //! the groups hold already: sessions that a restart has to end, queue entries that have expired.
 
+mod balance;
 mod holders;
 mod machine;
 mod message;
@@ -67,6 +68,8 @@ pub struct NodeHost {
     shared: Arc<Shared>,
     /// When it was made.
     up: Instant,
+    /// When a lead was last looked for that is another node's.
+    balanced: Instant,
     /// The other nodes, and which of them are lost.
     lost: Vec<(Instance, bool)>,
     /// Whether the log may have lost its end.
@@ -94,6 +97,7 @@ impl NodeHost {
         Self {
             shared,
             up: Instant::now(),
+            balanced: Instant::now(),
             lost: Vec::new(),
             accepts_log_loss: raft.accept_log_loss,
             is_started: false,
@@ -515,6 +519,7 @@ impl Host<Machine> for NodeHost {
         self.look_at_queues(groups);
         self.let_go(groups);
         self.end_lost(groups);
+        self.balance(groups);
         let mut commands = Vec::new();
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };

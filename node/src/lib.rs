@@ -14,6 +14,7 @@ pub mod core;
 pub mod courier;
 pub mod denial;
 pub mod dev;
+pub mod drain;
 pub mod endpoint;
 pub mod gateway;
 pub mod host;

@@ -4,8 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
+use node::admin::cluster::Standing;
 use node::config::Config;
 use node::dev::{Dev, Options};
 use node::{preflight, run};
@@ -51,10 +52,35 @@ enum Command {
         #[arg(long)]
         accept_log_loss: bool,
     },
+    /// Looks after a cluster.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Looks after configuration files.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// Says how the cluster stands, as one of its nodes sees it. The exit code is 0 when all is well.
+    Status {
+        /// The admin listener of the node.
+        #[arg(long, default_value = "127.0.0.1:9464")]
+        admin: String,
+    },
+    /// Makes the certificates and keys that nodes know each other by.
+    Keys {
+        /// Where they are written: ca.pem, ca.key, node-1.pem, node-1.key and so on. Keep ca.key away
+        /// from the nodes: whoever has it can be one.
+        #[arg(long, default_value = "cluster-keys")]
+        out: PathBuf,
+        /// The numbers of the nodes. Those that have files there keep them.
+        #[arg(required = true, value_parser = clap::value_parser!(u64).range(1..=0xFFFF))]
+        nodes: Vec<u64>,
     },
 }
 
@@ -75,6 +101,10 @@ fn main() -> ExitCode {
             dev(Options { data, port_offset, account: account_id, region, accept_log_loss })
         }
         Command::Serve { config, accept_log_loss } => serve(&config, accept_log_loss),
+        Command::Cluster { command } => match command {
+            ClusterCommand::Status { admin } => status(&admin),
+            ClusterCommand::Keys { out, nodes } => keys(&out, &nodes),
+        },
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
     };
     match result {
@@ -104,6 +134,24 @@ fn serve(path: &std::path::Path, accept_log_loss: bool) -> anyhow::Result<()> {
     let mut config = Config::read(path, std::env::vars())?;
     config.accept_log_loss |= accept_log_loss;
     run::run(config, None)
+}
+
+fn status(admin: &str) -> anyhow::Result<()> {
+    let standing = Standing::of(admin)?;
+    print!("{}", standing.table());
+    match &*standing.complaints() {
+        [] => Ok(()),
+        complaints => bail!("{}", complaints.join("; ")),
+    }
+}
+
+fn keys(out: &std::path::Path, nodes: &[u64]) -> anyhow::Result<()> {
+    let made = node::pki::make_node_keys(out, nodes)?;
+    for node in nodes {
+        let what = if made.contains(node) { "made" } else { "was there already" };
+        println!("node {node}: {what}: {}", out.join(format!("node-{node}.pem")).display());
+    }
+    Ok(())
 }
 
 fn check(path: &std::path::Path) -> anyhow::Result<()> {

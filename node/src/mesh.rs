@@ -97,6 +97,13 @@ impl Mesh {
         self.lives.read().values().copied().collect()
     }
 
+    /// Nodes that are linked now.
+    pub fn linked(&self) -> Vec<u64> {
+        let lives = self.lives.read();
+        let linked = lives.iter().filter(|(_, life)| life.lost.is_none());
+        linked.map(|(node, _)| *node).collect()
+    }
+
     fn up(&self, node: u64, incarnation: u64) {
         let instance = Instance::new(node, incarnation);
         self.lives.write().insert(node, Life { instance, lost: None, has_ended: false });

@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustls::ServerConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::Config;
 use crate::core::{Core, ToCore};
+use crate::drain;
 use crate::gateway::admission::Gate;
 use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
 use crate::host::{Groups, Machine, NodeHost};
@@ -24,9 +24,6 @@ use crate::metrics::{self, CoreMetrics};
 use crate::shared::Shared;
 use crate::telemetry::Traces;
 use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
-
-/// How long connections get to say goodbye when the node stops.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// What a command holds besides the publication: client ids, of at most 64 KiB each, and numbers.
 const AROUND_PUBLICATION: usize = 256 << 10;
@@ -81,7 +78,9 @@ impl Node {
             limits: config.limits.clone(),
             traces,
             serving: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
             long_outboxes: AtomicU64::new(0),
         });
@@ -134,7 +133,7 @@ impl Node {
         if let Some(error) = failed {
             bail!("the node cannot go on: {error}");
         }
-        drain(&self.shared).await;
+        drain::drain(&self.shared, self.config.cluster.as_ref()).await;
         let (running, links) = (self.running, self.links);
         tokio::task::spawn_blocking(move || running.stop())
             .await
@@ -268,45 +267,4 @@ fn start_core(
         }
     });
     Ok(())
-}
-
-/// Ends every connection in order: version 5 clients are told that the node goes away.
-async fn drain(shared: &Arc<Shared>) {
-    shared.draining.store(true, Ordering::Relaxed);
-    info!("draining: no more connections are taken");
-    shared.on_every_core(|core| {
-        for (_, endpoint) in core.endpoints.borrow().iter() {
-            endpoint.doom(mqtt::Reason::ServerShuttingDown);
-        }
-    });
-    let until = Instant::now() + DRAIN;
-    loop {
-        let open = ask_cores(shared, |core| core.endpoints.borrow().len()).await;
-        // What their ends left to be stored must be on its way before the groups stop.
-        let unsaid = ask_cores(shared, |core| core.unproposed()).await;
-        if open + unsaid == 0 {
-            info!("drained");
-            return;
-        }
-        if Instant::now() >= until {
-            warn!(open, unsaid, "connections did not end in time and are cut");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The sum of what every core answers.
-async fn ask_cores(shared: &Shared, ask: fn(&Core) -> usize) -> usize {
-    let mut sum = 0;
-    for core in 0..shared.cores.len() {
-        let (answer, count) = oneshot::channel();
-        let run = Box::new(move |core: &Rc<Core>| {
-            // Whoever asked may have gone away.
-            let _ = answer.send(ask(core));
-        });
-        shared.send(core as u16, ToCore::Run(run));
-        sum += count.await.unwrap_or(0);
-    }
-    sum
 }

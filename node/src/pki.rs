@@ -1,4 +1,4 @@
-//! Keys and certificates that `skein dev` makes for itself.
+//! Keys and certificates that `skein dev` makes for itself, and those of a cluster's nodes.
 
 use std::fs;
 use std::io::{self, Write};
@@ -73,6 +73,48 @@ impl Pki {
         write_public(&self.device, &device.signed_by(&key, &issuer)?.pem())?;
         Ok(())
     }
+}
+
+/// Makes keys and certificates for the links of these nodes in a folder: `node-<n>.pem` and
+/// `node-<n>.key`, signed by `ca.pem`, whose key is `ca.key`. The CA is made if it is not there; a node
+/// that has its files keeps them. Gives the nodes that got new ones.
+pub fn make_node_keys(folder: &Path, nodes: &[u64]) -> anyhow::Result<Vec<u64>> {
+    let (ca, ca_key) = (folder.join("ca.pem"), folder.join("ca.key"));
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut params = params("Skein cluster CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let issuer = if ca.exists() {
+        let read = |path: &Path| {
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let key = KeyPair::from_pem(&read(&ca_key)?)
+            .with_context(|| format!("{} is no private key", ca_key.display()))?;
+        Issuer::from_ca_cert_pem(&read(&ca)?, key)
+            .with_context(|| format!("{} is no CA certificate", ca.display()))?
+    } else {
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        write_secret(&ca_key, &key.serialize_pem())?;
+        write_public(&ca, &certificate.pem())?;
+        Issuer::new(params, key)
+    };
+    let mut made = Vec::new();
+    for &node in nodes {
+        let file = |ending: &str| folder.join(format!("node-{node}.{ending}"));
+        if file("pem").exists() {
+            continue;
+        }
+        let name = links::certificate_name(node);
+        let mut certificate = CertificateParams::new([name.clone()])?;
+        leaf(&mut certificate, &name, ExtendedKeyUsagePurpose::ServerAuth);
+        certificate.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        let key = KeyPair::generate()?;
+        write_secret(&file("key"), &key.serialize_pem())?;
+        write_public(&file("pem"), &certificate.signed_by(&key, &issuer)?.pem())?;
+        made.push(node);
+    }
+    Ok(made)
 }
 
 fn params(name: &str) -> CertificateParams {

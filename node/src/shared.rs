@@ -34,6 +34,10 @@ pub struct Shared {
     pub traces: Option<Traces>,
     /// Set when the listeners are open.
     pub serving: AtomicBool,
+    /// Set when the node is about to stop: load balancers shall send it nobody.
+    pub leaving: AtomicBool,
+    /// Where devices reach the cluster, if that is known.
+    pub public_host: Option<String>,
     /// Set when the node stops: it takes no more connections.
     pub draining: AtomicBool,
     /// Set while the queues of all sessions hold as much as they may.

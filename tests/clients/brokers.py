@@ -309,3 +309,80 @@ def policy(*statements):
             for effect, actions, names in statements
         ],
     })
+
+
+class ClusterNode(Skein):
+    """A node of a cluster: `skein serve` with a configuration of its own."""
+
+    POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
+
+    def __init__(self, cluster, node):
+        self.cluster, self.node = cluster, node
+        super().__init__(cluster.folder / f"node-{node}")
+
+    def command(self):
+        return [str(skein_binary()), "serve", "--config", str(self.folder / "skein.toml")]
+
+    def is_ready(self):
+        # Alone it never is.
+        status, _ = self.get("/livez")
+        return status == 200
+
+    def is_serving(self):
+        return super().is_ready()
+
+    def configure(self):
+        keys = self.cluster.keys
+        lines = [
+            f'data = "{self.data}"', f"shards = {self.cluster.shards}", "cores = 2",
+            "[listeners.mqtt]", f'address = "127.0.0.1:{self.port("plain")}"',
+            f"anonymous_policy = '{self.POLICY}'",
+            "[listeners.http]", f'address = "127.0.0.1:{self.port("http")}"',
+            "[listeners.admin]", f'address = "127.0.0.1:{self.port("admin")}"',
+            "[tls]", f'issuer_certificate = "{keys}/ca.pem"', f'issuer_private_key = "{keys}/ca.key"',
+            "[[access_keys]]", 'id = "AKIATESTTESTTEST"', 'secret = "testtesttesttesttest"',
+            "[log]", 'format = "human"', 'filter = "info"',
+            "[cluster]", 'id = "test"', f"node = {self.node}",
+            f'listen = "127.0.0.1:{self.port("peer")}"',
+            f'certificate = "{keys}/node-{self.node}.pem"',
+            f'private_key = "{keys}/node-{self.node}.key"', f'ca = "{keys}/ca.pem"',
+            'drain_delay = "200ms"',
+        ]
+        for other in self.cluster.nodes.values():
+            lines += ["[[cluster.peers]]", f"node = {other.node}"]
+            lines += [f'address = "127.0.0.1:{other.port("peer")}"']
+        (self.folder / "skein.toml").write_text("\n".join(lines) + "\n")
+
+
+class SkeinCluster:
+    """Nodes on this machine that know each other."""
+
+    def __init__(self, folder, count=3, shards=4):
+        self.folder, self.shards = Path(folder), shards
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.keys = self.folder / "keys"
+        numbers = range(1, count + 1)
+        self.nodes = {}
+        for number in numbers:
+            self.nodes[number] = ClusterNode(self, number)
+        words = [skein_binary(), "cluster", "keys", "--out", self.keys, *numbers]
+        subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
+
+    def start(self):
+        for node in self.nodes.values():
+            node.configure()
+            node.start()
+        self.wait_serving()
+        return self
+
+    def wait_serving(self, seconds=20):
+        for node in self.nodes.values():
+            wait_until(f"node {node.node} serves", node.is_serving, seconds)
+
+    def stop(self):
+        for node in self.nodes.values():
+            if node.process is not None and node.process.poll() is None:
+                node.kill()
+
+    def __getitem__(self, number):
+        return self.nodes[number]

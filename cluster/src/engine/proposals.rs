@@ -65,6 +65,10 @@ impl<R> Proposals<R> {
         self.source
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Findings;
+use super::{Findings, values};
 
 /// The largest number a node may have.
 pub(super) const MAX_NODE: u64 = 0xFFFF;
@@ -32,6 +33,11 @@ pub struct Cluster {
     pub private_key: PathBuf,
     /// The CA that signs nodes, and nothing else.
     pub ca: PathBuf,
+    /// How long a node that stops waits, not ready, until load balancers have noticed.
+    #[serde(deserialize_with = "values::duration")]
+    pub drain_delay: Duration,
+    /// Connections that a node which stops ends per second.
+    pub drain_rate: u32,
 }
 
 /// Where a node is.
@@ -55,6 +61,8 @@ impl Default for Cluster {
             certificate: PathBuf::new(),
             private_key: PathBuf::new(),
             ca: PathBuf::new(),
+            drain_delay: Duration::from_secs(5),
+            drain_rate: 2000,
         }
     }
 }
@@ -82,6 +90,9 @@ impl Cluster {
         if !is_node(self.node) {
             let text = format!("{} is not a number from 1 to {MAX_NODE}", self.node);
             found.problem("cluster.node", text);
+        }
+        if self.drain_rate == 0 {
+            found.problem("cluster.drain_rate", "0 connections per second would never end");
         }
         let mut known = BTreeSet::new();
         for (place, peer) in self.peers.iter().enumerate() {

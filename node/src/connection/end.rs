@@ -53,7 +53,7 @@ impl End {
             Reason::SessionTakenOver => "taken_over",
             Reason::NotAuthorized => "not_authorized",
             Reason::QuotaExceeded => "quota",
-            Reason::ServerShuttingDown => "shutdown",
+            Reason::ServerShuttingDown | Reason::UseAnotherServer => "shutdown",
             Reason::AdministrativeAction => "administrative",
             _ => "server",
         };

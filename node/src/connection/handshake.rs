@@ -548,6 +548,9 @@ fn start(
     connection.start();
     if core.shared.draining() {
         // The drain may have looked before this connection had its place.
-        endpoint.doom(Reason::ServerShuttingDown);
+        endpoint.doom(match core.shared.mesh.has_peers() {
+            true => Reason::UseAnotherServer,
+            false => Reason::ServerShuttingDown,
+        });
     }
 }

@@ -1,0 +1,132 @@
+//! Takes a node out of service: no client loses anything by it, and those of a cluster find another node.
+//!
+//! The load balancer is told first and given time; then the leads go to other nodes; then connections
+//! end, no more per second than other nodes take in; then the node stops.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use cluster::Order;
+use mqtt::Reason;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::config;
+use crate::core::{Core, ToCore};
+use crate::identity;
+use crate::shared::Shared;
+
+/// How long connections get to say goodbye once they are all told.
+const GOODBYE: Duration = Duration::from_secs(10);
+/// How long it may take until other nodes lead.
+const HANDING_OVER: Duration = Duration::from_secs(5);
+/// Between two looks, and two portions of connections.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Ends every connection in order: version 5 clients are told why.
+pub async fn drain(shared: &Arc<Shared>, cluster: Option<&config::Cluster>) {
+    shared.leaving.store(true, Ordering::Relaxed);
+    let reason = match cluster {
+        Some(cluster) => {
+            info!(delay = ?cluster.drain_delay, "leaving: the load balancer is given time");
+            tokio::time::sleep(cluster.drain_delay).await;
+            hand_over(shared).await;
+            Reason::UseAnotherServer
+        }
+        None => Reason::ServerShuttingDown,
+    };
+    shared.draining.store(true, Ordering::Relaxed);
+    info!("draining: no more connections are taken");
+    tell(shared, reason, cluster.map(|cluster| cluster.drain_rate)).await;
+    wait_for_ends(shared).await;
+}
+
+/// Has other nodes lead what this one leads.
+async fn hand_over(shared: &Arc<Shared>) {
+    let until = Instant::now() + HANDING_OVER;
+    let own = shared.mesh.own.node();
+    let mut before = Vec::new();
+    loop {
+        let led = identity::look(shared, move |groups| {
+            let ids = groups.ids().into_iter().filter(|id| groups.leads(*id));
+            let others = |id| {
+                let voters = groups.status(id)?.voters.iter().copied();
+                Some((id, voters.filter(|node| *node != own).collect::<Vec<_>>()))
+            };
+            ids.filter_map(others).filter(|(_, others)| !others.is_empty()).collect::<Vec<_>>()
+        });
+        let led = led.await.unwrap_or_default();
+        let up = shared.mesh.linked();
+        let mut left = 0;
+        for (id, others) in led {
+            let others: Vec<_> = others.into_iter().filter(|node| up.contains(node)).collect();
+            if others.is_empty() {
+                continue;
+            }
+            left += 1;
+            if !before.contains(&id) {
+                before.push(id);
+                let to = others[id.0 as usize % others.len()];
+                shared.groups.order(Order::Transfer { group: id, to });
+            }
+        }
+        if left == 0 {
+            info!(groups = before.len(), "other nodes lead");
+            return;
+        }
+        if Instant::now() >= until {
+            warn!(left, "not every group has found another leader in time");
+            return;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Tells every connection to end, so many a second.
+async fn tell(shared: &Arc<Shared>, reason: Reason, rate: Option<u32>) {
+    let portion = rate.map_or(usize::MAX, |rate| {
+        let cores = shared.cores.len() as u128 * 1000;
+        (u128::from(rate) * STEP.as_millis()).div_ceil(cores) as usize
+    });
+    while ask_cores(shared, move |core| core.end_some(reason, portion)).await > 0 {
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+async fn wait_for_ends(shared: &Arc<Shared>) {
+    let until = Instant::now() + GOODBYE;
+    loop {
+        let open = ask_cores(shared, |core| core.endpoints.borrow().len()).await;
+        // What their ends left to be stored must be on its way before the groups stop.
+        let unsaid = ask_cores(shared, |core| core.unproposed()).await;
+        if open + unsaid == 0 {
+            info!("drained");
+            return;
+        }
+        if Instant::now() >= until {
+            warn!(open, unsaid, "connections did not end in time and are cut");
+            return;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// The sum of what every core answers.
+async fn ask_cores(
+    shared: &Shared,
+    ask: impl Fn(&Core) -> usize + Clone + Send + 'static,
+) -> usize {
+    let mut sum = 0;
+    for core in 0..shared.cores.len() {
+        let ((answer, count), ask) = (oneshot::channel(), ask.clone());
+        let run = Box::new(move |core: &Rc<Core>| {
+            // Whoever asked may have gone away.
+            let _ = answer.send(ask(core));
+        });
+        shared.send(core as u16, ToCore::Run(run));
+        sum += count.await.unwrap_or(0);
+    }
+    sum
+}

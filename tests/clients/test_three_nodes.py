@@ -1,0 +1,164 @@
+"""Three nodes: what one has acknowledged all know, and a client that loses its node finds its session."""
+
+import json
+
+import pytest
+
+import rawmqtt as m
+from brokers import SkeinCluster, wait_until
+from parties import LASTING
+
+pytestmark = pytest.mark.skein
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = SkeinCluster(tmp_path / "cluster").start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def on(cluster):
+    """A connection to a node."""
+    clients = []
+
+    def on(node, client_id, version=5, **more):
+        client = m.Client(cluster[node].plain, version)
+        clients.append(client)
+        client.connack = client.connect(client_id, **more)
+        return client
+
+    yield on
+    for client in clients:
+        client.cut()
+
+
+def test_a_queue_is_filled_on_one_node_and_emptied_on_another(on, name):
+    away = on(1, name, props=LASTING)
+    away.subscribe(f"{name}/#", qos=2)
+    away.disconnect()
+    publisher = on(2, f"{name}-publisher")
+    for number in range(20):
+        publisher.publish(f"{name}/one", b"%d" % number, qos=1 + number % 2)
+    back = on(3, name, clean=False, props=LASTING)
+    assert back.connack.session_present
+    assert [back.receive().payload for _ in range(20)] == [b"%d" % n for n in range(20)]
+
+
+def test_a_client_is_taken_over_from_another_node(on, name):
+    first = on(1, name, props=LASTING)
+    first.subscribe(f"{name}/#", qos=1)
+    second = on(2, name, clean=False, props=LASTING)
+    assert second.connack.session_present
+    assert first.expect(m.DISCONNECT).reason == 0x8E
+    first.closed(timeout=5)
+    on(3, f"{name}-publisher").publish(f"{name}/a", b"here", qos=1)
+    assert second.receive().payload == b"here"
+
+
+def test_a_clean_client_is_taken_over_too(on, name):
+    first = on(1, name)
+    second = on(3, name)
+    assert first.expect(m.DISCONNECT).reason == 0x8E
+    second.ping()
+
+
+def test_a_will_of_a_client_whose_node_is_killed_is_published_once(cluster, on, name):
+    watcher = on(2, f"{name}-watcher", props=LASTING)
+    watcher.subscribe(f"{name}/gone", qos=1)
+    on(1, name, will=m.Will(f"{name}/gone", b"gone", 1))
+    cluster[1].kill()
+    assert watcher.receive(timeout=20).payload == b"gone"
+    watcher.nothing_more()
+
+
+def test_retained_and_shadows_are_the_same_everywhere(on, name):
+    on(1, f"{name}-1").publish(f"{name}/kept", b"kept", qos=1, retain=True)
+    reader = on(2, f"{name}-2")
+    reader.subscribe(f"{name}/+", qos=1)
+    assert reader.receive().payload == b"kept"
+    owner = on(3, f"{name}-3", props=LASTING)
+    owner.subscribe(f"$aws/things/{name}/shadow/update/accepted", qos=1)
+    body = json.dumps({"state": {"desired": {"on": True}}}).encode()
+    reader.publish(f"$aws/things/{name}/shadow/update", body, qos=1)
+    assert json.loads(owner.receive().payload)["version"] == 1
+
+
+@pytest.mark.parametrize("victim", [1, 2, 3])
+def test_whatever_node_is_killed_nothing_acknowledged_is_lost(cluster, on, name, victim):
+    """The subscriber is on the node that is killed, the publisher is not."""
+    other = 1 + victim % 3
+    subscriber = on(victim, name, props=LASTING)
+    subscriber.subscribe(f"{name}/#", qos=1)
+    publisher = on(other, f"{name}-publisher")
+    seen = set()
+    for number in range(60):
+        if number == 20:
+            subscriber.cut()
+            cluster[victim].kill()
+        publisher.publish(f"{name}/n", b"%d" % number, qos=1)
+    back = on(other, name, clean=False, props=LASTING)
+    assert back.connack.session_present
+    while len(seen) < 60:
+        seen.add(back.receive(timeout=10).payload)
+    cluster[victim].start()
+    wait_until("it is back", cluster[victim].is_serving, 20)
+    again = on(victim, name, clean=False, props=LASTING)
+    assert again.connack.session_present
+
+
+def test_without_a_quorum_nothing_is_taken_and_it_recovers_by_itself(cluster, on, name):
+    publisher = on(1, f"{name}-publisher")
+    publisher.publish(f"{name}/x", b"1", qos=1)
+    cluster[2].kill()
+    cluster[3].kill()
+    wait_until("it is not ready", lambda: not cluster[1].is_serving(), 20)
+    status, text = cluster[1].get("/readyz")
+    assert status == 503 and "leader" in text, text
+    refused = m.Client(cluster[1].plain, 5)
+    assert refused.connect(name, check=False).reason == 0x88
+    cluster[2].start()
+    wait_until("two of three serve", cluster[1].is_serving, 20)
+    wait_until("clients connect again", lambda: try_connect(cluster[1], name), 20)
+
+
+def test_a_rolling_restart_loses_nothing_and_tells_clients_to_go_elsewhere(cluster, on, name):
+    subscriber = on(1, name, props=LASTING)
+    subscriber.subscribe(f"{name}/#", qos=1)
+    publisher = on(2, f"{name}-publisher")
+    seen, sent = set(), 0
+    for node in (1, 2, 3):
+        if node == 2:
+            publisher.cut()
+            publisher = on(3, f"{name}-publisher")
+        elif node == 3:
+            publisher.cut()
+            publisher = on(1, f"{name}-publisher")
+        guest = on(node, f"{name}-guest")
+        cluster[node].terminate()
+        for _ in range(10):
+            publisher.publish(f"{name}/n", b"%d" % sent, qos=1)
+            sent += 1
+        assert guest.expect(m.DISCONNECT, timeout=10).reason == 0x9C
+        assert cluster[node].process.wait(20) == 0
+        for _ in range(10):
+            publisher.publish(f"{name}/n", b"%d" % sent, qos=1)
+            sent += 1
+        cluster[node].start()
+        wait_until("it is back", cluster[node].is_serving, 20)
+    back = on(2, name, clean=False, props=LASTING)
+    assert back.connack.session_present
+    for kept in subscriber.kept:
+        if kept.kind == m.PUBLISH:
+            seen.add(kept.payload)
+    while len(seen) < sent:
+        seen.add(back.receive(timeout=10).payload)
+
+
+def try_connect(node, name):
+    try:
+        client = m.Client(node.plain, 5)
+        return client.connect(name, check=False).reason == 0
+    except (OSError, m.Closed):
+        return False

@@ -32,7 +32,7 @@ impl Receiver for Counting {
     fn lost(&self, _: Stream) {}
 
     fn received(&self, _: u64, batch: Batch) {
-        let Batch::Raft(messages) = batch;
+        let Batch::Raft(messages) = batch else { return };
         self.messages.fetch_add(messages.len() as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
     }

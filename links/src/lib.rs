@@ -37,7 +37,9 @@ use crate::tls::Tls;
 
 pub use config::{Config, PeerAddress, QueueBytes};
 pub use handshake::{MIN_VERSION, VERSION};
-pub use message::{Batch, Direction, MAX_MESSAGE_BYTES, Message, Purpose, Stream};
+pub use message::{
+    Batch, Direction, MAX_MESSAGE_BYTES, Message, Purpose, Stream, decode_parcels, encode_parcels,
+};
 pub use outbox::Refused;
 pub use tls::{Identity, certificate_name};
 

@@ -1,6 +1,12 @@
 //! What is said between nodes, and the frames that carry it.
 
-use crate::proto::{self, Frame, GroupMessage, RaftBatch, frame::Kind};
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::proto::{
+    self, FanoutBatch, FanoutMessage, Frame, GroupMessage, Parcel, Parcels, RaftBatch,
+    fanout_message, frame::Kind,
+};
 
 /// The longest message that the contract allows, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
@@ -75,6 +81,14 @@ pub struct Stream {
 pub enum Message {
     /// A message of a Raft group.
     Raft(GroupMessage),
+    /// A message of the fan-out.
+    Fanout(FanoutMessage),
+}
+
+impl From<fanout_message::Kind> for Message {
+    fn from(kind: fanout_message::Kind) -> Self {
+        Self::Fanout(FanoutMessage { kind: Some(kind) })
+    }
 }
 
 impl Message {
@@ -82,6 +96,7 @@ impl Message {
     pub fn purpose(&self) -> Purpose {
         match self {
             Self::Raft(_) => Purpose::Raft,
+            Self::Fanout(_) => Purpose::Fanout,
         }
     }
 
@@ -89,6 +104,7 @@ impl Message {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Raft(message) => message.message.len(),
+            Self::Fanout(message) => message.encoded_len(),
         }
     }
 }
@@ -98,6 +114,8 @@ impl Message {
 pub enum Batch {
     /// Messages of Raft groups.
     Raft(Vec<GroupMessage>),
+    /// Messages of the fan-out.
+    Fanout(Vec<FanoutMessage>),
 }
 
 impl Batch {
@@ -105,6 +123,7 @@ impl Batch {
     pub(crate) fn from_frame(frame: Frame, purpose: Purpose) -> Option<Self> {
         match (frame.kind, purpose) {
             (Some(Kind::Raft(batch)), Purpose::Raft) => Some(Self::Raft(batch.messages)),
+            (Some(Kind::Fanout(batch)), Purpose::Fanout) => Some(Self::Fanout(batch.messages)),
             _ => None,
         }
     }
@@ -113,12 +132,68 @@ impl Batch {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Raft(messages) => messages.iter().map(|message| message.message.len()).sum(),
+            Self::Fanout(messages) => messages.iter().map(FanoutMessage::encoded_len).sum(),
         }
     }
 }
 
 /// The frame for messages that waited for the same stream.
 pub(crate) fn frame(messages: impl Iterator<Item = Message>) -> Frame {
-    let messages = messages.map(|Message::Raft(message)| message).collect();
-    Frame { kind: Some(Kind::Raft(RaftBatch { messages })) }
+    let (mut raft, mut fanout) = (RaftBatch::default(), FanoutBatch::default());
+    for message in messages {
+        match message {
+            Message::Raft(message) => raft.messages.push(message),
+            Message::Fanout(message) => fanout.messages.push(message),
+        }
+    }
+    let is_raft = fanout.messages.is_empty();
+    Frame { kind: Some(if is_raft { Kind::Raft(raft) } else { Kind::Fanout(fanout) }) }
+}
+
+/// What [`proto::Deliver`] carries.
+pub fn encode_parcels(parcels: Vec<Parcel>) -> Bytes {
+    Parcels { parcels }.encode_to_vec().into()
+}
+
+/// What a peer's [`proto::Deliver`] carries, copied out of the memory of what was read; `None` when it
+/// cannot be read.
+pub fn decode_parcels(parcels: &Bytes) -> Option<Vec<Parcel>> {
+    // Of a slice, other than of `Bytes`, every field is copied: a session may keep one for long.
+    Parcels::decode(&parcels[..]).ok().map(|parcels| parcels.parcels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{Publication, Sync};
+
+    #[test]
+    fn a_frame_holds_what_its_stream_is_for() {
+        let raft = GroupMessage { group: 1, message: vec![1].into() };
+        let sync: Message = fanout_message::Kind::Sync(Sync { token: 7, ..Sync::default() }).into();
+        assert_eq!(sync.purpose(), Purpose::Fanout);
+        let [of_raft, of_fanout] = [Message::Raft(raft.clone()), sync.clone()];
+        let Message::Fanout(sync) = sync else { panic!("made as one of the fan-out") };
+        for (message, purpose, batch) in [
+            (of_raft, Purpose::Raft, Batch::Raft(vec![raft])),
+            (of_fanout, Purpose::Fanout, Batch::Fanout(vec![sync])),
+        ] {
+            let frame = frame([message].into_iter());
+            assert_eq!(Batch::from_frame(frame.clone(), purpose), Some(batch));
+            for other in Purpose::ALL.into_iter().filter(|other| *other != purpose) {
+                assert_eq!(Batch::from_frame(frame.clone(), other), None);
+            }
+        }
+    }
+
+    #[test]
+    fn parcels_are_copied_out_of_what_was_read() {
+        let publication = Publication { payload: vec![7; 100].into(), ..Publication::default() };
+        let parcels = vec![Parcel { publication: Some(publication), ..Parcel::default() }; 3];
+        let encoded = encode_parcels(parcels.clone());
+        let decoded = decode_parcels(&encoded).unwrap();
+        assert_eq!(decoded, parcels);
+        assert!(encoded.is_unique(), "nobody holds the batch for the sake of one parcel");
+        assert_eq!(decode_parcels(&Bytes::from_static(&[0xFF])), None);
+    }
 }

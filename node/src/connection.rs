@@ -64,6 +64,8 @@ pub struct Connection {
     allowed_route: u64,
     /// Its topic filters and the QoS they were granted.
     filters: HashMap<Box<str>, QoS, Seeded>,
+    /// Shared by those who wait to send a SUBACK.
+    subscribing: Option<Rc<()>>,
     /// Seconds the session outlives the connection.
     expiry: u32,
     /// A subscriber that has fallen behind: nothing is read until it has caught up.
@@ -128,6 +130,7 @@ impl Connection {
             partial: start.partial,
             allowed_route: 0,
             filters: HashMap::default(),
+            subscribing: None,
             expiry: start.expiry,
             pressed: None,
             uses: Uses::default(),
@@ -322,6 +325,7 @@ impl Connection {
         publication.bytes() > self.core.shared.publication_bytes
             && (publication.retain
                 || !route.groups.is_empty()
+                || !route.nodes.is_empty()
                 || !route.shares.is_empty()
                 || route.shadow_request().is_some()
                 || exactly_once && self.persistent_record().is_some())

@@ -24,6 +24,7 @@ use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::courier::Couriers;
 use crate::endpoint::{Endpoint, Permissions, Record};
+use crate::fanout::{FromPeer, ToPeer};
 use crate::host::{Failure, Proposal, Signal};
 use crate::interest::{Live, Member, ShareGroup, Without};
 use crate::metrics::CoreMetrics;
@@ -55,6 +56,15 @@ pub enum ToCore {
         results: Vec<(Ticket, Result<(), Failure>)>,
         /// The core that has placed this many bytes.
         credit: Option<(u16, usize)>,
+    },
+    /// Publications from another node.
+    FromPeer(FromPeer),
+    /// How far another node has got with what this core has sent it.
+    Placed {
+        /// The node.
+        node: u16,
+        /// What it says.
+        placed: links::proto::Placed,
     },
     /// A publisher of this core has to wait for a connection of another one, or need not any more.
     Hold {
@@ -173,6 +183,8 @@ struct Acknowledged {
 pub struct Uses {
     /// Cores, a bit each; those from the 64th on share the last.
     cores: u64,
+    /// Other nodes, a bit each; some share bits.
+    peers: u64,
     /// Raft groups.
     pub groups: bool,
     /// Groups whose outbox it may have made longer, a bit each; those from the 64th on share bits.
@@ -192,6 +204,16 @@ impl Uses {
     /// Adds a core.
     pub fn add_core(&mut self, core: u16) {
         self.cores |= Self::bit(core);
+    }
+
+    /// Whether a node is among them.
+    pub fn peer(self, node: u16) -> bool {
+        self.peers & 1 << (node % 64) != 0
+    }
+
+    /// Adds a node.
+    pub fn add_peer(&mut self, node: u16) {
+        self.peers |= 1 << (node % 64);
     }
 
     /// The bit of a group in [`Shared::long_outboxes`].
@@ -225,6 +247,7 @@ impl Uses {
     /// Adds what another publication used.
     pub fn add(&mut self, other: Self) {
         self.cores |= other.cores;
+        self.peers |= other.peers;
         self.groups |= other.groups;
         self.outboxes |= other.outboxes;
     }
@@ -272,6 +295,8 @@ pub struct Core {
     acknowledged: RefCell<Vec<Acknowledged>>,
     outgoing: RefCell<Vec<Batch>>,
     in_flight: RefCell<Vec<usize>>,
+    /// What goes to other nodes.
+    pub(crate) to_peers: RefCell<Vec<ToPeer>>,
     credit_waiters: RefCell<Vec<Waker>>,
     /// Publishers that wait for connections of other cores, and for how many.
     held: RefCell<rustc_hash::FxHashMap<Publisher, usize>>,
@@ -308,6 +333,7 @@ impl Core {
             acknowledged: RefCell::default(),
             outgoing: RefCell::new((0..cores).map(batch).collect()),
             in_flight: RefCell::new(vec![0; cores]),
+            to_peers: RefCell::default(),
             credit_waiters: RefCell::default(),
             held: RefCell::default(),
             proposals: RefCell::default(),
@@ -448,6 +474,9 @@ impl Core {
             let batch = std::mem::replace(batch, next);
             self.shared.send(core as u16, ToCore::Deliver(batch));
         }
+        if !self.to_peers.borrow().is_empty() {
+            self.flush_peers();
+        }
         if !self.proposing.get() && !self.proposals.borrow().is_empty() {
             self.flush_proposals();
         }
@@ -502,7 +531,8 @@ impl Core {
         let (in_flight, outgoing) = (self.in_flight.borrow(), self.outgoing.borrow());
         let behind =
             |core: usize| uses.core(core as u16) && in_flight[core] + outgoing[core].bytes > CREDIT;
-        self.proposing.get() && uses.groups || (0..in_flight.len()).any(behind)
+        let peer_behind = uses.peers != 0 && self.is_peer_behind(uses);
+        peer_behind || self.proposing.get() && uses.groups || (0..in_flight.len()).any(behind)
     }
 
     /// Resolves when none of these destinations is behind.
@@ -592,6 +622,8 @@ impl Core {
                     self.wake_publishers();
                 }
             }
+            ToCore::FromPeer(batch) => self.deliver_from_peer(batch),
+            ToCore::Placed { node, placed } => self.peer_placed(node, &placed),
             ToCore::Hold { publisher, holds } => self.hold(publisher, holds),
             ToCore::FromGroups { results, queued, outboxes } => {
                 self.settle(results);
@@ -638,6 +670,10 @@ impl Core {
                 }
             }
             self.check_pressed();
+            if !self.to_peers.borrow().is_empty() {
+                // What the links had no room for.
+                self.flush_peers();
+            }
             self.routes.borrow_mut().drop_stale(self.shared.interest.generation());
             self.metrics.flush(self.pool.borrow().held());
         }

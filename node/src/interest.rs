@@ -1,13 +1,15 @@
 //! Who on this node wants which topic: filter → destinations, read by every core.
 //!
-//! A destination is a core (it has connected subscribers) or a group (it has persistent sessions).
+//! A destination is a core (it has connected subscribers), a group (it has persistent sessions) or
+//! another node (it has connected subscribers, as it says itself).
 //! Only the first subscriber and the last unsubscriber of a filter at a destination change the index.
 //! Readers take a shard's read lock for the time of one match, and cores remember the result per
 //! topic until [`InterestIndex::generation`] moves; writers hold a lock for one insertion.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use links::proto::Routes;
 use parking_lot::RwLock;
 use rustc_hash::FxHasher;
 use smallvec::SmallVec;
@@ -19,6 +21,7 @@ use policy::Action;
 
 use crate::clock::Clock;
 use crate::endpoint::Permissions;
+use crate::fanout::{Announcer, share_member};
 
 /// Where a publication has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +30,8 @@ pub enum Destination {
     Core(u16),
     /// A Raft group, for its persistent sessions.
     Group(u16),
+    /// Another node, for the sessions connected there.
+    Node(u16),
 }
 
 /// What is known of one filter.
@@ -38,11 +43,26 @@ pub struct Interest {
     pub shares: Vec<Arc<ShareGroup>>,
 }
 
+impl Destination {
+    fn is_core(self) -> bool {
+        matches!(self, Self::Core(_))
+    }
+}
+
+impl Interest {
+    /// Whether a core wants it.
+    fn is_wanted_here(&self) -> bool {
+        self.destinations.iter().any(|destination| destination.is_core())
+    }
+}
+
 /// The members of one shared subscription.
 #[derive(Debug)]
 pub struct ShareGroup {
     /// The share name.
     pub name: Box<str>,
+    /// The filter.
+    pub filter: Box<str>,
     members: RwLock<Vec<Member>>,
     turn: AtomicUsize,
 }
@@ -66,6 +86,8 @@ pub struct Member {
     pub permissions: Option<Permissions>,
     /// The group that holds its queue, when the session is persistent.
     pub group: Option<u16>,
+    /// Another node that it is connected to, as that one says.
+    pub node: Option<u16>,
 }
 
 /// A connection, named so that a later one in the same place is not mistaken for it.
@@ -80,6 +102,16 @@ pub struct Live {
 }
 
 impl Member {
+    fn is_gone(&self) -> bool {
+        self.live.is_none() && self.group.is_none() && self.node.is_none()
+    }
+
+    /// What peers are told of it.
+    fn announced(&self) -> Option<(QoS, bool, SmallVec<[u32; 1]>)> {
+        self.live?;
+        Some((self.qos, self.retain_as_published, self.subscription_ids.clone()))
+    }
+
     /// Whether it may receive from a topic. Of one that is away this is asked when it comes back.
     pub fn may_receive(&self, topic: &str, clock: Clock) -> bool {
         self.permissions.as_ref().is_none_or(|permissions| {
@@ -104,29 +136,55 @@ impl ShareGroup {
             let in_turn = (0..members.len()).map(|step| &members[(turn + step) % members.len()]);
             in_turn.filter(|member| !without.contains(&member.client))
         };
-        let is_connected = |member: &&Member| member.live.is_some() || member.connected;
+        let is_connected =
+            |member: &&Member| member.live.is_some() || member.node.is_some() || member.connected;
         in_turn().find(is_connected).or_else(|| in_turn().next()).cloned()
+    }
+
+    /// The member that a peer has chosen, or else another one that is connected here.
+    pub fn here(&self, client: &str) -> Option<Member> {
+        let members = self.members.read();
+        let mut here = members.iter().filter(|member| member.live.is_some());
+        let named = here.clone().find(|member| *member.client == *client);
+        named.or_else(|| here.next()).cloned()
+    }
+
+    /// Members that are connected to other nodes, or to one of them, and not here.
+    pub fn elsewhere(&self, node: Option<u16>) -> Without {
+        let members = self.members.read();
+        let elsewhere = members.iter().filter(|member| {
+            member.live.is_none()
+                && member.node.is_some_and(|at| node.is_none_or(|node| at == node))
+        });
+        elsewhere.map(|member| Arc::clone(&member.client)).collect()
     }
 }
 
 const SHARDS: usize = 64;
 
 /// The index; one per node.
-#[derive(Debug)]
 pub struct InterestIndex {
     /// By the first level of the filter; the last one holds filters that start with a wildcard.
     shards: Vec<RwLock<FilterTrie<Interest>>>,
     generation: AtomicU64,
+    /// Tells peers what the cores want; called under the lock of the shard, so that what is said of a
+    /// filter is said in order.
+    announcer: OnceLock<Arc<Announcer>>,
 }
 
 impl Default for InterestIndex {
     fn default() -> Self {
         let shards = (0..=SHARDS).map(|_| RwLock::new(FilterTrie::new())).collect();
-        Self { shards, generation: AtomicU64::new(0) }
+        Self { shards, generation: AtomicU64::new(0), announcer: OnceLock::new() }
     }
 }
 
 impl InterestIndex {
+    /// From now on peers hear of what the cores want.
+    pub fn announce_to(&self, announcer: Arc<Announcer>) {
+        let _ = self.announcer.set(announcer);
+    }
+
     /// Moves with every change that could alter what a topic resolves to.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
@@ -137,7 +195,11 @@ impl InterestIndex {
         let mut trie = self.shard(filter).write();
         let interest = trie.entry(filter);
         if !interest.destinations.contains(&destination) {
+            let is_first = destination.is_core() && !interest.is_wanted_here();
             interest.destinations.push(destination);
+            if let Some(announcer) = self.announcer.get().filter(|_| is_first) {
+                announcer.added(filter);
+            }
         }
         drop(trie);
         self.changed();
@@ -147,7 +209,12 @@ impl InterestIndex {
     pub fn remove(&self, filter: &str, destination: Destination) {
         let mut trie = self.shard(filter).write();
         let Some(interest) = trie.get_mut(filter) else { return };
+        let was_wanted = interest.is_wanted_here();
         interest.destinations.retain(|other| *other != destination);
+        let is_last = was_wanted && !interest.is_wanted_here();
+        if let Some(announcer) = self.announcer.get().filter(|_| is_last) {
+            announcer.removed(filter);
+        }
         Self::prune(&mut trie, filter);
         drop(trie);
         self.changed();
@@ -168,6 +235,7 @@ impl InterestIndex {
             None => {
                 let group = Arc::new(ShareGroup {
                     name: share.name.into(),
+                    filter: share.filter.into(),
                     members: RwLock::default(),
                     turn: AtomicUsize::new(0),
                 });
@@ -175,7 +243,8 @@ impl InterestIndex {
                 group
             }
         };
-        let is_new = group.change(client, change);
+        let announcer = self.announcer.get().map(|announcer| (&**announcer, share));
+        let is_new = group.change(client, announcer, change);
         if group.members.read().is_empty() {
             interest.shares.retain(|other| !Arc::ptr_eq(other, &group));
             Self::prune(&mut trie, share.filter);
@@ -199,6 +268,45 @@ impl InterestIndex {
             }
         }
         self.changed();
+    }
+
+    /// A shared subscription.
+    pub fn share_group(&self, share: topic::Share<'_>) -> Option<Arc<ShareGroup>> {
+        let trie = self.shard(share.filter).read();
+        let shares = &trie.get(share.filter)?.shares;
+        shares.iter().find(|group| *group.name == *share.name).cloned()
+    }
+
+    /// Tells what the cores want of a shard, in messages of about `bytes`; `None` after the last
+    /// shard. Nothing in it changes meanwhile.
+    pub fn tell_shard(
+        &self,
+        shard: usize,
+        bytes: usize,
+        tell: impl FnOnce(Option<Vec<Routes>>) -> bool,
+    ) -> bool {
+        let Some(trie) = self.shards.get(shard) else { return tell(None) };
+        let trie = trie.read();
+        let (mut all, mut routes, mut size) = (Vec::new(), Routes::default(), 0);
+        for (filter, interest) in trie.iter() {
+            for share in &interest.shares {
+                let members = share.members.read();
+                for member in members.iter().filter(|member| member.live.is_some()) {
+                    size += share.name.len() + filter.len() + member.client.len();
+                    routes.joined.push(share_member(&share.name, &filter, member));
+                }
+            }
+            if interest.is_wanted_here() {
+                size += filter.len();
+                routes.added.push(filter);
+            }
+            if size >= bytes {
+                all.push(std::mem::take(&mut routes));
+                size = 0;
+            }
+        }
+        all.push(routes);
+        tell(Some(all))
     }
 
     /// Everything that wants a topic.
@@ -238,11 +346,16 @@ impl ShareGroup {
         for member in members.iter_mut().filter(|member| member.group == Some(group)) {
             (member.group, member.connected) = (None, false);
         }
-        members.retain(|member| member.live.is_some() || member.group.is_some());
+        members.retain(|member| !member.is_gone());
         !members.is_empty()
     }
 
-    fn change(&self, client: &str, change: impl FnOnce(&mut Member)) -> bool {
+    fn change(
+        &self,
+        client: &str,
+        announcer: Option<(&Announcer, topic::Share<'_>)>,
+        change: impl FnOnce(&mut Member),
+    ) -> bool {
         let mut members = self.members.write();
         let at = members.iter().position(|member| &*member.client == client);
         let at = at.unwrap_or_else(|| {
@@ -255,12 +368,22 @@ impl ShareGroup {
                 connected: false,
                 permissions: None,
                 group: None,
+                node: None,
             });
             members.len() - 1
         });
-        let was_new = members[at].live.is_none() && members[at].group.is_none();
-        change(&mut members[at]);
-        if members[at].live.is_none() && members[at].group.is_none() {
+        let member = &mut members[at];
+        let was_new = member.is_gone();
+        let before = announcer.and_then(|_| member.announced());
+        change(member);
+        if let Some((announcer, share)) = announcer {
+            match (before, member.announced()) {
+                (before, now) if before == now => {}
+                (_, Some(_)) => announcer.joined(share, member),
+                (_, None) => announcer.left(share, client),
+            }
+        }
+        if member.is_gone() {
             members.remove(at);
         }
         was_new
@@ -294,6 +417,35 @@ mod tests {
         index.remove("a/+", Core(0));
         assert!(index.generation() > before);
         assert_eq!(destinations(&index, "a/b"), [Group(3)]);
+    }
+
+    #[test]
+    fn a_share_takes_who_is_connected_anywhere_before_who_is_away() {
+        let index = InterestIndex::default();
+        let share = topic::Share { name: "g", filter: "a/#" };
+        let live = Live { core: 0, slot: 1, generation: 1 };
+        index.share(share, "away", |member| member.group = Some(2));
+        index.share(share, "there", |member| member.node = Some(3));
+        index.share(share, "here", |member| member.live = Some(live));
+        let group = index.share_group(share).unwrap();
+        let choose = |without: &[Arc<str>]| group.choose(without).map(|it| it.client.to_string());
+        let turns: std::collections::BTreeSet<_> = (0..4).filter_map(|_| choose(&[])).collect();
+        assert_eq!(turns.into_iter().collect::<Vec<_>>(), ["here", "there"]);
+
+        assert_eq!(group.elsewhere(Some(4)).len(), 0);
+        let mut without = group.elsewhere(Some(3));
+        assert_eq!(without, group.elsewhere(None));
+        assert_eq!(choose(&without).as_deref(), Some("here"));
+        without.push("here".into());
+        assert_eq!(choose(&without).as_deref(), Some("away"));
+        without.push("away".into());
+        assert_eq!(choose(&without), None);
+
+        let here = |client| group.here(client).map(|it| it.client.to_string());
+        assert_eq!(here("here").as_deref(), Some("here"));
+        assert_eq!(here("there").as_deref(), Some("here"), "somebody else of this node");
+        index.share(share, "here", |member| member.live = None);
+        assert_eq!(here("there"), None);
     }
 
     #[test]

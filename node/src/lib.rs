@@ -16,6 +16,7 @@ pub mod denial;
 pub mod dev;
 pub mod drain;
 pub mod endpoint;
+pub mod fanout;
 pub mod gateway;
 pub mod host;
 pub mod http;

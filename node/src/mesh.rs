@@ -17,10 +17,10 @@ use links::{Batch, Direction, Identity, Links, Message, PeerAddress, Purpose, St
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
-use tracing::warn;
 
 use crate::config;
-use crate::host::Groups;
+use crate::fanout::Fanout;
+use crate::shared::Shared;
 
 /// What is known of a node.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +56,7 @@ impl Mesh {
         self: &Arc<Self>,
         config: &config::Cluster,
         incarnation: u64,
-        shards: u16,
-        groups: Groups,
+        shared: &Arc<Shared>,
         runtime: &Runtime,
     ) -> anyhow::Result<()> {
         let read =
@@ -67,7 +66,7 @@ impl Mesh {
             certificate: read(&config.certificate)?,
             private_key: read(&config.private_key)?,
         };
-        let id = cluster_id(&config.id, shards);
+        let id = cluster_id(&config.id, shared.shards);
         let peers = config
             .peers
             .iter()
@@ -76,13 +75,12 @@ impl Mesh {
             peers: peers.collect(),
             ..links::Config::new(config.node, incarnation, id, config.listen, identity)
         };
-        let ears = Ears { mesh: Arc::clone(self), groups };
+        let ears = Ears(Arc::clone(shared));
         let links = Links::start(links, ears, runtime.handle())
             .context("cannot start the links between nodes")?;
-        warn!(
-            "subscribers on other nodes hear only what goes through persistent sessions: see \
-             docs/cluster.md"
-        );
+        shared.interest.announce_to(shared.fanout.announcer());
+        shared.fanout.start(links.clone());
+        runtime.spawn(Fanout::run(Arc::clone(shared)));
         let _ = self.links.set(links);
         Ok(())
     }
@@ -136,10 +134,7 @@ fn cluster_id(name: &str, shards: u16) -> [u8; 16] {
 }
 
 /// Hears what comes over the links.
-struct Ears {
-    mesh: Arc<Mesh>,
-    groups: Groups,
-}
+struct Ears(Arc<Shared>);
 
 /// The stream that tells whether a node lives: what it says about groups.
 fn tells_of_life(stream: Stream) -> bool {
@@ -149,29 +144,36 @@ fn tells_of_life(stream: Stream) -> bool {
 impl links::Receiver for Ears {
     fn connected(&self, stream: Stream, incarnation: u64) {
         if tells_of_life(stream) {
-            self.mesh.up(stream.peer, incarnation);
+            self.0.mesh.up(stream.peer, incarnation);
+        }
+        if stream.purpose == Purpose::Fanout {
+            self.0.fanout.connected(&self.0, stream, incarnation);
         }
     }
 
     fn lost(&self, stream: Stream) {
         if tells_of_life(stream) {
-            self.mesh.down(stream.peer);
+            self.0.mesh.down(stream.peer);
+        }
+        if stream.purpose == Purpose::Fanout {
+            self.0.fanout.lost(&self.0, stream);
         }
     }
 
     fn refused(&self, peer: u64) {
-        self.mesh.ended(peer);
+        self.0.mesh.ended(peer);
     }
 
     fn received(&self, peer: u64, batch: Batch) {
         match batch {
             Batch::Raft(messages) => {
-                self.groups.receive(messages.into_iter().map(|message| PeerMessage {
+                self.0.groups.receive(messages.into_iter().map(|message| PeerMessage {
                     from: peer,
                     group: GroupId(message.group),
                     message: message.message,
                 }));
             }
+            Batch::Fanout(messages) => self.0.fanout.received(&self.0, peer, messages),
         }
     }
 }

@@ -15,6 +15,7 @@ use tracing::info;
 use crate::config::Config;
 use crate::core::{Core, ToCore};
 use crate::drain;
+use crate::fanout::Fanout;
 use crate::gateway::admission::Gate;
 use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
 use crate::host::{Groups, Machine, NodeHost};
@@ -53,15 +54,6 @@ impl Node {
         let raft = raft_config(&config)?;
         let (groups, inbox) = Groups::new(&raft);
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation));
-        let links = match &config.cluster {
-            Some(cluster) => {
-                let runtime = links_runtime()?;
-                let (incarnation, shards) = (raft.incarnation, config.shards);
-                mesh.start(cluster, incarnation, shards, groups.clone(), &runtime)?;
-                Some(runtime)
-            }
-            None => None,
-        };
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
@@ -69,6 +61,7 @@ impl Node {
             cores: senders,
             groups,
             mesh: Arc::clone(&mesh),
+            fanout: Fanout::default(),
             shards: config.shards,
             publication_bytes: raft.max_command_bytes.saturating_sub(AROUND_PUBLICATION),
             arns: policy::Arns {
@@ -85,6 +78,14 @@ impl Node {
             queues_full: AtomicBool::new(false),
             long_outboxes: AtomicU64::new(0),
         });
+        let links = match &config.cluster {
+            Some(cluster) => {
+                let runtime = links_runtime()?;
+                mesh.start(cluster, raft.incarnation, &shared, &runtime)?;
+                Some(runtime)
+            }
+            None => None,
+        };
         let (tell, stopped) = oneshot::channel();
         let host = NodeHost::new(Arc::clone(&shared), &raft, tell);
         let mut running = cluster::start(raft, inbox, Machine::new, host, GroupPeers(mesh))

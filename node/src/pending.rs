@@ -1,9 +1,12 @@
 //! Publications of the core itself (outbox entries, REST requests) that wait to be safe.
 
+use std::sync::Arc;
+
 use slab::Slab;
 use tokio::sync::oneshot;
 
 use crate::core::Core;
+use crate::fanout::Placing;
 use crate::host::Failure;
 
 /// Who asked for a publication that no connection made.
@@ -16,6 +19,8 @@ pub enum Asker {
         /// The entry.
         seq: u64,
     },
+    /// A peer, for a member of a shared subscription: the parcel in a batch of its.
+    Peer(Arc<Placing>, u32),
     /// A REST request, answered with the first failure.
     Request(oneshot::Sender<Result<(), Failure>>),
 }
@@ -69,6 +74,11 @@ impl Core {
         drop(pendings);
         match asker {
             Asker::Outbox { group, seq } => self.outbox_entry_done(group, seq, failure),
+            Asker::Peer(placing, parcel) => {
+                if let Some(failure) = failure {
+                    placing.unplaced(parcel, failure.reason().code().into());
+                }
+            }
             // Whoever asked may have gone away.
             Asker::Request(answer) => drop(answer.send(failure.map_or(Ok(()), Err))),
         }

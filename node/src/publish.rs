@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::core::{Batch, Core, Parcel, Publisher, Ticket, ToCore, ToMember, Uses};
 use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
+use crate::fanout::Copy;
 use crate::host::{Failure, Handout, HandoutKind, Proposal, Reply};
 use crate::interest::{Member, ShareGroup, Without};
 use crate::metrics::Asked;
@@ -94,10 +95,13 @@ impl Core {
         for target in &route.targets {
             self.deliver_to(target, publication, &mut published);
         }
-        if !route.cores.is_empty() {
+        if !route.cores.is_empty() || !route.nodes.is_empty() {
             let kept = Arc::new(publication.keep());
             for core in &route.cores {
                 self.hand_over_to(*core, Arc::clone(&kept), None, errand, &mut published);
+            }
+            for node in &route.nodes {
+                self.hand_over_to_node(*node, &kept, None, errand, &mut published);
             }
         }
         let acknowledged = publication.qos != QoS::AtMostOnce;
@@ -165,7 +169,7 @@ impl Core {
         }
     }
 
-    fn deliver_to(
+    pub(crate) fn deliver_to(
         &self,
         target: &Target,
         publication: &Publication<'_>,
@@ -264,7 +268,9 @@ impl Core {
         groups: &mut SmallVec<[GroupShare; 2]>,
         published: &mut Published,
     ) {
-        while let Some(member) = share.choose(&without) {
+        // The first of a node that cannot be reached now: better than nobody.
+        let mut unreachable = None;
+        while let Some(member) = share.choose(&without).or_else(|| unreachable.take()) {
             let qos = member.qos.min(publication.qos);
             let here = member.live.filter(|live| live.core == self.id);
             let endpoint = here.and_then(|live| self.endpoint(live));
@@ -281,6 +287,25 @@ impl Core {
             match (member.group, member.live) {
                 (Some(group), _) if qos != QoS::AtMostOnce => {
                     group_share(groups, group).directed.push(directed(&member, publication));
+                }
+                (_, None) if let Some(node) = member.node => {
+                    if !without.contains(&member.client) {
+                        without.push(Arc::clone(&member.client));
+                        if !self.shared.fanout.is_linked(node) {
+                            unreachable.get_or_insert(member);
+                            continue;
+                        }
+                    }
+                    let publication = Arc::new(publication.keep());
+                    let copy = Copy {
+                        member,
+                        share: Arc::clone(share),
+                        without,
+                        publication: Arc::clone(&publication),
+                        owed: errand.owed,
+                    };
+                    let copy = Some(Box::new(copy));
+                    self.hand_over_to_node(node, &publication, copy, errand, published);
                 }
                 (_, Some(live)) if live.core != self.id => {
                     let kept = Arc::new(publication.keep());
@@ -306,6 +331,22 @@ impl Core {
                 },
             }
             return;
+        }
+    }
+
+    /// No member of a shared subscription on a node can take a publication: looks for another one
+    /// elsewhere.
+    pub(crate) fn choose_again(&self, node: u16, copy: Copy, ticket: Option<Ticket>) {
+        let Copy { share, mut without, publication, owed, .. } = copy;
+        without.extend(share.elsewhere(Some(node)));
+        let publication = Publication::kept(&publication);
+        // Its commands can no longer become durable together with the entry's others.
+        let errand = Errand { ticket, origin: None, owed, by: None };
+        let (mut groups, mut published) = (SmallVec::new(), Published::default());
+        self.deliver_to_one(&share, without, &publication, errand, &mut groups, &mut published);
+        self.propose_to_groups(groups, &publication, errand, &mut published);
+        if published.waiting == 0 {
+            self.settle_anywhere(ticket, Ok(()));
         }
     }
 
@@ -335,7 +376,7 @@ impl Core {
 
     /// Delivers to the member of a shared subscription that another core chose, or to another one
     /// if that is gone or may not receive it.
-    fn deliver_to_member(
+    pub(crate) fn deliver_to_member(
         &self,
         to: &ToMember,
         publication: &Publication<'_>,

@@ -60,6 +60,8 @@ pub struct Route {
     pub cores: SmallVec<[u16; 4]>,
     /// Groups with persistent sessions that want it.
     pub groups: SmallVec<[u16; 4]>,
+    /// Other nodes that have connected subscribers.
+    pub nodes: SmallVec<[u16; 4]>,
     /// Shared subscriptions.
     pub shares: Vec<Arc<ShareGroup>>,
     generation: (u64, u64),
@@ -238,6 +240,7 @@ impl Routes {
             targets: self.targets(name, endpoints, None, clock),
             cores: SmallVec::new(),
             groups: SmallVec::new(),
+            nodes: SmallVec::new(),
             shares: Vec::new(),
             generation,
         };
@@ -249,6 +252,9 @@ impl Routes {
                     }
                     Destination::Group(group) if !route.groups.contains(&group) => {
                         route.groups.push(group);
+                    }
+                    Destination::Node(node) if !route.nodes.contains(&node) => {
+                        route.nodes.push(node);
                     }
                     _ => {}
                 }

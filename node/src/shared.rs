@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Limits;
 use crate::core::ToCore;
+use crate::fanout::Fanout;
 use crate::host::Groups;
 use crate::interest::InterestIndex;
 use crate::mesh::Mesh;
@@ -22,6 +23,8 @@ pub struct Shared {
     pub groups: Groups,
     /// This node and the others.
     pub mesh: Arc<Mesh>,
+    /// What nodes publish to each other's connections.
+    pub fanout: Fanout,
     /// How many groups besides `meta` there are: a power of two.
     pub shards: u16,
     /// Bytes of a publication that a command to a group can carry.

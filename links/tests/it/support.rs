@@ -97,7 +97,7 @@ impl Receiver for Remembering {
     }
 
     fn received(&self, peer: u64, batch: Batch) {
-        let Batch::Raft(messages) = batch;
+        let Batch::Raft(messages) = batch else { panic!("nothing else is sent: {batch:?}") };
         for message in &messages {
             assert_eq!(message.message, vec![message.group as u8; message.message.len()]);
         }

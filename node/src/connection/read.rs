@@ -1,5 +1,6 @@
 //! Reading: when, how much at a time, and what stays until its packet is complete.
 
+use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use mqtt::Reason;
@@ -93,7 +94,8 @@ impl Connection {
         self.crowded = self.endpoint.is_crowded();
         let owed = self.endpoint.owed() >= OWED
             || self.endpoint.lookups() >= LOOKUPS
-            || self.endpoint.owes_suback();
+            || self.endpoint.owes_suback()
+            || self.subscribing.as_ref().is_some_and(|owed| Rc::strong_count(owed) > LOOKUPS);
         // An outbox may be long because this client is behind: then its acknowledgements are needed, up
         // to its next publication.
         self.only_acks = waited_for && !self.at_publish;

@@ -53,6 +53,7 @@ impl Connection {
             }
         }
         self.core.metrics.subscribed(granted.len());
+        let is_granted = !granted.is_empty();
         let safe = match self.persistent_record() {
             Some(record) if !granted.is_empty() => {
                 let (group, epoch) = (record.group, record.epoch);
@@ -65,16 +66,31 @@ impl Connection {
         };
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
         let packet_id = subscribe.packet_id;
-        let Some(safe) = safe else {
+        let group = safe.as_ref().and(self.endpoint.profile.record).map(|record| record.group);
+        let sync = match safe.is_none() && is_granted {
+            true => core.shared.fanout.sync(None),
+            false => None,
+        };
+        if safe.is_none() && sync.is_none() {
             answer(&core, &endpoint, packet_id, reasons, retained);
             return Ok(());
-        };
+        }
         self.core.flush();
+        let owed = Rc::clone(self.subscribing.get_or_insert_default());
         actix_rt::spawn(async move {
-            let Ok(Ok(Outcome::Shard(shard::Outcome::Subscribed(_)))) = safe.await else {
-                endpoint.doom(Reason::ImplementationSpecificError);
-                return;
-            };
+            let mut sync = sync;
+            if let Some(safe) = safe {
+                let Ok(Ok(Outcome::Shard(shard::Outcome::Subscribed(_)))) = safe.await else {
+                    endpoint.doom(Reason::ImplementationSpecificError);
+                    return;
+                };
+                sync = core.shared.fanout.sync(group);
+            }
+            // Whoever publishes on another node after SUBACK reaches this client.
+            if let Some(synced) = sync {
+                synced.await;
+            }
+            drop(owed);
             answer(&core, &endpoint, packet_id, reasons, retained);
         });
         Ok(())

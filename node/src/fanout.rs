@@ -1,0 +1,328 @@
+//! Publications for connected subscribers on other nodes: who wants what, and the way there.
+//!
+//! Each node tells its peers the filters that any of its cores wants ([`announcer`]), keeps what they
+//! want ([`table`]) in its interest index, and sends each publication once to each node that wants it
+//! ([`send`]); there it goes to the cores that want it and never further ([`receive`]). What groups
+//! hold is none of this: every node has a replica of them.
+//!
+//! A peer's routes outlive its stream for [`LEASE`], and are gone when it comes back in another life.
+//! As long, publications that somebody waits for are kept for it. A node that is alone has no peers
+//! here, and pays for none.
+
+mod announcer;
+mod inbound;
+mod metrics;
+mod receipt;
+mod receive;
+mod send;
+mod table;
+mod window;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ::links::proto::fanout_message::Kind;
+use ::links::proto::{Routes, Synced};
+use ::links::{Direction, Links, Stream};
+use mqtt::QoS;
+use parking_lot::{Mutex, RwLock};
+use tracing::info;
+
+use crate::interest::{Destination, InterestIndex};
+use crate::shared::Shared;
+
+use inbound::Inbound;
+use receipt::Origin;
+use table::{Gone, MemberName, RouteTable};
+
+pub use announcer::{Announcer, share_member};
+pub use metrics::describe;
+pub use receipt::Placing;
+pub use receive::FromPeer;
+pub use send::{Copy, ToPeer};
+
+/// How long a peer that cannot be heard of, or told, counts as there.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// How often leases are looked at, and what found no way out is tried again.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Cores that a peer may have; what comes from others is ignored.
+const MAX_CORES: u32 = 4096;
+
+/// See the module.
+#[derive(Default)]
+pub struct Fanout {
+    announcer: Arc<Announcer>,
+    peers: RwLock<BTreeMap<u16, Arc<Peer>>>,
+    metrics: metrics::Metrics,
+}
+
+/// One of the streams between this node and a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Up,
+    /// Since when.
+    Down(Instant),
+    /// For so long that the lease is over.
+    Over,
+}
+
+impl Link {
+    fn lost(&mut self) {
+        if *self == Self::Up {
+            *self = Self::Down(Instant::now());
+        }
+    }
+
+    /// True once, when the lease ends.
+    fn ends(&mut self) -> bool {
+        let ends = matches!(*self, Self::Down(since) if since.elapsed() >= LEASE);
+        if ends {
+            *self = Self::Over;
+        }
+        ends
+    }
+}
+
+/// What is known of a peer.
+pub struct Peer {
+    node: u16,
+    /// Moves when what is under way to it is given up.
+    life: AtomicU64,
+    /// The number of the stream to it; 0 while there is none.
+    stream: AtomicU64,
+    /// There has been none for so long that nothing is kept for it.
+    is_over: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    incarnation: Option<u64>,
+    incoming: Link,
+    outgoing: Link,
+    streams: u64,
+    table: RouteTable,
+    /// By core of the peer.
+    inbound: BTreeMap<u16, Inbound>,
+    /// Answers that found no way out.
+    unsaid: Vec<u64>,
+}
+
+impl Peer {
+    fn new(node: u16) -> Self {
+        Self {
+            node,
+            life: AtomicU64::new(0),
+            stream: AtomicU64::new(0),
+            is_over: AtomicBool::new(true),
+            state: Mutex::new(State {
+                incarnation: None,
+                incoming: Link::Over,
+                outgoing: Link::Over,
+                streams: 0,
+                table: RouteTable::default(),
+                inbound: BTreeMap::new(),
+                unsaid: Vec::new(),
+            }),
+        }
+    }
+
+    /// Notes what became of a batch, and tells the peer if that is news.
+    fn report(&self, origin: &Origin, note: impl FnOnce(&mut Inbound) -> bool) {
+        let mut state = self.state.lock();
+        if state.incarnation != Some(origin.incarnation) {
+            return;
+        }
+        let Some(inbound) = state.inbound.get_mut(&origin.core) else { return };
+        if note(inbound) {
+            self.answer(&origin.shared.fanout.announcer, origin.core, inbound);
+        }
+    }
+
+    fn answer(&self, announcer: &Announcer, core: u16, inbound: &mut Inbound) {
+        inbound.unsaid = !announcer.send(self.node, Kind::Placed(inbound.answer(core)));
+    }
+
+    /// Says again how far everything has got, or only what found no way out.
+    fn answer_all(&self, announcer: &Announcer, again: bool) {
+        let mut state = self.state.lock();
+        for (core, inbound) in &mut state.inbound {
+            if again || inbound.unsaid {
+                self.answer(announcer, *core, inbound);
+            }
+        }
+        let synced =
+            |token: &u64| announcer.send(self.node, Kind::Synced(Synced { token: *token }));
+        state.unsaid.retain(|token| !synced(token));
+    }
+}
+
+impl Fanout {
+    /// From now on there are links.
+    pub fn start(&self, links: Links) {
+        self.announcer.start(links);
+    }
+
+    /// Tells the peers what is in the index.
+    pub fn announcer(&self) -> Arc<Announcer> {
+        Arc::clone(&self.announcer)
+    }
+
+    /// See [`Announcer::sync`].
+    pub fn sync(&self, group: Option<u16>) -> Option<impl Future<Output = ()> + use<>> {
+        self.announcer.sync(group, &self.metrics)
+    }
+
+    fn peer(&self, node: u16) -> Option<Arc<Peer>> {
+        self.peers.read().get(&node).cloned()
+    }
+
+    /// Whether publications can be sent to a node now.
+    pub fn is_linked(&self, node: u16) -> bool {
+        let peers = self.peers.read();
+        peers.get(&node).is_some_and(|peer| peer.stream.load(Ordering::Acquire) != 0)
+    }
+
+    /// A stream is there.
+    pub fn connected(&self, shared: &Arc<Shared>, stream: Stream, incarnation: u64) {
+        let Ok(node) = u16::try_from(stream.peer) else { return };
+        let new = || Arc::new(Peer::new(node));
+        let peer = Arc::clone(self.peers.write().entry(node).or_insert_with(new));
+        let mut state = peer.state.lock();
+        if state.incarnation.is_some_and(|known| known != incarnation) {
+            info!(peer = node, "a peer is back in another life");
+            self.forget_routes(&shared.interest, &mut state, node);
+            state.inbound.clear();
+            state.unsaid.clear();
+            // Before any of its new routes is known, so that whoever uses those has seen this.
+            peer.life.fetch_add(1, Ordering::AcqRel);
+        }
+        state.incarnation = Some(incarnation);
+        match stream.direction {
+            Direction::Incoming => {
+                state.incoming = Link::Up;
+                drop(state);
+                self.announcer.ask_again(node);
+            }
+            Direction::Outgoing => {
+                state.outgoing = Link::Up;
+                state.streams += 1;
+                peer.stream.store(state.streams, Ordering::Release);
+                peer.is_over.store(false, Ordering::Release);
+                drop(state);
+                self.announcer.connected(node);
+                peer.answer_all(&self.announcer, true);
+            }
+        }
+        shared.on_every_core(|core| core.look_at_peers());
+    }
+
+    /// A stream has ended.
+    pub fn lost(&self, shared: &Arc<Shared>, stream: Stream) {
+        let Some(peer) = u16::try_from(stream.peer).ok().and_then(|node| self.peer(node)) else {
+            return;
+        };
+        let mut state = peer.state.lock();
+        if stream.direction == Direction::Incoming {
+            state.incoming.lost();
+            return;
+        }
+        state.outgoing.lost();
+        peer.stream.store(0, Ordering::Release);
+        drop(state);
+        self.announcer.lost(peer.node);
+        shared.on_every_core(|core| core.look_at_peers());
+    }
+
+    /// Looks at leases, tells snapshots and says again what found no way out, as long as the node runs.
+    pub async fn run(shared: Arc<Shared>) {
+        let fanout = &shared.fanout;
+        loop {
+            // Nobody minds when a tick is late.
+            let _ = tokio::time::timeout(TICK, fanout.announcer.due.notified()).await;
+            while fanout.announcer.advance(&shared.interest) {
+                tokio::task::yield_now().await;
+            }
+            let peers: Vec<_> = fanout.peers.read().values().cloned().collect();
+            for peer in peers {
+                peer.answer_all(&fanout.announcer, false);
+                fanout.end_leases(&shared, &peer);
+            }
+        }
+    }
+
+    fn end_leases(&self, shared: &Arc<Shared>, peer: &Peer) {
+        let mut state = peer.state.lock();
+        if state.incoming.ends() {
+            info!(peer = peer.node, routes = state.table.len(), "the lease of a peer has ended");
+            self.forget_routes(&shared.interest, &mut state, peer.node);
+            self.announcer.forget(peer.node);
+        }
+        if state.outgoing.ends() {
+            peer.is_over.store(true, Ordering::Release);
+            peer.life.fetch_add(1, Ordering::AcqRel);
+            drop(state);
+            shared.on_every_core(|core| core.look_at_peers());
+        }
+    }
+
+    fn forget_routes(&self, index: &InterestIndex, state: &mut State, node: u16) {
+        self.metrics.routes.decrement(state.table.len() as f64);
+        let gone = state.table.clear();
+        take_away(index, node, gone);
+    }
+
+    /// A peer wants something, or does not want it any more.
+    fn change_routes(&self, index: &InterestIndex, state: &mut State, node: u16, routes: Routes) {
+        let before = state.table.len();
+        for filter in routes.added {
+            if state.table.add(&filter) {
+                index.add(&filter, Destination::Node(node));
+            }
+        }
+        let removed = routes.removed.iter().filter(|filter| state.table.remove(filter));
+        removed.for_each(|filter| index.remove(filter, Destination::Node(node)));
+        for member in routes.joined {
+            let share = topic::Share { name: &member.share, filter: &member.filter };
+            let qos = u8::try_from(member.qos).ok().and_then(|qos| QoS::try_from(qos).ok());
+            index.share(share, &member.client, |known| {
+                known.node = Some(node);
+                known.qos = qos.unwrap_or_default();
+                known.retain_as_published = member.retain_as_published;
+                known.subscription_ids = member.subscription_ids.as_slice().into();
+            });
+            state.table.join(MemberName {
+                share: member.share.into(),
+                filter: member.filter.into(),
+                client: member.client.into(),
+            });
+        }
+        for member in routes.left {
+            let name = MemberName {
+                share: member.share.into(),
+                filter: member.filter.into(),
+                client: member.client.into(),
+            };
+            if state.table.leave(&name) {
+                take_away(index, node, Gone { filters: Vec::new(), members: vec![name] });
+            }
+        }
+        self.metrics.routes.increment(state.table.len() as f64 - before as f64);
+    }
+}
+
+fn take_away(index: &InterestIndex, node: u16, gone: Gone) {
+    for filter in gone.filters {
+        index.remove(&filter, Destination::Node(node));
+    }
+    for member in gone.members {
+        let share = topic::Share { name: &member.share, filter: &member.filter };
+        index.share(share, &member.client, |known| {
+            // Another node may have it by now.
+            known.node = known.node.filter(|other| *other != node);
+        });
+    }
+}

@@ -1,0 +1,288 @@
+//! The sending side of a core: publications for peers, batched per turn and encoded once.
+//!
+//! Bounds: at most [`CREDIT`] bytes under way per core and peer, and one turn; publishers that use a peer
+//! that has more wait. What nobody waits for is dropped while there is no stream to the peer; the rest
+//! is kept until the peer has placed it, is back in another life, or its lease has ended.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use links::encode_parcels;
+use links::proto::fanout_message::Kind;
+use links::proto::{self, Deliver, Parcel, Placed};
+use mqtt::{QoS, Reason};
+
+use super::Peer;
+use super::metrics::{Dropped, OUT};
+use super::window::Window;
+use crate::core::{CREDIT, Core, Ticket, ToCore, Uses};
+use crate::host::Failure;
+use crate::interest::{Member, ShareGroup, Without};
+use crate::publication::Kept;
+use crate::publish::{Errand, Published};
+
+/// A batch is closed once it is this large.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// What a parcel costs beside its publication.
+const OVERHEAD: usize = 64;
+
+/// What a shared subscription has given to a member on another node.
+#[derive(Debug)]
+pub struct Copy {
+    /// The member.
+    pub member: Member,
+    /// The subscription, for when no member there can take it.
+    pub share: Arc<ShareGroup>,
+    /// Members that could not.
+    pub without: Without,
+    /// What was published.
+    pub publication: Arc<Kept>,
+    /// It comes from an outbox: it must not be refused.
+    pub owed: bool,
+}
+
+/// Who waits for a parcel.
+#[derive(Debug)]
+struct Waiting {
+    /// Its place in the batch.
+    parcel: u32,
+    ticket: Option<Ticket>,
+    copy: Option<Box<Copy>>,
+}
+
+/// What a core has for one peer.
+pub struct ToPeer {
+    peer: Arc<Peer>,
+    life: u64,
+    stream: u64,
+    parcels: Vec<Parcel>,
+    waiting: Vec<Waiting>,
+    bytes: usize,
+    window: Window<Waiting>,
+    /// Who waited for what was given up.
+    given_up: Vec<Waiting>,
+    /// Parcels that were lost with their stream.
+    lost: u64,
+}
+
+impl ToPeer {
+    fn new(peer: Arc<Peer>) -> Self {
+        Self {
+            life: peer.life.load(Ordering::Acquire),
+            stream: peer.stream.load(Ordering::Acquire),
+            peer,
+            parcels: Vec::new(),
+            waiting: Vec::new(),
+            bytes: 0,
+            window: Window::default(),
+            given_up: Vec::new(),
+            lost: 0,
+        }
+    }
+
+    /// Acts on what has happened to the peer and its stream since the last look.
+    fn look(&mut self) {
+        let life = self.peer.life.load(Ordering::Acquire);
+        if life != self.life {
+            self.life = life;
+            self.given_up.extend(self.window.give_up());
+            self.given_up.append(&mut self.waiting);
+            self.parcels.clear();
+            self.bytes = 0;
+        }
+        let stream = self.peer.stream.load(Ordering::Acquire);
+        if stream != self.stream {
+            self.stream = stream;
+            self.window.rewind();
+            if stream == 0 {
+                self.lost += self.window.drop_unasked(|waiting| waiting.ticket.is_some());
+            }
+        }
+    }
+
+    fn add(&mut self, parcel: Parcel, bytes: usize, waiting: Option<Waiting>) {
+        self.bytes += bytes;
+        self.parcels.push(parcel);
+        self.waiting.extend(waiting);
+        if self.bytes >= BATCH_BYTES {
+            self.seal();
+        }
+    }
+
+    fn seal(&mut self) {
+        let parcels = std::mem::take(&mut self.parcels);
+        let count = parcels.len() as u64;
+        if count > 0 {
+            let (bytes, waiting) =
+                (std::mem::take(&mut self.bytes), std::mem::take(&mut self.waiting));
+            self.window.seal(encode_parcels(parcels), count, bytes, waiting);
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.window.under_way() + self.bytes > CREDIT
+    }
+}
+
+impl Core {
+    /// Adds a publication to the batch for another node; `copy` says which member of a shared
+    /// subscription it is for, everybody there who subscribed without it.
+    pub(crate) fn hand_over_to_node(
+        &self,
+        node: u16,
+        publication: &Arc<Kept>,
+        copy: Option<Box<Copy>>,
+        errand: Errand,
+        published: &mut Published,
+    ) {
+        let metrics = &self.shared.fanout.metrics;
+        if publication.bytes() > self.shared.publication_bytes {
+            metrics.dropped(Dropped::TooLarge, 1);
+            return;
+        }
+        let mut to_peers = self.to_peers.borrow_mut();
+        let at = to_peers.iter().position(|to_peer| to_peer.peer.node == node);
+        let at = at.or_else(|| {
+            to_peers.push(ToPeer::new(self.shared.fanout.peer(node)?));
+            Some(to_peers.len() - 1)
+        });
+        let Some(to_peer) = at.map(|at| &mut to_peers[at]) else { return };
+        to_peer.look();
+        let ticket = errand.ticket.filter(|_| publication.qos > 0);
+        let is_over = to_peer.peer.is_over.load(Ordering::Acquire);
+        if to_peer.stream == 0 && (ticket.is_none() || is_over) {
+            metrics.dropped(Dropped::Unreachable, 1);
+            return;
+        }
+        published.reached = true;
+        published.uses.add_peer(node);
+        published.waiting += u16::from(ticket.is_some());
+        let parcel = Parcel {
+            publication: Some(to_contract(publication)),
+            member: copy.as_ref().map(|copy| proto::ShareMember {
+                share: copy.share.name.to_string(),
+                filter: copy.share.filter.to_string(),
+                client: copy.member.client.to_string(),
+                ..proto::ShareMember::default()
+            }),
+            asks: ticket.is_some(),
+            owed: errand.owed,
+        };
+        let waits = ticket.is_some() || copy.is_some();
+        let place = to_peer.parcels.len() as u32;
+        let waiting = waits.then(|| Waiting { parcel: place, ticket, copy });
+        to_peer.add(parcel, publication.bytes() + OVERHEAD, waiting);
+    }
+
+    /// Whether one of these peers has more to take than it should.
+    pub(crate) fn is_peer_behind(&self, uses: Uses) -> bool {
+        let to_peers = self.to_peers.borrow();
+        to_peers.iter().any(|to_peer| uses.peer(to_peer.peer.node) && to_peer.is_behind())
+    }
+
+    /// Something has happened to a peer or to its stream.
+    pub fn look_at_peers(self: &Rc<Self>) {
+        self.flush_peers();
+        self.wake_publishers();
+    }
+
+    /// Sends what the present batch has for peers, and what could not be sent before.
+    pub(crate) fn flush_peers(self: &Rc<Self>) {
+        let fanout = &self.shared.fanout;
+        let mut given_up = Vec::new();
+        for to_peer in self.to_peers.borrow_mut().iter_mut() {
+            to_peer.look();
+            to_peer.seal();
+            let node = to_peer.peer.node;
+            while to_peer.stream != 0
+                && let Some(unsent) = to_peer.window.unsent()
+            {
+                let (count, bytes) = (unsent.count, unsent.parcels.len());
+                let deliver = Deliver {
+                    core: self.id.into(),
+                    sequence: unsent.sequence,
+                    first: unsent.first,
+                    parcels: unsent.parcels,
+                };
+                if !fanout.announcer.send(node, Kind::Deliver(deliver)) {
+                    break;
+                }
+                fanout.metrics.parcels[OUT].increment(count);
+                fanout.metrics.bytes[OUT].increment(bytes as u64);
+                to_peer.window.sent();
+            }
+            fanout.metrics.dropped(Dropped::Lost, std::mem::take(&mut to_peer.lost));
+            given_up.extend(std::mem::take(&mut to_peer.given_up).into_iter().map(|it| (node, it)));
+        }
+        if given_up.is_empty() {
+            return;
+        }
+        for (node, waiting) in given_up {
+            // The sessions it was for are gone. Once is not more often than at least once.
+            match waiting.copy.filter(|copy| copy.publication.qos == QoS::AtLeastOnce as u32) {
+                Some(copy) => self.choose_again(node, *copy, waiting.ticket),
+                None => self.settle_anywhere(waiting.ticket, Ok(())),
+            }
+        }
+        self.wake_publishers();
+        self.flush();
+    }
+
+    /// A peer says how far it has got with what this core has sent.
+    pub(crate) fn peer_placed(self: &Rc<Self>, node: u16, placed: &Placed) {
+        let mut to_peers = self.to_peers.borrow_mut();
+        let Some(to_peer) = to_peers.iter_mut().find(|to_peer| to_peer.peer.node == node) else {
+            return;
+        };
+        to_peer.look();
+        let settled = to_peer.window.placed(placed.upto);
+        let is_free = to_peer.window.released(placed.released_upto);
+        drop(to_peers);
+        let place = |it: &proto::Unplaced| ((it.sequence, it.parcel), it.reason);
+        let unplaced: HashMap<_, _> = placed.unplaced.iter().map(place).collect();
+        for (sequence, waiting) in settled {
+            for Waiting { parcel, ticket, copy } in waiting {
+                match (unplaced.get(&(sequence, parcel)), copy) {
+                    (Some(0), Some(copy)) => self.choose_again(node, *copy, ticket),
+                    (Some(0) | None, _) => self.settle_anywhere(ticket, Ok(())),
+                    (Some(reason), _) => {
+                        let reason = u8::try_from(*reason).ok().map(Reason::try_from);
+                        let reason =
+                            reason.and_then(Result::ok).unwrap_or(Reason::UnspecifiedError);
+                        self.settle_anywhere(ticket, Err(Failure::Outcome(reason)));
+                    }
+                }
+            }
+        }
+        if is_free {
+            self.wake_publishers();
+        }
+    }
+
+    /// Tells whoever holds a ticket, on whichever core, what a taker has made of it.
+    pub(crate) fn settle_anywhere(&self, ticket: Option<Ticket>, taken: Result<(), Failure>) {
+        let Some(ticket) = ticket else { return };
+        let results = vec![(ticket, taken)];
+        if ticket.core() == self.id {
+            self.settle(results);
+        } else {
+            self.shared.send(ticket.core(), ToCore::Taken { results, credit: None });
+        }
+    }
+}
+
+fn to_contract(kept: &Kept) -> proto::Publication {
+    proto::Publication {
+        topic: kept.topic.clone(),
+        payload: kept.payload.clone(),
+        properties: kept.properties.clone(),
+        qos: kept.qos,
+        retain: kept.retain,
+        expires_at: kept.expires_at,
+        publisher: kept.publisher.clone(),
+        published_at: kept.published_at,
+    }
+}

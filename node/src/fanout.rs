@@ -66,6 +66,8 @@ enum Link {
     Up,
     /// Since when.
     Down(Instant),
+    /// Its peer's process has ended: nothing is to be waited for.
+    Dead,
     /// For so long that the lease is over.
     Over,
 }
@@ -77,9 +79,19 @@ impl Link {
         }
     }
 
+    fn died(&mut self) {
+        if let Self::Down(_) = *self {
+            *self = Self::Dead;
+        }
+    }
+
     /// True once, when the lease ends.
     fn ends(&mut self) -> bool {
-        let ends = matches!(*self, Self::Down(since) if since.elapsed() >= LEASE);
+        let ends = match *self {
+            Self::Down(since) => since.elapsed() >= LEASE,
+            Self::Dead => true,
+            Self::Up | Self::Over => false,
+        };
         if ends {
             *self = Self::Over;
         }
@@ -235,6 +247,16 @@ impl Fanout {
         drop(state);
         self.announcer.lost(peer.node);
         shared.on_every_core(|core| core.look_at_peers());
+    }
+
+    /// Nobody listens any more where a peer did: what its streams had a lease for is over.
+    pub fn ended(&self, shared: &Arc<Shared>, node: u64) {
+        let Some(peer) = u16::try_from(node).ok().and_then(|node| self.peer(node)) else { return };
+        let mut state = peer.state.lock();
+        state.incoming.died();
+        state.outgoing.died();
+        drop(state);
+        self.end_leases(shared, &peer);
     }
 
     /// Looks at leases, tells snapshots and says again what found no way out, as long as the node runs.

@@ -162,6 +162,7 @@ impl links::Receiver for Ears {
 
     fn refused(&self, peer: u64) {
         self.0.mesh.ended(peer);
+        self.0.fanout.ended(&self.0, peer);
     }
 
     fn received(&self, peer: u64, batch: Batch) {

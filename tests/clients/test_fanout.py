@@ -1,0 +1,145 @@
+"""Three nodes: a publication reaches whoever is connected, on whichever node, once."""
+
+import time
+
+import pytest
+
+import rawmqtt as m
+from brokers import SkeinCluster, wait_until
+
+pytestmark = pytest.mark.skein
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = SkeinCluster(tmp_path / "cluster").start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def on(cluster):
+    """A connection to a node."""
+    clients = []
+
+    def on(node, client_id, version=5, **more):
+        client = m.Client(cluster[node].plain, version)
+        clients.append(client)
+        client.connack = client.connect(client_id, **more)
+        return client
+
+    yield on
+    for client in clients:
+        client.cut()
+
+
+def payloads(client, count):
+    return [client.receive().payload for _ in range(count)]
+
+
+def numbers(count):
+    return [b"%d" % number for number in range(count)]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_reaches_clean_sessions_on_other_nodes_once(on, name, qos):
+    subscribers = [on(node, f"{name}-{node}-{filter[0]}") for node in (1, 2, 3) for filter in ("a", "b")]
+    for subscriber, filter in zip(subscribers, [f"{name}/t", f"{name}/#"] * 3):
+        subscriber.subscribe(filter, qos=qos)
+    publisher = on(1, f"{name}-publisher")
+    for number in range(50):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=qos)
+    for subscriber in subscribers:
+        assert payloads(subscriber, 50) == numbers(50)
+        subscriber.nothing_more()
+
+
+def test_a_suback_is_for_the_whole_cluster(on, name):
+    subscriber, publisher = on(2, name), on(1, f"{name}-publisher")
+    for number in range(50):
+        subscriber.subscribe(f"{name}/{number}", qos=number % 2)
+        publisher.publish(f"{name}/{number}", b"%d" % number, qos=1)
+        assert subscriber.receive().payload == b"%d" % number
+        subscriber.unsubscribe(f"{name}/{number}")
+
+
+def test_properties_and_flags_go_along(on, name):
+    subscriber = on(3, name)
+    subscriber.subscribe(f"{name}/#", qos=1, props={"subscription_identifier": 7})
+    props = {"content_type": "text/plain", "user_property": ("a", "b"), "message_expiry_interval": 60}
+    on(1, f"{name}-publisher").publish(f"{name}/a", b"x", qos=2, props=props)
+    publication = subscriber.receive()
+    assert publication.qos == 1 and not publication.retain
+    assert publication.props["subscription_identifier"] in (7, [7])
+    assert publication.props["content_type"] == "text/plain"
+
+
+def test_a_share_takes_its_members_on_all_nodes(on, name):
+    members = [on(node, f"{name}-{node}") for node in (2, 3)]
+    for member in members:
+        member.subscribe(f"$share/group/{name}/#", qos=1)
+    publisher = on(1, f"{name}-publisher")
+    for number in range(40):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=number % 2)
+    got = [payloads(member, 20) for member in members]
+    assert sorted(got[0] + got[1]) == sorted(numbers(40))
+    for member in members:
+        member.nothing_more()
+    members[0].disconnect()
+    wait_until("the member is gone everywhere", lambda: everything_goes_to(members[1], publisher, name))
+
+
+def everything_goes_to(member, publisher, name):
+    for number in range(4):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=1)
+    time.sleep(0.1)
+    return payloads(member, 4) == numbers(4)
+
+
+def test_a_killed_node_holds_nobody_up_for_long_and_comes_back(cluster, on, name):
+    gone, here = on(2, f"{name}-gone"), on(3, f"{name}-here")
+    for subscriber in (gone, here):
+        subscriber.subscribe(f"{name}/t", qos=1)
+    publisher = on(1, f"{name}-publisher")
+    publisher.publish(f"{name}/t", b"0", qos=1)
+    assert gone.receive().payload == here.receive().payload == b"0"
+    cluster[2].kill()
+    # Nobody knows yet whether it lives.
+    publisher.send(m.publish(f"{name}/t", b"1", qos=1, id=77))
+    assert here.receive().payload == b"1"
+    assert publisher.expect(m.PUBACK, timeout=20).id == 77
+    publisher.publish(f"{name}/t", b"2", qos=1)
+    assert here.receive().payload == b"2"
+
+    cluster[2].start()
+    cluster.wait_serving()
+    back = on(2, f"{name}-back")
+    back.subscribe(f"{name}/t", qos=1)
+    for node in (1, 3):
+        on(node, f"{name}-again-{node}").publish(f"{name}/t", b"3", qos=1)
+        assert back.receive().payload == here.receive().payload == b"3"
+    mirror = on(1, f"{name}-mirror")
+    mirror.subscribe(f"{name}/back", qos=1)
+    back.publish(f"{name}/back", b"4", qos=1)
+    assert mirror.receive().payload == b"4"
+    back.nothing_more()
+
+
+def test_a_subscriber_that_reads_nothing_slows_publishers_on_other_nodes(on, name):
+    slow = on(2, f"{name}-slow")
+    slow.subscribe(f"{name}/much", qos=0)
+    other = on(3, f"{name}-other")
+    other.subscribe(f"{name}/little", qos=1)
+    flood = m.publish(f"{name}/much", b"x" * 60_000) * 4
+    publisher = on(1, f"{name}-publisher")
+    publisher.socket.settimeout(1)
+    sent = 0
+    try:
+        while sent < 400 << 20:
+            publisher.socket.sendall(flood)
+            sent += len(flood)
+    except TimeoutError:
+        pass
+    assert sent < 200 << 20, "the publisher is never slowed down"
+    on(1, f"{name}-calm").publish(f"{name}/little", b"x", qos=1)
+    assert other.receive().payload == b"x"

@@ -112,7 +112,10 @@ pub struct Peer {
 }
 
 struct State {
+    /// The life that a stream last told of.
     incarnation: Option<u64>,
+    /// The life that the routes and batches are from; what comes is ignored while there is none.
+    heard: Option<u64>,
     incoming: Link,
     outgoing: Link,
     streams: u64,
@@ -132,6 +135,7 @@ impl Peer {
             is_over: AtomicBool::new(true),
             state: Mutex::new(State {
                 incarnation: None,
+                heard: None,
                 incoming: Link::Over,
                 outgoing: Link::Over,
                 streams: 0,
@@ -145,7 +149,7 @@ impl Peer {
     /// Notes what became of a batch, and tells the peer if that is news.
     fn report(&self, origin: &Origin, note: impl FnOnce(&mut Inbound) -> bool) {
         let mut state = self.state.lock();
-        if state.incarnation != Some(origin.incarnation) {
+        if state.heard != Some(origin.incarnation) {
             return;
         }
         let Some(inbound) = state.inbound.get_mut(&origin.core) else { return };
@@ -204,11 +208,19 @@ impl Fanout {
         let new = || Arc::new(Peer::new(node));
         let peer = Arc::clone(self.peers.write().entry(node).or_insert_with(new));
         let mut state = peer.state.lock();
-        if state.incarnation.is_some_and(|known| known != incarnation) {
-            info!(peer = node, "a peer is back in another life");
+        // Of two streams to different lives, the one to the earlier is about to end.
+        let is_of_before = match stream.direction {
+            Direction::Incoming => state.heard != Some(incarnation),
+            Direction::Outgoing => state.heard.is_some_and(|heard| heard < incarnation),
+        };
+        if is_of_before {
             self.forget_routes(&shared.interest, &mut state, node);
             state.inbound.clear();
             state.unsaid.clear();
+            state.heard = None;
+        }
+        if state.incarnation.is_some_and(|known| known != incarnation) {
+            info!(peer = node, "a peer is back in another life");
             // Before any of its new routes is known, so that whoever uses those has seen this.
             peer.life.fetch_add(1, Ordering::AcqRel);
         }
@@ -216,6 +228,7 @@ impl Fanout {
         match stream.direction {
             Direction::Incoming => {
                 state.incoming = Link::Up;
+                state.heard = Some(incarnation);
                 drop(state);
                 self.announcer.ask_again(node);
             }

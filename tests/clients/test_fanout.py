@@ -1,5 +1,6 @@
 """Three nodes: a publication reaches whoever is connected, on whichever node, once."""
 
+import signal
 import time
 
 import pytest
@@ -143,3 +144,35 @@ def test_a_subscriber_that_reads_nothing_slows_publishers_on_other_nodes(on, nam
     assert sent < 200 << 20, "the publisher is never slowed down"
     on(1, f"{name}-calm").publish(f"{name}/little", b"x", qos=1)
     assert other.receive().payload == b"x"
+
+
+def test_what_a_silent_node_missed_it_gets_once_when_it_is_back(cluster, on, name):
+    subscriber = on(2, name)
+    subscriber.subscribe(f"{name}/#", qos=2)
+    publisher = on(1, f"{name}-publisher")
+    cluster[2].process.send_signal(signal.SIGSTOP)
+    for number in range(1, 41):
+        publisher.send(m.publish(f"{name}/t", b"%d" % number, qos=1 + number % 2, id=number))
+    # Long enough for the links to be given up, not for the lease.
+    time.sleep(8.5)
+    assert "link down" in cluster[1].log.read_text()
+    for number in range(41, 61):
+        publisher.send(m.publish(f"{name}/t", b"%d" % number, qos=1, id=number))
+    cluster[2].process.send_signal(signal.SIGCONT)
+    assert payloads(subscriber, 60) == numbers(61)[1:]
+    answers = [publisher.expect(m.PUBACK) for _ in range(40)]
+    assert len({answer.id for answer in answers}) == 40
+    subscriber.nothing_more()
+
+
+def test_a_share_goes_on_without_the_members_of_a_killed_node(cluster, on, name):
+    gone, here = on(2, f"{name}-gone"), on(3, f"{name}-here")
+    for member in (gone, here):
+        member.subscribe(f"$share/group/{name}/#", qos=1)
+    publisher = on(1, f"{name}-publisher")
+    cluster[2].kill()
+    for number in range(20):
+        publisher.send(m.publish(f"{name}/t", b"%d" % number, qos=1, id=number + 1))
+    assert {publisher.expect(m.PUBACK, timeout=20).id for _ in range(20)} == set(range(1, 21))
+    assert sorted(payloads(here, 20)) == sorted(numbers(20))
+    here.nothing_more()

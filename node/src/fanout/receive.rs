@@ -49,6 +49,10 @@ impl Fanout {
     /// A peer has sent these, in this order.
     pub fn received(&self, shared: &Arc<Shared>, peer: u64, messages: Vec<FanoutMessage>) {
         let Some(peer) = u16::try_from(peer).ok().and_then(|node| self.peer(node)) else { return };
+        if peer.state.lock().heard.is_none() {
+            // It is of a life that is over.
+            return;
+        }
         let index = &shared.interest;
         for kind in messages.into_iter().filter_map(|message| message.kind) {
             match kind {
@@ -105,7 +109,7 @@ impl Fanout {
             return;
         };
         let mut state = peer.state.lock();
-        let Some(incarnation) = state.incarnation else { return };
+        let Some(incarnation) = state.heard else { return };
         let inbound = state.inbound.entry(core).or_default();
         match inbound.accept(deliver.sequence, deliver.first) {
             Verdict::Take => {}

@@ -217,11 +217,18 @@ impl Core {
             fanout.metrics.dropped(Dropped::Lost, std::mem::take(&mut to_peer.lost));
             given_up.extend(std::mem::take(&mut to_peer.given_up).into_iter().map(|it| (node, it)));
         }
-        if given_up.is_empty() {
-            return;
+        if !given_up.is_empty() {
+            let core = Rc::clone(self);
+            // Not in the midst of whoever flushes.
+            actix_rt::spawn(async move { core.settle_given_up(given_up) });
         }
+    }
+
+    /// Answers for sessions that are gone with their node, or cannot be reached for too long.
+    fn settle_given_up(self: &Rc<Self>, given_up: Vec<(u16, Waiting)>) {
+        self.read_clock();
         for (node, waiting) in given_up {
-            // The sessions it was for are gone. Once is not more often than at least once.
+            // Once more is not more often than at least once.
             match waiting.copy.filter(|copy| copy.publication.qos == QoS::AtLeastOnce as u32) {
                 Some(copy) => self.choose_again(node, *copy, waiting.ticket),
                 None => self.settle_anywhere(waiting.ticket, Ok(())),

@@ -361,3 +361,45 @@ fn take_away(index: &InterestIndex, node: u16, gone: Gone) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_once_and_only_of_a_stream_that_is_lost() {
+        let mut link = Link::Up;
+        assert!(!link.ends());
+        link.died();
+        assert_eq!(link, Link::Up, "the refusal was of the life before");
+        link.lost();
+        assert!(!link.ends(), "it has just begun");
+        let long_ago = Instant::now().checked_sub(LEASE).expect("the machine has run for longer");
+        link = Link::Down(long_ago);
+        link.lost();
+        assert_eq!(link, Link::Down(long_ago), "it does not begin anew");
+        assert!(link.ends());
+        assert!(!link.ends());
+        link = Link::Down(Instant::now());
+        link.died();
+        assert!(link.ends() && !link.ends());
+    }
+
+    #[test]
+    fn a_member_that_is_on_another_node_by_now_stays() {
+        let index = InterestIndex::default();
+        let share = topic::Share { name: "s", filter: "a/#" };
+        index.share(share, "moved", |member| member.node = Some(1));
+        index.share(share, "moved", |member| member.node = Some(2));
+        index.share(share, "stayed", |member| member.node = Some(1));
+        let name = |client: &str| MemberName {
+            share: share.name.into(),
+            filter: share.filter.into(),
+            client: client.into(),
+        };
+        let members = vec![name("moved"), name("stayed")];
+        take_away(&index, 1, Gone { filters: Vec::new(), members });
+        let left = index.share_group(share).map(|group| group.elsewhere(None));
+        assert_eq!(left.unwrap().as_slice(), ["moved".into()]);
+    }
+}

@@ -30,11 +30,14 @@ def skein_binary():
     return max(built, key=lambda path: path.stat().st_mtime)
 
 
-def free_offset():
-    """A port offset at which nobody listens, below the range that outgoing connections use."""
+def free_offset(taken=()):
+    """A port offset at which nobody listens, nor will at these, below the range that outgoing
+    connections use."""
+    taken = {port + other for port in PORTS.values() for other in taken}
     for _ in range(200):
         offset = random.randrange(8_000, 22_000)
-        if all(is_free(port + offset) for port in PORTS.values()):
+        ports = {port + offset for port in PORTS.values()}
+        if not ports & taken and all(is_free(port) for port in ports):
             return offset
     raise RuntimeError("no free ports")
 
@@ -318,7 +321,8 @@ class ClusterNode(Skein):
 
     def __init__(self, cluster, node):
         self.cluster, self.node = cluster, node
-        super().__init__(cluster.folder / f"node-{node}")
+        offset = free_offset([other.offset for other in cluster.nodes.values()])
+        super().__init__(cluster.folder / f"node-{node}", offset=offset)
 
     def command(self):
         return [str(skein_binary()), "serve", "--config", str(self.folder / "skein.toml")]

@@ -1,8 +1,8 @@
 //! Publications for connected subscribers on other nodes: who wants what, and the way there.
 //!
-//! Each node tells its peers the filters that any of its cores wants ([`announcer`]), keeps what they
-//! want ([`table`]) in its interest index, and sends each publication once to each node that wants it
-//! ([`send`]); there it goes to the cores that want it and never further ([`receive`]). What groups
+//! Each node tells its peers the filters that any of its cores wants (`announcer`), keeps what they
+//! want (`table`) in its interest index, and sends each publication once to each node that wants it
+//! (`send`); there it goes to the cores that want it and never further (`receive`). What groups
 //! hold is none of this: every node has a replica of them.
 //!
 //! A peer's routes outlive its stream for [`LEASE`], and are gone when it comes back in another life.

@@ -246,8 +246,9 @@ impl Relay {
 
     fn publish(&mut self, index: usize, targets: &[usize], bytes: &[u8]) -> Result<()> {
         let mut end = bytes.len();
-        // Where several publishers meet at one subscriber, packets must stay whole.
-        if targets.iter().any(|&target| self.has_several_sources(target)) {
+        // Where several publishers meet at one subscriber, packets must stay whole; in a fan-out also
+        // those of the first publisher, since the others may come amid one of its packets.
+        if targets.len() > 1 || targets.iter().any(|&target| self.has_several_sources(target)) {
             end = 0;
             while let Some((_, length)) = scan::extent(&bytes[end..])? {
                 if end + length > bytes.len() {

@@ -124,6 +124,30 @@ def fresh_broker(tmp_path):
     broker.stop()
 
 
+@pytest.fixture
+def cluster(tmp_path):
+    """Three nodes that know each other."""
+    cluster = brokers.SkeinCluster(tmp_path / "cluster").start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def on(cluster):
+    """A connection to a node of the cluster."""
+    clients = []
+
+    def on(node, client_id, version=5, **more):
+        client = rawmqtt.Client(cluster[node].plain, version)
+        clients.append(client)
+        client.connack = client.connect(client_id, **more)
+        return client
+
+    yield on
+    for client in clients:
+        client.cut()
+
+
 _numbers = itertools.count(1)
 
 

@@ -5,33 +5,10 @@ import json
 import pytest
 
 import rawmqtt as m
-from brokers import SkeinCluster, wait_until
+from brokers import wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    cluster = SkeinCluster(tmp_path / "cluster").start()
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture
-def on(cluster):
-    """A connection to a node."""
-    clients = []
-
-    def on(node, client_id, version=5, **more):
-        client = m.Client(cluster[node].plain, version)
-        clients.append(client)
-        client.connack = client.connect(client_id, **more)
-        return client
-
-    yield on
-    for client in clients:
-        client.cut()
 
 
 def test_a_queue_is_filled_on_one_node_and_emptied_on_another(on, name):

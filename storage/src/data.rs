@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::Access;
 use thiserror::Error;
 
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, RealDisk, is_full};
 
 const FORMAT: &str = "skein data 1";
 
@@ -93,7 +93,7 @@ impl DataDir {
 
     /// A number that is greater at each start of a node on this directory; makes the directory if
     /// need be. About the time in milliseconds, so that it grows also where an older directory was
-    /// brought back.
+    /// brought back. Needs no room on the disk but at the first start.
     pub fn next_incarnation(path: &Path) -> Result<u64, DataError> {
         RealDisk.create_dir(path).map_err(failed("create", path))?;
         let (file, new) = (path.join("incarnation"), path.join("incarnation.new"));
@@ -111,7 +111,18 @@ impl DataDir {
             fs::rename(&new, &file)?;
             File::open(path)?.sync_all()
         };
-        write().map_err(failed("write", &file))?;
+        // All numbers are as long until the year 2286, so that this takes no room, and too short to be
+        // cut in two.
+        let in_place = || {
+            let mut old = File::options().write(true).open(&file)?;
+            old.write_all(next.to_string().as_bytes())?;
+            old.sync_all()
+        };
+        let written = write().or_else(|error| match is_full(&error) {
+            true if last > 0 => in_place(),
+            _ => Err(error),
+        });
+        written.map_err(failed("write", &file))?;
         Ok(next)
     }
 

@@ -33,6 +33,11 @@ pub trait Disk: Send + Sync + 'static {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
+/// Whether the disk has no room, or its owner may not use more of it.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// An open file. Positions are given with each call, so one file can be read while it is written.
 #[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait File: Send + Sync {

@@ -19,7 +19,7 @@ mod segment;
 mod tests;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub use batch::Batch;
 pub use error::{AppendError, OpenError, ReadError};
 
 use crate::dice::Dice;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_full};
 use format::{BATCH_HEADER, BatchHeader, BatchKind, Record, SECTOR, SegmentHeader};
 use index::Index;
 use segment::{Files, Segment};
@@ -447,8 +447,4 @@ impl Log {
 /// Bytes a batch with a body of `bytes` takes in a segment.
 fn batch_space(bytes: usize) -> u64 {
     ((BATCH_HEADER + bytes) as u64).next_multiple_of(SECTOR)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

@@ -105,3 +105,31 @@ def test_what_was_taken_is_delivered_when_there_is_room_again(small_disk, name):
                 assert of_qos == sorted(set(of_qos)), f"QoS {qos} on {publisher.topic}"
     finally:
         broker.stop()
+
+
+@pytest.mark.skein
+def test_a_node_starts_on_a_disk_that_is_full_to_the_last_byte(small_disk):
+    broker = Skein(small_disk / "broker").start()
+    try:
+        kept = {"session_expiry_interval": 3600}
+        with m.Client(broker.plain, 5) as client:
+            client.connect("kept", clean=False, props=kept)
+            client.subscribe("kept", qos=1)
+        with m.Client(broker.plain, 5) as client:
+            client.connect("publisher")
+            client.publish("kept", b"taken", 1)
+        broker.kill()
+        fill(small_disk, 0)
+
+        class Full(Skein):
+            def is_ready(self):
+                return "disk" in self.get("/readyz")[1]
+
+        broker = Full(small_disk / "broker").start()
+        (small_disk / "filler").unlink()
+        wait_until("the node is ready again", lambda: broker.get("/readyz")[0] == 200, 20)
+        with m.Client(broker.plain, 5) as client:
+            assert client.connect("kept", clean=False, props=kept).session_present
+            assert client.receive().payload == b"taken"
+    finally:
+        broker.stop()

@@ -15,6 +15,9 @@ use crate::report::{BYTES_EACH, Meter, Report};
 /// How long the broker gets to come to rest before its memory is read.
 const REST: Duration = Duration::from_secs(2);
 
+/// Connections that come before the memory is first read.
+const FIRST: usize = 16;
+
 /// How many connections, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Idle {
@@ -35,19 +38,20 @@ impl Idle {
             "{} idle connections, keep-alive {} s, {:?}",
             self.connections, self.keep_alive, target.version
         ));
+        // What the broker does once, after its start and for its first clients, is no connection's cost.
+        let first = (0..FIRST).map(|index| self.connect(target, &format!("f{index}.{run}")));
+        let first = first.collect::<Result<Vec<_>>>()?;
+        let mut unanswered = first.iter().filter(|client| !answers(client)).count();
+        sleep(REST);
         let before = process::resident_bytes(pid)?;
         let meter = Meter::start(target.pid)?;
-        let connect = |index| {
-            let client_id = &format!("i{index}.{run}");
-            let (version, keep_alive) = (target.version, self.keep_alive);
-            let connect = Connect { client_id, version, keep_alive, clean: true };
-            Client::connect(target.address, &connect).with_context(|| format!("client {index}"))
-        };
-        let clients = (0..self.connections).map(connect).collect::<Result<Vec<_>>>()?;
+        let clients =
+            (0..self.connections).map(|index| self.connect(target, &format!("i{index}.{run}")));
+        let clients = clients.collect::<Result<Vec<_>>>()?;
         meter.stop(self.connections as u64, &mut report)?;
         sleep(REST);
         let quiet = process::resident_bytes(pid)?;
-        let unanswered = self.ping(clients.iter());
+        unanswered += self.ping(&clients);
         sleep(REST);
         let after = process::resident_bytes(pid)?;
         let each = |rss: u64| (rss as f64 - before as f64) / self.connections as f64;
@@ -61,16 +65,27 @@ impl Idle {
         Ok(report)
     }
 
+    fn connect(&self, target: &Target, client_id: &str) -> Result<Client> {
+        let (version, keep_alive) = (target.version, self.keep_alive);
+        let connect = Connect { client_id, version, keep_alive, clean: true };
+        Client::connect(target.address, &connect).with_context(|| format!("client {client_id}"))
+    }
+
     /// Pings one connection after the other, evenly over the time; returns how many fail.
-    fn ping<'a>(&self, clients: impl Iterator<Item = &'a Client>) -> usize {
+    fn ping(&self, clients: &[Client]) -> usize {
         let start = Instant::now();
-        let answers = clients.enumerate().filter(|(index, client)| {
+        let unanswered = clients.iter().enumerate().filter(|(index, client)| {
             let due = self.hold.mul_f64(*index as f64 / self.connections as f64);
             sleep(due.saturating_sub(start.elapsed()));
-            let mut stream = &client.stream;
-            let sent = stream.write_all(&PINGREQ).is_ok();
-            !(sent && read_packet(&mut stream).is_ok_and(|(first, _)| first == 0xD0))
+            !answers(client)
         });
-        answers.count()
+        unanswered.count()
     }
+}
+
+/// Whether a client gets an answer to PINGREQ.
+fn answers(client: &Client) -> bool {
+    let mut stream = &client.stream;
+    let sent = stream.write_all(&PINGREQ).is_ok();
+    sent && read_packet(&mut stream).is_ok_and(|(first, _)| first == 0xD0)
 }

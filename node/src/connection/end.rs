@@ -1,6 +1,7 @@
 //! How a connection ends, and what it leaves behind.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
 use cluster::GroupId;
@@ -25,11 +26,13 @@ pub struct End {
     pub cause: &'static str,
     /// The cause in words.
     pub detail: String,
+    /// Until when its last packets are tried, once it has begun to end.
+    pub last_word_by: Option<Instant>,
 }
 
 impl End {
     fn new(tell: Option<Reason>, cause: &'static str, detail: impl ToString) -> Self {
-        Self { tell, will: true, cause, detail: detail.to_string() }
+        Self { tell, will: true, cause, detail: detail.to_string(), last_word_by: None }
     }
 
     /// The client said goodbye.

@@ -5,7 +5,6 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::Actor;
 use arc_swap::ArcSwap;
@@ -546,7 +545,7 @@ fn start(
         inbound: Inbound::new(inbound_limits, unreleased),
         partial,
         expiry,
-        keep_alive: Duration::from_secs(keep_alive.into()),
+        keep_alive,
         claim,
         place,
     });

@@ -369,8 +369,20 @@ fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
         first: log.next,
     };
     let path: PathBuf = log.files.path(header.id);
-    let space = (BATCH_HEADER + places.len()) as u64;
-    match log.start_segment(&header, space.next_multiple_of(SECTOR), places) {
+    let space = ((BATCH_HEADER + places.len()) as u64).next_multiple_of(SECTOR);
+    // A full disk has room for little more than was cut off: the node must be able to start on it to
+    // say so, and to give back what it can.
+    let usual = log.files.segment_bytes;
+    let started = loop {
+        match log.start_segment(&header, space, places.clone()) {
+            Err(AppendError::Full(_)) if log.files.segment_bytes > space => {
+                log.files.segment_bytes /= 2;
+            }
+            started => break started,
+        }
+    };
+    log.files.segment_bytes = usual;
+    match started {
         Ok(()) => {}
         Err(AppendError::Full(source)) => return Err(failed("write", &path)(source)),
         Err(AppendError::Failed(why)) => return Err(failed("write", &path)(io::Error::other(why))),

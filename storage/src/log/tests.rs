@@ -332,6 +332,35 @@ fn a_full_disk_refuses_cleanly_and_recovers() {
 }
 
 #[test]
+fn a_start_needs_no_room_on_the_disk() {
+    let options = Options { segment_bytes: 1 << 20, ..options(3) };
+    let disk = SimDisk::new(3);
+    let start = || Log::open(Arc::new(disk.clone()), Path::new(DIR), &options);
+    let mut log = start().unwrap();
+    let mut batch = Batch::new();
+    batch.entry(7, 1, 1, Bytes::from(vec![1; 100_000]));
+    log.append(&mut batch).unwrap();
+    let before = held(&log);
+    for _ in 0..3 {
+        drop(log);
+        disk.crash();
+        disk.set_capacity(disk.used_bytes());
+        log = start().unwrap();
+        assert!(same(&held(&log), &before));
+        batch.entry(7, 2, 1, Bytes::from(vec![2; 1 << 20]));
+        assert!(matches!(log.append(&mut batch), Err(AppendError::Full(_))));
+        batch.clear();
+    }
+    disk.set_capacity(u64::MAX);
+    batch.entry(7, 2, 1, Bytes::from(vec![2; 1 << 20]));
+    log.append(&mut batch).unwrap();
+    let after = held(&log);
+    drop(log);
+    disk.crash();
+    assert!(same(&held(&start().unwrap()), &after));
+}
+
+#[test]
 fn compacted_segments_go_and_are_used_again() {
     let disk = SimDisk::new(1);
     let mut log = open(&disk, 1).unwrap();

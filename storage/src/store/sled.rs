@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use super::{Applied, Changes, Store, StoreError, Sum, Visit, last_of_each, pair_crc};
+use crate::disk::is_full;
 use crate::log::Group;
 
 const VERSION: u8 = 1;
@@ -233,8 +234,7 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        Self { reason: error.to_string(), full }
+        Self { reason: error.to_string(), full: is_full(&error) }
     }
 }
 

@@ -164,6 +164,8 @@ impl Core {
                     at: self.read_clock().epoch_ms,
                     will: shard::WillAction::Publish.into(),
                     by: self.shared.mesh.own.0,
+                    reason: shard::DisconnectReason::DuplicateClientid.into(),
+                    heard: self.shared.hears_presence(client),
                     ..shard::Disconnect::default()
                 };
                 let group = self.shared.group_of(client).into();

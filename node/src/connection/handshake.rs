@@ -10,7 +10,8 @@ use actix::Actor;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cluster::GroupId;
-use fleet::shard::{self, Connected};
+use fleet::registry::ThingName;
+use fleet::shard::{self, Connected, Presence};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
 use policy::Compiled;
@@ -124,6 +125,10 @@ pub async fn connect(
             let principal = peer.principal.name();
             let newcomer = Newcomer { client: connect.client_id, principal, ip: peer.ip };
             let now = core.read_clock().now;
+            if denial.is_some() {
+                core.announce_refused(connect.client_id, || presence_of(&peer, None));
+                core.flush();
+            }
             denial::tell_refused(newcomer, reason, denial.as_ref(), cause, now);
             let connack = ConnAck::new(reason);
             if takes(&connect, &connack) {
@@ -177,6 +182,8 @@ struct Accepted {
     client: Rc<str>,
     assigned: bool,
     permissions: Permissions,
+    /// The thing that its certificate is exclusively attached to.
+    thing: Option<ThingName>,
     expiry: u32,
     keep_alive: u16,
     claim: Claim,
@@ -244,12 +251,15 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
     };
     let registry_changes = core.registry_changes.get();
     let policy = match shared {
-        Some(shared) => Ok(shared),
-        None => identity::policy_of(&core.shared, &peer.principal, Some(&client), peer.ip)
-            .await
-            .map(|policy| Arc::new(ArcSwap::from_pointee(policy))),
+        Some(shared) => Ok((shared, None)),
+        None => {
+            let (principal, client) = (&peer.principal, Some(&*client));
+            identity::policy_and_thing_of(&core.shared, principal, client, peer.ip)
+                .await
+                .map(|(policy, thing)| (Arc::new(ArcSwap::from_pointee(policy)), thing))
+        }
     };
-    let permissions = policy?;
+    let (permissions, thing) = policy?;
     let request = policy::Request {
         persistent_connect: expiry > 0,
         last_will_topic: connect.will.as_ref().map(|will| will.topic),
@@ -268,17 +278,29 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         return Err(Reason::PacketTooLarge.into());
     }
     let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
-    let session = open_session(core, connect, peer, &client, expiry).await?;
+    let presence = core.shared.lifecycle_events.then(|| presence_of(peer, thing.as_ref()));
+    let session = open_session(core, connect, peer, &client, expiry, presence).await?;
     Ok(Accepted {
         client,
         assigned,
         permissions,
+        thing,
         expiry,
         keep_alive,
         claim,
         session,
         registry_changes,
     })
+}
+
+/// Who a client is, as lifecycle events tell it.
+fn presence_of(peer: &Peer, thing: Option<&ThingName>) -> Presence {
+    Presence {
+        session: uuid::Uuid::new_v4().to_string(),
+        principal: peer.principal.name().to_owned(),
+        thing: thing.map(ToString::to_string),
+        ip: peer.ip.map(|ip| ip.to_string()),
+    }
 }
 
 /// The CONNACK of a connection that stands; only what differs from the defaults is said.
@@ -334,17 +356,23 @@ fn check_policy(
 }
 
 /// Opens the session in its group, when it has to be known there: because it is persistent, because
-/// an earlier one has to end, or because of its will.
+/// an earlier one has to end, because of its will, or because somebody listens for it.
 async fn open_session(
     core: &Rc<Core>,
     connect: &Connect<'_>,
     peer: &Peer,
     client: &Rc<str>,
     expiry: u32,
+    presence: Option<Presence>,
 ) -> Result<Option<Connected>, Reason> {
     let group = GroupId::from(core.shared.group_of(client));
+    let heard = core.shared.hears_presence(client);
+    if heard {
+        core.outbox_has_room(core.shared.group_of(client)).await;
+    }
     // In a cluster, only its group knows whether another node holds the client id.
-    if expiry == 0 && connect.will.is_none() && !core.shared.mesh.has_peers() {
+    let is_brief = expiry == 0 && connect.will.is_none();
+    if is_brief && !heard && !core.shared.mesh.has_peers() {
         let name = Bytes::copy_from_slice(client.as_bytes());
         let known = identity::look(&core.shared, move |groups| {
             let shard = groups.get(group).and_then(Machine::shard);
@@ -365,6 +393,8 @@ async fn open_session(
         queue_limit_bytes: limits.session_queue_bytes,
         queue_limit_messages: limits.session_queue_messages,
         node: core.shared.mesh.own.0,
+        presence,
+        heard,
     };
     let (answer, opened) = oneshot::channel();
     let command = shard::Command::from(command).encoded();
@@ -438,6 +468,8 @@ impl Drop for Opened {
             at: self.core.read_clock().epoch_ms,
             will: shard::WillAction::Discard.into(),
             by: self.core.shared.mesh.own.0,
+            reason: shard::DisconnectReason::ConnectionLost.into(),
+            heard: self.core.shared.hears_presence(&self.client),
             ..shard::Disconnect::default()
         };
         let command = shard::Command::from(command).encoded();
@@ -477,6 +509,7 @@ fn start(
         client,
         assigned,
         permissions,
+        thing,
         expiry,
         keep_alive,
         claim,
@@ -506,6 +539,7 @@ fn start(
             will_topic: connect.will.as_ref().map(|will| will.topic.into()),
             will_retain: connect.will.as_ref().is_some_and(|will| will.retain),
             principal: peer.principal,
+            thing: thing.map(Box::new),
             source_ip: peer.ip,
             source_port: peer.port,
             keep_alive,

@@ -4,6 +4,7 @@
 mod checkpoint;
 mod connections;
 mod delivery;
+mod events;
 mod messages;
 mod model;
 mod robustness;
@@ -122,6 +123,7 @@ fn client(client: &str) -> Connect {
         queue_limit_bytes: 1 << 20,
         queue_limit_messages: 1000,
         node: 1,
+        ..Connect::default()
     }
 }
 

@@ -58,6 +58,10 @@ pub(super) fn furnished() -> Probe {
         let thing = "lamp".into();
         probe.told(UpdateShadow { thing, name, payload, reply: true, ..Default::default() });
     }
+    let presence = Some(Presence { session: "s".into(), ..Presence::default() });
+    probe.connected(Connect { presence: presence.clone(), heard: true, ..super::client("seen") });
+    probe.connected(Connect { presence, heard: true, expiry_secs: 0, ..super::client("away") });
+    probe.disconnect("away", 8, WillAction::Discard);
     let (thing, name, at, reply, payload) = ("lamp".into(), None, 0, true, Bytes::new());
     probe.told(DeleteShadow { thing, name, payload, at, reply, origin: None });
     probe
@@ -155,6 +159,7 @@ fn damaged_stores_are_refused() {
         ('q', false),
         ('r', false),
         ('w', false),
+        ('a', false),
         ('h', false),
         ('o', false),
     ] {

@@ -35,7 +35,7 @@ impl Profile {
     /// Who it is, where its group has no session that says it.
     fn presence(&self, shared: &Shared) -> Option<Presence> {
         self.record.is_none().then(|| Presence {
-            session: session_identifier(shared.mesh.own.node(), self.live, self.connected_at_ms),
+            session: session_of(shared.mesh.own.node(), self.live, self.connected_at_ms).into(),
             principal: self.principal.name().to_owned(),
             thing: self.thing.as_ref().map(ToString::to_string),
             ip: None,
@@ -55,7 +55,7 @@ impl Profile {
 }
 
 /// A version 8 UUID: when a connection began, and which one of the node's it is.
-fn session_identifier(node: u64, live: Live, connected_at_ms: u64) -> String {
+fn session_of(node: u64, live: Live, connected_at_ms: u64) -> Vec<u8> {
     let [_, _, time @ ..] = connected_at_ms.to_be_bytes();
     let mut bytes = [0; 16];
     bytes[..6].copy_from_slice(&time);
@@ -63,7 +63,7 @@ fn session_identifier(node: u64, live: Live, connected_at_ms: u64) -> String {
     bytes[8..10].copy_from_slice(&live.core.to_be_bytes());
     bytes[10..12].copy_from_slice(&(live.slot as u16).to_be_bytes());
     bytes[12..].copy_from_slice(&live.generation.to_be_bytes());
-    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().into_bytes().to_vec()
 }
 
 impl Core {
@@ -150,15 +150,16 @@ mod tests {
     #[test]
     fn connections_without_a_session_are_told_apart() {
         let live = Live { core: 1, slot: 2, generation: 3 };
-        let one = session_identifier(1, live, 1_800_000_000_000);
-        assert_eq!(one, "01a3185c-5000-8001-8001-000200000003");
+        let one = session_of(1, live, 1_800_000_000_000);
+        let text = uuid::Uuid::from_slice(&one).unwrap().to_string();
+        assert_eq!(text, "01a3185c-5000-8001-8001-000200000003");
         for (node, live, at) in [
             (2, live, 1_800_000_000_000),
             (1, Live { core: 2, ..live }, 1_800_000_000_000),
             (1, Live { generation: 4, ..live }, 1_800_000_000_000),
             (1, live, 1_800_000_000_001),
         ] {
-            assert_ne!(session_identifier(node, live, at), one);
+            assert_ne!(session_of(node, live, at), one);
         }
     }
 }

@@ -296,7 +296,7 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
 /// Who a client is, as lifecycle events tell it.
 fn presence_of(peer: &Peer, thing: Option<&ThingName>) -> Presence {
     Presence {
-        session: uuid::Uuid::new_v4().to_string(),
+        session: Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes()),
         principal: peer.principal.name().to_owned(),
         thing: thing.map(ToString::to_string),
         ip: peer.ip.map(|ip| ip.to_string()),

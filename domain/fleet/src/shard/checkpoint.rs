@@ -221,7 +221,7 @@ fn record(session: &Session) -> Vec<u8> {
         queue_limit_bytes: session.queue_limit_bytes,
         queue_limit_messages: session.queue_limit_messages,
         will: session.will.as_deref().cloned(),
-        presence: presence.map(|present| present.who.clone()),
+        presence: presence.map(|present| present.who.presence()),
         number: presence.map_or(0, |present| present.number),
         told: presence.is_some_and(|present| present.told),
     })

@@ -99,16 +99,17 @@ pub struct Will {
 /// Who a connection is, as lifecycle events tell it.
 #[derive(Clone, PartialEq, Message)]
 pub struct Presence {
-    /// `sessionIdentifier`: no other session has it. One that is resumed keeps the one it began with.
-    #[prost(string, tag = "1")]
-    pub session: String,
+    /// `sessionIdentifier`: the bytes of a UUID that no other session has. One that is resumed keeps the
+    /// one it began with.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session: Bytes,
     /// `principalIdentifier`.
     #[prost(string, tag = "2")]
     pub principal: String,
     /// The thing that its certificate is exclusively attached to.
     #[prost(string, optional, tag = "3")]
     pub thing: Option<String>,
-    /// Where it comes from. Only said, never kept.
+    /// Where it comes from.
     #[prost(string, optional, tag = "4")]
     pub ip: Option<String>,
 }

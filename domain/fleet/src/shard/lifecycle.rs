@@ -1,6 +1,7 @@
 //! Lifecycle events: what `$aws/events/presence/…` and `$aws/events/subscriptions/…` say.
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::command::{DisconnectReason, Event, Presence, Publication};
 
@@ -51,26 +52,56 @@ impl DisconnectReason {
     }
 }
 
+/// Who a connection is, as it is kept with its session.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Who {
+    pub(super) session: Uuid,
+    pub(super) principal: Box<str>,
+    pub(super) thing: Option<Box<str>>,
+}
+
+impl Who {
+    /// None when the session's identifier is no UUID.
+    pub(super) fn new(presence: &Presence) -> Option<Self> {
+        Some(Self {
+            session: Uuid::from_slice(&presence.session).ok()?,
+            principal: presence.principal.as_str().into(),
+            thing: presence.thing.as_deref().map(Into::into),
+        })
+    }
+
+    /// As it is stored.
+    pub(super) fn presence(&self) -> Presence {
+        Presence {
+            session: self.session.as_bytes().to_vec().into(),
+            principal: self.principal.to_string(),
+            thing: self.thing.as_ref().map(ToString::to_string),
+            ip: None,
+        }
+    }
+}
+
 /// What one event says beside who it is about.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Told<'a> {
-    /// `versionNumber`.
-    Connected(u64),
+    /// `versionNumber` and from where.
+    Connected(u64, Option<&'a str>),
     /// `versionNumber` and why.
     Disconnected(u64, DisconnectReason),
     Subscribed(&'a [String]),
     Unsubscribed(&'a [String]),
-    ConnectFailed,
+    /// From where.
+    ConnectFailed(Option<&'a str>),
 }
 
 impl Told<'_> {
     fn event(self) -> Event {
         match self {
-            Self::Connected(_) => Event::Connected,
+            Self::Connected(..) => Event::Connected,
             Self::Disconnected(..) => Event::Disconnected,
             Self::Subscribed(_) => Event::Subscribed,
             Self::Unsubscribed(_) => Event::Unsubscribed,
-            Self::ConnectFailed => Event::ConnectFailed,
+            Self::ConnectFailed(_) => Event::ConnectFailed,
         }
     }
 }
@@ -86,7 +117,7 @@ struct Body<'a> {
     event_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_failure_reason: Option<&'static str>,
-    session_identifier: &'a str,
+    session_identifier: Uuid,
     principal_identifier: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     ip_address: Option<&'a str>,
@@ -103,24 +134,25 @@ struct Body<'a> {
 /// The event as it is published; none of a client whose events have no topic.
 pub(super) fn publication(
     client: &[u8],
-    who: &Presence,
+    who: &Who,
     told: Told<'_>,
     at: u64,
 ) -> Option<Publication> {
     let client = std::str::from_utf8(client).ok()?;
     let topic = told.event().topic(client)?;
-    let ip = who.ip.as_deref();
     let body = Body {
         client_id: client,
         thing_name: who.thing.as_deref(),
         timestamp: at,
         event_type: told.event().name(),
-        session_identifier: &who.session,
+        session_identifier: who.session,
         principal_identifier: &who.principal,
         ..Body::default()
     };
     let body = match told {
-        Told::Connected(number) => Body { ip_address: ip, version_number: Some(number), ..body },
+        Told::Connected(number, ip) => {
+            Body { ip_address: ip, version_number: Some(number), ..body }
+        }
         Told::Disconnected(number, reason) => Body {
             client_initiated_disconnect: Some(
                 reason == DisconnectReason::ClientInitiatedDisconnect,
@@ -132,7 +164,7 @@ pub(super) fn publication(
         Told::Subscribed(topics) | Told::Unsubscribed(topics) => {
             Body { thing_name: None, topics: Some(topics), ..body }
         }
-        Told::ConnectFailed => Body {
+        Told::ConnectFailed(ip) => Body {
             thing_name: None,
             connect_failure_reason: Some("AUTHORIZATION_FAILED"),
             ip_address: ip,

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::absences::Absence;
 use super::command::{Options, Publication};
 use super::few::Few;
+use super::lifecycle::Who;
 use super::queue::{Entry, Queue, RELEASED};
 use super::session::{Present, Session};
 use super::stored::{
@@ -186,7 +187,8 @@ impl Loading {
         }
         below(stored.number, COUNTER_LIMIT, "connection")?;
         let (number, told) = (stored.number, stored.told);
-        let present = stored.presence.map(|who| Box::new(Present { who, number, told }));
+        let who = stored.presence.as_ref().and_then(Who::new);
+        let present = who.map(|who| Box::new(Present { who, number, told }));
         let mut session = Session {
             id,
             client: stored.client,

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use super::command::{NEVER, Options, Presence, Will};
+use super::command::{NEVER, Options, Will};
 use super::few::Few;
 use super::instance::Instance;
+use super::lifecycle::Who;
 use super::outcome::Held;
 use super::queue::Queue;
 
@@ -38,7 +39,7 @@ pub struct Session {
 /// A connection as lifecycle events tell of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Present {
-    pub(super) who: Presence,
+    pub(super) who: Who,
     /// Which of the client's connections it is: `versionNumber`.
     pub(super) number: u64,
     /// Whether anybody was told of the client, so that the number must not be used again.

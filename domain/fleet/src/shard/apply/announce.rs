@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::shard::absences::Absence;
-use crate::shard::command::{Announce, DisconnectReason, Event, Presence};
-use crate::shard::lifecycle::{Told, publication};
+use crate::shard::command::{Announce, Connect, DisconnectReason, Event};
+use crate::shard::lifecycle::{Told, Who, publication};
 use crate::shard::session::{Present, Session};
 use crate::shard::{Outcome, Shard};
 
@@ -14,13 +14,11 @@ impl Shard {
         let Ok(reason) = DisconnectReason::try_from(command.reason) else {
             return Outcome::Invalid;
         };
-        let who = match command.presence {
-            Some(who) => who,
-            None => match self.presence_of(&command.client, command.epoch) {
-                Some(who) => who.clone(),
-                None => return Outcome::Stale,
-            },
+        let who = match &command.presence {
+            Some(presence) => Who::new(presence),
+            None => self.present(&command.client, command.epoch).map(|present| present.who.clone()),
         };
+        let Some(who) = who else { return Outcome::Stale };
         let told = match event {
             // A connection that has a session is told of with what happens to that.
             Event::Connected => return Outcome::Invalid,
@@ -29,15 +27,16 @@ impl Shard {
             }
             Event::Subscribed => Told::Subscribed(&command.topics),
             Event::Unsubscribed => Told::Unsubscribed(&command.topics),
-            Event::ConnectFailed => Told::ConnectFailed,
+            Event::ConnectFailed => {
+                Told::ConnectFailed(command.presence.as_ref().and_then(|it| it.ip.as_deref()))
+            }
         };
         self.inform(&command.client, &who, told, command.at);
         Outcome::Announced
     }
 
-    fn presence_of(&self, client: &[u8], epoch: u64) -> Option<&Presence> {
-        let session = self.sessions.get(&self.fenced(client, epoch)?)?;
-        session.presence.as_ref().map(|present| &present.who)
+    fn present(&self, client: &[u8], epoch: u64) -> Option<&Present> {
+        self.sessions.get(&self.fenced(client, epoch)?)?.presence.as_deref()
     }
 
     /// The number of a connection that the shard hears of when it has ended.
@@ -49,7 +48,7 @@ impl Shard {
     }
 
     /// Leaves an event for those who listen.
-    fn inform(&mut self, client: &[u8], who: &Presence, told: Told<'_>, at: u64) {
+    fn inform(&mut self, client: &[u8], who: &Who, told: Told<'_>, at: u64) {
         if let Some(publication) = publication(client, who, told, at) {
             self.emit(publication, false);
         }
@@ -58,27 +57,26 @@ impl Shard {
     /// The connection that begins, as the next of its client, and says so if somebody listens.
     pub(super) fn appear(
         &mut self,
-        client: &Bytes,
-        who: Option<Presence>,
-        before: Option<Present>,
-        (heard, at): (bool, u64),
+        command: &Connect,
+        before: Option<Box<Present>>,
     ) -> Option<Box<Present>> {
-        let mut who = who?;
+        let presence = command.presence.as_ref()?;
+        let who = Who::new(presence)?;
         let mut present = match before {
-            Some(Present { who: before, number, told }) => {
-                who.session = before.session;
-                Present { who, number: number + 1, told }
+            Some(before) => {
+                let who = Who { session: before.who.session, ..who };
+                Present { who, number: before.number + 1, told: before.told }
             }
             None => {
-                let number = self.absences.take_next(client, at);
+                let number = self.absences.take_next(&command.client, command.at);
                 Present { who, number: number.unwrap_or(0), told: number.is_some() }
             }
         };
-        if heard {
+        if command.heard {
             present.told = true;
-            self.inform(client, &present.who, Told::Connected(present.number), at);
+            let told = Told::Connected(present.number, presence.ip.as_deref());
+            self.inform(&command.client, &present.who, told, command.at);
         }
-        present.who.ip = None;
         Some(Box::new(present))
     }
 

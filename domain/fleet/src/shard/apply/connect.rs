@@ -116,8 +116,7 @@ impl Shard {
     fn begin(&mut self, epoch: u64, command: Connect) -> Outcome {
         let id = self.next_session;
         self.next_session += 1;
-        let told = (command.heard, command.at);
-        let presence = self.appear(&command.client, command.presence, None, told);
+        let presence = self.appear(&command, None);
         let mut session = Box::new(Session {
             id,
             client: command.client.clone(),
@@ -148,9 +147,7 @@ impl Shard {
 
     fn resume(&mut self, id: u64, epoch: u64, command: Connect) -> Outcome {
         let before = self.sessions.get_mut(&id).and_then(|session| session.presence.take());
-        let told = (command.heard, command.at);
-        let before = before.map(|present| *present);
-        let presence = self.appear(&command.client, command.presence, before, told);
+        let presence = self.appear(&command, before);
         let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
         self.timers.disarm(session);
         if session.connected() {

@@ -5,10 +5,14 @@ use super::*;
 
 const HOUR: u64 = 3_600_000;
 
+fn session(number: u64) -> Bytes {
+    u128::from(number).to_be_bytes().to_vec().into()
+}
+
 /// A client that ends with its connection, at a time, heard or not.
 fn visit(at: u64, heard: bool) -> Connect {
     let presence = Some(Presence {
-        session: format!("s{at}"),
+        session: session(at),
         principal: "p".into(),
         thing: None,
         ip: Some("192.0.2.1".into()),
@@ -28,8 +32,9 @@ fn told(probe: &Probe) -> Vec<String> {
         assert!(topic.ends_with(&format!("/{kind}/c")), "{topic}");
         let number = body["versionNumber"].as_u64().map_or("-".into(), |number| number.to_string());
         let reason = body["disconnectReason"].as_str().unwrap_or_default();
-        let session = body["sessionIdentifier"].as_str().unwrap();
-        format!("{kind} {number} {session} {reason}").trim_end().to_owned()
+        let session: uuid::Uuid = body["sessionIdentifier"].as_str().unwrap().parse().unwrap();
+        let session = session.as_u128();
+        format!("{kind} {number} s{session} {reason}").trim_end().to_owned()
     });
     bodies.collect()
 }
@@ -118,8 +123,8 @@ fn connections_are_told_and_numbered() {
             "a connection that is heard of at its end",
             vec![Stranger(1), Stranger(2), Connect(3, true)],
             &[
-                "disconnected 0 s CONNECTION_LOST",
-                "disconnected 1 s CONNECTION_LOST",
+                "disconnected 0 s9 CONNECTION_LOST",
+                "disconnected 1 s9 CONNECTION_LOST",
                 "connected 2 s3",
             ],
         ),
@@ -144,7 +149,7 @@ fn connections_are_told_and_numbered() {
                         probe.told(end);
                     }
                     &Stranger(at) => {
-                        let presence = Presence { session: "s".into(), ..Presence::default() };
+                        let presence = Presence { session: session(9), ..Presence::default() };
                         let (event, reason) = (Event::Disconnected.into(), ConnectionLost.into());
                         let presence = Some(presence);
                         let told =
@@ -194,7 +199,7 @@ fn events_say_what_aws_says() {
     let at = 1_573_002_230_757;
     let thing = Some("lamp".to_owned());
     let presence = Presence { thing, ..visit(at, true).presence.unwrap() };
-    let id = presence.session.clone();
+    let id = uuid::Uuid::from_slice(&presence.session).unwrap().to_string();
     probe.connected(Connect { presence: Some(presence.clone()), ..visit(at, true) });
     let (client, epoch) = probe.fence("c");
     for event in [Event::Subscribed, Event::Unsubscribed] {
@@ -270,6 +275,7 @@ fn nothing_is_told_of_strangers() {
         ("an older connection", of(epoch - 1, event), Outcome::Stale),
         ("a session without presence", of(epoch, event), Outcome::Stale),
         ("an event of a later version", of(epoch, 99), Outcome::Invalid),
+        ("what only a session can tell", of(epoch, Event::Connected.into()), Outcome::Stale),
     ] {
         assert_eq!(probe.told(command), outcome, "{case}");
         assert!(probe.effects.is_empty(), "{case}");

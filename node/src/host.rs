@@ -454,7 +454,7 @@ impl Host<Machine> for NodeHost {
                 for interest in shard.interests() {
                     self.note_interest(group, interest);
                 }
-                self.end_unknown(group, shard);
+                self.reconcile(group, shard);
                 let attached = self.beside.entry(group).or_default().dispatcher.attached();
                 for session in attached.collect::<Vec<_>>() {
                     self.pump(group, shard, session);

@@ -8,6 +8,7 @@
 //! Invariant: what a follower answers leaves only after what it answers for is durable.
 
 mod apply;
+mod capture;
 mod group;
 mod install;
 mod leadership;
@@ -40,8 +41,10 @@ use crate::machine::{GroupId, StateMachine};
 use crate::members::to_log;
 use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
+use capture::Capture;
 use group::Group;
 use install::Staging;
+pub(crate) use install::begin_behind;
 use messages::Outgoing;
 pub use open::Opened;
 use open::Progress;
@@ -75,6 +78,7 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     /// Decides how long a group waits for a leader.
     dice: Dice,
     rounds: Rounds,
+    capture: Option<Capture>,
     batch: Batch,
     /// What a full disk keeps from being appended: it is tried again each turn.
     held: Option<Vec<(usize, Ready)>>,
@@ -123,6 +127,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             self.hand_on();
         }
         self.obey(&mut input.orders);
+        self.begin_captures(&mut input.captures);
         self.ask_reads(&mut input.reads);
         self.settle(now)?;
         self.note_led();

@@ -12,7 +12,7 @@ use crate::members::{self, Members};
 use crate::pack::{put_varint, varint};
 
 /// A key and its value.
-pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+pub type Pair = (Vec<u8>, Vec<u8>);
 
 /// A snapshot, ready to be sent.
 pub(crate) struct Captured {

@@ -56,7 +56,7 @@ fn end_of(snapshot: &Snapshot) -> Applied {
 }
 
 /// Has a group's log begin behind an entry that it need not have.
-pub(super) fn begin_behind(batch: &mut Batch, log: &Log, group: GroupId, at: Applied) {
+pub(crate) fn begin_behind(batch: &mut Batch, log: &Log, group: GroupId, at: Applied) {
     if at.index <= log.last_index(group.0) {
         // Another entry in this place drops all that follow.
         batch.entry(group.0, at.index, at.term, Default::default());

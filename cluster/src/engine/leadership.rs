@@ -99,6 +99,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.tick_members();
         self.tick_reads();
         self.tick_snapshots(now);
+        self.tick_capture(now);
         self.tick_staging();
     }
 

@@ -245,6 +245,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             sending: Sending::default(),
             outgoing: Outgoing::new(peers),
             dice,
+            capture: None,
             batch: Batch::new(),
             held: None,
             waiting: VecDeque::new(),

@@ -20,11 +20,13 @@ use crate::engine::begin_behind;
 use crate::error::Error;
 use crate::machine::GroupId;
 use crate::members::{self, Members};
-use crate::snapshot::{Pair, pairs};
+use crate::snapshot::{Pair, pairs, put_pair};
 
 const MAGIC: &[u8; 8] = b"skeinbk1";
 /// Bytes of a head behind the magic.
 const HEAD: usize = 28;
+/// About how large a chunk is.
+const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks are far smaller, but for a pair that is larger.
 const MAX_CHUNK: u32 = 1 << 30;
 
@@ -51,6 +53,19 @@ pub struct GroupBackup {
 }
 
 impl GroupBackup {
+    /// Of a group's pairs, in the order of their keys, as they are after an entry of a term.
+    pub fn of(group: GroupId, applied: (u64, u64), pairs: impl IntoIterator<Item = Pair>) -> Self {
+        let (mut chunks, mut chunk) = (Vec::new(), Vec::new());
+        for (key, value) in pairs {
+            put_pair(&mut chunk, &key, &value);
+            if chunk.len() >= CHUNK_BYTES {
+                chunks.push(std::mem::take(&mut chunk).into());
+            }
+        }
+        chunks.push(chunk.into());
+        Self { group, applied, chunks }
+    }
+
     /// Writes it; gives the bytes that takes.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<u64> {
         let mut head = Vec::with_capacity(MAGIC.len() + HEAD);
@@ -205,10 +220,7 @@ mod tests {
     fn backup() -> GroupBackup {
         let chunk = |key: &[u8], value: &[u8]| {
             let mut chunk = Vec::new();
-            for part in [key, value] {
-                crate::pack::put_varint(&mut chunk, part.len() as u64);
-                chunk.extend_from_slice(part);
-            }
+            put_pair(&mut chunk, key, value);
             Bytes::from(chunk)
         };
         let chunks = vec![chunk(b"a", b"1"), chunk(b"b", &[7; 300]), chunk(b"c", b"")];
@@ -224,6 +236,8 @@ mod tests {
         assert_eq!(read, backup());
         let keys: Vec<_> = read.pairs().unwrap().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, [b"a", b"b", b"c"]);
+        let same = GroupBackup::of(read.group, read.applied, read.pairs().unwrap());
+        assert_eq!(same.pairs().unwrap(), read.pairs().unwrap());
     }
 
     #[test]

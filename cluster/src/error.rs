@@ -77,6 +77,17 @@ pub enum Error {
         /// This node.
         node: u64,
     },
+    /// A later life of this node has proposed something.
+    #[error(
+        "group {group}: there are commands of a later life of node {node}: set the clock, if it is \
+         behind, and make sure that no other process runs as node {node}; then start it again"
+    )]
+    Outlived {
+        /// The group.
+        group: GroupId,
+        /// This node.
+        node: u64,
+    },
     /// The Raft library refused what the log holds; an invariant is broken.
     #[error("group {group}: raft: {reason}")]
     Raft {

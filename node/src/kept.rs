@@ -4,17 +4,20 @@
 //! Each is a small file beside the state. A folder of a version that did not write one takes what it
 //! is started with first.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Account, Config, Findings};
 
 const SHARDS: &str = "shards";
 const ACCOUNT: &str = "account";
 const CLUSTER: &str = "cluster";
+const RESTORED: &str = "restored";
 /// The place of a node that has no cluster.
 const ALONE: &str = "alone";
 
@@ -68,7 +71,11 @@ fn check_cluster(config: &Config, found: &mut Findings) {
 fn place(config: &Config) -> String {
     let Some(cluster) = &config.cluster else { return ALONE.into() };
     let founders: Vec<_> = cluster.founders().iter().map(u64::to_string).collect();
-    format!("{} node {} founders {}", cluster.id, cluster.node, founders.join(" "))
+    let place = format!("{} node {} founders {}", cluster.id, cluster.node, founders.join(" "));
+    match &cluster.restored_from {
+        Some(backup) => format!("{place} restored from {backup}"),
+        None => place,
+    }
 }
 
 /// What the folder says; one with state that says nothing is of a version without clusters.
@@ -92,6 +99,47 @@ pub fn keep(config: &Config) -> anyhow::Result<()> {
         if read(&config.data, name)?.is_none() {
             write(&config.data, name, &text)?;
         }
+    }
+    Ok(())
+}
+
+/// What a folder was restored from.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Restored {
+    /// The backup.
+    pub backup: String,
+    /// The sequence that the next entry of each group's outbox had.
+    pub outbox_ends: BTreeMap<u32, u64>,
+}
+
+/// What the folder was restored from, if it was.
+pub fn restored(data: &Path) -> anyhow::Result<Option<Restored>> {
+    let Some(text) = read(data, RESTORED)? else { return Ok(None) };
+    let path = data.join(RESTORED);
+    serde_json::from_str(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+}
+
+/// Remembers what the folder is being restored from.
+pub fn keep_restored(data: &Path, restored: &Restored) -> anyhow::Result<()> {
+    write(data, RESTORED, &serde_json::to_string(restored)?)
+}
+
+/// Refuses a folder that should have been restored and was not, or not to the end: with others like
+/// it, it would begin a cluster that has forgotten everything.
+pub fn refuse_unrestored(config: &Config) -> anyhow::Result<()> {
+    let data = config.data.display();
+    let restored = restored(&config.data)?;
+    if restored.is_some() && !cluster::DataDir::is_used(&config.data) {
+        bail!("the restoration of {data} was cut off: empty the folder and restore it again");
+    }
+    let Some(cluster) = &config.cluster else { return Ok(()) };
+    let Some(wanted) = &cluster.restored_from else { return Ok(()) };
+    let is_founder = cluster.founders().contains(&cluster.node);
+    if is_founder && restored.as_ref().is_none_or(|it| it.backup != *wanted) {
+        bail!(
+            "cluster.restored_from names backup {wanted}, and {data} was not restored from it: run \
+             `skein cluster restore` first"
+        );
     }
     Ok(())
 }

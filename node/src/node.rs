@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tracing::info;
 
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::core::{Core, ToCore};
 use crate::drain;
@@ -50,8 +51,10 @@ impl Node {
             Some(cores) => usize::from(cores),
             None => std::thread::available_parallelism().map_or(1, Into::into),
         };
+        kept::refuse_unrestored(&config)?;
         kept::keep(&config)?;
-        let raft = raft_config(&config)?;
+        let incarnation = cluster::DataDir::next_incarnation(&config.data)?;
+        let raft = cluster::Config { incarnation, ..raft_config(&config) };
         let (groups, inbox) = Groups::new(&raft);
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
@@ -77,6 +80,7 @@ impl Node {
             draining: AtomicBool::new(false),
             public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
+            backups: Backups::new(&config),
             long_outboxes: AtomicU64::new(0),
         });
         let links = match &config.cluster {
@@ -88,7 +92,10 @@ impl Node {
             None => None,
         };
         let (tell, stopped) = oneshot::channel();
-        let host = NodeHost::new(Arc::clone(&shared), &raft, tell);
+        let restored = kept::restored(&config.data)?.map(|it| it.outbox_ends).unwrap_or_default();
+        let restored =
+            restored.into_iter().map(|(group, end)| (cluster::GroupId(group), end)).collect();
+        let host = NodeHost::new(Arc::clone(&shared), &raft, restored, tell);
         let mut running = cluster::start(raft, inbox, Machine::new, host, GroupPeers(mesh))
             .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
         running.wait_started().context("cannot start")?;
@@ -149,20 +156,19 @@ impl Node {
     }
 }
 
-/// How the groups of this node are run.
-fn raft_config(config: &Config) -> anyhow::Result<cluster::Config> {
+/// How the groups of this node are run, in whichever life.
+pub fn raft_config(config: &Config) -> cluster::Config {
     let alone = cluster::Config {
         accept_log_loss: config.accept_log_loss,
-        incarnation: cluster::DataDir::next_incarnation(&config.data)?,
         ..cluster::Config::new(&config.data, config.shards.into())
     };
-    let Some(cluster) = &config.cluster else { return Ok(alone) };
+    let Some(cluster) = &config.cluster else { return alone };
     let voters = cluster.founders();
     let groups = alone
         .groups
         .iter()
         .map(|group| cluster::GroupConfig { id: group.id, voters: voters.clone() });
-    Ok(cluster::Config { node: cluster.node, groups: groups.collect(), ..alone })
+    cluster::Config { node: cluster.node, groups: groups.collect(), ..alone }
 }
 
 /// A thread for what nodes say to each other, so that no REST request delays a heartbeat.

@@ -9,6 +9,7 @@
 
 mod absences;
 mod apply;
+mod backup;
 mod checkpoint;
 mod command;
 pub mod delivery;
@@ -29,6 +30,7 @@ mod subscribers;
 mod tests;
 mod timers;
 
+pub use backup::{forget_later_entries, put_back_outbox};
 pub use command::{
     Acknowledge, Announce, Command, CommandError, Connect, DeleteShadow, Directed, Disconnect,
     DisconnectReason, Event, Expire, FireWill, ForgetOrigin, Kind, NEVER, Options, Origin,

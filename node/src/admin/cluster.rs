@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::identity;
@@ -71,19 +69,8 @@ impl Standing {
 
     /// Asks a node by its admin listener.
     pub fn of(admin: &str) -> anyhow::Result<Self> {
-        let cannot = || format!("cannot ask the node at {admin}");
-        let mut stream = TcpStream::connect(admin).with_context(cannot)?;
-        stream.set_read_timeout(Some(PATIENCE * 2))?;
-        let request = "GET /admin/cluster HTTP/1.1\r\nHost: skein\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).with_context(cannot)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).with_context(cannot)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        if status != "200" {
-            bail!("the node at {admin} answers {status}: {}", body.trim());
-        }
-        serde_json::from_str(body).with_context(|| format!("{admin} is no node of this version"))
+        let body = super::ask(admin, "GET", "/admin/cluster")?;
+        serde_json::from_str(&body).with_context(|| format!("{admin} is no node of this version"))
     }
 
     /// What is not as it should be, in words.

@@ -27,6 +27,8 @@ pub struct Cluster {
     /// The nodes with which the cluster began, when these are not all `peers`: the same on every node,
     /// for all time. A node that is none of them joins when it is added.
     pub founders: Vec<u64>,
+    /// The backup that the cluster began with, if it did: the same on every node, for all time.
+    pub restored_from: Option<String>,
     /// The certificate of this node for the others, valid for `node-<number>.skein`.
     pub certificate: PathBuf,
     /// Its private key.
@@ -58,6 +60,7 @@ impl Default for Cluster {
             listen: (Ipv4Addr::UNSPECIFIED, 7400).into(),
             peers: Vec::new(),
             founders: Vec::new(),
+            restored_from: None,
             certificate: PathBuf::new(),
             private_key: PathBuf::new(),
             ca: PathBuf::new(),

@@ -1,7 +1,7 @@
 //! Spreads the leads of a cluster's groups: each has a node that leads it when that is up.
 //!
-//! Which one is decided by rendezvous hashing among the voters that are linked, so that all nodes find
-//! the same without asking, and the loss of a node moves only what it led.
+//! Which one is decided by rendezvous hashing among the voters that are linked and have room on their
+//! disks, so that all nodes find the same without asking, and the loss of a node moves only what it led.
 
 use std::time::{Duration, Instant};
 
@@ -35,12 +35,18 @@ impl NodeHost {
         }
         self.balanced = Instant::now();
         let (own, linked) = (self.shared.mesh.own.node(), self.shared.mesh.linked());
-        let misplaced = groups.ids().into_iter().filter(|id| groups.leads(*id)).find_map(|id| {
+        let may_lead = |node: &u64| match *node == own {
+            true => !groups.is_full(),
+            false => linked.contains(node) && !groups.is_full_at(*node),
+        };
+        let led = groups.ids().into_iter().filter(|id| groups.leads(*id));
+        let misplaced = led.filter_map(|id| {
             let voters = groups.status(id)?.voters.iter().copied();
-            let up = voters.filter(|node| *node == own || linked.contains(node));
-            leader_of(id, up).filter(|node| *node != own).map(|to| (id, to))
+            leader_of(id, voters.filter(may_lead)).filter(|to| *to != own).map(|to| (id, to))
         });
-        if let Some((group, to)) = misplaced {
+        // What a full disk keeps a node from leading has to move at once.
+        let at_once = if groups.is_full() { usize::MAX } else { 1 };
+        for (group, to) in misplaced.take(at_once) {
             debug!(%group, to, "a lead is handed over");
             self.shared.groups.order(Order::Transfer { group, to });
         }

@@ -420,4 +420,6 @@ def test_what_a_shadow_update_tells_outlives_the_leader_that_accepted_it(cluster
         told[kind].append(body["current"]["version"] if kind == "documents" else body["version"])
     versions = list(range(1, updates + 1))
     assert told == {"accepted": versions, "delta": versions, "documents": versions}
-    listens.nothing_more()
+    time.sleep(0.5)
+    listens.ping()
+    assert not listens.kept, "each once"

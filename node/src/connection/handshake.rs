@@ -278,8 +278,7 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         return Err(Reason::PacketTooLarge.into());
     }
     let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
-    let presence = core.shared.lifecycle_events.then(|| presence_of(peer, thing.as_ref()));
-    let session = open_session(core, connect, peer, &client, expiry, presence).await?;
+    let session = open_session(core, connect, (peer, thing.as_ref()), &client, expiry).await?;
     Ok(Accepted {
         client,
         assigned,
@@ -360,10 +359,9 @@ fn check_policy(
 async fn open_session(
     core: &Rc<Core>,
     connect: &Connect<'_>,
-    peer: &Peer,
+    (peer, thing): (&Peer, Option<&ThingName>),
     client: &Rc<str>,
     expiry: u32,
-    presence: Option<Presence>,
 ) -> Result<Option<Connected>, Reason> {
     let group = GroupId::from(core.shared.group_of(client));
     let heard = core.shared.hears_presence(client);
@@ -393,7 +391,7 @@ async fn open_session(
         queue_limit_bytes: limits.session_queue_bytes,
         queue_limit_messages: limits.session_queue_messages,
         node: core.shared.mesh.own.0,
-        presence,
+        presence: core.shared.lifecycle_events.then(|| presence_of(peer, thing)),
         heard,
     };
     let (answer, opened) = oneshot::channel();

@@ -30,7 +30,7 @@ pub use config::{Config, GroupConfig};
 pub use engine::{Engine, Now, Opened};
 pub use error::Error;
 pub use groups::{Groups, Inbox, Refused};
-pub use host::{Blocked, GroupsView, Host, Refusal, Status};
+pub use host::{Blocked, GroupsView, Host, Refusal, Status, Wanted};
 pub use input::{Input, OnFull, Order, Proposal};
 pub use machine::{GroupId, LoadError, Pairs, StateMachine, Unreadable};
 pub use peers::{NoPeers, PeerMessage, Peers};

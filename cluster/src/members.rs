@@ -60,6 +60,11 @@ impl Members {
         self.all().any(|id| id == node)
     }
 
+    /// Whether anything is known of them: a replica that joins learns it from a snapshot.
+    pub(crate) fn are_founded(&self) -> bool {
+        !self.conf.voters.is_empty()
+    }
+
     /// Whether a node is all there is.
     pub(crate) fn are_only(&self, node: u64) -> bool {
         self.conf.voters == [node] && self.conf.voters_outgoing.is_empty()

@@ -19,6 +19,7 @@ const REMOVED: u8 = 5;
 const PROPOSING: u8 = 6;
 const LOOKING: u8 = 7;
 const LOOK_AT: u8 = 8;
+const UNFOUNDED: u8 = 9;
 
 /// Carries messages to other nodes.
 pub trait Peers: 'static {
@@ -64,6 +65,9 @@ pub(crate) enum Letter {
     Looking { number: u64 },
     /// The leader's answer: everything up to this entry.
     LookAt { number: u64, index: u64 },
+    /// The sender does not even know who was there at the beginning: entries are nothing to it, it
+    /// needs a snapshot.
+    Unfounded,
 }
 
 /// How far a receiver of a snapshot is.
@@ -114,6 +118,7 @@ impl Letter {
                 bytes.put_u64_le(*index);
                 bytes
             }
+            Self::Unfounded => vec![UNFOUNDED],
         }
     }
 
@@ -144,6 +149,7 @@ impl Letter {
                 let mut rest = bytes.slice(1..);
                 Ok(Self::LookAt { number: rest.get_u64_le(), index: rest.get_u64_le() })
             }
+            Some(&UNFOUNDED) if bytes.len() == 1 => Ok(Self::Unfounded),
             Some(kind) => Err(format!("message kind {kind} is not known to this version")),
             None => Err("an empty message".into()),
         }

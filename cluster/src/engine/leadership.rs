@@ -10,7 +10,7 @@ use super::group::Group;
 use super::messages::Outgoing;
 use super::{Engine, Now, refuse};
 use crate::error::Error;
-use crate::host::{Host, Refusal, Status};
+use crate::host::{Host, Refusal, Status, Wanted};
 use crate::machine::StateMachine;
 use crate::peers::Letter;
 
@@ -154,11 +154,14 @@ impl<R, S> Group<R, S> {
     fn show(&self, status: &mut Status) {
         let raft = &self.raft.raft;
         status.leads = self.led.is_some();
-        status.leader = Some(raft.leader_id).filter(|&id| id != 0);
+        // Who leads is of no use to a replica that has nothing.
+        let has_leader = raft.leader_id != raft::INVALID_ID && self.members.are_founded();
+        status.leader = has_leader.then_some(raft.leader_id);
         status.term = raft.term;
         status.applied = self.applied.index;
         status.removed = self.removed;
-        status.changing = self.members.target.is_some() || self.asked.is_some();
+        let wanted = self.asked.as_ref().or(self.members.target.as_ref());
+        status.wanted = wanted.map(|it| Wanted::new(&it.voters, &it.learners));
         let conf = &self.members.conf;
         for (shown, ids) in
             [(&mut status.voters, &conf.voters), (&mut status.learners, &conf.learners)]

@@ -94,6 +94,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Ok(Letter::Proposing(_)) => metrics::messages_dropped(),
                 Ok(Letter::Looking { number }) => self.hear_looking(from, place, number),
                 Ok(Letter::LookAt { number, index }) => self.hear_look_at(place, number, index),
+                Ok(Letter::Unfounded) => self.groups[place].owe_snapshot(from),
                 Err(error) => warn!(from, %group, %error, "a message that cannot be read"),
             }
         }
@@ -108,6 +109,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             return Ok(());
         }
         if group.removed && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return Ok(());
+        }
+        if !group.members.are_founded() && message.get_msg_type() != MessageType::MsgHeartbeat {
+            if message.get_msg_type() == MessageType::MsgAppend {
+                self.outgoing.add(message.from, group.id, &Letter::Unfounded);
+            }
             return Ok(());
         }
         if group.removed

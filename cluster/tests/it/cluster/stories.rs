@@ -82,12 +82,32 @@ fn a_node_that_joins_learns_before_it_votes_and_one_that_leaves_knows() {
     until(&mut world, |world| {
         let status = world.status(4, GROUP).unwrap();
         has_learned |= status.learners == [4];
-        status.voters == voters && !status.changing
+        status.voters == voters && status.wanted.is_none()
     });
     assert!(has_learned);
     until(&mut world, |world| world.status(leaving, GROUP).unwrap().removed);
     until(&mut world, |world| world.check_same_end().is_ok());
     assert!(world.snapshots > 0);
+}
+
+#[test]
+fn a_node_that_knows_nobody_joins_by_a_snapshot_though_the_log_has_everything() {
+    let mut world = cluster(3, 0);
+    let joining = world.add_unfounded();
+    let leader = leader(&world);
+    world.propose(leader, GROUP, 100);
+    until(&mut world, |world| world.checker.acknowledged.len() == 1);
+    assert_eq!(world.status(joining, GROUP).unwrap().voters, [0; 0]);
+    let (voters, learners) = (vec![1, 2, 3], vec![joining]);
+    order(&mut world, Order::ChangeMembers { group: GROUP, voters: voters.clone(), learners });
+    until(&mut world, |world| {
+        let status = world.status(joining, GROUP).unwrap();
+        status.voters == voters && status.leader.is_some()
+    });
+    assert!(world.snapshots > 0);
+    until(&mut world, |world| world.check_same_end().is_ok());
+    world.crash(joining);
+    until(&mut world, |world| world.check_same_end().is_ok());
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Standing {
                     applied: status.applied,
                     voters: status.voters,
                     learners: status.learners,
-                    changing: status.changing,
+                    changing: status.wanted.is_some(),
                 };
                 Some((id.0, group))
             };

@@ -1,5 +1,6 @@
 //! Metrics, health and what is logged, on a listener of their own.
 
+pub mod change;
 pub mod cluster;
 
 use std::sync::Arc;
@@ -72,7 +73,7 @@ pub fn router(
         .route("/metrics", get(render))
         .route("/livez", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(ready))
-        .route("/admin/cluster", get(standing))
+        .route("/admin/cluster", get(standing).post(change::change))
         .route("/admin/log", log)
         .with_state(shared)
 }
@@ -96,6 +97,9 @@ fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) 
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     if shared.leaving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+    }
+    if shared.mesh.roster.is_joining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "joining\n".into());
     }
     if !shared.serving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into());

@@ -1,5 +1,5 @@
 //! What a data folder was made with and stays with: the number of shards, the account and the region
-//! that ARNs in its policies name, and its place in a cluster.
+//! that ARNs in its policies name, its place in a cluster, and its name.
 //!
 //! Each is a small file beside the state. A folder of a version that did not write one takes what it
 //! is started with first.
@@ -15,6 +15,8 @@ use crate::config::{Account, Config, Findings};
 const SHARDS: &str = "shards";
 const ACCOUNT: &str = "account";
 const CLUSTER: &str = "cluster";
+/// The name of the folder itself: with another folder a node is another replica.
+const FOLDER: &str = "folder";
 /// The place of a node that has no cluster.
 const ALONE: &str = "alone";
 
@@ -67,6 +69,9 @@ fn check_cluster(config: &Config, found: &mut Findings) {
 /// The cluster, the node's number in it, and the nodes with which it began.
 fn place(config: &Config) -> String {
     let Some(cluster) = &config.cluster else { return ALONE.into() };
+    if cluster.join {
+        return format!("{} node {} joined", cluster.id, cluster.node);
+    }
     let founders: Vec<_> = cluster.founders().iter().map(u64::to_string).collect();
     format!("{} node {} founders {}", cluster.id, cluster.node, founders.join(" "))
 }
@@ -87,6 +92,7 @@ pub fn keep(config: &Config) -> anyhow::Result<()> {
     for (name, text) in [
         (CLUSTER, place(config)),
         (ACCOUNT, named(&config.account)),
+        (FOLDER, uuid::Uuid::new_v4().simple().to_string()),
         (SHARDS, config.shards.to_string()),
     ] {
         if read(&config.data, name)?.is_none() {
@@ -94,6 +100,11 @@ pub fn keep(config: &Config) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The name of a folder that a node has started on.
+pub fn folder(data: &Path) -> anyhow::Result<String> {
+    read(data, FOLDER)?.context("the data folder has no name")
 }
 
 /// The account that a folder was made with, as [`named`] says it.
@@ -179,6 +190,7 @@ mod tests {
             (first.clone(), cluster("c", 2, "1, 2, 3"), true),
             (first.clone(), cluster("c", 1, "1, 2, 3, 4"), true),
             (first.clone(), String::new(), true),
+            (first.clone(), "[cluster]\nid = 'c'\nnode = 1\njoin = true".into(), true),
             (String::new(), first.clone(), true),
         ] {
             let folder = tempfile::tempdir().unwrap();

@@ -34,6 +34,7 @@ pub mod process;
 pub mod publication;
 pub mod publish;
 pub mod reserved;
+pub mod roster;
 pub mod route;
 pub mod run;
 pub mod shared;

@@ -3,9 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
+use node::admin::change::{self, Wish};
 use node::admin::cluster::Standing;
 use node::config::Config;
 use node::dev::{Dev, Options};
@@ -72,6 +74,56 @@ enum ClusterCommand {
         #[arg(long, default_value = "127.0.0.1:9464")]
         admin: String,
     },
+    /// Makes a node a member: it learns what there is and then serves and decides with the others.
+    Add {
+        /// Its number, never given to another one.
+        node: u64,
+        /// Where others dial it, as `host:port`.
+        address: String,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Takes a node out of the cluster: first its clients go elsewhere, then its groups do without it.
+    Remove {
+        /// Its number.
+        node: u64,
+        /// It never returns: nobody waits for it, and it is refused if it does.
+        #[arg(long)]
+        dead: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Replaces a stopped node that has lost its data: takes it out, and lets it join under its number
+    /// with an empty data folder and `join = true`.
+    Replace {
+        /// Its number.
+        node: u64,
+        /// Where others dial it from now on, if that has changed.
+        #[arg(long)]
+        address: Option<String>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Takes a node out of service, or back: its clients go elsewhere, it leads nothing and is not
+    /// ready, but it keeps its part of the data.
+    Drain {
+        /// Its number.
+        node: u64,
+        /// Puts it back into service.
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Has a node lead a group for as long as it is up.
+    Transfer {
+        /// The group.
+        group: u32,
+        /// The node; without it the lead is balanced again.
+        node: Option<u64>,
+        #[command(flatten)]
+        asking: Asking,
+    },
     /// Makes the certificates and keys that nodes know each other by.
     Keys {
         /// Where they are written: ca.pem, ca.key, node-1.pem, node-1.key and so on. Keep ca.key away
@@ -82,6 +134,23 @@ enum ClusterCommand {
         #[arg(required = true, value_parser = clap::value_parser!(u64).range(1..=0xFFFF))]
         nodes: Vec<u64>,
     },
+}
+
+/// Who is asked for a change, and for how long its end is waited for.
+#[derive(clap::Args)]
+struct Asking {
+    /// The admin listener of any node that stays.
+    #[arg(long, default_value = "127.0.0.1:9464")]
+    admin: String,
+    /// Seconds until this command gives up waiting; what was begun goes on.
+    #[arg(long, default_value_t = 600)]
+    timeout: u64,
+}
+
+impl Asking {
+    fn carry_out(&self, wish: &Wish) -> anyhow::Result<()> {
+        change::carry_out(&self.admin, wish, Duration::from_secs(self.timeout))
+    }
 }
 
 #[derive(Subcommand)]
@@ -101,10 +170,7 @@ fn main() -> ExitCode {
             dev(Options { data, port_offset, account: account_id, region, accept_log_loss })
         }
         Command::Serve { config, accept_log_loss } => serve(&config, accept_log_loss),
-        Command::Cluster { command } => match command {
-            ClusterCommand::Status { admin } => status(&admin),
-            ClusterCommand::Keys { out, nodes } => keys(&out, &nodes),
-        },
+        Command::Cluster { command } => cluster(command),
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
     };
     match result {
@@ -113,6 +179,29 @@ fn main() -> ExitCode {
             eprintln!("skein: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn cluster(command: ClusterCommand) -> anyhow::Result<()> {
+    match command {
+        ClusterCommand::Status { admin } => status(&admin),
+        ClusterCommand::Add { node, address, asking } => {
+            asking.carry_out(&Wish::Add { node, address })
+        }
+        ClusterCommand::Remove { node, dead, asking } => {
+            asking.carry_out(&Wish::Remove { node, dead })
+        }
+        ClusterCommand::Replace { node, address, asking } => {
+            let patience = Duration::from_secs(asking.timeout);
+            change::replace(&asking.admin, node, address, patience)
+        }
+        ClusterCommand::Drain { node, undo, asking } => {
+            asking.carry_out(&Wish::Drain { node, undo })
+        }
+        ClusterCommand::Transfer { group, node, asking } => {
+            asking.carry_out(&Wish::Transfer { group, node })
+        }
+        ClusterCommand::Keys { out, nodes } => keys(&out, &nodes),
     }
 }
 

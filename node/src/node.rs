@@ -1,6 +1,7 @@
 //! A running node: the raft thread, the cores, the control runtime.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +24,7 @@ use crate::interest::InterestIndex;
 use crate::kept;
 use crate::mesh::{GroupPeers, Mesh};
 use crate::metrics::{self, CoreMetrics};
+use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::telemetry::Traces;
 use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
@@ -53,7 +55,8 @@ impl Node {
         kept::keep(&config)?;
         let raft = raft_config(&config)?;
         let (groups, inbox) = Groups::new(&raft);
-        let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation));
+        let roster = Roster::new(config.cluster.as_ref(), kept::folder(&config.data)?);
+        let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation, roster));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
@@ -74,6 +77,8 @@ impl Node {
             serving: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
             long_outboxes: AtomicU64::new(0),
@@ -109,6 +114,18 @@ impl Node {
     ) -> anyhow::Result<()> {
         let doors = doors(&self.config, data_plane, verifier)?;
         let cores = self.inboxes.len();
+        let (mut stop, mut stopped) = (pin!(stop), self.stopped);
+        let cluster = self.config.cluster.as_ref();
+        let roster = &self.shared.mesh.roster;
+        if roster.is_joining() {
+            info!("joining: clients are let in once this node is added and has all there is");
+            tokio::select! {
+                () = joined(&self.shared) => info!("joined"),
+                failed = &mut stopped => bail!(cannot_go_on(failed.ok().flatten())),
+                why = roster.expelled() => bail!("this node is no member of the cluster: {why}"),
+                () = &mut stop => return close(self.running, self.links).await,
+            }
+        }
         // Every address is taken before any client is let in.
         let mut bound: Vec<Vec<Bound>> = Vec::new();
         for door in &doors {
@@ -128,24 +145,52 @@ impl Node {
         }
         self.shared.serving.store(true, Ordering::Relaxed);
         ready();
-        let failed = tokio::select! {
-            failed = self.stopped => failed.ok().flatten(),
-            () = stop => None,
+        let resting = async {
+            match cluster {
+                Some(cluster) => drain::obey(&self.shared, cluster).await,
+                None => std::future::pending().await,
+            }
         };
-        if let Some(error) = failed {
-            bail!("the node cannot go on: {error}");
+        tokio::select! {
+            failed = &mut stopped => {
+                if let Some(error) = failed.ok().flatten() {
+                    bail!(cannot_go_on(Some(error)));
+                }
+            }
+            why = roster.expelled() => bail!("this node is no member of the cluster: {why}"),
+            () = resting => {}
+            () = &mut stop => {}
         }
-        drain::drain(&self.shared, self.config.cluster.as_ref()).await;
-        let (running, links) = (self.running, self.links);
-        tokio::task::spawn_blocking(move || running.stop())
-            .await
-            .context("the raft thread panicked")?
-            .context("the state was not closed in order")?;
-        if let Some(runtime) = links {
-            runtime.shutdown_background();
-        }
-        Ok(())
+        drain::drain(&self.shared, cluster).await;
+        close(self.running, self.links).await
     }
+}
+
+fn cannot_go_on(error: Option<String>) -> String {
+    format!("the node cannot go on: {}", error.as_deref().unwrap_or("its groups have ended"))
+}
+
+/// Waits until this node has been added to its cluster and knows everything.
+async fn joined(shared: &Arc<Shared>) {
+    let mut standing = shared.mesh.roster.watch_standing();
+    while shared.mesh.roster.is_joining() {
+        if standing.changed().await.is_err() {
+            // The sender is shared by all.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Ends the groups in order, and then the links they need for it.
+async fn close(running: cluster::Running, links: Option<Runtime>) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || running.stop())
+        .await
+        .context("the raft thread panicked")?
+        .context("the state was not closed in order")?;
+    if let Some(runtime) = links {
+        runtime.shutdown_background();
+    }
+    Ok(())
 }
 
 /// How the groups of this node are run.

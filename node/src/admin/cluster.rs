@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use fleet::registry::{Drain, Member, MemberStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::host::Machine;
 use crate::identity;
 use crate::shared::Shared;
 
@@ -21,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Standing {
     /// The node that is asked.
     pub node: u64,
+    /// The members of the cluster, those that were removed included; none before it has begun.
+    #[serde(default)]
+    pub members: BTreeMap<u64, Member>,
     /// The other nodes it has heard of, and whether they are linked.
     pub peers: BTreeMap<u64, bool>,
     /// The groups by their number.
@@ -47,7 +52,9 @@ pub struct Group {
 impl Standing {
     /// How it stands now; `None` when the groups do not answer.
     pub async fn look(shared: &Arc<Shared>) -> Option<Self> {
-        let groups = identity::look(shared, |groups| {
+        let look = identity::look(shared, |groups| {
+            let registry = groups.get(cluster::GroupId::META).and_then(Machine::registry);
+            let members = registry.map(|registry| registry.members().clone()).unwrap_or_default();
             let ids = groups.ids().into_iter();
             let status = |id: cluster::GroupId| {
                 let status = groups.status(id)?.clone();
@@ -61,29 +68,22 @@ impl Standing {
                 };
                 Some((id.0, group))
             };
-            ids.filter_map(status).collect()
+            (members, ids.filter_map(status).collect())
         });
-        let groups = tokio::time::timeout(PATIENCE, groups).await.ok()??;
-        let peers = shared.mesh.lives().into_iter();
-        let peers = peers.map(|life| (life.instance.node(), life.lost.is_none())).collect();
-        Some(Self { node: shared.mesh.own.node(), peers, groups })
+        let (members, groups) = tokio::time::timeout(PATIENCE, look).await.ok()??;
+        let own = shared.mesh.own.node();
+        let lives = shared.mesh.lives().into_iter();
+        let lives = lives.map(|life| (life.instance.node(), life.lost.is_none()));
+        let peers = shared.mesh.roster.peers().into_iter().map(|peer| (peer.node, false));
+        let mut peers: BTreeMap<u64, bool> = peers.chain(lives).collect();
+        peers.retain(|node, _| *node != own && is_expected(&members, *node));
+        Some(Self { node: own, members, peers, groups })
     }
 
     /// Asks a node by its admin listener.
     pub fn of(admin: &str) -> anyhow::Result<Self> {
-        let cannot = || format!("cannot ask the node at {admin}");
-        let mut stream = TcpStream::connect(admin).with_context(cannot)?;
-        stream.set_read_timeout(Some(PATIENCE * 2))?;
-        let request = "GET /admin/cluster HTTP/1.1\r\nHost: skein\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).with_context(cannot)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).with_context(cannot)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        if status != "200" {
-            bail!("the node at {admin} answers {status}: {}", body.trim());
-        }
-        serde_json::from_str(body).with_context(|| format!("{admin} is no node of this version"))
+        let body = request(admin, "GET", "")?;
+        serde_json::from_str(&body).with_context(|| format!("{admin} is no node of this version"))
     }
 
     /// What is not as it should be, in words.
@@ -94,7 +94,10 @@ impl Standing {
         let leaderless = leaderless.map(|(id, _)| format!("group {id} has no leader"));
         let changing = self.groups.iter().filter(|(_, group)| group.changing);
         let changing = changing.map(|(id, _)| format!("the members of group {id} are changing"));
-        gone.chain(leaderless).chain(changing).collect()
+        let members = self.members.iter();
+        let unsettled = members.filter_map(|(node, it)| Some((node, in_transit(it)?)));
+        let unsettled = unsettled.map(|(node, what)| format!("node {node} is {what}"));
+        gone.chain(leaderless).chain(changing).chain(unsettled).collect()
     }
 
     /// As a table, for people.
@@ -103,16 +106,69 @@ impl Standing {
         // Writing to a string cannot fail.
         for (node, linked) in &self.peers {
             let linked = if *linked { "linked" } else { "not linked" };
-            let _ = writeln!(text, "node {node}: {linked}");
+            let member = self.members.get(node);
+            let address = member.map_or("", |member| &member.address);
+            let what =
+                member.and_then(in_transit).map_or(String::new(), |what| format!(", {what}"));
+            let _ = writeln!(text, "node {node}: {linked}{what} {address}");
         }
-        let _ = writeln!(text, "{:<7}{:<8}{:<8}{:<12}voters", "group", "leader", "term", "applied");
+        let _ = writeln!(
+            text,
+            "{:<7}{:<8}{:<8}{:<12}{:<12}learners",
+            "group", "leader", "term", "applied", "voters"
+        );
         for (id, group) in &self.groups {
             let leader = group.leader.map_or("none".into(), |node| node.to_string());
-            let voters: Vec<_> = group.voters.iter().map(u64::to_string).collect();
+            let list = |nodes: &[u64]| {
+                let nodes: Vec<_> = nodes.iter().map(u64::to_string).collect();
+                nodes.join(" ")
+            };
             let (term, applied) = (group.term, group.applied);
-            let _ = writeln!(text, "{id:<7}{leader:<8}{term:<8}{applied:<12}{}", voters.join(" "));
+            let (voters, learners) = (list(&group.voters), list(&group.learners));
+            let line = format!("{id:<7}{leader:<8}{term:<8}{applied:<12}{voters:<12}{learners}");
+            let _ = writeln!(text, "{}", line.trim_end());
         }
         text
+    }
+}
+
+/// Asks the admin listener of a node for something about its cluster; gives the answer's body.
+pub(super) fn request(admin: &str, method: &str, body: &str) -> anyhow::Result<String> {
+    let cannot = || format!("cannot ask the node at {admin}");
+    let mut stream = TcpStream::connect(admin).with_context(cannot)?;
+    stream.set_read_timeout(Some(PATIENCE * 3))?;
+    let request = format!(
+        "{method} /admin/cluster HTTP/1.1\r\nHost: skein\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).with_context(cannot)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(cannot)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    match status {
+        "200" | "202" => Ok(body.to_owned()),
+        // The node has understood and does not want to: that is all there is to say.
+        "409" | "503" if !body.trim().is_empty() => bail!("{}", body.trim()),
+        _ => bail!("the node at {admin} answers {status}: {}", body.trim()),
+    }
+}
+
+/// Whether a node should be linked: it is a member, or nobody knows yet who is.
+fn is_expected(members: &BTreeMap<u64, Member>, node: u64) -> bool {
+    let member = members.get(&node);
+    members.is_empty() || member.is_some_and(|it| it.status != MemberStatus::Removed)
+}
+
+/// What becomes of a member, if anything does.
+fn in_transit(member: &Member) -> Option<&'static str> {
+    match (member.status, member.drain) {
+        (MemberStatus::Joining, _) => Some("joining"),
+        (MemberStatus::Leaving, _) => Some("leaving"),
+        (MemberStatus::Active, Drain::Wanted) => Some("draining"),
+        (MemberStatus::Active, Drain::Done) => Some("drained"),
+        (MemberStatus::Active, Drain::No) | (MemberStatus::Removed, _) => None,
     }
 }
 
@@ -132,6 +188,7 @@ mod tests {
         };
         let mut standing = Standing {
             node: 1,
+            members: BTreeMap::new(),
             peers: [(2, true), (3, true)].into(),
             groups: [(0, group(Some(2)))].into(),
         };

@@ -1,11 +1,12 @@
 //! Spreads the leads of a cluster's groups: each has a node that leads it when that is up.
 //!
 //! Which one is decided by rendezvous hashing among the voters that are linked, so that all nodes find
-//! the same without asking, and the loss of a node moves only what it led.
+//! the same without asking, and the loss of a node moves only what it led; an operator may prefer another.
 
 use std::time::{Duration, Instant};
 
 use cluster::{GroupId, GroupsView, Order};
+use fleet::placement::weight;
 use tracing::debug;
 
 use super::{Machine, NodeHost};
@@ -15,15 +16,7 @@ const EVERY: Duration = Duration::from_secs(3);
 
 /// The node that should lead a group.
 fn leader_of(group: GroupId, nodes: impl Iterator<Item = u64>) -> Option<u64> {
-    nodes.max_by_key(|node| (weight(group, *node), *node))
-}
-
-/// The finalizer of SplitMix64: every bit of the result depends on every bit of both.
-fn weight(group: GroupId, node: u64) -> u64 {
-    let mut mixed = (u64::from(group.0) << 32 | node).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
+    nodes.max_by_key(|node| (weight(group.0, *node), *node))
 }
 
 impl NodeHost {
@@ -35,10 +28,18 @@ impl NodeHost {
         }
         self.balanced = Instant::now();
         let (own, linked) = (self.shared.mesh.own.node(), self.shared.mesh.linked());
+        let registry = groups.get(GroupId::META).and_then(Machine::registry);
+        let preferred = |id: GroupId| registry?.preferred_leaders().get(&id.0).copied();
+        let roster = &self.shared.mesh.roster;
         let misplaced = groups.ids().into_iter().filter(|id| groups.leads(*id)).find_map(|id| {
             let voters = groups.status(id)?.voters.iter().copied();
             let up = voters.filter(|node| *node == own || linked.contains(node));
-            leader_of(id, up).filter(|node| *node != own).map(|to| (id, to))
+            let up: Vec<u64> = up.filter(|node| roster.may_lead(*node)).collect();
+            let preferred = preferred(id).filter(|node| up.contains(node));
+            preferred
+                .or_else(|| leader_of(id, up.into_iter()))
+                .filter(|node| *node != own)
+                .map(|to| (id, to))
         });
         if let Some((group, to)) = misplaced {
             debug!(%group, to, "a lead is handed over");

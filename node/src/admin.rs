@@ -112,7 +112,12 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
         (led, ids.len(), groups.accepting())
     });
     match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Some((led, all, Ok(())))) if led == all => (StatusCode::OK, "ready\n".into()),
+        Ok(Some((led, all, Ok(())))) if led == all && shared.mesh.roster.is_known() => {
+            (StatusCode::OK, "ready\n".into())
+        }
+        Ok(Some((led, all, Ok(())))) if led == all => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not noted this node yet\n".into())
+        }
         Ok(Some((led, all, Ok(())))) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{led} of {all} groups have a leader\n"))
         }

@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::core::{Core, ToCore};
@@ -119,11 +119,16 @@ impl Node {
         let roster = &self.shared.mesh.roster;
         if roster.is_joining() {
             info!("joining: clients are let in once this node is added and has all there is");
-            tokio::select! {
-                () = joined(&self.shared) => info!("joined"),
-                failed = &mut stopped => bail!(cannot_go_on(failed.ok().flatten())),
-                why = roster.expelled() => bail!("this node is no member of the cluster: {why}"),
-                () = &mut stop => return close(self.running, self.links).await,
+            let end = tokio::select! {
+                () = joined(&self.shared) => None,
+                failed = &mut stopped => Some(Err(cannot_go_on(failed.ok().flatten()))),
+                why = roster.expelled() => Some(Err(no_member(&why))),
+                () = &mut stop => Some(Ok(())),
+            };
+            match end {
+                None => info!("joined"),
+                Some(Ok(())) => return close(self.running, self.links).await,
+                Some(Err(why)) => return give_up(self.running, self.links, why).await,
             }
         }
         // Every address is taken before any client is let in.
@@ -151,15 +156,14 @@ impl Node {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            failed = &mut stopped => {
-                if let Some(error) = failed.ok().flatten() {
-                    bail!(cannot_go_on(Some(error)));
-                }
-            }
-            why = roster.expelled() => bail!("this node is no member of the cluster: {why}"),
-            () = resting => {}
-            () = &mut stop => {}
+        let failed = tokio::select! {
+            failed = &mut stopped => failed.ok().flatten().map(|error| cannot_go_on(Some(error))),
+            why = roster.expelled() => Some(no_member(&why)),
+            () = resting => None,
+            () = &mut stop => None,
+        };
+        if let Some(why) = failed {
+            return give_up(self.running, self.links, why).await;
         }
         drain::drain(&self.shared, cluster).await;
         close(self.running, self.links).await
@@ -168,6 +172,22 @@ impl Node {
 
 fn cannot_go_on(error: Option<String>) -> String {
     format!("the node cannot go on: {}", error.as_deref().unwrap_or("its groups have ended"))
+}
+
+fn no_member(why: &str) -> String {
+    format!("this node is no member of the cluster: {why}")
+}
+
+/// Ends what can still be ended in order.
+async fn give_up(
+    running: cluster::Running,
+    links: Option<Runtime>,
+    why: String,
+) -> anyhow::Result<()> {
+    if let Err(error) = close(running, links).await {
+        warn!(error = format!("{error:#}"), "the end is not in order");
+    }
+    bail!(why)
 }
 
 /// Waits until this node has been added to its cluster and knows everything.
@@ -183,14 +203,11 @@ async fn joined(shared: &Arc<Shared>) {
 
 /// Ends the groups in order, and then the links they need for it.
 async fn close(running: cluster::Running, links: Option<Runtime>) -> anyhow::Result<()> {
-    tokio::task::spawn_blocking(move || running.stop())
-        .await
-        .context("the raft thread panicked")?
-        .context("the state was not closed in order")?;
+    let stopped = tokio::task::spawn_blocking(move || running.stop()).await;
     if let Some(runtime) = links {
         runtime.shutdown_background();
     }
-    Ok(())
+    stopped.context("the raft thread panicked")?.context("the state was not closed in order")
 }
 
 /// How the groups of this node are run.

@@ -112,6 +112,14 @@ impl Roster {
         joins && self.standing.borrow().as_ref().is_none_or(|it| it.status == MemberStatus::Joining)
     }
 
+    /// Whether the members know this node with its data folder: until then it would not be noticed if it
+    /// came back without it.
+    pub fn is_known(&self) -> bool {
+        let standing = self.standing.borrow();
+        let folder = standing.as_ref().and_then(|member| member.folder.as_ref());
+        self.own.as_ref().is_none_or(|own| folder == Some(&own.folder))
+    }
+
     /// Whether this node shall serve clients.
     pub fn drain(&self) -> Drain {
         self.standing.borrow().as_ref().map_or(Drain::No, |member| member.drain)

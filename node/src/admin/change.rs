@@ -3,7 +3,7 @@
 //!
 //! A wish is taken or refused at once; what follows from it goes on whether or not somebody waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use cluster::{GroupId, Refusal};
-use fleet::placement::{Placement, next_change};
+use fleet::placement::next_change;
 use fleet::registry::{Command, Drain, Member, MemberStatus};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -87,6 +87,9 @@ pub async fn change(
         Ok(Err(Refusal::NoLeader)) => Err(unavailable(
             "no quorum: group 0 has no leader, because too few of its voters are up. Start them; if a \
              majority never returns, see `skein cluster recover`",
+        )),
+        Ok(Err(Refusal::Unknown)) => Err(unavailable(
+            "no quorum of group 0 has answered in time, and it may still do: see `skein cluster status`",
         )),
         Ok(Err(refusal)) => Err(unavailable(&refusal.to_string())),
         Ok(Ok(Outcome::Shard(_))) | Err(_) => Err(unavailable("the node is stopping")),
@@ -165,17 +168,14 @@ fn is_member(standing: &Standing, node: u64) -> bool {
 
 /// A group that could not do without a node, because too few of the others are up.
 fn stuck_without(standing: &Standing, node: u64) -> Option<u32> {
-    let linked = standing.peers.iter().filter(|(_, linked)| **linked).map(|(node, _)| *node);
-    let live: BTreeSet<u64> = linked.chain([standing.node]).collect();
+    let live = standing.live();
     let mut members = standing.members.clone();
     if let Some(member) = members.get_mut(&node) {
         (member.status, member.dead) = (MemberStatus::Leaving, true);
     }
     let is_stuck = |(id, group): &(&u32, &Group)| {
-        let (voters, learners) = (group.voters.clone(), group.learners.clone());
-        let is_in = voters.contains(&node) || learners.contains(&node);
-        let now = Placement { voters, learners };
-        is_in && next_change(**id, &members, &now, None, &live).is_none()
+        let is_in = group.voters.contains(&node) || group.learners.contains(&node);
+        is_in && next_change(**id, &members, &group.placement(), None, &live).is_none()
     };
     standing.groups.iter().find(is_stuck).map(|(id, _)| *id)
 }

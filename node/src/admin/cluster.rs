@@ -1,6 +1,6 @@
 //! How the cluster stands, as one node sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::TcpStream;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use fleet::placement::{Placement, next_change};
 use fleet::registry::{Drain, Member, MemberStatus};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,12 @@ pub struct Group {
     pub changing: bool,
 }
 
+impl Group {
+    pub(super) fn placement(&self) -> Placement {
+        Placement { voters: self.voters.clone(), learners: self.learners.clone() }
+    }
+}
+
 impl Standing {
     /// How it stands now; `None` when the groups do not answer.
     pub async fn look(shared: &Arc<Shared>) -> Option<Self> {
@@ -86,6 +93,12 @@ impl Standing {
         serde_json::from_str(&body).with_context(|| format!("{admin} is no node of this version"))
     }
 
+    /// The nodes that can be reached from the asked one, itself included.
+    pub(super) fn live(&self) -> BTreeSet<u64> {
+        let linked = self.peers.iter().filter(|(_, linked)| **linked).map(|(node, _)| *node);
+        linked.chain([self.node]).collect()
+    }
+
     /// What is not as it should be, in words.
     pub fn complaints(&self) -> Vec<String> {
         let gone = self.peers.iter().filter(|(_, linked)| !**linked);
@@ -94,10 +107,20 @@ impl Standing {
         let leaderless = leaderless.map(|(id, _)| format!("group {id} has no leader"));
         let changing = self.groups.iter().filter(|(_, group)| group.changing);
         let changing = changing.map(|(id, _)| format!("the members of group {id} are changing"));
+        let live = self.live();
+        let misplaced = |(id, group): &(&u32, &Group)| {
+            let next = next_change(**id, &self.members, &group.placement(), None, &live);
+            !group.changing && next.is_some()
+        };
+        let misplaced = self.groups.iter().filter(misplaced);
+        let misplaced = misplaced.map(|(id, _)| format!("group {id} is to get other members"));
         let members = self.members.iter();
         let unsettled = members.filter_map(|(node, it)| Some((node, in_transit(it)?)));
         let unsettled = unsettled.map(|(node, what)| format!("node {node} is {what}"));
-        gone.chain(leaderless).chain(changing).chain(unsettled).collect()
+        let has_begun = self.peers.is_empty() || !self.members.is_empty();
+        let unfounded = (!has_begun).then(|| "the cluster has not noted its nodes yet".to_owned());
+        let complaints = gone.chain(leaderless).chain(changing).chain(misplaced).chain(unsettled);
+        complaints.chain(unfounded).collect()
     }
 
     /// As a table, for people.
@@ -174,6 +197,8 @@ fn in_transit(member: &Member) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use fleet::registry::{Command, Registry};
+
     use super::*;
 
     #[test]
@@ -192,10 +217,16 @@ mod tests {
             peers: [(2, true), (3, true)].into(),
             groups: [(0, group(Some(2)))].into(),
         };
+        assert_eq!(standing.complaints(), ["the cluster has not noted its nodes yet"]);
+        let mut registry = Registry::default();
+        let nodes = (1..=3).map(|node| (node, format!("host-{node}:7400"))).collect();
+        registry.apply(Command::FoundCluster { nodes }).unwrap();
+        standing.members.clone_from(registry.members());
         assert_eq!(standing.complaints(), Vec::<String>::new());
         standing.peers.insert(3, false);
         standing.groups.insert(1, group(None));
         assert_eq!(standing.complaints(), ["node 3 is not linked", "group 1 has no leader"]);
+        assert!(standing.table().contains("node 3: not linked host-3:7400"));
         assert!(standing.table().contains("1      none    3       7           1 2 3"));
     }
 }

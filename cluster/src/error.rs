@@ -77,6 +77,12 @@ pub enum Error {
         /// This node.
         node: u64,
     },
+    /// This node has joined and was never given anything of a group.
+    #[error("group {group}: this node has nothing of it that it could go on with")]
+    Unfounded {
+        /// The group.
+        group: GroupId,
+    },
     /// The Raft library refused what the log holds; an invariant is broken.
     #[error("group {group}: raft: {reason}")]
     Raft {

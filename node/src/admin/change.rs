@@ -393,7 +393,7 @@ mod tests {
             ),
             (
                 vec![remove(true)],
-                removing.clone(),
+                removing,
                 going("node 3 is leaving: still in 1 of 1 groups"),
             ),
             (vec![], drain(true), Progress::Done("node 3 serves clients again".into())),

@@ -67,7 +67,9 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
         ),
     ] {
         let mut registry = found();
-        before.into_iter().for_each(|command| drop(registry.apply(command).unwrap()));
+        for command in before {
+            registry.apply(command).unwrap();
+        }
         let untouched = registry.clone();
         assert_eq!(registry.apply(command), Err(rejection));
         assert_eq!(registry, untouched);

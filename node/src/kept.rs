@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -17,6 +17,8 @@ const ACCOUNT: &str = "account";
 const CLUSTER: &str = "cluster";
 /// The name of the folder itself: with another folder a node is another replica.
 const FOLDER: &str = "folder";
+/// There while a node goes on alone and its cluster does not know it yet.
+const RECOVERED: &str = "recovered";
 /// The place of a node that has no cluster.
 const ALONE: &str = "alone";
 
@@ -105,6 +107,16 @@ pub fn keep(config: &Config) -> anyhow::Result<()> {
 /// The name of a folder that a node has started on.
 pub fn folder(data: &Path) -> anyhow::Result<String> {
     read(data, FOLDER)?.context("the data folder has no name")
+}
+
+/// Notes that the node of this folder is to go on alone.
+pub fn note_recovery(data: &Path) -> anyhow::Result<()> {
+    write(data, RECOVERED, "this node is the only member of its cluster")
+}
+
+/// Where it is noted that the node of this folder goes on alone, if it is.
+pub fn recovery(data: &Path) -> Option<PathBuf> {
+    Some(data.join(RECOVERED)).filter(|path| path.exists())
 }
 
 /// The account that a folder was made with, as [`named`] says it.

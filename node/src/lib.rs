@@ -33,6 +33,7 @@ pub mod preflight;
 pub mod process;
 pub mod publication;
 pub mod publish;
+pub mod recover;
 pub mod reserved;
 pub mod roster;
 pub mod route;

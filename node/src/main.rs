@@ -124,6 +124,16 @@ enum ClusterCommand {
         #[command(flatten)]
         asking: Asking,
     },
+    /// The way out when a majority of the nodes never returns: makes the stopped node of this
+    /// configuration the only member of its cluster. What only the others had is lost.
+    Recover {
+        /// The configuration of the node.
+        #[arg(long)]
+        config: PathBuf,
+        /// Does it. Without this it is only said what would be done.
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Makes the certificates and keys that nodes know each other by.
     Keys {
         /// Where they are written: ca.pem, ca.key, node-1.pem, node-1.key and so on. Keep ca.key away
@@ -200,6 +210,11 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<()> {
         }
         ClusterCommand::Transfer { group, node, asking } => {
             asking.carry_out(&Wish::Transfer { group, node })
+        }
+        ClusterCommand::Recover { config, accept_loss } => {
+            let config = Config::read(&config, std::env::vars())?;
+            println!("{}", node::recover::recover(&config, accept_loss)?);
+            Ok(())
         }
         ClusterCommand::Keys { out, nodes } => keys(&out, &nodes),
     }

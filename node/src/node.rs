@@ -55,7 +55,12 @@ impl Node {
         kept::keep(&config)?;
         let raft = raft_config(&config)?;
         let (groups, inbox) = Groups::new(&raft);
-        let roster = Roster::new(config.cluster.as_ref(), kept::folder(&config.data)?);
+        let recovery = kept::recovery(&config.data);
+        if recovery.is_some() {
+            warn!("this node goes on alone: no other node is a member of its cluster any more");
+        }
+        let folder = kept::folder(&config.data)?;
+        let roster = Roster::new(config.cluster.as_ref(), folder, recovery);
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation, roster));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
@@ -211,7 +216,7 @@ async fn close(running: cluster::Running, links: Option<Runtime>) -> anyhow::Res
 }
 
 /// How the groups of this node are run.
-fn raft_config(config: &Config) -> anyhow::Result<cluster::Config> {
+pub(crate) fn raft_config(config: &Config) -> anyhow::Result<cluster::Config> {
     let alone = cluster::Config {
         accept_log_loss: config.accept_log_loss,
         incarnation: cluster::DataDir::next_incarnation(&config.data)?,

@@ -6,13 +6,15 @@
 //! believes whoever has the certificate of a node.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fleet::registry::{Drain, Member, MemberStatus, NotMember};
 use links::{Denied, Introduction, PeerAddress};
 use parking_lot::RwLock;
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config;
 
@@ -41,8 +43,10 @@ pub struct Roster {
     standing: watch::Sender<Option<Member>>,
     /// Why this node is no member.
     expelled: watch::Sender<Option<String>>,
-    /// Set by a node that goes on alone: nobody is a member that was one before.
+    /// Set while this node goes on alone and the members do not know it yet: nobody else is one.
     deserted: AtomicBool,
+    /// What says so in its data folder.
+    recovery: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -55,7 +59,11 @@ struct State {
 
 impl Roster {
     /// The roster of a node before its state is loaded.
-    pub fn new(cluster: Option<&config::Cluster>, folder: String) -> Self {
+    pub fn new(
+        cluster: Option<&config::Cluster>,
+        folder: String,
+        recovery: Option<PathBuf>,
+    ) -> Self {
         let own = cluster.map(|cluster| Own {
             node: cluster.node,
             folder,
@@ -70,7 +78,8 @@ impl Roster {
             state: RwLock::default(),
             standing: watch::Sender::new(None),
             expelled: watch::Sender::new(None),
-            deserted: AtomicBool::new(false),
+            deserted: AtomicBool::new(recovery.is_some()),
+            recovery,
         }
     }
 
@@ -135,9 +144,12 @@ impl Roster {
         self.deserted.load(Ordering::Relaxed)
     }
 
-    /// Says whether this node goes on alone and the members do not know it yet.
-    pub fn set_deserted(&self, deserted: bool) {
-        self.deserted.store(deserted, Ordering::Relaxed);
+    /// The members know that this node has gone on alone.
+    pub fn end_recovery(&self) {
+        if let Some(Err(error)) = self.recovery.as_ref().map(fs::remove_file) {
+            warn!(%error, "the recovery is done, but its mark cannot be removed");
+        }
+        self.deserted.store(false, Ordering::Relaxed);
     }
 
     /// Another node says that this one is no member.

@@ -1,11 +1,12 @@
 """Nodes come and go while a cluster runs, and one that has lost its memory does not vote."""
 
 import shutil
+import subprocess
 
 import pytest
 
 import rawmqtt as m
-from brokers import wait_until
+from brokers import SkeinCluster, skein_binary, wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
@@ -186,9 +187,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(cluster_for_errors, word
 
 @pytest.fixture(scope="module")
 def cluster_for_errors(tmp_path_factory):
-    import brokers
-
-    cluster = brokers.SkeinCluster(tmp_path_factory.mktemp("errors") / "cluster").start()
+    cluster = SkeinCluster(tmp_path_factory.mktemp("errors") / "cluster").start()
     settle(cluster)
     yield cluster
     cluster.stop()
@@ -248,3 +247,50 @@ def test_a_node_with_an_empty_disk_does_not_vote_and_is_replaced(cluster, on, na
     cluster[2].configure()
     start_in_vain(cluster[2])
     assert "was removed from the cluster with this data folder" in cluster[2].tail()
+
+
+def test_a_survivor_is_recovered_and_the_cluster_grows_again(cluster, on, name):
+    settle(cluster)
+    subscriber = on(1, name, props=LASTING)
+    subscriber.subscribe(f"{name}/#", qos=1)
+    subscriber.disconnect()
+    on(3, f"{name}-publisher").publish(f"{name}/a", b"kept", qos=1)
+    for node in (1, 2, 3):
+        cluster[node].kill()
+    code, said = recover(cluster[1])
+    assert code == 1 and "--accept-loss" in said, said
+    cluster[1].start()
+    wait_until("nothing was done", lambda: "leader" in cluster[1].get("/readyz")[1], 10)
+    code, said = recover(cluster[1], "--accept-loss")
+    assert code == 1 and "in use" in said, said
+    cluster[1].kill()
+    code, said = recover(cluster[1], "--accept-loss")
+    assert code == 0 and "node 1 is the only member" in said, said
+    cluster[1].start()
+    wait_until("it serves", cluster[1].is_serving, 20)
+    back = on(1, name, clean=False, props=LASTING)
+    assert back.connack.session_present and back.receive().payload == b"kept"
+
+    # One of the old ones, started against all advice.
+    start_in_vain(cluster[2])
+    assert "was removed from the cluster" in cluster[2].log.read_text()
+    for node in (2, 3):
+        shutil.rmtree(cluster[node].data)
+        cluster[node].joins = 1
+        cluster[node].configure()
+        words = ("add", node, "127.0.0.1:%d" % cluster[node].port("peer"), "--timeout", 1)
+        code, said = cluster.operate(*words)
+        assert code == 1 and "it goes on" in said, said
+        cluster[node].start()
+        wait_until("it serves", cluster[node].is_serving, 30)
+    assert voters(settle(cluster)) == {1, 2, 3}
+    on(1, f"{name}-publisher").publish(f"{name}/b", b"again", qos=1)
+    cluster[1].restart()
+    wait_until("it serves", cluster[1].is_serving, 20)
+    assert on(3, name, clean=False, props=LASTING).connack.session_present
+
+
+def recover(node, *words):
+    words = [skein_binary(), "cluster", "recover", "--config", node.folder / "skein.toml", *words]
+    done = subprocess.run([str(word) for word in words], capture_output=True, timeout=60)
+    return done.returncode, (done.stdout + done.stderr).decode()

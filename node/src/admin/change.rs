@@ -391,11 +391,7 @@ mod tests {
                 removing.clone(),
                 going("node 3 is leaving: its clients go elsewhere"),
             ),
-            (
-                vec![remove(true)],
-                removing,
-                going("node 3 is leaving: still in 1 of 1 groups"),
-            ),
+            (vec![remove(true)], removing, going("node 3 is leaving: still in 1 of 1 groups")),
             (vec![], drain(true), Progress::Done("node 3 serves clients again".into())),
             (vec![], drain(false), Progress::Failed("node 3 was told otherwise meanwhile".into())),
             (

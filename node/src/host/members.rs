@@ -104,7 +104,7 @@ impl NodeHost {
             && is_alone(own, members)
         {
             info!("this node is the only member of its cluster");
-            mesh.roster.set_deserted(false);
+            mesh.roster.end_recovery();
         }
         if mesh.roster.note(members) {
             mesh.follow_roster();

@@ -8,6 +8,7 @@
 //! Invariant: what a follower answers leaves only after what it answers for is durable.
 
 mod apply;
+mod capture;
 mod group;
 mod install;
 mod leadership;
@@ -34,14 +35,16 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::host::{Blocked, GroupsView, Host, Refusal, Status};
+use crate::host::{GroupsView, Host, Refusal, Room, Status};
 use crate::input::{Input, OnFull, Proposal};
 use crate::machine::{GroupId, StateMachine};
 use crate::members::to_log;
 use crate::metrics::{self, RaftMetrics};
 use crate::view::SharedLog;
+use capture::Capture;
 use group::Group;
 use install::Staging;
+pub(crate) use install::begin_behind;
 use messages::Outgoing;
 pub use open::Opened;
 use open::Progress;
@@ -75,6 +78,7 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     /// Decides how long a group waits for a leader.
     dice: Dice,
     rounds: Rounds,
+    capture: Option<Capture>,
     batch: Batch,
     /// What a full disk keeps from being appended: it is tried again each turn.
     held: Option<Vec<(usize, Ready)>>,
@@ -86,8 +90,7 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     next_look: Duration,
     /// Bytes the disk had when it was last asked.
     free: u64,
-    /// What the last look at the disk and the log has found.
-    accepting: Result<(), Blocked>,
+    room: Room,
     started: bool,
     /// Whether a group may have another leader, term or members than its status says.
     roles_changed: bool,
@@ -111,7 +114,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.note_lost();
         if now.monotonic >= self.next_tick {
             self.next_tick = now.monotonic + self.config.tick;
-            let mut groups = view(&mut self.machines, &self.statuses, self.accepting);
+            let mut groups = view(&mut self.machines, &self.statuses, &self.room);
             let commands = self.host.ticked(&mut groups, now.unix_ms);
             for (group, command) in commands {
                 // Named again at each tick, so it need not wait.
@@ -124,13 +127,14 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             self.hand_on();
         }
         self.obey(&mut input.orders);
+        self.begin_captures(&mut input.captures);
         self.ask_reads(&mut input.reads);
         self.settle(now)?;
         self.note_led();
         // After the commands that came with them, so that a look at the state sees what was
         // proposed before it.
         for signal in input.signals.drain(..) {
-            self.host.signal(&mut view(&mut self.machines, &self.statuses, self.accepting), signal);
+            self.host.signal(&mut view(&mut self.machines, &self.statuses, &self.room), signal);
         }
         self.answer_reads();
         self.checkpoint(now)?;
@@ -141,7 +145,10 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 
     /// Whether there is more to do even if nothing arrives.
     pub fn is_busy(&self) -> bool {
-        !self.started || self.rounds.is_collecting() || self.is_installing()
+        !self.started
+            || self.rounds.is_collecting()
+            || self.is_installing()
+            || self.held.is_none() && self.groups.iter().any(Group::has_more)
     }
 
     /// Whether proposals may be taken: not while the log has outgrown its bound.
@@ -222,7 +229,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             drop(log);
             self.look(now);
             info!(groups = self.groups.len(), "groups are up");
-            self.host.started(&mut view(&mut self.machines, &self.statuses, self.accepting));
+            self.host.started(&mut view(&mut self.machines, &self.statuses, &self.room));
             self.note_led();
         }
         self.host.turn_ended();
@@ -246,7 +253,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             }
             for (place, mut ready) in readies {
                 if !ready.snapshot().is_empty() {
-                    self.install(place, ready.snapshot());
+                    self.install(place, ready.snapshot())?;
                 }
                 self.dispatch(place, ready.take_persisted_messages());
                 let mut light = self.groups[place].raft.advance_append(ready);
@@ -327,9 +334,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 fn view<'a, M>(
     machines: &'a mut FxHashMap<GroupId, M>,
     statuses: &'a FxHashMap<GroupId, Status>,
-    accepting: Result<(), Blocked>,
+    room: &'a Room,
 ) -> GroupsView<'a, M> {
-    GroupsView { machines, statuses, accepting }
+    GroupsView { machines, statuses, room }
 }
 
 fn refuse<M: StateMachine, H: Host<M>>(

@@ -55,8 +55,8 @@ pub enum Error {
     /// Other nodes were told of entries that the log does not have: it has lost acknowledged data.
     #[error(
         "group {group}: the log ends at entry {last}, but the other nodes were told that it has \
-         everything up to {known}: it has lost its end; remove this node from the cluster, empty \
-         its data directory, and add it under a new number"
+         everything up to {known}: it has lost its end; empty its data directory and let it join \
+         anew: `skein cluster replace`"
     )]
     Forgotten {
         /// The group.
@@ -82,6 +82,17 @@ pub enum Error {
     Unfounded {
         /// The group.
         group: GroupId,
+    },
+    /// A later life of this node has proposed something.
+    #[error(
+        "group {group}: there are commands of a later life of node {node}: set the clock, if it is \
+         behind, and make sure that no other process runs as node {node}; then start it again"
+    )]
+    Outlived {
+        /// The group.
+        group: GroupId,
+        /// This node.
+        node: u64,
     },
     /// The Raft library refused what the log holds; an invariant is broken.
     #[error("group {group}: raft: {reason}")]

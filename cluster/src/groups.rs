@@ -6,12 +6,14 @@
 //! see [`Groups::signal`].
 
 use std::future::poll_fn;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::backup::GroupBackup;
 use crate::config::Config;
 use crate::host::Refusal;
 use crate::input::{Input, Order, Proposal};
@@ -224,6 +226,15 @@ impl<R: Send + 'static, S: Send + 'static> Groups<R, S> {
         Ok(())
     }
 
+    /// Has the states of all groups sent, one after the other, each including all that this node has
+    /// applied by now; for a backup. The channel's bound is how many wait there in memory. It is
+    /// closed behind the last one, and before that when another backup is under way or the node stops.
+    pub fn capture(&self, taker: SyncSender<GroupBackup>) {
+        let mut waiting = self.shared.lock();
+        waiting.input.captures.push(taker);
+        self.shared.wake(waiting);
+    }
+
     /// Asks for something of a group; see [`Order`].
     pub fn order(&self, order: Order) {
         let mut waiting = self.shared.lock();
@@ -275,6 +286,7 @@ impl<R, S> Inbox<R, S> {
                 && waiting.input.reads.is_empty()
                 && waiting.input.messages.is_empty()
                 && waiting.input.orders.is_empty()
+                && waiting.input.captures.is_empty()
                 && (!accept || waiting.input.proposals.is_empty())
                 && !waiting.nudged;
             waiting.asleep = nothing;
@@ -290,6 +302,7 @@ impl<R, S> Inbox<R, S> {
         std::mem::swap(&mut waiting.input.reads, &mut input.reads);
         std::mem::swap(&mut waiting.input.messages, &mut input.messages);
         std::mem::swap(&mut waiting.input.orders, &mut input.orders);
+        std::mem::swap(&mut waiting.input.captures, &mut input.captures);
         waiting.message_bytes = 0;
         if accept {
             std::mem::swap(&mut waiting.input.proposals, &mut input.proposals);

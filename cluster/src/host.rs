@@ -1,5 +1,7 @@
 //! The node's side of the raft thread: it hears what the groups decided.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
@@ -24,10 +26,13 @@ pub enum Refusal {
     /// node does not reach them.
     #[error("no node leads the group, as far as this one can see")]
     NoLeader,
-    /// The command was on its way to the group's leader for long, or a snapshot has brought what came
-    /// of it: it may have been applied, it may still be, or, if this node ends before, never.
+    /// The command was on its way to the group's leader for long: it may have been applied, it may
+    /// still be, or, if this node ends before, never.
     #[error("it is not known whether the command was applied; it still may be")]
     Unknown,
+    /// The command was applied, and this node has not seen what came of it: a snapshot has brought it.
+    #[error("the command was applied, but what came of it is not known")]
+    Unseen,
     /// No such group on this node.
     #[error("no such group")]
     UnknownGroup,
@@ -46,6 +51,7 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::NoLeader => "no_leader",
             Self::Unknown => "unknown",
+            Self::Unseen => "unseen",
             Self::UnknownGroup => "unknown_group",
             Self::Stopping => "stopping",
         }
@@ -76,7 +82,7 @@ pub enum Blocked {
 pub struct Status {
     /// This node leads it, and has applied everything that was committed before it did.
     pub leads: bool,
-    /// The node that leads it, if one is known.
+    /// The node that leads it, if one is known and this node has lately heard what it has for it.
     pub leader: Option<u64>,
     /// Raft's term.
     pub term: u64,
@@ -116,7 +122,22 @@ impl Wanted {
 pub struct GroupsView<'a, M> {
     pub(crate) machines: &'a mut FxHashMap<GroupId, M>,
     pub(crate) statuses: &'a FxHashMap<GroupId, Status>,
-    pub(crate) accepting: Result<(), Blocked>,
+    pub(crate) room: &'a Room,
+}
+
+/// Who has room on its disk.
+pub(crate) struct Room {
+    /// What the last look at this node's disk and log has found.
+    pub(crate) own: Result<(), Blocked>,
+    /// The other nodes that have none, and the ticks since they said so.
+    pub(crate) lacking: BTreeMap<u64, usize>,
+}
+
+impl Room {
+    /// Whether this node should lead nothing.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.own, Err(Blocked::Disk | Blocked::Checkpoint))
+    }
 }
 
 impl<M> GroupsView<'_, M> {
@@ -144,7 +165,17 @@ impl<M> GroupsView<'_, M> {
 
     /// Whether a command of any size would be taken now, and if not, why.
     pub fn accepting(&self) -> Result<(), Blocked> {
-        self.accepting
+        self.room.own
+    }
+
+    /// Whether this node's disk has no room for what it would have to lead.
+    pub fn is_full(&self) -> bool {
+        self.room.is_full()
+    }
+
+    /// Whether another node has said so of its own lately.
+    pub fn is_full_at(&self, node: u64) -> bool {
+        self.room.lacking.contains_key(&node)
     }
 
     /// The groups of this node, in order.

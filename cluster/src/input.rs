@@ -1,7 +1,10 @@
 //! What the raft thread takes in with a turn.
 
+use std::sync::mpsc::SyncSender;
+
 use bytes::Bytes;
 
+use crate::backup::GroupBackup;
 use crate::machine::GroupId;
 use crate::peers::PeerMessage;
 
@@ -18,6 +21,8 @@ pub struct Input<R, S> {
     pub messages: Vec<PeerMessage>,
     /// What operators want.
     pub orders: Vec<Order>,
+    /// Who wants the states of all groups, for a backup.
+    pub captures: Vec<SyncSender<GroupBackup>>,
 }
 
 /// What an operator wants of a group. The node that leads it obeys, others do not; what became of it,
@@ -50,6 +55,7 @@ impl<R, S> Default for Input<R, S> {
             reads: Vec::new(),
             messages: Vec::new(),
             orders: Vec::new(),
+            captures: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Invariant: a command is applied, and its proposer answered, only after it is on disk.
 
+mod backup;
 mod checkpoint;
 mod config;
 mod engine;
@@ -26,6 +27,7 @@ mod sources;
 mod thread;
 mod view;
 
+pub use backup::{BackupError, GroupBackup, Restoration};
 pub use checkpoint::Worker;
 pub use config::{Config, GroupConfig};
 pub use engine::{Engine, Now, Opened};
@@ -36,5 +38,6 @@ pub use input::{Input, OnFull, Order, Proposal};
 pub use machine::{GroupId, LoadError, Pairs, StateMachine, Unreadable};
 pub use peers::{NoPeers, PeerMessage, Peers};
 pub use recover::{Recovered, recover, recover_in};
+pub use snapshot::Pair;
 pub use storage::data::DataDir;
 pub use thread::{Running, start};

@@ -19,7 +19,8 @@ const REMOVED: u8 = 5;
 const PROPOSING: u8 = 6;
 const LOOKING: u8 = 7;
 const LOOK_AT: u8 = 8;
-const UNFOUNDED: u8 = 9;
+const FULL: u8 = 9;
+const UNFOUNDED: u8 = 10;
 
 /// Carries messages to other nodes.
 pub trait Peers: 'static {
@@ -68,6 +69,8 @@ pub(crate) enum Letter {
     /// The sender does not even know who was there at the beginning: entries are nothing to it, it
     /// needs a snapshot.
     Unfounded,
+    /// The sender's disk has no room: it should lead nothing, whatever the group.
+    Full,
 }
 
 /// How far a receiver of a snapshot is.
@@ -119,6 +122,7 @@ impl Letter {
                 bytes
             }
             Self::Unfounded => vec![UNFOUNDED],
+            Self::Full => vec![FULL],
         }
     }
 
@@ -150,6 +154,7 @@ impl Letter {
                 Ok(Self::LookAt { number: rest.get_u64_le(), index: rest.get_u64_le() })
             }
             Some(&UNFOUNDED) if bytes.len() == 1 => Ok(Self::Unfounded),
+            Some(&FULL) if bytes.len() == 1 => Ok(Self::Full),
             Some(kind) => Err(format!("message kind {kind} is not known to this version")),
             None => Err("an empty message".into()),
         }

@@ -12,7 +12,7 @@ use crate::members::{self, Members};
 use crate::pack::{put_varint, varint};
 
 /// A key and its value.
-pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+pub type Pair = (Vec<u8>, Vec<u8>);
 
 /// A snapshot, ready to be sent.
 pub(crate) struct Captured {
@@ -36,10 +36,7 @@ impl Captured {
                 members = Some(Members::decode(value)?);
                 return Ok(());
             }
-            for part in [key, value] {
-                put_varint(&mut chunk, part.len() as u64);
-                chunk.extend_from_slice(part);
-            }
+            put_pair(&mut chunk, key, value);
             if chunk.len() >= chunk_bytes {
                 chunks.push(std::mem::take(&mut chunk).into());
             }
@@ -49,6 +46,14 @@ impl Captured {
             chunks.push(chunk.into());
         }
         Ok(Self { applied, members, chunks })
+    }
+}
+
+/// Adds a pair to a chunk.
+pub(crate) fn put_pair(chunk: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    for part in [key, value] {
+        put_varint(chunk, part.len() as u64);
+        chunk.extend_from_slice(part);
     }
 }
 

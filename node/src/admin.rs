@@ -3,17 +3,21 @@
 pub mod change;
 pub mod cluster;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::cluster::GroupId;
+use anyhow::{Context, bail};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::backup::{Backups, Standing};
 use crate::identity;
 use crate::process::ProcessMetrics;
 use crate::shared::Shared;
@@ -49,7 +53,7 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?)
 }
 
-/// `/metrics`, `/livez`, `/readyz`, `/admin/cluster`, `/admin/log`.
+/// `/metrics`, `/livez`, `/readyz`, `/admin/backup`, `/admin/cluster`, `/admin/log`.
 pub fn router(
     shared: Arc<Shared>,
     metrics: PrometheusHandle,
@@ -73,6 +77,7 @@ pub fn router(
         .route("/metrics", get(render))
         .route("/livez", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(ready))
+        .route("/admin/backup", get(backup).post(begin_backup))
         .route("/admin/cluster", get(standing).post(change::change))
         .route("/admin/log", log)
         .with_state(shared)
@@ -83,6 +88,41 @@ async fn standing(
 ) -> Result<Json<cluster::Standing>, StatusCode> {
     let standing = cluster::Standing::look(&shared).await;
     standing.map(Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+async fn backup(State(shared): State<Arc<Shared>>) -> Json<Standing> {
+    Json(shared.backups.standing())
+}
+
+async fn begin_backup(
+    State(shared): State<Arc<Shared>>,
+) -> Result<(StatusCode, Json<Standing>), (StatusCode, String)> {
+    match Backups::begin(&shared) {
+        Ok(()) => Ok((StatusCode::ACCEPTED, Json(shared.backups.standing()))),
+        Err(error) => Err((StatusCode::CONFLICT, format!("{error}\n"))),
+    }
+}
+
+/// Asks a node by its admin listener, with JSON in `body` or nothing; gives the body of an answer that is
+/// a success.
+pub fn ask(admin: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+    let cannot = || format!("cannot ask the node at {admin}");
+    let mut stream = TcpStream::connect(admin).with_context(cannot)?;
+    stream.set_read_timeout(Some(PATIENCE * 5))?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: skein\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).with_context(cannot)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(cannot)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if !status.starts_with('2') {
+        bail!("the node at {admin} answers {status}: {}", body.trim());
+    }
+    Ok(body.to_owned())
 }
 
 fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) {

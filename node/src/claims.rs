@@ -157,19 +157,31 @@ impl Core {
         match evicted {
             Evicted::Now(live) => self.end(live, epoch),
             Evicted::Later => {}
-            Evicted::Nobody => {
-                let command = shard::Disconnect {
-                    client: bytes::Bytes::copy_from_slice(client.as_bytes()),
-                    epoch,
-                    at: self.read_clock().epoch_ms,
-                    will: shard::WillAction::Publish.into(),
-                    by: self.shared.mesh.own.0,
-                    ..shard::Disconnect::default()
-                };
-                let group = self.shared.group_of(client).into();
-                self.propose(Proposal::owed(group, shard::Command::from(command).encoded()));
-            }
+            Evicted::Nobody => self.disown(client, epoch, shard::WillAction::Publish),
         }
+    }
+
+    /// Ends a session that is taken for connected here, unless a connection has the client id or is
+    /// about to: then what becomes of it is known there.
+    pub fn end_unclaimed(self: &Rc<Self>, client: &str, epoch: u64) {
+        if !self.claims.borrow().held.contains_key(client) {
+            self.disown(client, epoch, shard::WillAction::Discard);
+        }
+    }
+
+    /// Tells its group that a session has no connection here, though it is taken for one that has.
+    pub fn disown(self: &Rc<Self>, client: &str, epoch: u64, will: shard::WillAction) {
+        let command = shard::Disconnect {
+            client: bytes::Bytes::copy_from_slice(client.as_bytes()),
+            epoch,
+            at: self.read_clock().epoch_ms,
+            will: will.into(),
+            by: self.shared.mesh.own.0,
+            ..shard::Disconnect::default()
+        };
+        let group = self.shared.group_of(client).into();
+        self.propose(Proposal::owed(group, shard::Command::from(command).encoded()));
+        self.flush();
     }
 
     fn end(self: &Rc<Self>, live: Live, epoch: u64) {

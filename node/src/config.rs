@@ -41,6 +41,8 @@ pub struct Config {
     pub account: Account,
     /// The cluster that the node is part of; a node that is alone has none.
     pub cluster: Option<Cluster>,
+    /// Backups.
+    pub backup: Backup,
     /// Where the node listens. A listener without an address is not opened.
     pub listeners: Listeners,
     /// Certificates of the node.
@@ -68,6 +70,7 @@ impl Default for Config {
             public_host: None,
             account: Account::default(),
             cluster: None,
+            backup: Backup::default(),
             listeners: Listeners::default(),
             tls: Tls::default(),
             access_keys: Vec::new(),
@@ -102,6 +105,14 @@ impl Default for Account {
             any_region: false,
         }
     }
+}
+
+/// Backups of the state.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backup {
+    /// Where they are written, each into a folder of its own; none are taken when absent.
+    pub folder: Option<PathBuf>,
 }
 
 /// The listeners of a node.
@@ -381,6 +392,7 @@ impl Config {
             &mut tls.private_key,
             &mut tls.issuer_certificate,
             &mut tls.issuer_private_key,
+            &mut self.backup.folder,
         ];
         // An absolute path replaces the folder.
         let of_cluster = self.cluster.iter_mut().flat_map(Cluster::files);

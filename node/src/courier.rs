@@ -226,6 +226,7 @@ impl Core {
                     limits.maximum_packet_size");
                 metrics::counter!("outbox_lost_total").increment(1);
             }
+            Some(Failure::Refused(Refusal::Unseen)) => {}
             // The node is stopping: nothing that an outbox holds is refused for less.
             Some(Failure::Refused(_)) => return,
             Some(Failure::Outcome(_)) | None => {}

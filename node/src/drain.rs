@@ -81,8 +81,12 @@ async fn wanted_back(shared: &Arc<Shared>) {
 /// Sends every client to another node, and has those lead.
 async fn rest(shared: &Arc<Shared>, cluster: &config::Cluster) {
     shared.leaving.store(true, Ordering::Relaxed);
-    info!(delay = ?cluster.drain_delay, "out of service: the load balancer is given time");
-    tokio::time::sleep(cluster.drain_delay).await;
+    if shared.mesh.roster.drain() == Drain::Wanted {
+        info!(delay = ?cluster.drain_delay, "out of service: the load balancer is given time");
+        tokio::time::sleep(cluster.drain_delay).await;
+    } else {
+        info!("out of service, as before this start");
+    }
     hand_over(shared).await;
     shared.resting.store(true, Ordering::Relaxed);
     tell(shared, Reason::UseAnotherServer, Some(cluster.drain_rate)).await;

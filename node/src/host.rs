@@ -9,8 +9,9 @@ mod holders;
 mod machine;
 mod members;
 mod message;
+mod recorder;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 use holders::Holders;
 use message::{doom, failure};
+use recorder::Recorder;
 
 pub use machine::{Machine, Outcome};
 pub use message::{Failure, Groups, Handout, HandoutKind, Look, Proposal, Reply, Signal, refuse};
@@ -84,16 +86,22 @@ pub struct NodeHost {
     effects: Effects,
     /// What the node itself has to propose, in order.
     owed: VecDeque<Proposal>,
+    /// What outboxes have had since a backup was begun.
+    recorder: Option<Recorder>,
+    /// Where the outboxes ended in the backup that the state was restored from.
+    restored: BTreeMap<GroupId, u64>,
     gauges_at: u64,
     stopped: Option<oneshot::Sender<Option<String>>>,
 }
 
 impl NodeHost {
-    /// The host of this node; `stopped` is told when the raft thread ends, with the error if there
+    /// The host of this node, whose outboxes ended so in the backup that it was restored from, if it
+    /// was; `stopped` is told when the raft thread ends, with the error if there
     /// was one.
     pub fn new(
         shared: Arc<Shared>,
         raft: &cluster::Config,
+        restored: BTreeMap<GroupId, u64>,
         stopped: oneshot::Sender<Option<String>>,
     ) -> Self {
         let for_cores = shared.cores.iter().map(|_| ForCore::default()).collect();
@@ -109,6 +117,8 @@ impl NodeHost {
             for_cores,
             effects: Effects::default(),
             owed: VecDeque::new(),
+            recorder: None,
+            restored,
             gauges_at: 0,
             stopped: Some(stopped),
         }
@@ -165,6 +175,9 @@ impl NodeHost {
         }
         for session in effects.grown.drain(..) {
             self.pump(group, shard, session);
+        }
+        if effects.outbox_grew {
+            self.record_outbox(group, shard);
         }
         if effects.outbox_grew || effects.outbox_trimmed {
             self.send_outbox(group, shard);
@@ -344,7 +357,8 @@ impl NodeHost {
 
     /// All commands of an outbox entry become durable together and in the order of the entries
     /// ([`cluster::OnFull::Follow`]), so an entry that any group has seen is with all groups, and so is every
-    /// one before it. Routed again, its shared subscriptions might choose other members.
+    /// one before it. Routed again, its shared subscriptions might choose other members. Entries that
+    /// a backup has brought are another matter: groups are read at different times for one.
     fn trim_what_was_placed(&mut self, groups: &GroupsView<'_, Machine>) {
         let ids = groups.ids();
         let shards = || ids.iter().filter_map(|&id| Some((id, groups.get(id)?.shard()?)));
@@ -352,6 +366,9 @@ impl NodeHost {
             let seen = shards().map(|(_, other)| other.seen_of(id.0.into())).max().unwrap_or(0);
             // What was seen and is lost is no entry any more.
             let upto = seen.min(shard.outbox_ends() - 1);
+            if self.restored.get(&id).is_some_and(|&end| upto < end) {
+                continue;
+            }
             if upto >= shard.outbox_begins() {
                 self.beside.entry(id).or_default().next_outbox = upto + 1;
                 self.owe(id, shard::TrimOutbox { upto }.into());
@@ -453,12 +470,14 @@ impl Host<Machine> for NodeHost {
                 self.shared.on_every_core(move |core| core.principals_changed(&everybody));
             }
             Machine::Shard(shard) => {
+                // What was recorded of it has a gap.
+                self.recorder = None;
                 self.shared.interest.forget_group(group.0 as u16);
                 self.beside.entry(group).or_default().members.clear();
                 for interest in shard.interests() {
                     self.note_interest(group, interest);
                 }
-                self.end_unknown(group, shard);
+                self.reconcile(group, shard);
                 let attached = self.beside.entry(group).or_default().dispatcher.attached();
                 for session in attached.collect::<Vec<_>>() {
                     self.pump(group, shard, session);
@@ -503,6 +522,8 @@ impl Host<Machine> for NodeHost {
                 let Some(shard) = groups.get(group).and_then(Machine::shard) else { return };
                 self.await_vacancy(group, shard, client, vacant);
             }
+            Signal::Record(begins) => self.record_outboxes(begins.then_some(groups)),
+            Signal::Recorded { group, answer } => self.tell_recorded(group, answer),
             Signal::Read(read) => read(groups),
         }
     }

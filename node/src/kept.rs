@@ -4,11 +4,13 @@
 //! Each is a small file beside the state. A folder of a version that did not write one takes what it
 //! is started with first.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Account, Config, Findings};
 
@@ -19,6 +21,7 @@ const CLUSTER: &str = "cluster";
 const FOLDER: &str = "folder";
 /// There while a node goes on alone and its cluster does not know it yet.
 const RECOVERED: &str = "recovered";
+const RESTORED: &str = "restored";
 /// The place of a node that has no cluster.
 const ALONE: &str = "alone";
 
@@ -71,11 +74,14 @@ fn check_cluster(config: &Config, found: &mut Findings) {
 /// The cluster, the node's number in it, and the nodes with which it began.
 fn place(config: &Config) -> String {
     let Some(cluster) = &config.cluster else { return ALONE.into() };
-    if cluster.join {
-        return format!("{} node {} joined", cluster.id, cluster.node);
-    }
     let founders: Vec<_> = cluster.founders().iter().map(u64::to_string).collect();
-    format!("{} node {} founders {}", cluster.id, cluster.node, founders.join(" "))
+    let beginning =
+        if cluster.join { "joined" } else { &format!("founders {}", founders.join(" ")) };
+    let place = format!("{} node {} {beginning}", cluster.id, cluster.node);
+    match &cluster.restored_from {
+        Some(backup) => format!("{place} restored from {backup}"),
+        None => place,
+    }
 }
 
 /// What the folder says; one with state that says nothing is of a version without clusters.
@@ -117,6 +123,47 @@ pub fn note_recovery(data: &Path) -> anyhow::Result<()> {
 /// Where it is noted that the node of this folder goes on alone, if it is.
 pub fn recovery(data: &Path) -> Option<PathBuf> {
     Some(data.join(RECOVERED)).filter(|path| path.exists())
+}
+
+/// What a folder was restored from.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Restored {
+    /// The backup.
+    pub backup: String,
+    /// The sequence that the next entry of each group's outbox had.
+    pub outbox_ends: BTreeMap<u32, u64>,
+}
+
+/// What the folder was restored from, if it was.
+pub fn restored(data: &Path) -> anyhow::Result<Option<Restored>> {
+    let Some(text) = read(data, RESTORED)? else { return Ok(None) };
+    let path = data.join(RESTORED);
+    serde_json::from_str(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+}
+
+/// Remembers what the folder is being restored from.
+pub fn keep_restored(data: &Path, restored: &Restored) -> anyhow::Result<()> {
+    write(data, RESTORED, &serde_json::to_string(restored)?)
+}
+
+/// Refuses a folder that should have been restored and was not, or not to the end: with others like
+/// it, it would begin a cluster that has forgotten everything.
+pub fn refuse_unrestored(config: &Config) -> anyhow::Result<()> {
+    let data = config.data.display();
+    let restored = restored(&config.data)?;
+    if restored.is_some() && !cluster::DataDir::is_used(&config.data) {
+        bail!("the restoration of {data} was cut off: empty the folder and restore it again");
+    }
+    let Some(cluster) = &config.cluster else { return Ok(()) };
+    let Some(wanted) = &cluster.restored_from else { return Ok(()) };
+    let is_founder = cluster.founders().contains(&cluster.node);
+    if is_founder && restored.as_ref().is_none_or(|it| it.backup != *wanted) {
+        bail!(
+            "cluster.restored_from names backup {wanted}, and {data} was not restored from it: run \
+             `skein cluster restore` first"
+        );
+    }
+    Ok(())
 }
 
 /// The account that a folder was made with, as [`named`] says it.

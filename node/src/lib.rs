@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod backup;
 pub mod claims;
 pub mod clock;
 pub mod config;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
 use node::admin::change::{self, Wish};
-use node::admin::cluster::Standing;
+use node::admin::cluster;
+use node::backup::{self, Standing};
 use node::config::Config;
 use node::dev::{Dev, Options};
 use node::{preflight, run};
@@ -134,6 +135,26 @@ enum ClusterCommand {
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Has a node write a backup of the whole cluster into its `backup.folder`.
+    Backup {
+        /// The admin listener of the node.
+        #[arg(long, default_value = "127.0.0.1:9464")]
+        admin: String,
+    },
+    /// Makes sure that a backup can be restored.
+    Check {
+        /// The folder of the backup.
+        backup: PathBuf,
+    },
+    /// Puts a backup into the empty data folder of a node that has not started yet. Every founder of
+    /// the new cluster needs that, and `restored_from` in its configuration.
+    Restore {
+        /// The configuration of the node.
+        #[arg(long)]
+        config: PathBuf,
+        /// The folder of the backup.
+        backup: PathBuf,
+    },
     /// Makes the certificates and keys that nodes know each other by.
     Keys {
         /// Where they are written: ca.pem, ca.key, node-1.pem, node-1.key and so on. Keep ca.key away
@@ -180,7 +201,7 @@ fn main() -> ExitCode {
             dev(Options { data, port_offset, account: account_id, region, accept_log_loss })
         }
         Command::Serve { config, accept_log_loss } => serve(&config, accept_log_loss),
-        Command::Cluster { command } => cluster(command),
+        Command::Cluster { command } => operate(command),
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
     };
     match result {
@@ -192,9 +213,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn cluster(command: ClusterCommand) -> anyhow::Result<()> {
+fn operate(command: ClusterCommand) -> anyhow::Result<()> {
     match command {
         ClusterCommand::Status { admin } => status(&admin),
+        ClusterCommand::Backup { admin } => take_backup(&admin),
+        ClusterCommand::Check { backup } => check_backup(&backup),
+        ClusterCommand::Restore { config, backup } => restore(&config, &backup),
         ClusterCommand::Add { node, address, asking } => {
             asking.carry_out(&Wish::Add { node, address })
         }
@@ -244,12 +268,50 @@ fn serve(path: &std::path::Path, accept_log_loss: bool) -> anyhow::Result<()> {
 }
 
 fn status(admin: &str) -> anyhow::Result<()> {
-    let standing = Standing::of(admin)?;
+    let standing = cluster::Standing::of(admin)?;
     print!("{}", standing.table());
     match &*standing.complaints() {
         [] => Ok(()),
         complaints => bail!("{}", complaints.join("; ")),
     }
+}
+
+fn take_backup(admin: &str) -> anyhow::Result<()> {
+    let mut before = None;
+    let taken = backup::order(admin, |standing| {
+        if let Standing::Running { groups, of } = standing
+            && before != Some(*groups)
+        {
+            before = Some(*groups);
+            eprintln!("{groups} of {of} groups are written");
+        }
+    })?;
+    if let Standing::Done { folder, id, bytes } = taken {
+        println!("{}: {bytes} bytes, backup {id}", folder.display());
+    }
+    Ok(())
+}
+
+fn check_backup(folder: &std::path::Path) -> anyhow::Result<()> {
+    let manifest = backup::check(folder, |group| eprintln!("group {}: ok", group.group))?;
+    let of =
+        manifest.cluster.map_or("a single node".into(), |cluster| format!("cluster {cluster}"));
+    println!("backup {} of {of}, taken {}, can be restored", manifest.id, manifest.taken);
+    Ok(())
+}
+
+fn restore(config: &std::path::Path, from: &std::path::Path) -> anyhow::Result<()> {
+    let config = Config::read(config, std::env::vars())?;
+    let manifest = backup::restore(&config, from, |done, group| {
+        eprintln!("group {}: {done}", group.group);
+    })?;
+    println!(
+        "{} has the state of backup {}, taken {}: start the node",
+        config.data.display(),
+        manifest.id,
+        manifest.taken
+    );
+    Ok(())
 }
 
 fn keys(out: &std::path::Path, nodes: &[u64]) -> anyhow::Result<()> {

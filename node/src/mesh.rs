@@ -70,7 +70,7 @@ impl Mesh {
             certificate: read(&config.certificate)?,
             private_key: read(&config.private_key)?,
         };
-        let id = cluster_id(&config.id, shared.shards);
+        let id = cluster_id(config, shared.shards);
         let own = self.roster.own.as_ref();
         let links = links::Config {
             peers: self.roster.peers(),
@@ -138,8 +138,13 @@ impl Mesh {
 }
 
 /// What tells this cluster from others.
-fn cluster_id(name: &str, shards: u16) -> [u8; 16] {
-    let hash = Sha256::digest(format!("skein cluster\0{name}\0{shards}"));
+fn cluster_id(config: &config::Cluster, shards: u16) -> [u8; 16] {
+    let name = &config.id;
+    let mut said = format!("skein cluster\0{name}\0{shards}");
+    if let Some(backup) = &config.restored_from {
+        said = format!("{said}\0{backup}");
+    }
+    let hash = Sha256::digest(said);
     hash[..16].try_into().expect("a hash has 32 bytes")
 }
 

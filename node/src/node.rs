@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::core::{Core, ToCore};
 use crate::drain;
@@ -52,8 +53,10 @@ impl Node {
             Some(cores) => usize::from(cores),
             None => std::thread::available_parallelism().map_or(1, Into::into),
         };
+        kept::refuse_unrestored(&config)?;
         kept::keep(&config)?;
-        let raft = raft_config(&config)?;
+        let incarnation = cluster::DataDir::next_incarnation(&config.data)?;
+        let raft = cluster::Config { incarnation, ..raft_config(&config) };
         let (groups, inbox) = Groups::new(&raft);
         let recovery = kept::recovery(&config.data);
         if recovery.is_some() {
@@ -86,6 +89,7 @@ impl Node {
             drained: AtomicBool::new(false),
             public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
+            backups: Backups::new(&config),
             long_outboxes: AtomicU64::new(0),
         });
         let links = match &config.cluster {
@@ -97,7 +101,10 @@ impl Node {
             None => None,
         };
         let (tell, stopped) = oneshot::channel();
-        let host = NodeHost::new(Arc::clone(&shared), &raft, tell);
+        let restored = kept::restored(&config.data)?.map(|it| it.outbox_ends).unwrap_or_default();
+        let restored =
+            restored.into_iter().map(|(group, end)| (cluster::GroupId(group), end)).collect();
+        let host = NodeHost::new(Arc::clone(&shared), &raft, restored, tell);
         let mut running = cluster::start(raft, inbox, Machine::new, host, GroupPeers(mesh))
             .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
         running.wait_started().context("cannot start")?;
@@ -215,20 +222,19 @@ async fn close(running: cluster::Running, links: Option<Runtime>) -> anyhow::Res
     stopped.context("the raft thread panicked")?.context("the state was not closed in order")
 }
 
-/// How the groups of this node are run.
-pub(crate) fn raft_config(config: &Config) -> anyhow::Result<cluster::Config> {
+/// How the groups of this node are run, in whichever life.
+pub fn raft_config(config: &Config) -> cluster::Config {
     let alone = cluster::Config {
         accept_log_loss: config.accept_log_loss,
-        incarnation: cluster::DataDir::next_incarnation(&config.data)?,
         ..cluster::Config::new(&config.data, config.shards.into())
     };
-    let Some(cluster) = &config.cluster else { return Ok(alone) };
+    let Some(cluster) = &config.cluster else { return alone };
     let voters = cluster.founders();
     let groups = alone
         .groups
         .iter()
         .map(|group| cluster::GroupConfig { id: group.id, voters: voters.clone() });
-    Ok(cluster::Config { node: cluster.node, groups: groups.collect(), ..alone })
+    cluster::Config { node: cluster.node, groups: groups.collect(), ..alone }
 }
 
 /// A thread for what nodes say to each other, so that no REST request delays a heartbeat.

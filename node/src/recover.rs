@@ -30,7 +30,7 @@ pub fn recover(config: &Config, accepts_loss: bool) -> anyhow::Result<String> {
             cluster.id
         );
     }
-    let raft = raft_config(config)?;
+    let raft = raft_config(config);
     kept::note_recovery(&config.data)?;
     let recovered = cluster::recover(&raft).with_context(|| format!("cannot recover {data}"))?;
     let mut text = String::new();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::backup::Backups;
 use crate::config::Limits;
 use crate::core::ToCore;
 use crate::fanout::Fanout;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub drained: AtomicBool,
     /// Set while the queues of all sessions hold as much as they may.
     pub queues_full: AtomicBool,
+    /// The backups of this node.
+    pub backups: Backups,
     /// Groups whose outbox is longer than it should be: [`crate::core::Uses::outbox_bit`].
     pub long_outboxes: AtomicU64,
 }

@@ -160,6 +160,11 @@ impl DataDir {
         self.path.join("used")
     }
 
+    /// Whether a log was begun in a directory.
+    pub fn is_used(path: &Path) -> bool {
+        path.join("used").exists()
+    }
+
     /// Where the log lives.
     pub fn log(&self) -> PathBuf {
         self.path.join("log")

@@ -346,12 +346,15 @@ class ClusterNode(Skein):
             "[tls]", f'issuer_certificate = "{keys}/ca.pem"', f'issuer_private_key = "{keys}/ca.key"',
             "[[access_keys]]", 'id = "AKIATESTTESTTEST"', 'secret = "testtesttesttesttest"',
             "[log]", 'format = "human"', 'filter = "info"',
+            "[backup]", f'folder = "{self.cluster.backups}"',
             "[cluster]", 'id = "test"', f"node = {self.node}",
             f'listen = "127.0.0.1:{self.port("peer")}"',
             f'certificate = "{keys}/node-{self.node}.pem"',
             f'private_key = "{keys}/node-{self.node}.key"', f'ca = "{keys}/ca.pem"',
             'drain_delay = "200ms"',
         ]
+        if self.cluster.restored_from:
+            lines += [f'restored_from = "{self.cluster.restored_from}"']
         known = [other for other in self.cluster.nodes.values() if not other.joins]
         if self.joins:
             # One that is there is enough.
@@ -366,8 +369,9 @@ class ClusterNode(Skein):
 class SkeinCluster:
     """Nodes on this machine that know each other."""
 
-    def __init__(self, folder, count=3, shards=4):
-        self.folder, self.shards = Path(folder), shards
+    def __init__(self, folder, count=3, shards=4, restored_from=None):
+        self.folder, self.shards, self.restored_from = Path(folder), shards, restored_from
+        self.backups = self.folder / "backups"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.keys = self.folder / "keys"
         numbers = range(1, count + 1)

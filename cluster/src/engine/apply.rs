@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::host::{Host, Refusal};
 use crate::machine::{StateMachine, Unreadable};
 use crate::pack::Run;
+use crate::sources::Source;
 
 impl<R, S> Group<R, S> {
     /// An entry may take the place of another, but never of one that is applied.
@@ -64,7 +65,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         group.dirty = true;
         group.members_changed |= run.source.is_some();
-        let is_own = run.source == Some(group.proposals.source());
+        let own = group.proposals.source();
+        let is_own = run.source == Some(own);
+        let outlives = |it: &Source| it.node == own.node && it.incarnation > own.incarnation;
+        if run.source.as_ref().is_some_and(outlives) {
+            return Err(Error::Outlived { group: id, node: own.node });
+        }
         for (number, bytes) in (run.first..).zip(run.commands) {
             if run.source.is_some_and(|source| !group.members.sources.admit(source, number)) {
                 continue;

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::machine::GroupId;
 use crate::members::{Members, change_in};
 use crate::pack::{Run, pack, packed_len, unpack};
-use crate::sources::Sources;
+use crate::sources::{Source, Sources};
 use crate::view::View;
 
 /// An entry that this node has appended as a leader.
@@ -56,8 +56,10 @@ pub(super) struct Group<R, S> {
     pub(super) stands_still: bool,
     /// The last snapshot that was installed.
     pub(super) installed: Option<u64>,
-    /// Ticks since a leader was known.
+    /// Ticks since this node led, or heard what a leader has for it.
     pub(super) leaderless_ticks: usize,
+    /// Whether the disk has had no room for what a leader had for it last.
+    pub(super) starves: bool,
 }
 
 /// What to apply of one entry.
@@ -98,6 +100,7 @@ impl<R, S> Group<R, S> {
             stands_still: false,
             installed: None,
             leaderless_ticks: 0,
+            starves: false,
         }
     }
 
@@ -127,9 +130,14 @@ impl<R, S> Group<R, S> {
         }
     }
 
+    /// Whether another node leads it, as far as this one knows.
+    pub(super) fn is_led_elsewhere(&self) -> bool {
+        self.led.is_none() && self.leader().is_some()
+    }
+
     /// What another node is to be offered of what this node has proposed.
     pub(super) fn offer_leader(&mut self) -> Option<(u64, Run)> {
-        let leader = self.leader().filter(|_| self.led.is_none())?;
+        let leader = self.leader().filter(|_| self.is_led_elsewhere())?;
         Some((leader, self.proposals.offer(leader, self.raft.raft.term)?))
     }
 
@@ -140,25 +148,35 @@ impl<R, S> Group<R, S> {
         }
     }
 
-    /// Appends what this and other nodes have proposed to this leader, in entries of about `max_bytes`.
-    pub(super) fn append(&mut self, max_bytes: usize) {
+    /// Whether there is more to append than the last time has.
+    pub(super) fn has_more(&self) -> bool {
+        self.led.is_some() && !self.stands_still && self.proposals.has_more()
+    }
+
+    /// Appends what this and other nodes have proposed to this leader, in entries of about `max_bytes`;
+    /// gives the bytes that takes.
+    pub(super) fn append(&mut self, max_bytes: usize) -> usize {
         if self.led.is_none() || self.stands_still {
             self.foreign.clear();
-            return;
+            return 0;
         }
         let mut runs = std::mem::take(&mut self.foreign);
         runs.extend(self.proposals.offer(self.raft.raft.id, self.raft.raft.term));
         runs.retain_mut(|run| self.is_new(run));
+        let mut bytes = 0;
         for entry in entries(runs, max_bytes) {
-            if self.raft.propose(Vec::new(), pack(&entry)).is_err() {
+            let packed = pack(&entry);
+            bytes += packed.len();
+            if self.raft.propose(Vec::new(), packed).is_err() {
                 // It hands over the lead. What is appended twice is applied once.
                 self.appended_of.clear();
                 self.proposals.offer_again();
-                return;
+                return bytes;
             }
             let (index, term) = (self.raft.raft.raft_log.last_index(), self.raft.raft.term);
             self.appended.push_back(Appended { index, term, runs: entry });
         }
+        bytes
     }
 
     /// Leaves of a run what this leader has not appended; false if that is nothing, or if something
@@ -205,6 +223,15 @@ impl<R, S> Group<R, S> {
             return Ok(Decided::Members(change.map_err(unknown)?));
         }
         Ok(Decided::Commands(unpack(data).map_err(unknown)?))
+    }
+
+    /// A command of this node's later life shows that this is not its last one.
+    pub(super) fn check_life(&self) -> Result<(), Error> {
+        let Source { node, .. } = self.proposals.source();
+        match self.members.sources.last(self.proposals.source()) {
+            Some(_) => Ok(()),
+            None => Err(Error::Outlived { group: self.id, node }),
+        }
     }
 
     /// What a snapshot has brought is decided, and nobody here saw how: takes out the replies.

@@ -56,7 +56,7 @@ fn end_of(snapshot: &Snapshot) -> Applied {
 }
 
 /// Has a group's log begin behind an entry that it need not have.
-pub(super) fn begin_behind(batch: &mut Batch, log: &Log, group: GroupId, at: Applied) {
+pub(crate) fn begin_behind(batch: &mut Batch, log: &Log, group: GroupId, at: Applied) {
     if at.index <= log.last_index(group.0) {
         // Another entry in this place drops all that follow.
         batch.entry(group.0, at.index, at.term, Default::default());
@@ -221,7 +221,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 
     /// The log begins behind the snapshot: its machine takes the place of the old one.
-    pub(super) fn install(&mut self, place: usize, snapshot: &Snapshot) {
+    pub(super) fn install(&mut self, place: usize, snapshot: &Snapshot) -> Result<(), Error> {
         let staging = self.staging.take().expect("Raft is shown what is staged");
         let group = &mut self.groups[place];
         let end = end_of(snapshot);
@@ -229,16 +229,17 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         (group.applied, group.collected, group.stored) = (end, end, end);
         (group.members_changed, group.dirty) = (false, false);
         group.installed = Some(staging.snapshot);
-        group.removed = false;
+        (group.removed, group.starves) = (false, false);
         self.roles_changed = true;
-        // Nobody here sees any more what became of it.
-        refuse(&mut self.host, group.passed(), Refusal::Unknown);
+        group.check_life()?;
+        refuse(&mut self.host, group.passed(), Refusal::Unseen);
         info!(group = %group.id, index = end.index, "snapshot is installed");
         self.machines.insert(group.id, staging.machine);
         let machine = self.machines.get_mut(&group.id).expect("it was just put there");
         self.host.replaced(group.id, machine);
         let letter = Letter::Taken { snapshot: staging.snapshot, taken: Taken::Done };
         self.outgoing.add(staging.from, group.id, &letter);
+        Ok(())
     }
 
     /// Forgets a snapshot whose sender is silent.

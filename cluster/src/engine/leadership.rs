@@ -18,6 +18,8 @@ use crate::peers::Letter;
 pub(super) const ELECTION_TICKS: usize = 10;
 /// Ticks between a leader's signs of life.
 pub(super) const HEARTBEAT_TICKS: usize = 2;
+/// How many times as long as others a node waits for a leader that should be none itself.
+const RELUCTANCE: usize = 3;
 /// Ticks without a leader after which nothing is taken any more that may be refused: an election of
 /// nodes that reach each other is over by then.
 const GIVE_UP_TICKS: usize = 2 * ELECTION_TICKS;
@@ -28,14 +30,15 @@ impl<R, S> Group<R, S> {
         self.patience = ELECTION_TICKS + dice.below(ELECTION_TICKS as u64) as usize;
     }
 
-    /// A unit of Raft's time has passed.
-    fn tick(&mut self, dice: &mut Dice, outgoing: &mut Outgoing) {
+    /// A unit of Raft's time has passed. Who is reluctant lets others stand for election first.
+    fn tick(&mut self, is_reluctant: bool, dice: &mut Dice, outgoing: &mut Outgoing) {
         if self.stands_still {
             return;
         }
         // Also of who was removed: others may need its vote to find out that they do not.
         self.raft.tick();
-        if self.is_leader() || self.removed || self.raft.raft.election_elapsed < self.patience {
+        let patience = if is_reluctant { RELUCTANCE * self.patience } else { self.patience };
+        if self.is_leader() || self.removed || self.raft.raft.election_elapsed < patience {
             return;
         }
         let node = self.raft.raft.id;
@@ -80,21 +83,23 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         self.next_raft_tick = now.monotonic + self.config.raft_tick;
         self.roles_changed = true;
+        self.tick_room();
+        for group in &mut self.groups {
+            group.tick_leaderless(self.held.is_some());
+        }
         if self.held.is_some() {
             // Raft must not move before what it gave out is durable.
             return;
         }
         for group in &mut self.groups {
-            group.tick(&mut self.dice, &mut self.outgoing);
-            refuse(&mut self.host, group.proposals.tick(), Refusal::Unknown);
-            group.leaderless_ticks += 1;
-            if group.leader().is_some() {
-                group.leaderless_ticks = 0;
-            }
+            group.tick(self.room.is_full(), &mut self.dice, &mut self.outgoing);
+            let is_member = !group.removed && group.members.contain(self.config.node);
+            refuse(&mut self.host, group.proposals.tick(is_member), Refusal::Unknown);
         }
         self.tick_members();
         self.tick_reads();
         self.tick_snapshots(now);
+        self.tick_capture(now);
         self.tick_staging();
     }
 
@@ -143,6 +148,16 @@ impl<R, S> Group<R, S> {
         self.leaderless_ticks > GIVE_UP_TICKS
     }
 
+    /// A unit of time has passed: counts those in which nothing was heard of a leader. One that can
+    /// not make anything durable is as good as none. While a snapshot is stored nothing can be heard.
+    fn tick_leaderless(&mut self, is_held: bool) {
+        if self.is_alone() || self.led.is_some() && !is_held {
+            self.leaderless_ticks = 0;
+        } else if !self.stands_still {
+            self.leaderless_ticks += 1;
+        }
+    }
+
     /// How it stands.
     pub(super) fn status(&self) -> Status {
         let mut status = Status::default();
@@ -155,8 +170,8 @@ impl<R, S> Group<R, S> {
         let raft = &self.raft.raft;
         status.leads = self.led.is_some();
         // Who leads is of no use to a replica that has nothing.
-        let has_leader = raft.leader_id != raft::INVALID_ID && self.members.are_founded();
-        status.leader = has_leader.then_some(raft.leader_id);
+        let is_of_use = self.members.are_founded() && !self.is_given_up();
+        status.leader = Some(raft.leader_id).filter(|&id| id != raft::INVALID_ID && is_of_use);
         status.term = raft.term;
         status.applied = self.applied.index;
         status.removed = self.removed;

@@ -74,6 +74,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                     if room || message.entries.is_empty() {
                         self.step(place, message)?;
                     } else {
+                        self.groups[place].starves = true;
                         metrics::messages_dropped();
                     }
                 }
@@ -92,6 +93,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Ok(Letter::Proposing(run)) if room => self.groups[place].take_foreign(run),
                 // It will be offered again.
                 Ok(Letter::Proposing(_)) => metrics::messages_dropped(),
+                Ok(Letter::Full) => self.hear_full(from),
                 Ok(Letter::Looking { number }) => self.hear_looking(from, place, number),
                 Ok(Letter::LookAt { number, index }) => self.hear_look_at(place, number, index),
                 Ok(Letter::Unfounded) => self.groups[place].owe_snapshot(from),
@@ -108,7 +110,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if forwarded.contains(&message.get_msg_type()) || group.stands_still {
             return Ok(());
         }
-        if group.removed && message.get_msg_type() == MessageType::MsgTimeoutNow {
+        let shall_lead = message.get_msg_type() == MessageType::MsgTimeoutNow;
+        if shall_lead && (group.removed || self.room.is_full()) {
             return Ok(());
         }
         if !group.members.are_founded() && message.get_msg_type() != MessageType::MsgHeartbeat {
@@ -132,8 +135,17 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         {
             return Err(Error::Forgotten { group: group.id, last, known: message.commit });
         }
+        let (from, kind, behind) = (message.from, message.get_msg_type(), message.index);
         if let Err(error) = group.raft.step(message) {
             debug!(group = %group.id, %error, "a message is not taken");
+        }
+        let is_of_leader = [MessageType::MsgAppend, MessageType::MsgHeartbeat].contains(&kind)
+            && group.raft.raft.leader_id == from;
+        if kind == MessageType::MsgAppend && group.raft.raft.raft_log.last_index() >= behind {
+            group.starves = false;
+        }
+        if is_of_leader && !group.starves {
+            group.leaderless_ticks = 0;
         }
         Ok(())
     }

@@ -8,6 +8,9 @@ use crate::input::{OnFull, Proposal};
 use crate::machine::StateMachine;
 use crate::peers::Letter;
 
+/// Bytes after which a turn appends no more groups' commands: the rest is for the next.
+const TURN_BYTES: usize = 256 << 20;
+
 /// Bytes a proposal takes in the log, about.
 fn bytes_of<R>(proposal: &Proposal<R>) -> usize {
     16 + proposal.command.len()
@@ -39,7 +42,23 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if !waited {
             self.propose_waiting(now)?;
         }
+        self.hand_on_waiting(now);
         Ok(())
+    }
+
+    /// Of what waits, other nodes get what is for groups that they lead: they may have room.
+    fn hand_on_waiting(&mut self, now: Now) {
+        let is_led_elsewhere = |group| {
+            let place = self.places.get(&group);
+            place.is_some_and(|&place| self.groups[place].is_led_elsewhere())
+        };
+        if self.held.is_some() || !self.waiting.iter().any(|it| is_led_elsewhere(it.group)) {
+            return;
+        }
+        let (there, here): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|it| is_led_elsewhere(it.group));
+        self.waiting = here.into();
+        self.offer(there.into_iter(), now);
     }
 
     /// Whether these may be proposed now; what waited goes before them.
@@ -102,7 +121,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                     refuse(&mut self.host, reply, why);
                 }
                 None => {
-                    group.proposals.add(Command { bytes: command, reply, at: now.monotonic });
+                    let owed = on_full != OnFull::Refuse;
+                    let command = Command { bytes: command, reply, owed, at: now.monotonic };
+                    group.proposals.add(command);
                 }
             }
         }
@@ -112,8 +133,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Appends what is proposed to the groups that this node leads, and hands the leaders of the
     /// others what is for them.
     pub(super) fn hand_on(&mut self) {
+        let mut room = TURN_BYTES;
         for group in &mut self.groups {
-            group.append(self.config.max_command_bytes);
+            if room > 0 {
+                let bytes = group.append(self.config.max_command_bytes);
+                room = room.saturating_sub(bytes);
+            }
             if let Some((leader, run)) = group.offer_leader() {
                 self.outgoing.add(leader, group.id, &Letter::Proposing(run));
             }

@@ -1,7 +1,7 @@
 //! From what is on disk to running groups.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ use super::{Engine, Now};
 use crate::checkpoint::Worker;
 use crate::config::{Config, GroupConfig};
 use crate::error::Error;
-use crate::host::Host;
+use crate::host::{Host, Room};
 use crate::logger::logger;
 use crate::machine::{GroupId, StateMachine};
 use crate::members::{self, Members};
@@ -245,6 +245,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             sending: Sending::default(),
             outgoing: Outgoing::new(peers),
             dice,
+            capture: None,
             batch: Batch::new(),
             held: None,
             waiting: VecDeque::new(),
@@ -252,7 +253,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             next_raft_tick: now.monotonic,
             next_look: now.monotonic,
             free: u64::MAX,
-            accepting: Ok(()),
+            room: Room { own: Ok(()), lacking: BTreeMap::new() },
             started: false,
             roles_changed: true,
             synced: Duration::ZERO,

@@ -6,7 +6,7 @@
 //! hears one also finds it in the machine.
 //!
 //! Bounded by [`crate::Config::inbox_bytes`] for what may be refused, and by what [`crate::OnFull::Wait`]
-//! says for the rest.
+//! says for the rest. What may not be refused is not given up either, as long as this node is a member.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,13 +21,16 @@ use crate::sources::Source;
 const AGAIN_TICKS: usize = ELECTION_TICKS;
 /// Ticks without progress after which nobody is kept waiting for an answer.
 const PATIENCE_TICKS: usize = 5 * ELECTION_TICKS;
-/// Bytes that are offered to another node and not applied.
-const WINDOW_BYTES: usize = 16 << 20;
+/// Bytes that are offered and not applied: as much as another node can take in, or a batch of all
+/// groups.
+const WINDOW_BYTES: usize = 8 << 20;
 
 /// A command with the reply that is owed for it.
 pub(super) struct Command<R> {
     pub(super) bytes: Bytes,
     pub(super) reply: Option<R>,
+    /// Whether it may not be refused.
+    pub(super) owed: bool,
     /// When its turn took it.
     pub(super) at: Duration,
 }
@@ -86,18 +89,26 @@ impl<R> Proposals<R> {
         self.open.push_back(command);
     }
 
-    /// What the leader of a term is to be offered now, if anything; another node only so much that it
-    /// can take it in.
+    /// Whether there is more to offer to whom it was offered before.
+    pub(super) fn has_more(&self) -> bool {
+        let next = self.open.get((self.offered - self.first()) as usize);
+        next.is_some_and(|command| self.fits(packed_len(&command.bytes)))
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.offered_bytes == 0 || self.offered_bytes + bytes <= WINDOW_BYTES
+    }
+
+    /// What the leader of a term is to be offered now, if anything.
     pub(super) fn offer(&mut self, leader: u64, term: u64) -> Option<Run> {
         if self.to != Some((leader, term)) {
             self.to = Some((leader, term));
             self.offer_again();
         }
-        let window = if leader == self.source.node { usize::MAX } else { WINDOW_BYTES };
         let (first, mut commands) = (self.offered, Vec::new());
         for command in self.open.iter().skip((first - self.first()) as usize) {
             let bytes = packed_len(&command.bytes);
-            if self.offered_bytes > 0 && self.offered_bytes + bytes > window {
+            if !self.fits(bytes) {
                 break;
             }
             self.offered_bytes += bytes;
@@ -141,7 +152,7 @@ impl<R> Proposals<R> {
 
     /// A unit of Raft's time has passed. Gives the replies of those that have waited for too long; the
     /// commands stay, since they may be on their way.
-    pub(super) fn tick(&mut self) -> Vec<R> {
+    pub(super) fn tick(&mut self, is_member: bool) -> Vec<R> {
         if self.open.is_empty() {
             return Vec::new();
         }
@@ -152,7 +163,8 @@ impl<R> Proposals<R> {
         if self.stalled_ticks < PATIENCE_TICKS {
             return Vec::new();
         }
-        self.give_up()
+        let asked = self.open.iter_mut().filter(|command| !(command.owed && is_member));
+        asked.filter_map(|command| command.reply.take()).collect()
     }
 
     /// Takes out all replies.
@@ -175,7 +187,7 @@ mod tests {
 
     fn add(proposals: &mut Proposals<u64>, reply: u64, len: usize) {
         let (bytes, reply) = (vec![0; len].into(), Some(reply));
-        proposals.add(Command { bytes, reply, at: Duration::ZERO });
+        proposals.add(Command { bytes, reply, owed: false, at: Duration::ZERO });
     }
 
     /// The numbers that are offered.
@@ -202,12 +214,15 @@ mod tests {
     }
 
     #[test]
-    fn another_node_is_offered_no_more_than_it_can_take_in() {
+    fn a_leader_is_offered_no_more_than_it_can_take_in() {
         let mut proposals = proposals(10, WINDOW_BYTES / 3);
         assert_eq!(offer(&mut proposals, 2, 1), 1..3);
+        assert!(!proposals.has_more());
+        assert_eq!(offer(&mut proposals, 2, 1), 0..0);
         proposals.applied(1);
+        assert!(proposals.has_more());
         assert_eq!(offer(&mut proposals, 2, 1), 3..4);
-        assert_eq!(offer(&mut proposals, SELF, 2), 2..11);
+        assert_eq!(offer(&mut proposals, SELF, 2), 2..4);
         let mut large = self::proposals(2, WINDOW_BYTES + 1);
         assert_eq!(offer(&mut large, 2, 1), 1..2);
     }
@@ -217,12 +232,15 @@ mod tests {
         let mut proposals = proposals(2, 10);
         assert_eq!(offer(&mut proposals, 2, 1), 1..3);
         for tick in 1..PATIENCE_TICKS {
-            assert!(proposals.tick().is_empty(), "at tick {tick}");
+            assert!(proposals.tick(true).is_empty(), "at tick {tick}");
             let again = if tick.is_multiple_of(AGAIN_TICKS) { 1..3 } else { 0..0 };
             assert_eq!(offer(&mut proposals, 2, 1), again, "at tick {tick}");
         }
-        assert_eq!(proposals.tick(), [1, 2]);
-        assert!(proposals.tick().is_empty());
+        let (bytes, reply) = (Bytes::new(), Some(3));
+        proposals.add(Command { bytes, reply, owed: true, at: Duration::ZERO });
+        assert_eq!(proposals.tick(true), [1, 2]);
+        assert!(proposals.tick(true).is_empty());
+        assert_eq!(proposals.tick(false), [3], "what is owed is given up by nobody else");
         assert!(proposals.applied(1).unwrap().reply.is_none());
     }
 }

@@ -159,8 +159,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 match who {
                     Who::Here(signals) => {
                         for signal in signals {
-                            let accepting = self.accepting;
-                            let mut groups = view(&mut self.machines, &self.statuses, accepting);
+                            let mut groups = view(&mut self.machines, &self.statuses, &self.room);
                             self.host.signal(&mut groups, signal);
                         }
                     }

@@ -11,11 +11,13 @@ use std::time::Duration;
 use storage::log::AppendError;
 use tracing::{info, warn};
 
+use super::leadership::ELECTION_TICKS;
 use super::{Engine, Now};
 use crate::error::Error;
 use crate::host::{Blocked, Host};
 use crate::input::OnFull;
 use crate::machine::StateMachine;
+use crate::peers::Letter;
 
 /// How often the disk is asked for its free bytes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -30,12 +32,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.ask_free();
         let found = self.find();
         self.metrics.accepting.set(if found.is_ok() { 1.0 } else { 0.0 });
-        if found != self.accepting {
+        if found != self.room.own {
             match found {
                 Ok(()) => info!(free = self.free, "commands are taken again"),
                 Err(why) => warn!(free = self.free, %why, "commands are refused"),
             }
-            self.accepting = found;
+            self.room.own = found;
         }
     }
 
@@ -83,6 +85,29 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let share = if of == OnFull::Wait { 2 } else { 1 };
         let kept = self.config.min_free_bytes.saturating_add(unstored) / share;
         self.free >= kept.saturating_add(growth)
+    }
+
+    /// Tells the other nodes when this one should lead nothing, and forgets who has not said so of
+    /// itself for long.
+    pub(super) fn tick_room(&mut self) {
+        self.room.lacking.retain(|_, ticks| {
+            *ticks += 1;
+            *ticks <= ELECTION_TICKS
+        });
+        if !self.room.is_full() {
+            return;
+        }
+        let own = self.config.node;
+        if let Some(group) = self.groups.first() {
+            for other in group.members.all().filter(|&id| id != own) {
+                self.outgoing.add(other, group.id, &Letter::Full);
+            }
+        }
+    }
+
+    /// Another node has no room.
+    pub(super) fn hear_full(&mut self, from: u64) {
+        self.room.lacking.insert(from, 0);
     }
 
     fn ask_free(&mut self) {

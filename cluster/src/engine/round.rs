@@ -148,7 +148,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let grown = self.log.borrow().written() - self.rounds.written;
         let rested = now.monotonic.saturating_sub(self.rounds.began);
         // Without room one may help at once: it lets the log shrink.
-        let is_time = rested >= self.config.checkpoint_interval || self.accepting.is_err();
+        let is_time = rested >= self.config.checkpoint_interval || self.room.own.is_err();
         grown >= self.config.checkpoint_bytes || (is_time && self.groups.iter().any(|it| it.dirty))
     }
 

@@ -54,6 +54,18 @@ struct Transfer {
     stalled: usize,
 }
 
+impl Sending {
+    /// Whether a group is being read out of the store.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// A group is, for a backup.
+    pub(super) fn begin_reading(&mut self, group: GroupId) {
+        self.reading = Some(group);
+    }
+}
+
 impl Held {
     fn flying(&self) -> usize {
         let bytes = |it: &Transfer| {
@@ -194,6 +206,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// The store has been read.
     pub(super) fn captured(&mut self, group: GroupId, captured: Option<Box<Captured>>) {
         self.sending.reading = None;
+        let captured = self.take_capture(group, captured);
         let Some(captured) = captured.filter(|it| it.applied.index > 0) else { return };
         let place = self.places[&group];
         let initial = || Members::initial(&self.config.groups[place].voters);

@@ -1,9 +1,11 @@
 //! The raft thread on a real disk.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::Duration;
 
-use cluster::{Config, Error, GroupId, Groups, NoPeers, Refusal, Running, start};
+use cluster::{
+    Config, Error, GroupBackup, GroupId, Groups, NoPeers, Refusal, Restoration, Running, start,
+};
 
 use crate::chronicle::{Chronicle, Ledger, command};
 
@@ -77,5 +79,48 @@ fn what_does_not_fit_is_refused_with_its_reason() {
     let (groups, running, told) = run(&full);
     groups.try_propose(GroupId(0), command(3, 10), 3).unwrap();
     assert_eq!(hear(&told), Err(Refusal::DiskFull));
+    running.stop().unwrap();
+}
+
+fn capture(groups: &Groups<u64, u64>) -> Vec<GroupBackup> {
+    let (taker, taken) = sync_channel(1);
+    groups.capture(taker);
+    taken.iter().collect()
+}
+
+#[test]
+fn another_cluster_goes_on_from_a_backup() {
+    let old = tempfile::tempdir().unwrap();
+    let small = |config| Config { segment_bytes: 1 << 20, min_free_bytes: 0, ..config };
+    let (groups, running, told) = run(&small(Config::new(old.path(), 2)));
+    for number in 1..=20 {
+        groups.try_propose(GroupId(number as u32 % 3), command(number, 100), number).unwrap();
+        hear(&told).unwrap();
+    }
+    let backup = capture(&groups);
+    running.stop().unwrap();
+    assert_eq!(backup.iter().map(|it| it.group.0).collect::<Vec<_>>(), [0, 1, 2]);
+
+    let new = tempfile::tempdir().unwrap();
+    let mut config = small(Config { node: 7, ..Config::new(new.path(), 2) });
+    config.groups.iter_mut().for_each(|group| group.voters = vec![7]);
+    let mut restoration = Restoration::begin(&config).unwrap();
+    for group in &backup {
+        restoration.put(group.group, group.applied, group.pairs().unwrap()).unwrap();
+    }
+    restoration.finish().unwrap();
+    let again = Restoration::begin(&config).err().unwrap().to_string();
+    assert!(again.contains("there is state of it already"), "{again}");
+
+    let (groups, running, told) = run(&config);
+    let restored = capture(&groups);
+    for (old, new) in backup.iter().zip(&restored) {
+        assert_eq!(old.pairs().unwrap(), new.pairs().unwrap());
+        assert!(new.applied > old.applied);
+    }
+    groups.try_propose(GroupId(1), command(21, 10), 21).unwrap();
+    assert_eq!(hear(&told), Ok(21));
+    running.stop().unwrap();
+    let (_, running, _told) = run(&config);
     running.stop().unwrap();
 }

@@ -45,7 +45,7 @@ pub use names::{
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
 pub use rejection::Rejection;
-pub use store::LoadError;
+pub use store::{LoadError, forget_members};
 pub use view::{Order, Page, Paging, ThingFilter};
 
 use store::Key;

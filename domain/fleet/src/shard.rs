@@ -8,6 +8,7 @@
 //! one of them was loaded from a checkpoint on the way.
 
 mod apply;
+mod backup;
 mod checkpoint;
 mod command;
 pub mod delivery;
@@ -27,6 +28,7 @@ mod subscribers;
 mod tests;
 mod timers;
 
+pub use backup::{forget_later_entries, put_back_outbox};
 pub use command::{
     Acknowledge, Command, CommandError, Connect, DeleteShadow, Directed, Disconnect, Expire,
     FireWill, ForgetOrigin, Kind, NEVER, Options, Origin, Publication, Publish, PubrecReceived,

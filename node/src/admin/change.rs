@@ -19,7 +19,8 @@ use fleet::registry::{Command, Drain, Member, MemberStatus};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::cluster::{Group, Standing, request};
+use super::ask;
+use super::cluster::{Group, Standing};
 use crate::config::is_address;
 use crate::host::{Outcome, Proposal, Reply};
 use crate::shared::Shared;
@@ -99,67 +100,73 @@ pub async fn change(
 /// What is proposed for a wish, or why it makes no sense. What only the members themselves decide is
 /// decided when it is applied.
 fn command(wish: &Wish, standing: &Standing) -> Result<Bytes, String> {
-    let is_linked =
-        |node: u64| node == standing.node || standing.peers.get(&node).copied().unwrap_or(false);
     if standing.members.is_empty() {
         return Err("this node has no cluster, or its cluster has not begun yet".into());
     }
     let command = match *wish {
-        Wish::Add { node, .. } if !(1..=MAX_NODE).contains(&node) => {
-            return Err(format!("{node} is not a number from 1 to {MAX_NODE}"));
-        }
-        Wish::Add { ref address, .. } if !is_address(address) => {
-            return Err(format!("{address:?} is not `host:port`, like \"10.0.0.4:7400\""));
-        }
-        Wish::Add { node, ref address } => Command::AddMember { node, address: address.clone() },
-        Wish::Remove { node, dead: false } if is_member(standing, node) && !is_linked(node) => {
-            return Err(format!(
-                "node {node} does not answer, so it cannot be drained: start it, or say --dead if it \
-                 never returns"
-            ));
-        }
-        Wish::Remove { node, dead: true } if is_member(standing, node) && is_linked(node) => {
-            return Err(format!("node {node} is alive: stop it first, or leave --dead away"));
-        }
-        Wish::Remove { node, dead } => {
-            let is_last = !standing
-                .members
-                .iter()
-                .any(|(id, it)| *id != node && it.status == MemberStatus::Active);
-            if let Some(group) = stuck_without(standing, node).filter(|_| !is_last) {
-                return Err(format!(
-                    "group {group} would have no quorum without node {node}: too few of the others are up"
-                ));
-            }
-            Command::RemoveMember { node, dead }
-        }
-        Wish::Drain { node, undo } => {
-            let drain = if undo { Drain::No } else { Drain::Wanted };
-            Command::DrainMember { node, drain }
-        }
-        Wish::Transfer { group, node } => {
-            let Some(found) = standing.groups.get(&group) else {
-                return Err(format!("there is no group {group}"));
-            };
-            if let Some(node) = node.filter(|node| is_member(standing, *node)) {
-                if !found.voters.contains(&node) {
-                    let voters: Vec<_> = found.voters.iter().map(u64::to_string).collect();
-                    let voters = voters.join(", ");
-                    return Err(format!(
-                        "node {node} only follows group {group}: {voters} decide in it"
-                    ));
-                }
-                if !is_linked(node) {
-                    return Err(format!("node {node} does not answer"));
-                }
-                if standing.members[&node].drain != Drain::No {
-                    return Err(format!("node {node} is drained"));
-                }
-            }
-            Command::PreferLeader { group, node }
-        }
+        Wish::Add { node, ref address } => addition(node, address)?,
+        Wish::Remove { node, dead } => removal(standing, node, dead)?,
+        Wish::Drain { node, undo: false } => Command::DrainMember { node, drain: Drain::Wanted },
+        Wish::Drain { node, undo: true } => Command::DrainMember { node, drain: Drain::No },
+        Wish::Transfer { group, node } => preference(standing, group, node)?,
     };
     Ok(command.encode().into())
+}
+
+fn addition(node: u64, address: &str) -> Result<Command, String> {
+    if !(1..=MAX_NODE).contains(&node) {
+        return Err(format!("{node} is not a number from 1 to {MAX_NODE}"));
+    }
+    if !is_address(address) {
+        return Err(format!("{address:?} is not `host:port`, like \"10.0.0.4:7400\""));
+    }
+    Ok(Command::AddMember { node, address: address.to_owned() })
+}
+
+fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String> {
+    let command = Command::RemoveMember { node, dead };
+    let stays = |(id, it): (&u64, &Member)| *id != node && it.status == MemberStatus::Active;
+    if !is_member(standing, node) || !standing.members.iter().any(stays) {
+        // The members say why not.
+        return Ok(command);
+    }
+    let is_live = standing.live().contains(&node);
+    if dead && is_live {
+        return Err(format!("node {node} is alive: stop it first, or leave --dead away"));
+    }
+    if !dead && !is_live {
+        return Err(format!(
+            "node {node} does not answer, so it cannot be drained: start it, or say --dead if it never \
+             returns"
+        ));
+    }
+    if node == standing.node {
+        return Err(format!("ask another node: this is node {node}, which cannot tell of its end"));
+    }
+    match stuck_without(standing, node) {
+        Some(group) => Err(format!(
+            "group {group} would have no quorum without node {node}: too few of the others are up"
+        )),
+        None => Ok(command),
+    }
+}
+
+fn preference(standing: &Standing, group: u32, node: Option<u64>) -> Result<Command, String> {
+    let found = standing.groups.get(&group).ok_or_else(|| format!("there is no group {group}"))?;
+    if let Some(node) = node.filter(|node| is_member(standing, *node)) {
+        if !found.voters.contains(&node) {
+            let voters: Vec<_> = found.voters.iter().map(u64::to_string).collect();
+            let voters = voters.join(", ");
+            return Err(format!("node {node} only follows group {group}: {voters} decide in it"));
+        }
+        if !standing.live().contains(&node) {
+            return Err(format!("node {node} does not answer"));
+        }
+        if standing.members[&node].drain != Drain::No {
+            return Err(format!("node {node} is drained"));
+        }
+    }
+    Ok(Command::PreferLeader { group, node })
 }
 
 fn is_member(standing: &Standing, node: u64) -> bool {
@@ -249,7 +256,7 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
 
 /// Asks a node for something and says how it goes until it is so.
 pub fn carry_out(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<()> {
-    request(admin, "POST", &serde_json::to_string(wish)?)?;
+    ask(admin, "POST", "/admin/cluster", &serde_json::to_string(wish)?)?;
     let until = Instant::now() + patience;
     let mut said = String::new();
     loop {
@@ -347,6 +354,7 @@ mod tests {
             (vec![], &[2], &[], remove(3, false), Some("does not answer")),
             (vec![], &[2], &[], remove(3, true), None),
             (vec![], &[2, 3], &[], remove(3, true), Some("is alive")),
+            (vec![], &[2, 3], &[], remove(1, false), Some("ask another node")),
             (vec![], &[2], &[], remove(2, false), Some("group 0 would have no quorum")),
             (join(), &[2, 4], &[4], remove(2, false), None),
             (vec![], &[], &[], remove(3, true), Some("group 0 would have no quorum")),

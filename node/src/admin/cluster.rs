@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use fleet::placement::{Placement, next_change};
 use fleet::registry::{Drain, Member, MemberStatus};
 use serde::{Deserialize, Serialize};
@@ -89,7 +87,7 @@ impl Standing {
 
     /// Asks a node by its admin listener.
     pub fn of(admin: &str) -> anyhow::Result<Self> {
-        let body = request(admin, "GET", "")?;
+        let body = super::ask(admin, "GET", "/admin/cluster", "")?;
         serde_json::from_str(&body).with_context(|| format!("{admin} is no node of this version"))
     }
 
@@ -152,29 +150,6 @@ impl Standing {
             let _ = writeln!(text, "{}", line.trim_end());
         }
         text
-    }
-}
-
-/// Asks the admin listener of a node for something about its cluster; gives the answer's body.
-pub(super) fn request(admin: &str, method: &str, body: &str) -> anyhow::Result<String> {
-    let cannot = || format!("cannot ask the node at {admin}");
-    let mut stream = TcpStream::connect(admin).with_context(cannot)?;
-    stream.set_read_timeout(Some(PATIENCE * 3))?;
-    let request = format!(
-        "{method} /admin/cluster HTTP/1.1\r\nHost: skein\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).with_context(cannot)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(cannot)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    match status {
-        "200" | "202" => Ok(body.to_owned()),
-        // The node has understood and does not want to: that is all there is to say.
-        "409" | "503" if !body.trim().is_empty() => bail!("{}", body.trim()),
-        _ => bail!("the node at {admin} answers {status}: {}", body.trim()),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Cluster {
     pub founders: Vec<u64>,
     /// This node is none of the founders: it joins when it is added.
     pub join: bool,
+    /// The backup that the cluster began with, if it did: the same on every node, for all time.
+    pub restored_from: Option<String>,
     /// The certificate of this node for the others, valid for `node-<number>.skein`.
     pub certificate: PathBuf,
     /// Its private key.
@@ -64,6 +66,7 @@ impl Default for Cluster {
             peers: Vec::new(),
             founders: Vec::new(),
             join: false,
+            restored_from: None,
             certificate: PathBuf::new(),
             private_key: PathBuf::new(),
             ca: PathBuf::new(),

@@ -49,10 +49,15 @@ fn text_of_the_environment_that_looks_like_a_number_fits_a_string() {
 fn relative_paths_are_taken_from_the_folder_of_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("skein.toml");
-    std::fs::write(&path, "data = 'state'\n[tls]\ncertificate = '/etc/server.pem'").unwrap();
+    std::fs::write(
+        &path,
+        "data = 'state'\n[tls]\ncertificate = '/etc/server.pem'\n[backup]\nfolder = 'b'",
+    )
+    .unwrap();
     let variable = ("SKEIN__TLS__PRIVATE_KEY".to_owned(), "keys/server.key".to_owned());
     let config = Config::read(&path, [variable].into_iter()).unwrap();
     assert_eq!(config.data, directory.path().join("state"));
+    assert_eq!(config.backup.folder, Some(directory.path().join("b")));
     assert_eq!(config.tls.certificate, Some("/etc/server.pem".into()));
     assert_eq!(config.tls.private_key, Some(directory.path().join("keys/server.key")));
 }

@@ -10,7 +10,7 @@ use actix::Actor;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cluster::GroupId;
-use fleet::shard::{self, Connected};
+use fleet::shard::{self, Connected, WillAction};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
 use policy::Compiled;
@@ -400,10 +400,11 @@ async fn propose_session(
         match outcome.await {
             Ok(Ok(Outcome::Shard(shard::Outcome::Connected(connected)))) => {
                 // Comes back, and is closed by that, when nobody waits any more.
-                let _ = answer.send(Opened { core, group, client, connected: Some(connected) });
+                let _ = answer.send(Opened { core, client, connected: Some(connected) });
                 return;
             }
             Ok(Ok(Outcome::Shard(shard::Outcome::Occupied))) => {}
+            Ok(Err(cluster::Refusal::Unseen)) => return disown_unseen(&core, group, &client).await,
             _ => return,
         }
         let (vacant, vacancy) = oneshot::channel();
@@ -418,10 +419,21 @@ async fn propose_session(
     }
 }
 
+/// Ends the session that a CONNECT may have opened without anybody here having seen it.
+async fn disown_unseen(core: &Rc<Core>, group: GroupId, client: &str) {
+    let (name, own) = (client.to_owned(), core.shared.mesh.own);
+    let opened = identity::look(&core.shared, move |groups| {
+        let session = groups.get(group)?.shard()?.session(name.as_bytes())?;
+        (session.connected() && session.holder() == own).then(|| session.epoch())
+    });
+    if let Some(epoch) = opened.await.flatten() {
+        core.disown(client, epoch, WillAction::Discard);
+    }
+}
+
 /// A session that its group takes for connected. Says that it is not when no connection takes it.
 struct Opened {
     core: Rc<Core>,
-    group: GroupId,
     client: Rc<str>,
     connected: Option<Connected>,
 }
@@ -434,18 +446,9 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let Some(connected) = &self.connected else { return };
-        let command = shard::Disconnect {
-            client: Bytes::copy_from_slice(self.client.as_bytes()),
-            epoch: connected.epoch,
-            at: self.core.read_clock().epoch_ms,
-            will: shard::WillAction::Discard.into(),
-            by: self.core.shared.mesh.own.0,
-            ..shard::Disconnect::default()
-        };
-        let command = shard::Command::from(command).encoded();
-        self.core.propose(Proposal::owed(self.group, command));
-        self.core.flush();
+        if let Some(connected) = &self.connected {
+            self.core.disown(&self.client, connected.epoch, WillAction::Discard);
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Spreads the leads of a cluster's groups: each has a node that leads it when that is up.
 //!
-//! Which one is decided by rendezvous hashing among the voters that are linked, so that all nodes find
-//! the same without asking, and the loss of a node moves only what it led; an operator may prefer another.
+//! Which one is decided by rendezvous hashing among the voters that are linked, in service, and have room
+//! on their disks, so that all nodes find the same without asking, and the loss of a node moves only
+//! what it led; an operator may prefer another of these.
 
 use std::time::{Duration, Instant};
 
@@ -30,18 +31,26 @@ impl NodeHost {
         let (own, linked) = (self.shared.mesh.own.node(), self.shared.mesh.linked());
         let registry = groups.get(GroupId::META).and_then(Machine::registry);
         let preferred = |id: GroupId| registry?.preferred_leaders().get(&id.0).copied();
-        let roster = &self.shared.mesh.roster;
-        let misplaced = groups.ids().into_iter().filter(|id| groups.leads(*id)).find_map(|id| {
+        let may_lead = |node: &u64| {
+            let can = match *node == own {
+                true => !groups.is_full(),
+                false => linked.contains(node) && !groups.is_full_at(*node),
+            };
+            can && self.shared.mesh.roster.may_lead(*node)
+        };
+        let led = groups.ids().into_iter().filter(|id| groups.leads(*id));
+        let misplaced = led.filter_map(|id| {
             let voters = groups.status(id)?.voters.iter().copied();
-            let up = voters.filter(|node| *node == own || linked.contains(node));
-            let up: Vec<u64> = up.filter(|node| roster.may_lead(*node)).collect();
-            let preferred = preferred(id).filter(|node| up.contains(node));
-            preferred
-                .or_else(|| leader_of(id, up.into_iter()))
-                .filter(|node| *node != own)
-                .map(|to| (id, to))
+            let mut up = voters.filter(may_lead);
+            let leader = match preferred(id) {
+                Some(preferred) if up.clone().any(|node| node == preferred) => Some(preferred),
+                _ => leader_of(id, up.by_ref()),
+            };
+            leader.filter(|to| *to != own).map(|to| (id, to))
         });
-        if let Some((group, to)) = misplaced {
+        // What a full disk keeps a node from leading has to move at once.
+        let at_once = if groups.is_full() { usize::MAX } else { 1 };
+        for (group, to) in misplaced.take(at_once) {
             debug!(%group, to, "a lead is handed over");
             self.shared.groups.order(Order::Transfer { group, to });
         }

@@ -177,15 +177,30 @@ impl NodeHost {
         }
     }
 
-    /// Another replica's state has taken the place of a group's: connections that it does not know
-    /// have lost their session.
-    pub(super) fn end_unknown(&self, group: GroupId, shard: &Shard) {
+    /// Another replica's state has taken the place of a group's, and nobody saw how it came about:
+    /// connections that it does not know have lost their session, sessions that have no connection
+    /// here end, and who waits for a client id asks again.
+    pub(super) fn reconcile(&mut self, group: GroupId, shard: &Shard) {
         let own = self.shared.mesh.own;
-        let sessions = shard.sessions().filter(|it| it.connected() && it.holder() == own);
+        let held = || shard.sessions().filter(|it| it.connected() && it.holder() == own);
         let known: rustc_hash::FxHashMap<u64, u64> =
-            sessions.map(|session| (session.id(), session.epoch())).collect();
-        let (group, known) = (group.0 as u16, Arc::new(known));
-        self.shared.on_every_core(move |core| core.end_unknown(group, &known));
+            held().map(|session| (session.id(), session.epoch())).collect();
+        let number = group.0 as u16;
+        let known = Arc::new(known);
+        self.shared.on_every_core(move |core| core.end_unknown(number, &known));
+        for session in held() {
+            let Ok(client) = std::str::from_utf8(session.client()) else { continue };
+            let (home, client, epoch) =
+                (self.shared.home_of(client), client.to_owned(), session.epoch());
+            let run =
+                move |core: &std::rc::Rc<crate::core::Core>| core.end_unclaimed(&client, epoch);
+            self.shared.send(home, crate::core::ToCore::Run(Box::new(run)));
+        }
+        let holders = &mut self.beside.entry(group).or_default().holders;
+        for waiting in std::mem::take(&mut holders.awaiting).into_values().flatten() {
+            // Whoever waited may have gone away.
+            let _ = waiting.send(());
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cluster::{GroupId, GroupsView, Refusal};
-use fleet::shard;
+use fleet::shard::{self, OutboxEntry};
 use mqtt::{QoS, Reason};
 use tokio::sync::oneshot;
 
@@ -68,6 +68,15 @@ pub enum Signal {
         client: bytes::Bytes,
         /// Is told.
         vacant: oneshot::Sender<()>,
+    },
+    /// A backup begins: outboxes are recorded from now on; or it has ended.
+    Record(bool),
+    /// What was recorded of a group's outbox, which is then over; nothing if it was too much.
+    Recorded {
+        /// The group.
+        group: GroupId,
+        /// Is told.
+        answer: oneshot::Sender<Option<Vec<OutboxEntry>>>,
     },
     /// A look at the state.
     Read(Look),
@@ -134,9 +143,11 @@ pub(super) fn doom(core: &Core, live: Live, why: Refusal) {
 fn refusal_reason(why: Refusal) -> Reason {
     match why {
         Refusal::Busy | Refusal::DiskFull | Refusal::TooLarge => Reason::QuotaExceeded,
-        Refusal::NoLeader | Refusal::Unknown | Refusal::UnknownGroup | Refusal::Stopping => {
-            Reason::UnspecifiedError
-        }
+        Refusal::NoLeader
+        | Refusal::Unknown
+        | Refusal::Unseen
+        | Refusal::UnknownGroup
+        | Refusal::Stopping => Reason::UnspecifiedError,
     }
 }
 

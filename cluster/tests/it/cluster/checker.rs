@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{GroupId, Refusal};
+use cluster::{GroupId, OnFull, Refusal};
 
 use crate::chronicle::Chronicle;
 
@@ -33,6 +33,10 @@ pub(super) struct Checker {
     proposers: BTreeMap<u64, Proposer>,
     /// What must never be applied.
     refused: BTreeMap<u64, Refusal>,
+    /// What is applied, though the proposer did not see it.
+    unseen: BTreeSet<u64>,
+    /// What may not be refused.
+    owed: BTreeSet<u64>,
     pub(super) acknowledged: BTreeSet<u64>,
 }
 
@@ -72,8 +76,11 @@ impl Checker {
     }
 
     /// A client proposes a command; greater numbers are proposed later.
-    pub(super) fn proposed(&mut self, number: u64, node: u64, life: u64) {
+    pub(super) fn proposed(&mut self, number: u64, node: u64, life: u64, on_full: OnFull) {
         self.proposers.insert(number, (node, life));
+        if on_full != OnFull::Refuse {
+            self.owed.insert(number);
+        }
     }
 
     /// A client was told that its command is applied.
@@ -89,11 +96,24 @@ impl Checker {
         Ok(())
     }
 
-    /// A client was told that its command has no outcome.
-    pub(super) fn refused(&mut self, number: u64, why: Refusal) {
-        if ![Refusal::Unknown, Refusal::Stopping].contains(&why) {
-            self.refused.insert(number, why);
+    /// A client was told that its command has no outcome, by a node that may be no member.
+    pub(super) fn refused(
+        &mut self,
+        number: u64,
+        why: Refusal,
+        is_member: bool,
+    ) -> Result<(), String> {
+        match why {
+            Refusal::Stopping => {}
+            Refusal::Unknown if !is_member => {}
+            Refusal::Unseen => drop(self.unseen.insert(number)),
+            why if self.owed.contains(&number) => {
+                return Err(format!("{number} is owed and refused ({why})"));
+            }
+            Refusal::Unknown => {}
+            why => drop(self.refused.insert(number, why)),
         }
+        Ok(())
     }
 
     /// A node's host was told that it leads.
@@ -134,7 +154,11 @@ impl Checker {
                 return Err(format!("{number} was refused ({why}) and is applied"));
             }
         }
-        Ok(())
+        let applied = |number| self.groups.values().any(|it| it.places.contains_key(number));
+        match self.unseen.iter().find(|number| !applied(number)) {
+            Some(number) => Err(format!("{number} is said to be applied and is not")),
+            None => Ok(()),
+        }
     }
 
     /// How many times a leader was found, and in how many terms at most.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster::{GroupId, Order, Refusal};
+use cluster::{GroupId, OnFull, Order, Refusal};
 use storage::store::Store;
 
 use super::world::{Plan, World};
@@ -236,6 +236,58 @@ fn who_sees_no_leader_for_long_takes_nothing_more() {
     (0..40).for_each(|_| world.step(0).unwrap());
     world.propose(1, GROUP, 10);
     until(&mut world, |world| world.checker.acknowledged.len() == 1);
+}
+
+#[test]
+fn what_is_owed_is_not_given_up() {
+    let mut world = cluster(3, 0);
+    isolate(&mut world, 1);
+    world.propose(1, GROUP, 10);
+    world.propose_as(1, GROUP, 10, OnFull::Wait);
+    until(&mut world, |world| !world.refused.is_empty());
+    (0..1000).for_each(|_| world.step(0).unwrap());
+    world.propose_as(1, GROUP, 10, OnFull::Wait);
+    (0..1000).for_each(|_| world.step(0).unwrap());
+    assert_eq!(world.refused.len(), 1, "the one that may be refused");
+    world.network.heal();
+    until(&mut world, |world| world.checker.acknowledged.len() == 2);
+}
+
+#[test]
+fn who_only_follows_notices_that_nobody_leads() {
+    let mut world = cluster(3, 1);
+    let (voters, learners) = (vec![1, 2, 3], vec![4]);
+    order(&mut world, Order::ChangeMembers { group: GROUP, voters, learners });
+    until(&mut world, |world| world.status(4, GROUP).unwrap().leader.is_some());
+    for id in 1..=3 {
+        world.crash(id);
+        world.nodes.get_mut(&id).unwrap().up_at = u64::MAX;
+    }
+    until(&mut world, |world| world.status(4, GROUP).unwrap().leader.is_none());
+}
+
+#[test]
+fn a_follower_without_room_hands_on_what_it_owes_and_knows_that_it_is_behind() {
+    let mut world = cluster(3, 0);
+    let leader = leader(&world);
+    let full = 1 + leader % 3;
+    let disk = world.nodes[&full].disk.clone();
+    disk.set_capacity(disk.used_bytes());
+    for _ in 0..20 {
+        world.propose_as(full, GROUP, 3000, OnFull::Wait);
+        (0..100).for_each(|_| world.step(0).unwrap());
+    }
+    until(&mut world, |world| world.checker.count(GROUP) == 20);
+    for _ in 0..100 {
+        world.propose(leader, GROUP, 3000);
+        (0..10).for_each(|_| world.step(0).unwrap());
+    }
+    until(&mut world, |world| world.status(full, GROUP).unwrap().leader.is_none());
+    disk.set_capacity(u64::MAX);
+    // A snapshot may bring it what came of its commands.
+    until(&mut world, |world| world.checker.acknowledged.len() + world.refused.len() == 120);
+    assert!(world.refused.iter().all(|why| *why == Refusal::Unseen));
+    until(&mut world, |world| world.status(full, GROUP).unwrap().leader.is_some());
 }
 
 #[test]

@@ -275,18 +275,24 @@ impl World {
         }
         for _ in 0..1 + self.dice.below(4) {
             let len = if self.dice.one_in(30) { 3000 } else { self.dice.below(200) };
-            self.propose(id, group, len as usize);
+            let on_full = if self.dice.one_in(4) { OnFull::Wait } else { OnFull::Refuse };
+            self.propose_as(id, group, len as usize, on_full);
         }
     }
 
     /// A client proposes a command to a node that is up.
     pub(super) fn propose(&mut self, id: u64, group: GroupId, len: usize) {
+        self.propose_as(id, group, len, OnFull::Refuse);
+    }
+
+    /// The same, and what happens to the command while the disk is full.
+    pub(super) fn propose_as(&mut self, id: u64, group: GroupId, len: usize, on_full: OnFull) {
         let number = self.next_number;
         self.next_number += 1;
         self.asked.insert(number, id);
-        self.checker.proposed(number, id, self.nodes[&id].lives);
+        self.checker.proposed(number, id, self.nodes[&id].lives, on_full);
         let command = command(number, len);
-        let (reply, on_full) = (Some(number), OnFull::Refuse);
+        let reply = Some(number);
         let node = self.nodes.get_mut(&id).expect("only known nodes are asked");
         node.input.proposals.push(Proposal { group, command, reply, on_full });
     }
@@ -341,7 +347,11 @@ impl World {
                 Heard::Refused(number, why) => {
                     answered(&mut self.asked, number)?;
                     self.refused.push(why);
-                    self.checker.refused(number, why);
+                    let is_member = |it: Status| {
+                        !it.removed && (it.voters.contains(&id) || it.learners.contains(&id))
+                    };
+                    let mut groups = (0..GROUPS).filter_map(|it| engine.status(GroupId(it)));
+                    self.checker.refused(number, why, groups.all(is_member))?;
                 }
             }
         }

@@ -4,6 +4,8 @@
 //! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
 //! contain. A value is a version byte and JSON.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::Registry;
@@ -53,6 +55,13 @@ pub enum LoadError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// Takes the nodes of the cluster that they are from out of stored pairs: another cluster has others.
+pub fn forget_members(pairs: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+    let is_of_cluster =
+        |key: &[u8]| matches!(Key::decode(key), Ok(Key::Member(_) | Key::PreferredLeader(_)));
+    pairs.retain(|key, _| !is_of_cluster(key));
 }
 
 impl Key {

@@ -235,7 +235,7 @@ fn entry(entry: &Entry) -> Vec<u8> {
     })
 }
 
-fn outbox(entry: &OutboxEntry) -> Vec<u8> {
+pub(super) fn outbox(entry: &OutboxEntry) -> Vec<u8> {
     value(&StoredOutboxEntry {
         publication: entry.publication.as_ref().clone(),
         store_retained: entry.store_retained,

@@ -1,6 +1,7 @@
 //! What the tests of the shard share: a shard that remembers its effects, and short ways to say
 //! commands.
 
+mod backup;
 mod checkpoint;
 mod connections;
 mod delivery;

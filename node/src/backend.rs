@@ -389,7 +389,7 @@ impl Backend {
                 at: now_ms(),
                 expiry_secs: Some(0),
                 will: will.into(),
-                by: 0,
+                ..shard::Disconnect::default()
             };
             self.propose(group, shard::Command::from(command).encoded()).await?;
         }

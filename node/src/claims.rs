@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use fleet::shard;
+use fleet::shard::{self, DisconnectReason, WillAction};
 use hashbrown::HashMap;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
@@ -157,7 +157,10 @@ impl Core {
         match evicted {
             Evicted::Now(live) => self.end(live, epoch),
             Evicted::Later => {}
-            Evicted::Nobody => self.disown(client, epoch, shard::WillAction::Publish),
+            Evicted::Nobody => {
+                let why = DisconnectReason::DuplicateClientid;
+                self.disown(client, epoch, WillAction::Publish, why);
+            }
         }
     }
 
@@ -165,18 +168,26 @@ impl Core {
     /// about to: then what becomes of it is known there.
     pub fn end_unclaimed(self: &Rc<Self>, client: &str, epoch: u64) {
         if !self.claims.borrow().held.contains_key(client) {
-            self.disown(client, epoch, shard::WillAction::Discard);
+            self.disown(client, epoch, WillAction::Discard, DisconnectReason::ConnectionLost);
         }
     }
 
     /// Tells its group that a session has no connection here, though it is taken for one that has.
-    pub fn disown(self: &Rc<Self>, client: &str, epoch: u64, will: shard::WillAction) {
+    pub fn disown(
+        self: &Rc<Self>,
+        client: &str,
+        epoch: u64,
+        will: WillAction,
+        why: DisconnectReason,
+    ) {
         let command = shard::Disconnect {
             client: bytes::Bytes::copy_from_slice(client.as_bytes()),
             epoch,
             at: self.read_clock().epoch_ms,
             will: will.into(),
             by: self.shared.mesh.own.0,
+            reason: why.into(),
+            heard: self.shared.hears_presence(client),
             ..shard::Disconnect::default()
         };
         let group = self.shared.group_of(client).into();

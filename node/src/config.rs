@@ -37,6 +37,9 @@ pub struct Config {
     pub accept_log_loss: bool,
     /// `host` or `host:port` where devices reach this cluster, for DescribeEndpoint.
     pub public_host: Option<String>,
+    /// Whether those who subscribe to `$aws/events/presence/…` and `$aws/events/subscriptions/…` hear of
+    /// connections and subscriptions.
+    pub lifecycle_events: bool,
     /// The account that ARNs name.
     pub account: Account,
     /// The cluster that the node is part of; a node that is alone has none.
@@ -68,6 +71,7 @@ impl Default for Config {
             shards: 16,
             accept_log_loss: false,
             public_host: None,
+            lifecycle_events: true,
             account: Account::default(),
             cluster: None,
             backup: Backup::default(),

@@ -337,7 +337,7 @@ impl Connection {
     /// closing where it has not.
     fn refuse(&mut self, publish: &Publish<'_>, reason: Reason) -> Result<(), End> {
         if self.version() == Version::V311 || publish.qos == QoS::AtMostOnce {
-            return Err(End::by_server(reason));
+            return Err(End::refused(reason));
         }
         let kind = match publish.qos {
             QoS::ExactlyOnce => AckKind::PubRec,

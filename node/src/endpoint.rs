@@ -23,6 +23,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
+use fleet::registry::ThingName;
 use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Window};
 use mqtt::{AckKind, Outgoing, PacketId, QoS, Reason, Version};
 use policy::{Action, Compiled};
@@ -98,7 +99,8 @@ pub struct Profile {
     /// Whether QoS 1 and 2 publications reach it through its session's queue: the session is to
     /// outlive this connection, or has outlived an earlier one.
     pub persistent: bool,
-    /// The session's record in its group: of a persistent session, or of one with a will.
+    /// The session's record in its group: in a cluster, of a persistent session, of one with a will, or
+    /// of one that somebody listens for.
     pub record: Option<Record>,
     /// Whether CONNECT asked for a session that outlives the connection.
     pub persistent_connect: bool,
@@ -108,6 +110,8 @@ pub struct Profile {
     pub will_retain: bool,
     /// Who speaks.
     pub principal: crate::identity::Principal,
+    /// The thing that its certificate is exclusively attached to. Few have one.
+    pub thing: Option<Box<ThingName>>,
     /// Where it connects from.
     pub source_ip: Option<std::net::IpAddr>,
     /// The port there.

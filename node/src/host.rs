@@ -157,9 +157,16 @@ impl NodeHost {
             at: now_ms(),
             will: shard::WillAction::Discard.into(),
             by: own.0,
+            reason: shard::DisconnectReason::ConnectionLost.into(),
+            heard: self.is_heard(session.client()),
             ..shard::Disconnect::default()
         };
         self.owe(group, command.into());
+    }
+
+    /// Whether anybody listens for the connections of a client.
+    fn is_heard(&self, client: &[u8]) -> bool {
+        std::str::from_utf8(client).is_ok_and(|client| self.shared.hears_presence(client))
     }
 
     /// Does what the applied commands mean for this node.
@@ -594,7 +601,12 @@ impl Host<Machine> for NodeHost {
             // Of its own earlier lives; what other nodes hold, leaders see to.
             let own = self.shared.mesh.own;
             let is_gone = |holder: Instance| !holder.keeps_out(own) && holder != own;
-            for command in shard.ends_of(is_gone, now_ms()) {
+            // Others may have begun to listen while this node was away.
+            let is_heard = |client: &[u8]| match self.shared.mesh.has_peers() {
+                true => self.shared.lifecycle_events,
+                false => self.is_heard(client),
+            };
+            for command in shard.ends_of(is_gone, is_heard, now_ms()) {
                 let command = self.without_denied_will(groups, shard, command);
                 self.owe(group, command);
             }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cluster::{GroupId, GroupsView};
-use fleet::registry::{Changes, Registry, Timestamp};
+use fleet::registry::{Changes, Registry, ThingName, Timestamp};
 use policy::{Action, Compiled, Variables};
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -122,13 +122,25 @@ pub async fn policy_of(
     client_id: Option<&str>,
     source_ip: Option<IpAddr>,
 ) -> Result<Compiled, Refused> {
+    let decided = policy_and_thing_of(shared, principal, client_id, source_ip);
+    decided.await.map(|(policy, _)| policy)
+}
+
+/// As [`policy_of`], with the thing that the principal is exclusively attached to.
+pub async fn policy_and_thing_of(
+    shared: &Shared,
+    principal: &Principal,
+    client_id: Option<&str>,
+    source_ip: Option<IpAddr>,
+) -> Result<(Compiled, Option<ThingName>), Refused> {
     let variables =
         Variables { client_id: client_id.map(Into::into), source_ip, ..Variables::default() };
     let id = match principal {
-        Principal::AccessKey(_) => return Ok(Compiled::allow_all()),
+        Principal::AccessKey(_) => return Ok((Compiled::allow_all(), None)),
         Principal::Unidentified => return Err(Refused::Anonymous),
         Principal::Anonymous(document) => {
-            return Ok(Compiled::new(&[Arc::clone(document)], &shared.arns, &variables));
+            let documents = [Arc::clone(document)];
+            return Ok((Compiled::new(&documents, &shared.arns, &variables), None));
         }
         Principal::Certificate(id) => Arc::clone(id),
     };
@@ -146,7 +158,8 @@ pub async fn policy_of(
         thing: thing.map(|thing| thing.variables()),
         ..variables
     };
-    Ok(Compiled::new(&identity.documents(), &shared.arns, &variables))
+    let policy = Compiled::new(&identity.documents(), &shared.arns, &variables);
+    Ok((policy, identity.exclusive_thing.map(|thing| thing.name)))
 }
 
 /// Whether the will that a session has may be published now; `None` where no policy says so, because

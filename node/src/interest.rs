@@ -315,6 +315,15 @@ impl InterestIndex {
         self.shards[SHARDS].read().for_each_match(name, &mut found);
     }
 
+    /// Whether anybody wants a topic.
+    pub fn is_wanted(&self, name: &str) -> bool {
+        let mut wanted = false;
+        self.resolve(name, |interest| {
+            wanted |= !interest.destinations.is_empty() || !interest.shares.is_empty();
+        });
+        wanted
+    }
+
     fn changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -417,6 +426,7 @@ mod tests {
         index.remove("a/+", Core(0));
         assert!(index.generation() > before);
         assert_eq!(destinations(&index, "a/b"), [Group(3)]);
+        assert!(index.is_wanted("a/b") && !index.is_wanted("a/c"));
     }
 
     #[test]

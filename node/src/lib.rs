@@ -24,6 +24,7 @@ pub mod http;
 pub mod identity;
 pub mod interest;
 pub mod kept;
+mod lifecycle;
 pub mod mesh;
 pub mod metrics;
 pub mod node;

@@ -81,6 +81,7 @@ impl Node {
                 account: config.account.id.clone(),
             },
             limits: config.limits.clone(),
+            lifecycle_events: config.lifecycle_events,
             traces,
             serving: AtomicBool::new(false),
             leaving: AtomicBool::new(false),

@@ -34,6 +34,8 @@ pub struct Shared {
     pub arns: policy::Arns,
     /// Limits of sessions and packets.
     pub limits: Limits,
+    /// Whether there are lifecycle events.
+    pub lifecycle_events: bool,
     /// Traces, where they are configured.
     pub traces: Option<Traces>,
     /// Set when the listeners are open.

@@ -7,6 +7,7 @@
 //! Invariant: two shards that applied the same commands are equal ([`Shard::digest`]), also when
 //! one of them was loaded from a checkpoint on the way.
 
+mod absences;
 mod apply;
 mod backup;
 mod checkpoint;
@@ -14,6 +15,7 @@ mod command;
 pub mod delivery;
 mod few;
 mod instance;
+mod lifecycle;
 mod load;
 mod messages;
 mod outbox;
@@ -30,10 +32,10 @@ mod timers;
 
 pub use backup::{forget_later_entries, put_back_outbox};
 pub use command::{
-    Acknowledge, Command, CommandError, Connect, DeleteShadow, Directed, Disconnect, Expire,
-    FireWill, ForgetOrigin, Kind, NEVER, Options, Origin, Publication, Publish, PubrecReceived,
-    ReceiveQos2, ReleaseQos2, Subscribe, Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will,
-    WillAction,
+    Acknowledge, Announce, Command, CommandError, Connect, DeleteShadow, Directed, Disconnect,
+    DisconnectReason, Event, Expire, FireWill, ForgetOrigin, Kind, NEVER, Options, Origin,
+    Presence, Publication, Publish, PubrecReceived, ReceiveQos2, ReleaseQos2, Subscribe,
+    Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
 };
 pub use instance::Instance;
 pub use outbox::OutboxEntry;
@@ -50,6 +52,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use rustc_hash::FxHashMap;
 
+use self::absences::Absences;
 use self::checkpoint::Changes;
 use self::load::Loading;
 use self::messages::Messages;
@@ -120,6 +123,7 @@ pub struct Shard {
     messages: Messages,
     retained: Retained,
     shadows: Shadows,
+    absences: Absences,
     outbox: Outbox,
     /// The last sequence seen of each group's outbox, and the part.
     watermarks: BTreeMap<u64, (u64, u32)>,
@@ -145,6 +149,7 @@ impl Default for Shard {
             messages: Messages::default(),
             retained: Retained::default(),
             shadows: Shadows::default(),
+            absences: Absences::default(),
             outbox: Outbox::default(),
             watermarks: BTreeMap::new(),
             timers: Timers::default(),
@@ -313,14 +318,20 @@ impl Shard {
     }
 
     /// What is proposed when nodes are gone, or live anew: the end of every connection that they held,
-    /// with the wills published [v5 MQTT-3.1.2-8].
-    pub fn ends_of(&self, is_gone: impl Fn(Instance) -> bool, now: u64) -> Vec<Command> {
+    /// with the wills published [v5 MQTT-3.1.2-8]. `is_heard` says of a client whether somebody listens
+    /// for its presence.
+    pub fn ends_of(
+        &self,
+        is_gone: impl Fn(Instance) -> bool,
+        is_heard: impl Fn(&[u8]) -> bool,
+        now: u64,
+    ) -> Vec<Command> {
         let lost = self.sorted(|session| session.connected() && is_gone(session.holder()));
         let commands = lost.into_iter().map(|id| {
             let session = &self.sessions[&id];
             let (client, epoch) = (session.client.clone(), session.epoch);
-            let will = WillAction::Publish.into();
-            Disconnect { client, epoch, at: now, will, ..Disconnect::default() }.into()
+            let (heard, will) = (is_heard(&client), WillAction::Publish.into());
+            Disconnect { client, epoch, at: now, will, heard, ..Disconnect::default() }.into()
         });
         commands.collect()
     }

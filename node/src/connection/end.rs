@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use cluster::GroupId;
-use fleet::shard::{self, WillAction};
+use fleet::shard::{self, DisconnectReason, WillAction};
 use mqtt::session::Violation;
 use mqtt::{DecodeError, Disconnect, Reason};
 use tracing::debug;
@@ -24,6 +24,8 @@ pub struct End {
     pub will: bool,
     /// The cause as a metric label.
     pub cause: &'static str,
+    /// The cause as lifecycle events tell it.
+    pub reason: DisconnectReason,
     /// The cause in words.
     pub detail: String,
     /// Until when its last packets are tried, once it has begun to end.
@@ -31,56 +33,79 @@ pub struct End {
 }
 
 impl End {
-    fn new(tell: Option<Reason>, cause: &'static str, detail: impl ToString) -> Self {
-        Self { tell, will: true, cause, detail: detail.to_string(), last_word_by: None }
+    fn new(
+        tell: Option<Reason>,
+        cause: &'static str,
+        reason: DisconnectReason,
+        detail: impl ToString,
+    ) -> Self {
+        Self { tell, will: true, cause, reason, detail: detail.to_string(), last_word_by: None }
     }
 
     /// The client said goodbye.
     pub fn by_client(will: bool) -> Self {
-        Self { will, ..Self::new(None, "client", "") }
+        let reason = DisconnectReason::ClientInitiatedDisconnect;
+        Self { will, ..Self::new(None, "client", reason, "") }
     }
 
     /// The client closed its socket without a DISCONNECT.
     pub fn closed() -> Self {
-        Self::new(None, "lost", "the client closed the connection without DISCONNECT")
+        let detail = "the client closed the connection without DISCONNECT";
+        Self::new(None, "lost", DisconnectReason::ConnectionLost, detail)
     }
 
     /// The network failed.
     pub fn lost(error: &io::Error) -> Self {
-        Self::new(None, "lost", error)
+        Self::new(None, "lost", DisconnectReason::ConnectionLost, error)
     }
 
     /// The broker ends it.
     pub fn by_server(reason: Reason) -> Self {
-        let cause = match reason {
-            Reason::SessionTakenOver => "taken_over",
-            Reason::NotAuthorized => "not_authorized",
-            Reason::QuotaExceeded => "quota",
-            Reason::ServerShuttingDown | Reason::UseAnotherServer => "shutdown",
-            Reason::AdministrativeAction => "administrative",
-            _ => "server",
+        let (cause, told) = match reason {
+            Reason::SessionTakenOver => ("taken_over", DisconnectReason::DuplicateClientid),
+            Reason::NotAuthorized => ("not_authorized", DisconnectReason::AuthError),
+            Reason::QuotaExceeded => ("quota", DisconnectReason::Throttled),
+            Reason::ServerShuttingDown | Reason::UseAnotherServer => {
+                ("shutdown", DisconnectReason::ServerInitiatedDisconnect)
+            }
+            Reason::AdministrativeAction => {
+                ("administrative", DisconnectReason::ApiInitiatedDisconnect)
+            }
+            _ => ("server", DisconnectReason::ServerError),
         };
-        Self::new(Some(reason), cause, reason.name())
+        Self::new(Some(reason), cause, told, reason.name())
+    }
+
+    /// A publication is refused, and the protocol has no other way to say so.
+    pub fn refused(reason: Reason) -> Self {
+        let end = Self::by_server(reason);
+        match reason {
+            Reason::NotAuthorized => Self { reason: DisconnectReason::ForbiddenAccess, ..end },
+            _ => end,
+        }
     }
 
     /// Nothing was heard for one and a half keep alive times.
     pub fn keep_alive() -> Self {
-        Self::new(Some(Reason::KeepAliveTimeout), "keep_alive", "nothing was heard for too long")
+        let detail = "nothing was heard for too long";
+        let reason = DisconnectReason::MqttKeepAliveTimeout;
+        Self::new(Some(Reason::KeepAliveTimeout), "keep_alive", reason, detail)
     }
 
     /// The bytes are not MQTT.
     pub fn violated(error: &DecodeError) -> Self {
-        Self::new(Some(error.reason()), "protocol", error)
+        Self::new(Some(error.reason()), "protocol", DisconnectReason::ClientError, error)
     }
 
     /// The packet is not allowed now.
     pub fn violation(error: &Violation) -> Self {
-        Self::new(Some(error.reason()), "protocol", error)
+        Self::new(Some(error.reason()), "protocol", DisconnectReason::ClientError, error)
     }
 
     /// The packet is not allowed at all here.
     pub fn protocol_error() -> Self {
-        Self::new(Some(Reason::ProtocolError), "protocol", "a packet that is not allowed here")
+        let (reason, detail) = (DisconnectReason::ClientError, "a packet that is not allowed here");
+        Self::new(Some(Reason::ProtocolError), "protocol", reason, detail)
     }
 }
 
@@ -136,7 +161,11 @@ impl Connection {
         self.core.endpoints.borrow_mut().remove(slot as usize);
         self.core.actors.borrow_mut().remove(&slot);
         self.core.metrics.disconnected(end.cause, self.since.elapsed());
-        let Some(record) = profile.record else { return };
+        let Some(record) = profile.record else {
+            self.core.announce_end(profile, end.reason);
+            self.core.flush();
+            return;
+        };
         let group = GroupId::from(record.group);
         let (session, epoch) = (record.session, record.epoch);
         let _ = self.core.shared.groups.signal(Signal::Detach { group, session, epoch });
@@ -152,6 +181,8 @@ impl Connection {
             expiry_secs: Some(self.expiry),
             will: will.into(),
             by: self.core.shared.mesh.own.0,
+            reason: end.reason.into(),
+            heard: self.core.shared.hears_presence(&profile.client),
         };
         let command = shard::Command::from(command).encoded();
         self.core.propose(Proposal::owed(group, command));

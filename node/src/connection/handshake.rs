@@ -10,7 +10,8 @@ use actix::Actor;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cluster::GroupId;
-use fleet::shard::{self, Connected, WillAction};
+use fleet::registry::ThingName;
+use fleet::shard::{self, Connected, DisconnectReason, Presence, WillAction};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
 use policy::Compiled;
@@ -124,6 +125,10 @@ pub async fn connect(
             let principal = peer.principal.name();
             let newcomer = Newcomer { client: connect.client_id, principal, ip: peer.ip };
             let now = core.read_clock().now;
+            if denial.is_some() {
+                core.announce_refused(connect.client_id, || presence_of(&peer, None));
+                core.flush();
+            }
             denial::tell_refused(newcomer, reason, denial.as_ref(), cause, now);
             let connack = ConnAck::new(reason);
             if takes(&connect, &connack) {
@@ -177,6 +182,8 @@ struct Accepted {
     client: Rc<str>,
     assigned: bool,
     permissions: Permissions,
+    /// The thing that its certificate is exclusively attached to.
+    thing: Option<ThingName>,
     expiry: u32,
     keep_alive: u16,
     claim: Claim,
@@ -247,12 +254,15 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
     };
     let registry_changes = core.registry_changes.get();
     let policy = match shared {
-        Some(shared) => Ok(shared),
-        None => identity::policy_of(&core.shared, &peer.principal, Some(&client), peer.ip)
-            .await
-            .map(|policy| Arc::new(ArcSwap::from_pointee(policy))),
+        Some(shared) => Ok((shared, None)),
+        None => {
+            let (principal, client) = (&peer.principal, Some(&*client));
+            identity::policy_and_thing_of(&core.shared, principal, client, peer.ip)
+                .await
+                .map(|(policy, thing)| (Arc::new(ArcSwap::from_pointee(policy)), thing))
+        }
     };
-    let permissions = policy?;
+    let (permissions, thing) = policy?;
     let request = policy::Request {
         persistent_connect: expiry > 0,
         last_will_topic: connect.will.as_ref().map(|will| will.topic),
@@ -271,17 +281,29 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         return Err(Reason::PacketTooLarge.into());
     }
     let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
-    let session = open_session(core, connect, peer, &client, expiry).await?;
+    let presence = core.shared.lifecycle_events.then(|| presence_of(peer, thing.as_ref()));
+    let session = open_session(core, connect, peer, &client, expiry, presence).await?;
     Ok(Accepted {
         client,
         assigned,
         permissions,
+        thing,
         expiry,
         keep_alive,
         claim,
         session,
         registry_changes,
     })
+}
+
+/// Who a client is, as lifecycle events tell it.
+fn presence_of(peer: &Peer, thing: Option<&ThingName>) -> Presence {
+    Presence {
+        session: Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes()),
+        principal: peer.principal.name().to_owned(),
+        thing: thing.map(ToString::to_string),
+        ip: peer.ip.map(|ip| ip.to_string()),
+    }
 }
 
 /// The CONNACK of a connection that stands; only what differs from the defaults is said.
@@ -337,17 +359,23 @@ fn check_policy(
 }
 
 /// Opens the session in its group, when it has to be known there: because it is persistent, because
-/// an earlier one has to end, or because of its will.
+/// an earlier one has to end, because of its will, or because somebody listens for it.
 async fn open_session(
     core: &Rc<Core>,
     connect: &Connect<'_>,
     peer: &Peer,
     client: &Rc<str>,
     expiry: u32,
+    presence: Option<Presence>,
 ) -> Result<Option<Connected>, Reason> {
     let group = GroupId::from(core.shared.group_of(client));
+    let heard = core.shared.hears_presence(client);
+    if heard {
+        core.outbox_has_room(core.shared.group_of(client)).await;
+    }
     // In a cluster, only its group knows whether another node holds the client id.
-    if expiry == 0 && connect.will.is_none() && !core.shared.mesh.has_peers() {
+    let is_brief = expiry == 0 && connect.will.is_none();
+    if is_brief && !heard && !core.shared.mesh.has_peers() {
         let name = Bytes::copy_from_slice(client.as_bytes());
         let known = identity::look(&core.shared, move |groups| {
             let shard = groups.get(group).and_then(Machine::shard);
@@ -368,6 +396,8 @@ async fn open_session(
         queue_limit_bytes: limits.session_queue_bytes,
         queue_limit_messages: limits.session_queue_messages,
         node: core.shared.mesh.own.0,
+        presence,
+        heard,
     };
     let (answer, opened) = oneshot::channel();
     let command = shard::Command::from(command).encoded();
@@ -427,7 +457,7 @@ async fn disown_unseen(core: &Rc<Core>, group: GroupId, client: &str) {
         (session.connected() && session.holder() == own).then(|| session.epoch())
     });
     if let Some(epoch) = opened.await.flatten() {
-        core.disown(client, epoch, WillAction::Discard);
+        core.disown(client, epoch, WillAction::Discard, DisconnectReason::ConnectionLost);
     }
 }
 
@@ -447,7 +477,8 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         if let Some(connected) = &self.connected {
-            self.core.disown(&self.client, connected.epoch, WillAction::Discard);
+            let why = DisconnectReason::ConnectionLost;
+            self.core.disown(&self.client, connected.epoch, WillAction::Discard, why);
         }
     }
 }
@@ -483,6 +514,7 @@ fn start(
         client,
         assigned,
         permissions,
+        thing,
         expiry,
         keep_alive,
         claim,
@@ -512,6 +544,7 @@ fn start(
             will_topic: connect.will.as_ref().map(|will| will.topic.into()),
             will_retain: connect.will.as_ref().is_some_and(|will| will.retain),
             principal: peer.principal,
+            thing: thing.map(Box::new),
             source_ip: peer.ip,
             source_port: peer.port,
             keep_alive,

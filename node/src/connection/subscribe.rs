@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use cluster::GroupId;
-use fleet::shard::{self, Directed};
+use fleet::shard::{self, Directed, Event};
 use mqtt::{PacketId, QoS, Reason, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 use policy::Action;
 use smallvec::SmallVec;
@@ -54,6 +54,8 @@ impl Connection {
         }
         self.core.metrics.subscribed(granted.len());
         let is_granted = !granted.is_empty();
+        let names = granted.iter().map(|subscription| &*subscription.filter);
+        let events = self.core.announce_filters(&self.endpoint.profile, Event::Subscribed, names);
         let safe = match self.persistent_record() {
             Some(record) if !granted.is_empty() => {
                 let (group, epoch) = (record.group, record.epoch);
@@ -64,6 +66,7 @@ impl Connection {
             }
             _ => None,
         };
+        let told = self.tell(events);
         let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
         let packet_id = subscribe.packet_id;
         let group = safe.as_ref().and(self.endpoint.profile.record).map(|record| record.group);
@@ -71,7 +74,7 @@ impl Connection {
             true => core.shared.fanout.sync(None),
             false => None,
         };
-        if safe.is_none() && sync.is_none() {
+        if safe.is_none() && sync.is_none() && told.is_empty() {
             answer(&core, &endpoint, packet_id, reasons, retained);
             return Ok(());
         }
@@ -85,6 +88,10 @@ impl Connection {
                     return;
                 };
                 sync = core.shared.fanout.sync(group);
+            }
+            if !all_are_safe(told).await {
+                endpoint.doom(Reason::ImplementationSpecificError);
+                return;
             }
             // Whoever publishes on another node after SUBACK reaches this client.
             if let Some(synced) = sync {
@@ -185,22 +192,37 @@ impl Connection {
                 mqtt::encode_unsuback(version, packet_id, &reasons, None, out);
             });
         };
-        let Some(record) = self.persistent_record().filter(|_| !filters.is_empty()) else {
+        let names = filters.iter().map(String::as_str);
+        let events = core.announce_filters(&endpoint.profile, Event::Unsubscribed, names);
+        let mut safe = Vec::new();
+        if let Some(record) = self.persistent_record().filter(|_| !filters.is_empty()) {
+            let client = Bytes::copy_from_slice(endpoint.profile.client.as_bytes());
+            let command = shard::Unsubscribe { client, epoch: record.epoch, filters };
+            self.uses.groups = true;
+            safe.push(self.ask(record.group, command.into()));
+        }
+        safe.extend(self.tell(events));
+        if safe.is_empty() {
             answer(&core, &endpoint);
             return Ok(());
-        };
-        let client = Bytes::copy_from_slice(endpoint.profile.client.as_bytes());
-        let command = shard::Unsubscribe { client, epoch: record.epoch, filters };
-        self.uses.groups = true;
-        let safe = self.ask(record.group, command.into());
+        }
         self.core.flush();
         actix_rt::spawn(async move {
-            match safe.await {
-                Ok(Ok(_)) => answer(&core, &endpoint),
-                _ => endpoint.doom(Reason::ImplementationSpecificError),
+            match all_are_safe(safe).await {
+                true => answer(&core, &endpoint),
+                false => endpoint.doom(Reason::ImplementationSpecificError),
             }
         });
         Ok(())
+    }
+
+    /// Proposes what those who listen are told.
+    fn tell(&mut self, events: Vec<shard::Command>) -> Vec<Answer> {
+        let group = self.core.shared.group_of(&self.endpoint.profile.client);
+        if !events.is_empty() {
+            self.uses.add_outbox(group);
+        }
+        events.into_iter().map(|event| self.ask(group, event)).collect()
     }
 
     /// Proposes a command whose outcome is waited for.
@@ -210,6 +232,16 @@ impl Connection {
         self.core.propose(Proposal::asked(group.into(), command.encoded(), reply));
         outcome
     }
+}
+
+/// Whether everything that was proposed is in the log.
+async fn all_are_safe(answers: Vec<Answer>) -> bool {
+    for answer in answers {
+        if !matches!(answer.await, Ok(Ok(_))) {
+            return false;
+        }
+    }
+    true
 }
 
 fn send_suback(core: &Core, endpoint: &Endpoint, id: PacketId, reasons: &[Reason]) {

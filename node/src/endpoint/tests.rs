@@ -20,6 +20,7 @@ fn endpoint() -> Endpoint {
         will_topic: None,
         will_retain: false,
         principal: Principal::Unidentified,
+        thing: None,
         source_ip: None,
         source_port: 0,
         keep_alive: 0,

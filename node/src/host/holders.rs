@@ -170,7 +170,8 @@ impl NodeHost {
                 continue;
             }
             holders.looked = Some(Instant::now());
-            for command in shard.ends_of(|it| is_gone(own, &lives, up, it), now_ms()) {
+            let is_lost = |holder| is_gone(own, &lives, up, holder);
+            for command in shard.ends_of(is_lost, |client| self.is_heard(client), now_ms()) {
                 let command = self.without_denied_will(groups, shard, command);
                 self.owe(id, command);
             }

@@ -1,6 +1,7 @@
 //! From a committed command to a changed shard: one file per family of commands.
 
 mod acknowledge;
+mod announce;
 mod connect;
 mod publish;
 mod shadow;
@@ -33,6 +34,7 @@ impl Shard {
             Kind::DeleteShadow(command) => self.delete_shadow(command),
             Kind::TrimOutbox(command) => self.trim_outbox(command),
             Kind::ForgetOrigin(command) => self.forget_origin(command),
+            Kind::Announce(command) => self.announce_event(command),
         })
     }
 

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
+use super::absences::Absence;
 use super::queue::Entry;
 use super::session::Session;
 use super::stored::{
-    Key, StoredCounters, StoredEntry, StoredOutboxEntry, StoredPosition, StoredSession,
-    StoredWatermark, opaque, value,
+    Key, StoredAbsence, StoredCounters, StoredEntry, StoredOutboxEntry, StoredPosition,
+    StoredSession, StoredWatermark, opaque, value,
 };
 use super::{OutboxEntry, Shard};
 
@@ -103,6 +104,8 @@ impl Shard {
         pairs.extend(
             shadows.map(|(key, each)| (Key::Shadow(key).bytes(), opaque(&each.to_bytes()))),
         );
+        let absences = self.absences.iter();
+        pairs.extend(absences.map(|(client, each)| (Key::Absence(client).bytes(), absence(each))));
         pairs.extend(self.outbox.from(0).map(|each| (Key::Outbox(each.seq).bytes(), outbox(each))));
         pairs.extend(self.watermarks.iter().map(|(&group, &(seq, part))| {
             (Key::Watermark(group).bytes(), value(&StoredWatermark { seq, part: Some(part) }))
@@ -189,6 +192,9 @@ impl Shard {
             let value = each.map(|record| opaque(&record.to_bytes()));
             pairs.push((Key::Shadow(key).bytes(), value));
         });
+        self.absences.settle(|client, each| {
+            pairs.push((Key::Absence(client).bytes(), each.map(absence)));
+        });
         for group in std::mem::take(&mut self.changes.watermarks) {
             let seen = self.watermarks.get(&group);
             let value = seen.map(|&(seq, part)| value(&StoredWatermark { seq, part: Some(part) }));
@@ -203,6 +209,7 @@ impl Shard {
 }
 
 fn record(session: &Session) -> Vec<u8> {
+    let presence = session.presence.as_deref();
     value(&StoredSession {
         client: session.client.clone(),
         epoch: session.epoch,
@@ -214,7 +221,14 @@ fn record(session: &Session) -> Vec<u8> {
         queue_limit_bytes: session.queue_limit_bytes,
         queue_limit_messages: session.queue_limit_messages,
         will: session.will.as_deref().cloned(),
+        presence: presence.map(|present| present.who.presence()),
+        number: presence.map_or(0, |present| present.number),
+        told: presence.is_some_and(|present| present.told),
     })
+}
+
+fn absence(absence: &Absence) -> Vec<u8> {
+    value(&StoredAbsence { number: absence.number, since: absence.since })
 }
 
 fn position(session: &Session) -> Vec<u8> {

@@ -96,6 +96,68 @@ pub struct Will {
     pub source_ip: Option<String>,
 }
 
+/// Who a connection is, as lifecycle events tell it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Presence {
+    /// `sessionIdentifier`: the bytes of a UUID that no other session has. One that is resumed keeps the
+    /// one it began with.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session: Bytes,
+    /// `principalIdentifier`.
+    #[prost(string, tag = "2")]
+    pub principal: String,
+    /// The thing that its certificate is exclusively attached to.
+    #[prost(string, optional, tag = "3")]
+    pub thing: Option<String>,
+    /// Where it comes from.
+    #[prost(string, optional, tag = "4")]
+    pub ip: Option<String>,
+}
+
+/// What a lifecycle event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Event {
+    /// A connection has begun.
+    Connected = 0,
+    /// It has ended.
+    Disconnected = 1,
+    /// The client has subscribed.
+    Subscribed = 2,
+    /// The client has unsubscribed.
+    Unsubscribed = 3,
+    /// A policy has refused the connection.
+    ConnectFailed = 4,
+}
+
+/// Why a connection has ended, as lifecycle events tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum DisconnectReason {
+    /// The node failed it, or died.
+    ServerError = 0,
+    /// DISCONNECT, or a proper end of the WebSocket.
+    ClientInitiatedDisconnect = 1,
+    /// The network failed, or the client closed the socket without a word.
+    ConnectionLost = 2,
+    /// The client id is used by a newer connection.
+    DuplicateClientid = 3,
+    /// Nothing was heard for too long.
+    MqttKeepAliveTimeout = 4,
+    /// The client has broken the protocol.
+    ClientError = 5,
+    /// It published where it may not.
+    ForbiddenAccess = 6,
+    /// It may not be connected any more.
+    AuthError = 7,
+    /// The node stops.
+    ServerInitiatedDisconnect = 8,
+    /// An operator wanted it.
+    ApiInitiatedDisconnect = 9,
+    /// It asked for more than it may have.
+    Throttled = 10,
+}
+
 /// Claims a client id: resumes its session or starts a new one.
 #[derive(Clone, PartialEq, Message)]
 pub struct Connect {
@@ -126,6 +188,12 @@ pub struct Connect {
     /// Who holds the connection: an [`Instance`](super::Instance).
     #[prost(uint64, tag = "9")]
     pub node: u64,
+    /// Who it is; none where there are no lifecycle events.
+    #[prost(message, optional, tag = "10")]
+    pub presence: Option<Presence>,
+    /// Whether somebody listens for the client's presence.
+    #[prost(bool, tag = "11")]
+    pub heard: bool,
 }
 
 /// What happens to the will when a connection ends.
@@ -159,6 +227,38 @@ pub struct Disconnect {
     /// Who says so, if that is who held the connection: it knows that the connection is gone.
     #[prost(uint64, tag = "6")]
     pub by: u64,
+    /// Why the connection has ended.
+    #[prost(enumeration = "DisconnectReason", tag = "7")]
+    pub reason: i32,
+    /// Whether somebody listens for the client's presence.
+    #[prost(bool, tag = "8")]
+    pub heard: bool,
+}
+
+/// Tells those who listen what a client has done that changes no session here.
+#[derive(Clone, PartialEq, Message)]
+pub struct Announce {
+    /// Client id.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub client: Bytes,
+    /// Fencing token of the connection; without meaning where `presence` says who it is.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// When.
+    #[prost(uint64, tag = "3")]
+    pub at: u64,
+    /// Who it is, of a connection that has no session here.
+    #[prost(message, optional, tag = "4")]
+    pub presence: Option<Presence>,
+    /// What it has done.
+    #[prost(enumeration = "Event", tag = "5")]
+    pub event: i32,
+    /// Why it has ended, if that is what it has done.
+    #[prost(enumeration = "DisconnectReason", tag = "6")]
+    pub reason: i32,
+    /// What it has subscribed to, or unsubscribed from.
+    #[prost(string, repeated, tag = "7")]
+    pub topics: Vec<String>,
 }
 
 /// Options of a subscription.
@@ -468,7 +568,7 @@ pub struct ForgetOrigin {
 #[derive(Clone, PartialEq, Message)]
 pub struct Command {
     /// What it asks. A kind that this version does not know decodes as none.
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     pub kind: Option<Kind>,
 }
 
@@ -506,6 +606,8 @@ pub enum Kind {
     TrimOutbox(TrimOutbox),
     #[prost(message, tag = "15")]
     ForgetOrigin(ForgetOrigin),
+    #[prost(message, tag = "16")]
+    Announce(Announce),
 }
 
 /// Why bytes are not a command, or not what came of one.
@@ -566,4 +668,5 @@ commands!(
     DeleteShadow,
     TrimOutbox,
     ForgetOrigin,
+    Announce,
 );

@@ -7,13 +7,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::absences::Absence;
 use super::command::{Options, Publication};
 use super::few::Few;
+use super::lifecycle::Who;
 use super::queue::{Entry, Queue, RELEASED};
-use super::session::Session;
+use super::session::{Present, Session};
 use super::stored::{
-    COUNTER_LIMIT, Key, StoredCounters, StoredEntry, StoredOutboxEntry, StoredPosition,
-    StoredSession, StoredWatermark, content, options_valid, read,
+    COUNTER_LIMIT, Key, StoredAbsence, StoredCounters, StoredEntry, StoredOutboxEntry,
+    StoredPosition, StoredSession, StoredWatermark, content, options_valid, read,
 };
 use super::{LoadError, OutboxEntry, Shard};
 
@@ -53,6 +57,11 @@ impl Shard {
                 let record = shadow::Record::from_bytes(content(value)?);
                 let record = record.map_err(|error| LoadError(error.to_string()))?;
                 self.shadows.restore(key, record);
+            }
+            Key::Absence(client) => {
+                let StoredAbsence { number, since } = read(value)?;
+                below(number, COUNTER_LIMIT, "connection")?;
+                self.absences.restore(Bytes::copy_from_slice(client), Absence { number, since });
             }
         }
         Ok(())
@@ -176,6 +185,10 @@ impl Loading {
         if let Some(will) = &stored.will {
             named(&will.publication)?;
         }
+        below(stored.number, COUNTER_LIMIT, "connection")?;
+        let (number, told) = (stored.number, stored.told);
+        let who = stored.presence.as_ref().and_then(Who::new);
+        let present = who.map(|who| Box::new(Present { who, number, told }));
         let mut session = Session {
             id,
             client: stored.client,
@@ -188,6 +201,7 @@ impl Loading {
             queue_limit_messages: stored.queue_limit_messages,
             queue_limit_bytes: stored.queue_limit_bytes,
             will: stored.will.map(Box::new),
+            presence: present,
             subscriptions: self.subscriptions_of(id)?,
             shared: 0,
             inbound,

@@ -52,6 +52,8 @@ pub enum Outcome {
     Trimmed,
     /// Of `ForgetOrigin`.
     Forgotten,
+    /// Of `Announce`.
+    Announced,
     /// The command is of a connection that lost its client id to a newer one, or of a session that
     /// is gone. Nothing changed.
     Stale,

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::command::{NEVER, Options, Will};
 use super::few::Few;
 use super::instance::Instance;
+use super::lifecycle::Who;
 use super::outcome::Held;
 use super::queue::Queue;
 
@@ -21,6 +22,8 @@ pub struct Session {
     pub(super) queue_limit_messages: u32,
     pub(super) queue_limit_bytes: u64,
     pub(super) will: Option<Box<Will>>,
+    /// Its latest connection for those who listen for it; none where there are no lifecycle events.
+    pub(super) presence: Option<Box<Present>>,
     pub(super) subscriptions: Few<Box<str>, Options>,
     /// How many of them are shared.
     pub(super) shared: u32,
@@ -31,6 +34,16 @@ pub struct Session {
     pub(super) record_changed: bool,
     /// Whether the next checkpoint writes the position and new entries.
     pub(super) position_changed: bool,
+}
+
+/// A connection as lifecycle events tell of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Present {
+    pub(super) who: Who,
+    /// Which of the client's connections it is: `versionNumber`.
+    pub(super) number: u64,
+    /// Whether anybody was told of the client, so that the number must not be used again.
+    pub(super) told: bool,
 }
 
 impl Session {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::LoadError;
-use super::command::{Options, Publication, Will};
+use super::command::{Options, Presence, Publication, Will};
 
 /// Version of every value this version writes.
 const VERSION: u8 = 1;
@@ -28,6 +28,7 @@ pub(super) enum Key<'a> {
     Watermark(u64),
     Retained(&'a [u8]),
     Shadow(&'a [u8]),
+    Absence(&'a [u8]),
 }
 
 impl<'a> Key<'a> {
@@ -43,6 +44,7 @@ impl<'a> Key<'a> {
             Self::Watermark(group) => joined(b'w', group, &[]),
             Self::Retained(topic) => [&b"r"[..], topic].concat(),
             Self::Shadow(key) => [&b"h"[..], key].concat(),
+            Self::Absence(client) => [&b"a"[..], client].concat(),
         }
     }
 
@@ -67,6 +69,7 @@ impl<'a> Key<'a> {
             b'w' => Self::Watermark(number()?),
             b'r' => Self::Retained(rest),
             b'h' => Self::Shadow(rest),
+            b'a' => Self::Absence(rest),
             _ => return None,
         })
     }
@@ -116,6 +119,23 @@ pub(super) struct StoredSession {
     pub(super) queue_limit_messages: u32,
     #[prost(message, optional, tag = "10")]
     pub(super) will: Option<Will>,
+    /// None before there were lifecycle events, or where there are none.
+    #[prost(message, optional, tag = "11")]
+    pub(super) presence: Option<Presence>,
+    /// The number of its connection and whether anybody was told of the client; with `presence`.
+    #[prost(uint64, tag = "12")]
+    pub(super) number: u64,
+    #[prost(bool, tag = "13")]
+    pub(super) told: bool,
+}
+
+/// The last connection of a client that has no session.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct StoredAbsence {
+    #[prost(uint64, tag = "1")]
+    pub(super) number: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) since: u64,
 }
 
 /// What changes with messages.

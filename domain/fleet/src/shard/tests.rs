@@ -5,6 +5,7 @@ mod backup;
 mod checkpoint;
 mod connections;
 mod delivery;
+mod events;
 mod messages;
 mod model;
 mod robustness;
@@ -123,6 +124,7 @@ fn client(client: &str) -> Connect {
         queue_limit_bytes: 1 << 20,
         queue_limit_messages: 1000,
         node: 1,
+        ..Connect::default()
     }
 }
 

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::valid_topic;
 use crate::shard::command::{
-    Connect, Disconnect, Expire, FireWill, Options, Publication, Subscription, Will, WillAction,
+    Connect, Disconnect, DisconnectReason, Expire, FireWill, Options, Publication, Subscription,
+    Will, WillAction,
 };
 use crate::shard::few::Few;
 use crate::shard::queue::Queue;
@@ -31,6 +32,9 @@ impl Shard {
         }
         let epoch = self.next_epoch;
         self.next_epoch += 1;
+        if let Some(id) = found.filter(|id| command.heard && self.sessions[id].connected()) {
+            self.disappear(id, DisconnectReason::DuplicateClientid, command.at);
+        }
         match found.filter(|id| resumes(&self.sessions[id], &command)) {
             Some(id) => self.resume(id, epoch, command),
             None => {
@@ -45,6 +49,12 @@ impl Shard {
     pub(super) fn disconnect(&mut self, command: Disconnect) -> Outcome {
         let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
         let Ok(action) = WillAction::try_from(command.will) else { return Outcome::Invalid };
+        let Ok(reason) = DisconnectReason::try_from(command.reason) else {
+            return Outcome::Invalid;
+        };
+        if command.heard && self.sessions[&id].connected() {
+            self.disappear(id, reason, command.at);
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
         self.timers.disarm(session);
         if session.connected() {
@@ -106,6 +116,7 @@ impl Shard {
     fn begin(&mut self, epoch: u64, command: Connect) -> Outcome {
         let id = self.next_session;
         self.next_session += 1;
+        let presence = self.appear(&command, None);
         let mut session = Box::new(Session {
             id,
             client: command.client.clone(),
@@ -118,6 +129,7 @@ impl Shard {
             queue_limit_messages: command.queue_limit_messages,
             queue_limit_bytes: command.queue_limit_bytes,
             will: command.will.map(Box::new),
+            presence,
             subscriptions: Few::new(),
             shared: 0,
             inbound: Vec::new(),
@@ -134,6 +146,8 @@ impl Shard {
     }
 
     fn resume(&mut self, id: u64, epoch: u64, command: Connect) -> Outcome {
+        let before = self.sessions.get_mut(&id).and_then(|session| session.presence.take());
+        let presence = self.appear(&command, before);
         let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
         self.timers.disarm(session);
         if session.connected() {
@@ -155,6 +169,7 @@ impl Shard {
         session.queue_limit_messages = command.queue_limit_messages;
         session.queue_limit_bytes = command.queue_limit_bytes;
         session.will = command.will.map(Box::new);
+        session.presence = presence;
         self.changes.record(session);
         let subscription = |(filter, options): (&str, &Options)| Subscription {
             filter: filter.to_owned(),
@@ -191,6 +206,7 @@ impl Shard {
             self.lose_interest(id, filter);
         }
         self.publish_will(session.will.take(), at);
+        self.remember(&session, at);
         self.effects.removed.push(Removed { session: id, client: session.client.clone() });
     }
 

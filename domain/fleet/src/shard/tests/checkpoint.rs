@@ -29,6 +29,14 @@ pub(super) fn reloaded(shard: &Shard) -> Shard {
     load(&shard.dump().into_iter().collect()).unwrap()
 }
 
+/// A client that somebody listens for.
+fn present(name: &str) -> Connect {
+    let session = Bytes::from_static(&[7; 16]);
+    let thing = Some("lamp".into());
+    let presence = Some(Presence { session, thing, ..Presence::default() });
+    Connect { presence, heard: true, ..client(name) }
+}
+
 /// One of everything.
 pub(super) fn furnished() -> Probe {
     let mut probe = Probe::default();
@@ -58,6 +66,10 @@ pub(super) fn furnished() -> Probe {
         let thing = "lamp".into();
         probe.told(UpdateShadow { thing, name, payload, reply: true, ..Default::default() });
     }
+    for (name, expiry_secs) in [("seen", 100), ("away", 0)] {
+        probe.connected(Connect { expiry_secs, ..present(name) });
+    }
+    probe.disconnect("away", 8, WillAction::Discard);
     let (thing, name, at, reply, payload) = ("lamp".into(), None, 0, true, Bytes::new());
     probe.told(DeleteShadow { thing, name, payload, at, reply, origin: None });
     probe
@@ -77,6 +89,8 @@ fn a_loaded_shard_is_the_same_and_goes_on_the_same() {
         probe.published(publication("t", "four", 1));
         probe.acknowledge("a", &[1, 2, 3, 4]);
         probe.connected(client("b"));
+        probe.connected(present("seen"));
+        probe.connected(present("away"));
         probe.connected(Connect { clean_start: true, ..client("a") });
         probe.acknowledge("b", &[2]);
     }
@@ -155,6 +169,7 @@ fn damaged_stores_are_refused() {
         ('q', false),
         ('r', false),
         ('w', false),
+        ('a', false),
         ('h', false),
         ('o', false),
     ] {

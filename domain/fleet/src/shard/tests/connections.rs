@@ -78,7 +78,15 @@ fn an_older_connection_changes_nothing() {
     let (store_retained, packet_id) = (true, 1);
     let seqs = vec![1];
     let commands: [Command; 9] = [
-        Disconnect { client: client.clone(), epoch, at, expiry_secs, will, by: 0 }.into(),
+        Disconnect {
+            client: client.clone(),
+            epoch,
+            at,
+            expiry_secs,
+            will,
+            ..Disconnect::default()
+        }
+        .into(),
         Subscribe { client: client.clone(), epoch, filters }.into(),
         Unsubscribe { client: client.clone(), epoch, filters: vec!["a".into()] }.into(),
         ReceiveQos2 { client: client.clone(), epoch, packet_id, publication, store_retained }
@@ -145,7 +153,14 @@ fn wills_are_published_once_or_not_at_all() {
                 End(at, action) => drop(probe.disconnect("c", at, action)),
                 EndWithExpiry(at, secs) => {
                     let (expiry_secs, will) = (Some(secs), Publish.into());
-                    probe.told(Disconnect { client: c, epoch, at, expiry_secs, will, by: 0 });
+                    probe.told(Disconnect {
+                        client: c,
+                        epoch,
+                        at,
+                        expiry_secs,
+                        will,
+                        ..Disconnect::default()
+                    });
                 }
                 Back(at, clean_start) => {
                     probe.connected(Connect { at, clean_start, ..client("c") });
@@ -238,13 +253,13 @@ fn a_restarted_node_ends_the_connections_it_held() {
         probe.connected(Connect { will: will(name, 0), node, ..client(name) });
     }
     probe.disconnect("d", 1, WillAction::Discard);
-    for command in probe.ends_of(|holder| holder.0 == 1, 5_000) {
+    for command in probe.ends_of(|holder| holder.0 == 1, |_| false, 5_000) {
         assert_eq!(probe.told(command), Outcome::Disconnected { removed: false });
     }
     let payloads: Vec<_> = probe.outbox_of().into_iter().map(|(_, payload)| payload).collect();
     assert_eq!(payloads, ["a", "c"]);
     assert_eq!(probe.stats().connected, 1);
-    assert_eq!(probe.ends_of(|holder| holder.0 == 1, 5_000), []);
+    assert_eq!(probe.ends_of(|holder| holder.0 == 1, |_| false, 5_000), []);
 }
 
 #[test]

@@ -104,7 +104,8 @@ impl World {
                 }
             }
             Step::Restart(node) => {
-                for command in self.probe.ends_of(|holder| holder.0 == node, self.now) {
+                let ends = self.probe.ends_of(|holder| holder.0 == node, |_| false, self.now);
+                for command in ends {
                     self.tell(command);
                 }
             }

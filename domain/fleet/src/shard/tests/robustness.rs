@@ -36,7 +36,15 @@ fn what_breaks_a_rule_is_invalid_and_changes_nothing() {
         {
             let (client, epoch) = probe.fence("a");
             let (at, expiry_secs, will) = (0, Some(0), 9);
-            Command::from(Disconnect { client, epoch, at, expiry_secs, will, by: 0 }).encoded()
+            Command::from(Disconnect {
+                client,
+                epoch,
+                at,
+                expiry_secs,
+                will,
+                ..Disconnect::default()
+            })
+            .encoded()
         },
     ];
     for command in commands {

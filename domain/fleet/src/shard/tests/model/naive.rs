@@ -204,6 +204,7 @@ impl Model {
                 }
                 Outcome::Forgotten
             }
+            Kind::Announce(_) => unreachable!("events have tests of their own"),
         }
     }
 

@@ -250,7 +250,15 @@ impl Step {
             Self::Disconnect { who, expiry, publish } => {
                 let (client, epoch) = who.fence(probe);
                 let expiry_secs = expiry.map(|expiry| EXPIRIES[expiry]);
-                Disconnect { client, epoch, at, expiry_secs, will: publish.into(), by: 0 }.into()
+                Disconnect {
+                    client,
+                    epoch,
+                    at,
+                    expiry_secs,
+                    will: publish.into(),
+                    ..Disconnect::default()
+                }
+                .into()
             }
             Self::Subscribe { who, filters } => {
                 let (client, epoch) = who.fence(probe);

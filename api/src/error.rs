@@ -139,7 +139,14 @@ impl Error {
             | R::PropagatingAttribute(_)
             | R::CertificateStatusNotSettable(_)
             | R::AttachedExclusively { .. }
-            | R::AttachedElsewhere { .. } => Self::Invalid(message),
+            | R::AttachedElsewhere { .. }
+            | R::MemberNotFound(_)
+            | R::MemberExists(_)
+            | R::MemberRemoved(_)
+            | R::MemberLeaving(_)
+            | R::MemberNotActive(_)
+            | R::LastMember(_)
+            | R::MemberRefused { .. } => Self::Invalid(message),
         }
     }
 

@@ -11,7 +11,8 @@ pub struct GroupConfig {
     /// Its number.
     pub id: GroupId,
     /// The nodes that agreed on its first entry, the same on every node for all time; later changes
-    /// of its members are in its log.
+    /// of its members are in its log. None on a node that joins: it takes nothing but a snapshot of
+    /// the group, which says who is in it.
     pub voters: Vec<u64>,
 }
 

@@ -55,8 +55,8 @@ pub enum Error {
     /// Other nodes were told of entries that the log does not have: it has lost acknowledged data.
     #[error(
         "group {group}: the log ends at entry {last}, but the other nodes were told that it has \
-         everything up to {known}: it has lost its end; remove this node from the cluster, empty \
-         its data directory, and add it under a new number"
+         everything up to {known}: it has lost its end; empty its data directory and let it join \
+         anew: `skein cluster replace`"
     )]
     Forgotten {
         /// The group.
@@ -76,6 +76,12 @@ pub enum Error {
         group: GroupId,
         /// This node.
         node: u64,
+    },
+    /// This node has joined and was never given anything of a group.
+    #[error("group {group}: this node has nothing of it that it could go on with")]
+    Unfounded {
+        /// The group.
+        group: GroupId,
     },
     /// A later life of this node has proposed something.
     #[error(

@@ -94,8 +94,28 @@ pub struct Status {
     pub voters: Vec<u64>,
     /// The nodes that only follow, for now.
     pub learners: Vec<u64>,
-    /// Other members were asked for, and these are not yet they.
-    pub changing: bool,
+    /// The members that were asked for, while there are others, or both decide together.
+    pub wanted: Option<Wanted>,
+}
+
+/// Members that were asked for, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The nodes that shall decide.
+    pub voters: Vec<u64>,
+    /// The nodes that shall only follow.
+    pub learners: Vec<u64>,
+}
+
+impl Wanted {
+    pub(crate) fn new(voters: &[u64], learners: &[u64]) -> Self {
+        let sorted = |ids: &[u64]| {
+            let mut ids = ids.to_vec();
+            ids.sort_unstable();
+            ids
+        };
+        Self { voters: sorted(voters), learners: sorted(learners) }
+    }
 }
 
 /// The machines of all groups, lent to the host between two turns.

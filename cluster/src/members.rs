@@ -12,6 +12,8 @@ use crate::sources::Sources;
 /// The key of a group's members among its pairs; no machine has a key without bytes.
 pub(crate) const KEY: &[u8] = &[];
 const VERSION: u8 = 2;
+/// With an index up to which changes are void, in front of everything.
+const RECOVERED: u8 = 3;
 /// Without the length of the target, and without sources.
 const WITHOUT_SOURCES: u8 = 1;
 
@@ -27,6 +29,9 @@ pub(crate) struct Members {
     /// The snapshot that brought them, if one did. While the store is at its index and the log does
     /// not begin there, a crash has cut off its installation.
     pub(crate) installed: Applied,
+    /// Changes of members up to this entry are void: it was in the log when one node alone was made to
+    /// go on.
+    pub(crate) void_until: u64,
     pub(crate) sources: Sources,
 }
 
@@ -60,13 +65,21 @@ impl Members {
         self.all().any(|id| id == node)
     }
 
+    /// Whether anything is known of them: a replica that joins learns it from a snapshot.
+    pub(crate) fn are_founded(&self) -> bool {
+        !self.conf.voters.is_empty()
+    }
+
     /// Whether a node is all there is.
     pub(crate) fn are_only(&self, node: u64) -> bool {
         self.conf.voters == [node] && self.conf.voters_outgoing.is_empty()
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![if self.void_until > 0 { RECOVERED } else { VERSION }];
+        if self.void_until > 0 {
+            bytes.put_u64_le(self.void_until);
+        }
         bytes.put_u64_le(self.installed.index);
         bytes.put_u64_le(self.installed.term);
         for part in [Some(&self.conf), self.target.as_ref()] {
@@ -82,17 +95,19 @@ impl Members {
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, String> {
         let version = match bytes.try_get_u8() {
             Ok(version @ (VERSION | WITHOUT_SOURCES)) if bytes.len() >= 20 => version,
+            Ok(RECOVERED) if bytes.len() >= 28 => RECOVERED,
             other => return Err(format!("members of the unknown version {other:?}")),
         };
+        let void_until = if version == RECOVERED { bytes.get_u64_le() } else { 0 };
         let installed = Applied { index: bytes.get_u64_le(), term: bytes.get_u64_le() };
         let read = |part| ConfState::parse_from_bytes(part).map_err(|error| error.to_string());
         let conf = read(part(&mut bytes)?)?;
         let target = match version {
-            VERSION => part(&mut bytes)?,
+            VERSION | RECOVERED => part(&mut bytes)?,
             _ => std::mem::take(&mut bytes),
         };
         let target = if target.is_empty() { None } else { Some(read(target)?) };
-        Ok(Self { conf, target, installed, sources: Sources::decode(bytes)? })
+        Ok(Self { conf, target, installed, void_until, sources: Sources::decode(bytes)? })
     }
 }
 
@@ -147,6 +162,7 @@ mod tests {
         for members in [
             plain.clone(),
             Members { sources: sources.clone(), ..plain.clone() },
+            Members { void_until: 9, ..plain.clone() },
             Members { installed, target, sources, ..plain },
         ] {
             let bytes = members.encode();

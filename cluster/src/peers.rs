@@ -20,6 +20,7 @@ const PROPOSING: u8 = 6;
 const LOOKING: u8 = 7;
 const LOOK_AT: u8 = 8;
 const FULL: u8 = 9;
+const UNFOUNDED: u8 = 10;
 
 /// Carries messages to other nodes.
 pub trait Peers: 'static {
@@ -65,6 +66,9 @@ pub(crate) enum Letter {
     Looking { number: u64 },
     /// The leader's answer: everything up to this entry.
     LookAt { number: u64, index: u64 },
+    /// The sender does not even know who was there at the beginning: entries are nothing to it, it
+    /// needs a snapshot.
+    Unfounded,
     /// The sender's disk has no room: it should lead nothing, whatever the group.
     Full,
 }
@@ -117,6 +121,7 @@ impl Letter {
                 bytes.put_u64_le(*index);
                 bytes
             }
+            Self::Unfounded => vec![UNFOUNDED],
             Self::Full => vec![FULL],
         }
     }
@@ -148,6 +153,7 @@ impl Letter {
                 let mut rest = bytes.slice(1..);
                 Ok(Self::LookAt { number: rest.get_u64_le(), index: rest.get_u64_le() })
             }
+            Some(&UNFOUNDED) if bytes.len() == 1 => Ok(Self::Unfounded),
             Some(&FULL) if bytes.len() == 1 => Ok(Self::Full),
             Some(kind) => Err(format!("message kind {kind} is not known to this version")),
             None => Err("an empty message".into()),

@@ -114,7 +114,12 @@ impl Accepted {
     /// Counts and says why a peer is refused.
     fn refuse(&self, refusal: Refusal) -> Status {
         refuse(&refusal);
-        Status::failed_precondition(refusal.to_string())
+        match &refusal {
+            Refusal::Denied { denied, .. } if denied.for_good => {
+                Status::permission_denied(refusal.to_string())
+            }
+            _ => Status::failed_precondition(refusal.to_string()),
+        }
     }
 }
 
@@ -134,6 +139,8 @@ impl peer_server::Peer for Accepted {
         if !tls::is_of(&self.certificate, node) {
             return Err(self.refuse(Refusal::Node(node)));
         }
+        let admitted = handshake::admit(&*self.shared.receiver, &hello);
+        admitted.map_err(|refusal| self.refuse(refusal))?;
         let unknown = || self.refuse(Refusal::UnknownPeer(node));
         let peer = self.shared.peers.read().get(&node).cloned().ok_or_else(unknown)?;
         let mut place = peer.incoming[purpose as usize].lock().await;

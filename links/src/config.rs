@@ -13,6 +13,10 @@ pub struct Config {
     pub node: u64,
     /// Which life of this node this is: another number after every start.
     pub incarnation: u64,
+    /// The name of this node's data folder; empty if it has none.
+    pub folder: String,
+    /// Where peers dial this node; empty if that is not known.
+    pub address: String,
     /// Drawn when the cluster was founded; peers of another cluster are refused.
     pub cluster_id: [u8; 16],
     /// Where peers reach this node.
@@ -47,6 +51,8 @@ impl Config {
         Self {
             node,
             incarnation,
+            folder: String::new(),
+            address: String::new(),
             cluster_id,
             listen,
             peers: Vec::new(),

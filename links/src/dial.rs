@@ -42,6 +42,17 @@ impl DialError {
         match self {
             Self::Refused(refusal) => Some(refusal.label()),
             Self::Status(status) if status.code() == Code::FailedPrecondition => Some("by_peer"),
+            Self::Status(status) if status.code() == Code::PermissionDenied => Some("by_peer"),
+            _ => None,
+        }
+    }
+
+    /// Why the peer never wants this node.
+    fn denial(&self) -> Option<&str> {
+        match self {
+            Self::Status(status) if status.code() == Code::PermissionDenied => {
+                Some(status.message())
+            }
             _ => None,
         }
     }
@@ -92,6 +103,9 @@ pub(crate) async fn run(
                     && error.kind() == std::io::ErrorKind::ConnectionRefused
                 {
                     shared.receiver.refused(peer);
+                }
+                if let Some(why) = error.denial() {
+                    shared.receiver.denied(peer, why);
                 }
                 if let Some(reason) = error.refusal() {
                     metrics::refusals(Direction::Outgoing, reason).increment(1);
@@ -148,6 +162,7 @@ async fn dial(
     if answered != purpose {
         return Err(Refusal::Contract("it answers for another purpose").into());
     }
+    handshake::admit(&*shared.receiver, &hello)?;
     Ok(Dialled { answers, incarnation: hello.incarnation, _connection: driving })
 }
 

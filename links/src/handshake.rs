@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::message::Purpose;
 use crate::proto::{Frame, Hello, frame::Kind};
+use crate::{Denied, Introduction, Receiver};
 
 /// The version of the contract that this node speaks.
 pub const VERSION: u32 = 1;
@@ -41,6 +42,14 @@ pub(crate) enum Refusal {
     /// It is none of the peers this node knows.
     #[error("node {0} is none of the peers")]
     UnknownPeer(u64),
+    /// The node does not want it.
+    #[error("node {node} {}", denied.why)]
+    Denied {
+        /// Who.
+        node: u64,
+        /// Why.
+        denied: Denied,
+    },
     /// It does not keep to the contract.
     #[error("the peer breaks the contract: {0}")]
     Contract(&'static str),
@@ -56,6 +65,7 @@ impl Refusal {
             Self::Cluster => "cluster",
             Self::Node(_) => "node",
             Self::UnknownPeer(_) => "unknown_peer",
+            Self::Denied { .. } => "denied",
             Self::Contract(_) => "contract",
         }
     }
@@ -70,8 +80,18 @@ pub(crate) fn hello(config: &Config, purpose: Purpose) -> Frame {
         node: config.node,
         incarnation: config.incarnation,
         purpose: purpose.number(),
+        folder: config.folder.clone(),
+        address: config.address.clone(),
     };
     Frame { kind: Some(Kind::Hello(hello)) }
+}
+
+/// Asks the node whether it wants a peer that is who it says it is.
+pub(crate) fn admit(receiver: &dyn Receiver, hello: &Hello) -> Result<(), Refusal> {
+    let Hello { node, incarnation, folder, address, .. } = hello;
+    let introduction = Introduction { node: *node, incarnation: *incarnation, folder, address };
+    let admitted = receiver.admit(introduction);
+    admitted.map_err(|denied| Refusal::Denied { node: *node, denied })
 }
 
 /// Judges everything about a peer's first frame but which node it comes from.
@@ -106,6 +126,7 @@ mod tests {
             node: 2,
             incarnation: 9,
             purpose: 2,
+            ..Hello::default()
         };
         let table = [
             (good.clone(), Ok(Purpose::Fanout)),

@@ -43,6 +43,28 @@ pub use message::{
 pub use outbox::Refused;
 pub use tls::{Identity, certificate_name};
 
+/// What a peer says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Introduction<'a> {
+    /// Its id.
+    pub node: u64,
+    /// Which life of it this is.
+    pub incarnation: u64,
+    /// The name of its data folder; empty if it has none.
+    pub folder: &'a str,
+    /// Where it wants to be dialled; empty if it does not know.
+    pub address: &'a str,
+}
+
+/// Why a peer is not wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// In words that follow on the peer's name.
+    pub why: String,
+    /// Whether it stays so.
+    pub for_good: bool,
+}
+
 /// What the node does with what happens on its links. Runs on the runtime of the links, must not
 /// block, and keeps what it takes within bounds of its own.
 ///
@@ -57,6 +79,15 @@ pub trait Receiver: Send + Sync + 'static {
     /// The stream has ended: whatever was under way on it may not have arrived. Another one is
     /// being dialled, unless the peer was taken out of the list.
     fn lost(&self, stream: Stream);
+
+    /// Whether a peer is wanted that is who it says it is; asked for each stream, in either direction,
+    /// before [`Receiver::connected`].
+    fn admit(&self, _peer: Introduction<'_>) -> Result<(), Denied> {
+        Ok(())
+    }
+
+    /// A peer does not want this node, and never will.
+    fn denied(&self, _peer: u64, _why: &str) {}
 
     /// Nobody listens at the peer's address, though its machine answers.
     fn refused(&self, _peer: u64) {}

@@ -1,5 +1,6 @@
 //! Metrics, health and what is logged, on a listener of their own.
 
+pub mod change;
 pub mod cluster;
 
 use std::io::{Read, Write};
@@ -77,7 +78,7 @@ pub fn router(
         .route("/livez", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(ready))
         .route("/admin/backup", get(backup).post(begin_backup))
-        .route("/admin/cluster", get(standing))
+        .route("/admin/cluster", get(standing).post(change::change))
         .route("/admin/log", log)
         .with_state(shared)
 }
@@ -102,13 +103,16 @@ async fn begin_backup(
     }
 }
 
-/// Asks a node by its admin listener; gives the body of an answer that is a success.
-pub fn ask(admin: &str, method: &str, path: &str) -> anyhow::Result<String> {
+/// Asks a node by its admin listener, with JSON in `body` or nothing; gives the body of an answer that is
+/// a success.
+pub fn ask(admin: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
     let cannot = || format!("cannot ask the node at {admin}");
     let mut stream = TcpStream::connect(admin).with_context(cannot)?;
     stream.set_read_timeout(Some(PATIENCE * 5))?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: skein\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: skein\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     );
     stream.write_all(request.as_bytes()).with_context(cannot)?;
     let mut answer = String::new();
@@ -134,6 +138,9 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     if shared.leaving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
     }
+    if shared.mesh.roster.is_joining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "joining\n".into());
+    }
     if !shared.serving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into());
     }
@@ -145,7 +152,12 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
         (led, ids.len(), groups.accepting())
     });
     match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Some((led, all, Ok(())))) if led == all => (StatusCode::OK, "ready\n".into()),
+        Ok(Some((led, all, Ok(())))) if led == all && shared.mesh.roster.is_known() => {
+            (StatusCode::OK, "ready\n".into())
+        }
+        Ok(Some((led, all, Ok(())))) if led == all => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not noted this node yet\n".into())
+        }
         Ok(Some((led, all, Ok(())))) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{led} of {all} groups have a leader\n"))
         }

@@ -241,7 +241,7 @@ pub fn order(admin: &str, mut said: impl FnMut(&Standing)) -> anyhow::Result<Sta
     let standing = |body: String| {
         serde_json::from_str(&body).with_context(|| format!("{admin} is no node of this version"))
     };
-    let mut now: Standing = standing(crate::admin::ask(admin, "POST", "/admin/backup")?)?;
+    let mut now: Standing = standing(crate::admin::ask(admin, "POST", "/admin/backup", "")?)?;
     loop {
         said(&now);
         match &now {
@@ -251,6 +251,6 @@ pub fn order(admin: &str, mut said: impl FnMut(&Standing)) -> anyhow::Result<Sta
             Standing::None => bail!("the node has started anew: no backup was taken"),
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
-        now = standing(crate::admin::ask(admin, "GET", "/admin/backup")?)?;
+        now = standing(crate::admin::ask(admin, "GET", "/admin/backup", "")?)?;
     }
 }

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use check::{Finding, Findings};
-pub use cluster::{Cluster, Peer};
+pub use cluster::{Cluster, Peer, is_address};
 
 /// Everything a node is told at its start.
 #[derive(Clone, Debug, Deserialize, PartialEq)]

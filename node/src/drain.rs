@@ -1,7 +1,8 @@
 //! Takes a node out of service: no client loses anything by it, and those of a cluster find another node.
 //!
 //! The load balancer is told first and given time; then the leads go to other nodes; then connections
-//! end, no more per second than other nodes take in; then the node stops.
+//! end, no more per second than other nodes take in; then the node stops, or rests until an operator
+//! wants it back.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cluster::Order;
+use fleet::registry::{Drain, Member};
 use mqtt::Reason;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -43,6 +45,54 @@ pub async fn drain(shared: &Arc<Shared>, cluster: Option<&config::Cluster>) {
     wait_for_ends(shared).await;
 }
 
+/// Takes the node out of service while an operator wants it so, and back. Never ends by itself.
+pub async fn obey(shared: &Arc<Shared>, cluster: &config::Cluster) {
+    let mut standing = shared.mesh.roster.watch_standing();
+    loop {
+        let wish = shared.mesh.roster.drain();
+        if wish != Drain::No && !shared.is_drained() {
+            tokio::select! {
+                () = rest(shared, cluster) => shared.drained.store(true, Ordering::Relaxed),
+                () = wanted_back(shared) => {}
+            }
+            continue;
+        }
+        if wish == Drain::No && shared.leaving.load(Ordering::Relaxed) {
+            info!("back in service");
+            for flag in [&shared.drained, &shared.resting, &shared.leaving] {
+                flag.store(false, Ordering::Relaxed);
+            }
+        }
+        if standing.changed().await.is_err() {
+            // The sender is shared by all.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Resolves when the operator has thought better of it.
+async fn wanted_back(shared: &Arc<Shared>) {
+    let mut standing = shared.mesh.roster.watch_standing();
+    let is_back = |member: &Option<Member>| member.as_ref().is_none_or(|it| it.drain == Drain::No);
+    // The sender is shared by all.
+    let _ = standing.wait_for(is_back).await;
+}
+
+/// Sends every client to another node, and has those lead.
+async fn rest(shared: &Arc<Shared>, cluster: &config::Cluster) {
+    shared.leaving.store(true, Ordering::Relaxed);
+    if shared.mesh.roster.drain() == Drain::Wanted {
+        info!(delay = ?cluster.drain_delay, "out of service: the load balancer is given time");
+        tokio::time::sleep(cluster.drain_delay).await;
+    } else {
+        info!("out of service, as before this start");
+    }
+    hand_over(shared).await;
+    shared.resting.store(true, Ordering::Relaxed);
+    tell(shared, Reason::UseAnotherServer, Some(cluster.drain_rate)).await;
+    wait_for_ends(shared).await;
+}
+
 /// Has other nodes lead what this one leads.
 async fn hand_over(shared: &Arc<Shared>) {
     let until = Instant::now() + HANDING_OVER;
@@ -61,7 +111,8 @@ async fn hand_over(shared: &Arc<Shared>) {
         let up = shared.mesh.linked();
         let mut left = 0;
         for (id, others) in led {
-            let others: Vec<_> = others.into_iter().filter(|node| up.contains(node)).collect();
+            let can = |node: &u64| up.contains(node) && shared.mesh.roster.may_lead(*node);
+            let others: Vec<_> = others.into_iter().filter(can).collect();
             if others.is_empty() {
                 continue;
             }

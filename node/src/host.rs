@@ -7,6 +7,7 @@
 mod balance;
 mod holders;
 mod machine;
+mod members;
 mod message;
 mod recorder;
 
@@ -74,6 +75,8 @@ pub struct NodeHost {
     balanced: Instant,
     /// The other nodes, and which of them are lost.
     lost: Vec<(Instance, bool)>,
+    /// When the members of the cluster were last looked after.
+    tended: Instant,
     /// Whether the log may have lost its end.
     accepts_log_loss: bool,
     /// Whether the log is replayed. What its commands meant then was for a node that is no more.
@@ -107,6 +110,7 @@ impl NodeHost {
             up: Instant::now(),
             balanced: Instant::now(),
             lost: Vec::new(),
+            tended: Instant::now(),
             accepts_log_loss: raft.accept_log_loss,
             is_started: false,
             beside: FxHashMap::default(),
@@ -548,7 +552,7 @@ impl Host<Machine> for NodeHost {
         self.let_go(groups);
         self.end_lost(groups);
         self.balance(groups);
-        let mut commands = Vec::new();
+        let mut commands = self.tend_members(groups);
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
             if !groups.leads(group) {
@@ -577,6 +581,7 @@ impl Host<Machine> for NodeHost {
 
     fn started(&mut self, groups: &mut GroupsView<'_, Machine>) {
         self.is_started = true;
+        self.note_members(groups);
         if self.accepts_log_loss {
             self.forget_what_was_lost(groups);
         }

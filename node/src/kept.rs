@@ -1,5 +1,5 @@
 //! What a data folder was made with and stays with: the number of shards, the account and the region
-//! that ARNs in its policies name, and its place in a cluster.
+//! that ARNs in its policies name, its place in a cluster, and its name.
 //!
 //! Each is a small file beside the state. A folder of a version that did not write one takes what it
 //! is started with first.
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,10 @@ use crate::config::{Account, Config, Findings};
 const SHARDS: &str = "shards";
 const ACCOUNT: &str = "account";
 const CLUSTER: &str = "cluster";
+/// The name of the folder itself: with another folder a node is another replica.
+const FOLDER: &str = "folder";
+/// There while a node goes on alone and its cluster does not know it yet.
+const RECOVERED: &str = "recovered";
 const RESTORED: &str = "restored";
 /// The place of a node that has no cluster.
 const ALONE: &str = "alone";
@@ -71,7 +75,9 @@ fn check_cluster(config: &Config, found: &mut Findings) {
 fn place(config: &Config) -> String {
     let Some(cluster) = &config.cluster else { return ALONE.into() };
     let founders: Vec<_> = cluster.founders().iter().map(u64::to_string).collect();
-    let place = format!("{} node {} founders {}", cluster.id, cluster.node, founders.join(" "));
+    let beginning =
+        if cluster.join { "joined" } else { &format!("founders {}", founders.join(" ")) };
+    let place = format!("{} node {} {beginning}", cluster.id, cluster.node);
     match &cluster.restored_from {
         Some(backup) => format!("{place} restored from {backup}"),
         None => place,
@@ -94,6 +100,7 @@ pub fn keep(config: &Config) -> anyhow::Result<()> {
     for (name, text) in [
         (CLUSTER, place(config)),
         (ACCOUNT, named(&config.account)),
+        (FOLDER, uuid::Uuid::new_v4().simple().to_string()),
         (SHARDS, config.shards.to_string()),
     ] {
         if read(&config.data, name)?.is_none() {
@@ -101,6 +108,21 @@ pub fn keep(config: &Config) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The name of a folder that a node has started on.
+pub fn folder(data: &Path) -> anyhow::Result<String> {
+    read(data, FOLDER)?.context("the data folder has no name")
+}
+
+/// Notes that the node of this folder is to go on alone.
+pub fn note_recovery(data: &Path) -> anyhow::Result<()> {
+    write(data, RECOVERED, "this node is the only member of its cluster")
+}
+
+/// Where it is noted that the node of this folder goes on alone, if it is.
+pub fn recovery(data: &Path) -> Option<PathBuf> {
+    Some(data.join(RECOVERED)).filter(|path| path.exists())
 }
 
 /// What a folder was restored from.
@@ -227,6 +249,7 @@ mod tests {
             (first.clone(), cluster("c", 2, "1, 2, 3"), true),
             (first.clone(), cluster("c", 1, "1, 2, 3, 4"), true),
             (first.clone(), String::new(), true),
+            (first.clone(), "[cluster]\nid = 'c'\nnode = 1\njoin = true".into(), true),
             (String::new(), first.clone(), true),
         ] {
             let folder = tempfile::tempdir().unwrap();

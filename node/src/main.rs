@@ -3,9 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
+use node::admin::change::{self, Wish};
 use node::admin::cluster;
 use node::backup::{self, Standing};
 use node::config::Config;
@@ -73,6 +75,66 @@ enum ClusterCommand {
         #[arg(long, default_value = "127.0.0.1:9464")]
         admin: String,
     },
+    /// Makes a node a member: it learns what there is and then serves and decides with the others.
+    Add {
+        /// Its number, never given to another one.
+        node: u64,
+        /// Where others dial it, as `host:port`.
+        address: String,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Takes a node out of the cluster: first its clients go elsewhere, then its groups do without it.
+    Remove {
+        /// Its number.
+        node: u64,
+        /// It never returns: nobody waits for it, and it is refused if it does.
+        #[arg(long)]
+        dead: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Replaces a stopped node that has lost its data: takes it out, and lets it join under its number
+    /// with an empty data folder and `join = true`.
+    Replace {
+        /// Its number.
+        node: u64,
+        /// Where others dial it from now on, if that has changed.
+        #[arg(long)]
+        address: Option<String>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Takes a node out of service, or back: its clients go elsewhere, it leads nothing and is not
+    /// ready, but it keeps its part of the data.
+    Drain {
+        /// Its number.
+        node: u64,
+        /// Puts it back into service.
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Has a node lead a group for as long as it is up.
+    Transfer {
+        /// The group.
+        group: u32,
+        /// The node; without it the lead is balanced again.
+        node: Option<u64>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// The way out when a majority of the nodes never returns: makes the stopped node of this
+    /// configuration the only member of its cluster. What only the others had is lost.
+    Recover {
+        /// The configuration of the node.
+        #[arg(long)]
+        config: PathBuf,
+        /// Does it. Without this it is only said what would be done.
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Has a node write a backup of the whole cluster into its `backup.folder`.
     Backup {
         /// The admin listener of the node.
@@ -105,6 +167,23 @@ enum ClusterCommand {
     },
 }
 
+/// Who is asked for a change, and for how long its end is waited for.
+#[derive(clap::Args)]
+struct Asking {
+    /// The admin listener of any node that stays.
+    #[arg(long, default_value = "127.0.0.1:9464")]
+    admin: String,
+    /// Seconds until this command gives up waiting; what was begun goes on.
+    #[arg(long, default_value_t = 600)]
+    timeout: u64,
+}
+
+impl Asking {
+    fn carry_out(&self, wish: &Wish) -> anyhow::Result<()> {
+        change::carry_out(&self.admin, wish, Duration::from_secs(self.timeout))
+    }
+}
+
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Checks a file and says what a node would do with it.
@@ -122,13 +201,7 @@ fn main() -> ExitCode {
             dev(Options { data, port_offset, account: account_id, region, accept_log_loss })
         }
         Command::Serve { config, accept_log_loss } => serve(&config, accept_log_loss),
-        Command::Cluster { command } => match command {
-            ClusterCommand::Status { admin } => status(&admin),
-            ClusterCommand::Backup { admin } => take_backup(&admin),
-            ClusterCommand::Check { backup } => check_backup(&backup),
-            ClusterCommand::Restore { config, backup } => restore(&config, &backup),
-            ClusterCommand::Keys { out, nodes } => keys(&out, &nodes),
-        },
+        Command::Cluster { command } => operate(command),
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
     };
     match result {
@@ -137,6 +210,37 @@ fn main() -> ExitCode {
             eprintln!("skein: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn operate(command: ClusterCommand) -> anyhow::Result<()> {
+    match command {
+        ClusterCommand::Status { admin } => status(&admin),
+        ClusterCommand::Backup { admin } => take_backup(&admin),
+        ClusterCommand::Check { backup } => check_backup(&backup),
+        ClusterCommand::Restore { config, backup } => restore(&config, &backup),
+        ClusterCommand::Add { node, address, asking } => {
+            asking.carry_out(&Wish::Add { node, address })
+        }
+        ClusterCommand::Remove { node, dead, asking } => {
+            asking.carry_out(&Wish::Remove { node, dead })
+        }
+        ClusterCommand::Replace { node, address, asking } => {
+            let patience = Duration::from_secs(asking.timeout);
+            change::replace(&asking.admin, node, address, patience)
+        }
+        ClusterCommand::Drain { node, undo, asking } => {
+            asking.carry_out(&Wish::Drain { node, undo })
+        }
+        ClusterCommand::Transfer { group, node, asking } => {
+            asking.carry_out(&Wish::Transfer { group, node })
+        }
+        ClusterCommand::Recover { config, accept_loss } => {
+            let config = Config::read(&config, std::env::vars())?;
+            println!("{}", node::recover::recover(&config, accept_loss)?);
+            Ok(())
+        }
+        ClusterCommand::Keys { out, nodes } => keys(&out, &nodes),
     }
 }
 

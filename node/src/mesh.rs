@@ -13,13 +13,14 @@ use anyhow::Context;
 use cluster::{GroupId, PeerMessage, Peers};
 use fleet::shard::Instance;
 use links::proto::GroupMessage;
-use links::{Batch, Direction, Identity, Links, Message, PeerAddress, Purpose, Stream};
+use links::{Batch, Denied, Direction, Identity, Introduction, Links, Message, Purpose, Stream};
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
 use crate::config;
 use crate::fanout::Fanout;
+use crate::roster::Roster;
 use crate::shared::Shared;
 
 /// What is known of a node.
@@ -37,15 +38,18 @@ pub struct Life {
 pub struct Mesh {
     /// This node.
     pub own: Instance,
+    /// Who belongs to the cluster.
+    pub roster: Roster,
     lives: RwLock<BTreeMap<u64, Life>>,
     links: OnceLock<Links>,
 }
 
 impl Mesh {
     /// The mesh of a node before its links are up.
-    pub fn new(node: u64, incarnation: u64) -> Self {
+    pub fn new(node: u64, incarnation: u64, roster: Roster) -> Self {
         Self {
             own: Instance::new(node, incarnation),
+            roster,
             lives: RwLock::default(),
             links: OnceLock::new(),
         }
@@ -67,12 +71,11 @@ impl Mesh {
             private_key: read(&config.private_key)?,
         };
         let id = cluster_id(config, shared.shards);
-        let peers = config
-            .peers
-            .iter()
-            .map(|peer| PeerAddress { node: peer.node, address: peer.address.clone() });
+        let own = self.roster.own.as_ref();
         let links = links::Config {
-            peers: peers.collect(),
+            peers: self.roster.peers(),
+            folder: own.map(|own| own.folder.clone()).unwrap_or_default(),
+            address: own.map(|own| own.address.clone()).unwrap_or_default(),
             ..links::Config::new(config.node, incarnation, id, config.listen, identity)
         };
         let ears = Ears(Arc::clone(shared));
@@ -93,6 +96,13 @@ impl Mesh {
     /// Whether this node has others.
     pub fn has_peers(&self) -> bool {
         self.links.get().is_some()
+    }
+
+    /// Has the links follow the roster.
+    pub fn follow_roster(&self) {
+        if let Some(links) = self.links() {
+            links.set_peers(self.roster.peers());
+        }
     }
 
     /// What is known of each node that was ever linked.
@@ -147,6 +157,17 @@ fn tells_of_life(stream: Stream) -> bool {
 }
 
 impl links::Receiver for Ears {
+    fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
+        if self.0.mesh.roster.admit(peer)? {
+            self.0.mesh.follow_roster();
+        }
+        Ok(())
+    }
+
+    fn denied(&self, peer: u64, why: &str) {
+        self.0.mesh.roster.expel(peer, why);
+    }
+
     fn connected(&self, stream: Stream, incarnation: u64) {
         if tells_of_life(stream) {
             self.0.mesh.up(stream.peer, incarnation);

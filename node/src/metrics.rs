@@ -135,6 +135,12 @@ pub fn describe() {
         count,
         "Wills, shadow events and QoS 2 publications that no group could take"
     );
+    describe_counter!("backup_total", count, "Backups that were taken, or not completed");
+    describe_gauge!(
+        "backup_last_success_timestamp_seconds",
+        Unit::Seconds,
+        "When the last complete backup of this process was begun, since 1970"
+    );
     // There from the beginning, so that an alert has something to compare with.
     let _ = counter!("outbox_lost_total");
     for reason in ["full", "expired"] {

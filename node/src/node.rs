@@ -1,6 +1,7 @@
 //! A running node: the raft thread, the cores, the control runtime.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use rustls::ServerConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::backup::Backups;
 use crate::config::Config;
@@ -24,6 +25,7 @@ use crate::interest::InterestIndex;
 use crate::kept;
 use crate::mesh::{GroupPeers, Mesh};
 use crate::metrics::{self, CoreMetrics};
+use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::telemetry::Traces;
 use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
@@ -56,7 +58,13 @@ impl Node {
         let incarnation = cluster::DataDir::next_incarnation(&config.data)?;
         let raft = cluster::Config { incarnation, ..raft_config(&config) };
         let (groups, inbox) = Groups::new(&raft);
-        let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation));
+        let recovery = kept::recovery(&config.data);
+        if recovery.is_some() {
+            warn!("this node goes on alone: no other node is a member of its cluster any more");
+        }
+        let folder = kept::folder(&config.data)?;
+        let roster = Roster::new(config.cluster.as_ref(), folder, recovery);
+        let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation, roster));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
@@ -78,6 +86,8 @@ impl Node {
             serving: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
             backups: Backups::new(&config),
@@ -117,6 +127,23 @@ impl Node {
     ) -> anyhow::Result<()> {
         let doors = doors(&self.config, data_plane, verifier)?;
         let cores = self.inboxes.len();
+        let (mut stop, mut stopped) = (pin!(stop), self.stopped);
+        let cluster = self.config.cluster.as_ref();
+        let roster = &self.shared.mesh.roster;
+        if roster.is_joining() {
+            info!("joining: clients are let in once this node is added and has all there is");
+            let end = tokio::select! {
+                () = joined(&self.shared) => None,
+                failed = &mut stopped => Some(Err(cannot_go_on(failed.ok().flatten()))),
+                why = roster.expelled() => Some(Err(no_member(&why))),
+                () = &mut stop => Some(Ok(())),
+            };
+            match end {
+                None => info!("joined"),
+                Some(Ok(())) => return close(self.running, self.links).await,
+                Some(Err(why)) => return give_up(self.running, self.links, why).await,
+            }
+        }
         // Every address is taken before any client is let in.
         let mut bound: Vec<Vec<Bound>> = Vec::new();
         for door in &doors {
@@ -136,24 +163,64 @@ impl Node {
         }
         self.shared.serving.store(true, Ordering::Relaxed);
         ready();
-        let failed = tokio::select! {
-            failed = self.stopped => failed.ok().flatten(),
-            () = stop => None,
+        let resting = async {
+            match cluster {
+                Some(cluster) => drain::obey(&self.shared, cluster).await,
+                None => std::future::pending().await,
+            }
         };
-        if let Some(error) = failed {
-            bail!("the node cannot go on: {error}");
+        let failed = tokio::select! {
+            failed = &mut stopped => failed.ok().flatten().map(|error| cannot_go_on(Some(error))),
+            why = roster.expelled() => Some(no_member(&why)),
+            () = resting => None,
+            () = &mut stop => None,
+        };
+        if let Some(why) = failed {
+            return give_up(self.running, self.links, why).await;
         }
-        drain::drain(&self.shared, self.config.cluster.as_ref()).await;
-        let (running, links) = (self.running, self.links);
-        tokio::task::spawn_blocking(move || running.stop())
-            .await
-            .context("the raft thread panicked")?
-            .context("the state was not closed in order")?;
-        if let Some(runtime) = links {
-            runtime.shutdown_background();
-        }
-        Ok(())
+        drain::drain(&self.shared, cluster).await;
+        close(self.running, self.links).await
     }
+}
+
+fn cannot_go_on(error: Option<String>) -> String {
+    format!("the node cannot go on: {}", error.as_deref().unwrap_or("its groups have ended"))
+}
+
+fn no_member(why: &str) -> String {
+    format!("this node is no member of the cluster: {why}")
+}
+
+/// Ends what can still be ended in order.
+async fn give_up(
+    running: cluster::Running,
+    links: Option<Runtime>,
+    why: String,
+) -> anyhow::Result<()> {
+    if let Err(error) = close(running, links).await {
+        warn!(error = format!("{error:#}"), "the end is not in order");
+    }
+    bail!(why)
+}
+
+/// Waits until this node has been added to its cluster and knows everything.
+async fn joined(shared: &Arc<Shared>) {
+    let mut standing = shared.mesh.roster.watch_standing();
+    while shared.mesh.roster.is_joining() {
+        if standing.changed().await.is_err() {
+            // The sender is shared by all.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Ends the groups in order, and then the links they need for it.
+async fn close(running: cluster::Running, links: Option<Runtime>) -> anyhow::Result<()> {
+    let stopped = tokio::task::spawn_blocking(move || running.stop()).await;
+    if let Some(runtime) = links {
+        runtime.shutdown_background();
+    }
+    stopped.context("the raft thread panicked")?.context("the state was not closed in order")
 }
 
 /// How the groups of this node are run, in whichever life.

@@ -46,6 +46,10 @@ pub struct Shared {
     pub public_host: Option<String>,
     /// Set when the node stops: it takes no more connections.
     pub draining: AtomicBool,
+    /// Set while an operator has taken the node out of service: it turns clients away.
+    pub resting: AtomicBool,
+    /// Set once it has turned all of them away.
+    pub drained: AtomicBool,
     /// Set while the queues of all sessions hold as much as they may.
     pub queues_full: AtomicBool,
     /// The backups of this node.
@@ -102,6 +106,16 @@ impl Shared {
     /// Whether one of these outboxes is so long that publishers have to wait for it.
     pub fn is_long(&self, outboxes: u64) -> bool {
         self.long_outboxes.load(Ordering::Relaxed) & outboxes != 0
+    }
+
+    /// Whether clients are to go to another node.
+    pub fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Relaxed)
+    }
+
+    /// Whether an operator has taken the node out of service and it has no client any more.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
     }
 
     /// Whether the node stops.

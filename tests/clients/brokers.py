@@ -319,8 +319,8 @@ class ClusterNode(Skein):
 
     POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
 
-    def __init__(self, cluster, node):
-        self.cluster, self.node = cluster, node
+    def __init__(self, cluster, node, joins=None):
+        self.cluster, self.node, self.joins = cluster, node, joins
         offset = free_offset([other.offset for other in cluster.nodes.values()])
         super().__init__(cluster.folder / f"node-{node}", offset=offset)
 
@@ -355,7 +355,12 @@ class ClusterNode(Skein):
         ]
         if self.cluster.restored_from:
             lines += [f'restored_from = "{self.cluster.restored_from}"']
-        for other in self.cluster.nodes.values():
+        known = [other for other in self.cluster.nodes.values() if not other.joins]
+        if self.joins:
+            # One that is there is enough.
+            known = [self.cluster.nodes[self.joins], self]
+            lines += ["join = true"]
+        for other in known:
             lines += ["[[cluster.peers]]", f"node = {other.node}"]
             lines += [f'address = "127.0.0.1:{other.port("peer")}"']
         (self.folder / "skein.toml").write_text("\n".join(lines) + "\n")
@@ -373,8 +378,29 @@ class SkeinCluster:
         self.nodes = {}
         for number in numbers:
             self.nodes[number] = ClusterNode(self, number)
+        self.make_keys(*numbers)
+
+    def make_keys(self, *numbers):
         words = [skein_binary(), "cluster", "keys", "--out", self.keys, *numbers]
         subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
+
+    def joining(self, number, knows=1):
+        """A node more, configured and not started, which knows one of the others."""
+        self.make_keys(number)
+        self.nodes[number] = node = ClusterNode(self, number, joins=knows)
+        node.configure()
+        return node
+
+    def operate(self, *words, by=1, timeout=60):
+        """`skein cluster …`, asked of a node: (exit code, what it said)."""
+        words = [skein_binary(), "cluster", *words, "--admin", "%s:%d" % self[by].address("admin")]
+        done = subprocess.run([str(word) for word in words], capture_output=True, timeout=timeout)
+        return done.returncode, (done.stdout + done.stderr).decode()
+
+    def standing(self, by=1):
+        """What a node says of its cluster; None while it does not answer."""
+        status, text = self[by].get("/admin/cluster")
+        return json.loads(text) if status == 200 else None
 
     def start(self):
         for node in self.nodes.values():

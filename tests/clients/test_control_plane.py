@@ -53,7 +53,7 @@ class Cloud:
     def cli(self, *words, fails=None):
         command = [sys.executable, "-m", "awscli", "--endpoint-url", self.endpoint, *words]
         environment = {**os.environ, **self.environment, "AWS_DEFAULT_REGION": REGION, "AWS_PAGER": ""}
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=180)
         if fails:
             assert done.returncode != 0 and fails in done.stderr.decode(), done
             return None

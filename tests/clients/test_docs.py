@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import botocore
@@ -19,7 +21,7 @@ FIRST_NODE = REPO / "docs/first-node.md"
 COMPATIBILITY = REPO / "docs/aws-compatibility.md"
 
 
-def check(tmp_path, text):
+def check(tmp_path, text, environment={}):
     """`skein config check` on a text whose files are put where they can be found."""
     if not (tmp_path / "pki").exists():
         make_pki(tmp_path / "pki")
@@ -31,7 +33,7 @@ def check(tmp_path, text):
     text = re.sub(r'(?m)^data = ".*"', f'data = "{tmp_path}/data"', text)
     path = tmp_path / "skein.toml"
     path.write_text(text)
-    return subprocess.run([skein_binary(), "config", "check", path], capture_output=True, text=True, timeout=30)
+    return subprocess.run([skein_binary(), "config", "check", path], capture_output=True, text=True, timeout=30, env=os.environ | environment)
 
 
 @pytest.mark.skein
@@ -39,6 +41,21 @@ def check(tmp_path, text):
 def test_example_configurations(tmp_path, file):
     done = check(tmp_path, (REPO / file).read_text())
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skein
+def test_example_configuration_of_a_cluster(tmp_path):
+    keys = tmp_path / "keys"
+    subprocess.run([skein_binary(), "cluster", "keys", "--out", keys, "1", "2", "3"], check=True, capture_output=True)
+    text = (REPO / "deploy/kustomize/cluster/skein.toml").read_text().replace("/etc/skein/cluster", str(keys))
+    for node in (1, 2, 3):
+        of_pod = {
+            "SKEIN__CLUSTER__NODE": f"{node}",
+            "SKEIN__CLUSTER__CERTIFICATE": f"{keys}/node-{node}.pem",
+            "SKEIN__CLUSTER__PRIVATE_KEY": f"{keys}/node-{node}.key",
+        }
+        done = check(tmp_path, text, of_pod)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skein
@@ -96,6 +113,29 @@ def test_kustomize_base_is_of_one_piece():
     assert mounts == volumes | {"data"}
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_cluster_is_of_one_piece():
+    folder = REPO / "deploy/kustomize/cluster"
+    built = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
+    objects = {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(built.stdout)}
+    stateful = objects["StatefulSet", "skein"]["spec"]
+    config = tomllib.loads((folder / "skein.toml").read_text())
+    first, count = stateful["ordinals"]["start"], stateful["replicas"]
+    peers = {peer["node"]: peer["address"] for peer in config["cluster"]["peers"]}
+    assert peers == {node: f"skein-{node}.{stateful['serviceName']}:7400" for node in range(first, first + count)}
+    service = objects["Service", stateful["serviceName"]]["spec"]
+    assert service["clusterIP"] == "None" and service["publishNotReadyAddresses"]
+    (container,) = stateful["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports["peer"] == 7400
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"] for volume in stateful["template"]["spec"]["volumes"]}
+    assert mounts == volumes | {"data"}
+    allowed = objects["NetworkPolicy", "skein"]["spec"]["ingress"]
+    (between,) = [rule for rule in allowed if {"port": "peer"} in rule["ports"]]
+    assert between["from"] == [{"podSelector": {"matchLabels": stateful["selector"]["matchLabels"]}}]
+
+
 def test_metrics_that_documents_name_exist():
     source = "".join(path.read_text() for path in REPO.glob("*/src/**/*.rs"))
     described = set(re.findall(r'describe_(?:counter|gauge|histogram)!\(\s*"(\w+)"', source))
@@ -138,7 +178,7 @@ class Reader:
             # Not a pipe: the node that the commands start would hold it open.
             words = ["bash", "-euo", "pipefail", "-c", "".join(commands)]
             done = subprocess.run(
-                words, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=60
+                words, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=180
             )
         assert done.returncode == 0, out.read_text()
         return out.read_text()

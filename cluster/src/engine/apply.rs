@@ -42,6 +42,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                         self.apply_run(place, entry.index, run, now)?;
                     }
                 }
+                Decided::Members(_) if entry.index <= group.members.void_until => {}
                 Decided::Members(change) => {
                     group.change_members(&change);
                     self.roles_changed = true;

@@ -10,7 +10,7 @@ use super::group::Group;
 use super::messages::Outgoing;
 use super::{Engine, Now, refuse};
 use crate::error::Error;
-use crate::host::{Host, Refusal, Status};
+use crate::host::{Host, Refusal, Status, Wanted};
 use crate::machine::StateMachine;
 use crate::peers::Letter;
 
@@ -169,12 +169,14 @@ impl<R, S> Group<R, S> {
     fn show(&self, status: &mut Status) {
         let raft = &self.raft.raft;
         status.leads = self.led.is_some();
-        let leader = Some(raft.leader_id).filter(|&id| id != 0);
-        status.leader = leader.filter(|_| !self.is_given_up());
+        // Who leads is of no use to a replica that has nothing.
+        let is_of_use = self.members.are_founded() && !self.is_given_up();
+        status.leader = Some(raft.leader_id).filter(|&id| id != raft::INVALID_ID && is_of_use);
         status.term = raft.term;
         status.applied = self.applied.index;
         status.removed = self.removed;
-        status.changing = self.members.target.is_some() || self.asked.is_some();
+        let wanted = self.asked.as_ref().or(self.members.target.as_ref());
+        status.wanted = wanted.map(|it| Wanted::new(&it.voters, &it.learners));
         let conf = &self.members.conf;
         for (shown, ids) in
             [(&mut status.voters, &conf.voters), (&mut status.learners, &conf.learners)]

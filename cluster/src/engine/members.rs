@@ -64,6 +64,18 @@ impl<R, S> Group<R, S> {
         others.map(|(_, progress)| progress.matched).min().unwrap_or(u64::MAX)
     }
 
+    /// A member has nothing at all and cannot begin with entries: it gets a snapshot instead.
+    pub(super) fn owe_snapshot(&mut self, to: u64) {
+        if !self.is_leader() {
+            return;
+        }
+        let progress = self.raft.raft.mut_prs().get_mut(to);
+        if let Some(progress) = progress.filter(|it| it.state != ProgressState::Snapshot) {
+            // Any that there is.
+            progress.pending_request_snapshot = 1;
+        }
+    }
+
     /// Whether a node could be a voter at once.
     fn has_caught_up(&self, node: u64) -> bool {
         let raft = &self.raft.raft;

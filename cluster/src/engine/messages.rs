@@ -96,6 +96,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Ok(Letter::Full) => self.hear_full(from),
                 Ok(Letter::Looking { number }) => self.hear_looking(from, place, number),
                 Ok(Letter::LookAt { number, index }) => self.hear_look_at(place, number, index),
+                Ok(Letter::Unfounded) => self.groups[place].owe_snapshot(from),
                 Err(error) => warn!(from, %group, %error, "a message that cannot be read"),
             }
         }
@@ -111,6 +112,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         }
         let shall_lead = message.get_msg_type() == MessageType::MsgTimeoutNow;
         if shall_lead && (group.removed || self.room.is_full()) {
+            return Ok(());
+        }
+        if !group.members.are_founded() && message.get_msg_type() != MessageType::MsgHeartbeat {
+            if message.get_msg_type() == MessageType::MsgAppend {
+                self.outgoing.add(message.from, group.id, &Letter::Unfounded);
+            }
             return Ok(());
         }
         if group.removed

@@ -1,5 +1,5 @@
-//! Things, thing types, certificates, policies and what is attached to what: the state of the `meta`
-//! group.
+//! Things, thing types, certificates, policies and what is attached to what, and the nodes of the
+//! cluster: the state of the `meta` group.
 //!
 //! [`Registry::apply`] takes one committed [`Command`] and answers with its [`Outcome`] or a
 //! [`Rejection`]; every limit and every conflict of the AWS operations is decided here, so that two
@@ -14,6 +14,7 @@ mod certificates;
 mod changes;
 mod command;
 mod identity;
+mod members;
 mod model;
 mod names;
 mod policies;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 pub use changes::Changes;
 pub use command::{AttributePatch, Command, CommandError, Outcome, ThingTypePatch};
 pub use identity::{ConnectionThing, Identity, NamedDocument};
+pub use members::{Drain, Member, MemberStatus, NotMember};
 pub use model::{
     Attributes, Certificate, CertificateMode, CertificateNames, CertificateStatus,
     CertificateSummary, Policy, PolicyVersion, PropagatedFrom, PropagatingAttribute, Thing,
@@ -43,7 +45,7 @@ pub use names::{
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
 pub use rejection::Rejection;
-pub use store::LoadError;
+pub use store::{LoadError, forget_members};
 pub use view::{Order, Page, Paging, ThingFilter};
 
 use store::Key;
@@ -58,6 +60,8 @@ pub struct Registry {
     policies: BTreeMap<PolicyName, Policy>,
     policies_of: BTreeMap<Principal, BTreeSet<PolicyName>>,
     things_of: BTreeMap<Principal, BTreeMap<ThingName, ThingPrincipalType>>,
+    members: BTreeMap<u64, Member>,
+    preferred_leaders: BTreeMap<u32, u64>,
     indexes: Indexes,
     dirty: BTreeSet<Key>,
     changes: Changes,
@@ -156,6 +160,19 @@ impl Registry {
             Command::DetachThingPrincipal { thing, principal } => {
                 self.detach_thing_principal(&thing, &principal)
             }
+            Command::FoundCluster { nodes } => self.found_cluster(nodes),
+            Command::AddMember { node, address } => self.add_member(node, address),
+            Command::AnnounceMember { node, folder, address, data_version } => {
+                self.announce_member(node, folder, address, data_version)
+            }
+            Command::ActivateMember { node } => self.activate_member(node),
+            Command::DrainMember { node, drain } => self.drain_member(node, drain),
+            Command::RemoveMember { node, dead } => self.remove_member(node, dead),
+            Command::RetireMember { node } => self.retire_member(node),
+            Command::RecoverMember { survivor, folder, address } => {
+                self.recover_member(survivor, folder, address)
+            }
+            Command::PreferLeader { group, node } => self.prefer_leader(group, node),
         }
     }
 

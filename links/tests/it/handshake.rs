@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::support::{Authority, CLUSTER, Node, at, config, until_counted};
+use crate::support::{Authority, CLUSTER, Event, LOST, Node, at, config, outgoing, until_counted};
 
 fn hello() -> Hello {
     Hello {
@@ -31,6 +31,8 @@ fn hello() -> Hello {
         node: 2,
         incarnation: 1,
         purpose: 1,
+        folder: String::new(),
+        address: String::new(),
     }
 }
 
@@ -193,6 +195,26 @@ async fn a_peer_that_refuses_is_believed() {
     let node = Node::start(dialling);
     until_counted(&snapshotter, "links_refusals_total", "out by_peer").await;
     assert!(!node.links.reachable(2));
+}
+
+#[tokio::test]
+async fn a_peer_without_its_data_is_told_so_for_good_and_no_stream_of_it_opens() {
+    let authority = Authority::new();
+    let mut own = config(&authority, 1);
+    own.peers = at(2, "127.0.0.1:1".parse().unwrap());
+    let node = Node::start(own);
+    let mut lost = config(&authority, 2);
+    lost.peers = at(1, node.links.address());
+    lost.folder = LOST.to_owned();
+    let mut peer = Node::start(lost);
+    // Nor when it is the other one who dials.
+    node.links.set_peers(at(2, peer.links.address()));
+    peer.until(Event::Denied(1, "node 2 is denied".into())).await;
+    while peer.denials < 10 {
+        let event = peer.next().await;
+        assert!(!matches!(event, Event::Connected(stream, _) if stream == outgoing(1)));
+    }
+    assert!(node.open.is_empty() && !node.links.reachable(2));
 }
 
 #[tokio::test]

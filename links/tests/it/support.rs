@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use links::proto::GroupMessage;
 use links::{
-    Batch, Config, Direction, Identity, Links, Message, PeerAddress, Purpose, Receiver, Stream,
-    certificate_name,
+    Batch, Config, Denied, Direction, Identity, Introduction, Links, Message, PeerAddress, Purpose,
+    Receiver, Stream, certificate_name,
 };
 use metrics_util::debugging::{DebugValue, Snapshotter};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -20,6 +20,9 @@ use tokio::time::timeout;
 
 /// The cluster that nodes of these tests belong to.
 pub(crate) const CLUSTER: [u8; 16] = [7; 16];
+
+/// The folder of a node that is denied for good.
+pub(crate) const LOST: &str = "lost";
 
 /// Nothing here takes this long unless it never happens.
 const HANG: Duration = Duration::from_secs(20);
@@ -83,6 +86,7 @@ pub(crate) enum Event {
     Lost(Stream),
     /// The groups of the messages.
     Received(u64, Vec<u32>),
+    Denied(u64, String),
 }
 
 struct Remembering(mpsc::UnboundedSender<Event>);
@@ -90,6 +94,17 @@ struct Remembering(mpsc::UnboundedSender<Event>);
 impl Receiver for Remembering {
     fn connected(&self, stream: Stream, incarnation: u64) {
         let _ = self.0.send(Event::Connected(stream, incarnation));
+    }
+
+    fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
+        match peer.folder {
+            LOST => Err(Denied { why: "is denied".into(), for_good: true }),
+            _ => Ok(()),
+        }
+    }
+
+    fn denied(&self, peer: u64, why: &str) {
+        let _ = self.0.send(Event::Denied(peer, why.to_owned()));
     }
 
     fn lost(&self, stream: Stream) {
@@ -111,6 +126,7 @@ pub(crate) struct Node {
     pub(crate) links: Links,
     /// The streams that are open.
     pub(crate) open: HashSet<Stream>,
+    pub(crate) denials: usize,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -119,7 +135,7 @@ impl Node {
         let (sender, events) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
         let links = Links::start(config, Remembering(sender), &runtime).unwrap();
-        Self { links, open: HashSet::new(), events }
+        Self { links, open: HashSet::new(), denials: 0, events }
     }
 
     /// The next event, which must be one that may follow on those before it.
@@ -129,6 +145,7 @@ impl Node {
         match &event {
             Event::Connected(stream, _) => assert!(self.open.insert(*stream), "{stream:?} is open"),
             Event::Lost(stream) => assert!(self.open.remove(stream), "{stream:?} is not open"),
+            Event::Denied(..) => self.denials += 1,
             Event::Received(peer, _) => assert!(self.open.contains(&incoming(*peer))),
         }
         event

@@ -1,13 +1,16 @@
 //! How the cluster stands, as one node sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use fleet::placement::{Placement, next_change};
+use fleet::registry::{Drain, Member, MemberStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::host::Machine;
 use crate::identity;
 use crate::shared::Shared;
 
@@ -19,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Standing {
     /// The node that is asked.
     pub node: u64,
+    /// The members of the cluster, those that were removed included; none before it has begun.
+    #[serde(default)]
+    pub members: BTreeMap<u64, Member>,
     /// The other nodes it has heard of, and whether they are linked.
     pub peers: BTreeMap<u64, bool>,
     /// The groups by their number.
@@ -42,10 +48,18 @@ pub struct Group {
     pub changing: bool,
 }
 
+impl Group {
+    pub(super) fn placement(&self) -> Placement {
+        Placement { voters: self.voters.clone(), learners: self.learners.clone() }
+    }
+}
+
 impl Standing {
     /// How it stands now; `None` when the groups do not answer.
     pub async fn look(shared: &Arc<Shared>) -> Option<Self> {
-        let groups = identity::look(shared, |groups| {
+        let look = identity::look(shared, |groups| {
+            let registry = groups.get(cluster::GroupId::META).and_then(Machine::registry);
+            let members = registry.map(|registry| registry.members().clone()).unwrap_or_default();
             let ids = groups.ids().into_iter();
             let status = |id: cluster::GroupId| {
                 let status = groups.status(id)?.clone();
@@ -55,22 +69,32 @@ impl Standing {
                     applied: status.applied,
                     voters: status.voters,
                     learners: status.learners,
-                    changing: status.changing,
+                    changing: status.wanted.is_some(),
                 };
                 Some((id.0, group))
             };
-            ids.filter_map(status).collect()
+            (members, ids.filter_map(status).collect())
         });
-        let groups = tokio::time::timeout(PATIENCE, groups).await.ok()??;
-        let peers = shared.mesh.lives().into_iter();
-        let peers = peers.map(|life| (life.instance.node(), life.lost.is_none())).collect();
-        Some(Self { node: shared.mesh.own.node(), peers, groups })
+        let (members, groups) = tokio::time::timeout(PATIENCE, look).await.ok()??;
+        let own = shared.mesh.own.node();
+        let lives = shared.mesh.lives().into_iter();
+        let lives = lives.map(|life| (life.instance.node(), life.lost.is_none()));
+        let peers = shared.mesh.roster.peers().into_iter().map(|peer| (peer.node, false));
+        let mut peers: BTreeMap<u64, bool> = peers.chain(lives).collect();
+        peers.retain(|node, _| *node != own && is_expected(&members, *node));
+        Some(Self { node: own, members, peers, groups })
     }
 
     /// Asks a node by its admin listener.
     pub fn of(admin: &str) -> anyhow::Result<Self> {
-        let body = super::ask(admin, "GET", "/admin/cluster")?;
+        let body = super::ask(admin, "GET", "/admin/cluster", "")?;
         serde_json::from_str(&body).with_context(|| format!("{admin} is no node of this version"))
+    }
+
+    /// The nodes that can be reached from the asked one, itself included.
+    pub(super) fn live(&self) -> BTreeSet<u64> {
+        let linked = self.peers.iter().filter(|(_, linked)| **linked).map(|(node, _)| *node);
+        linked.chain([self.node]).collect()
     }
 
     /// What is not as it should be, in words.
@@ -81,7 +105,20 @@ impl Standing {
         let leaderless = leaderless.map(|(id, _)| format!("group {id} has no leader"));
         let changing = self.groups.iter().filter(|(_, group)| group.changing);
         let changing = changing.map(|(id, _)| format!("the members of group {id} are changing"));
-        gone.chain(leaderless).chain(changing).collect()
+        let live = self.live();
+        let misplaced = |(id, group): &(&u32, &Group)| {
+            let next = next_change(**id, &self.members, &group.placement(), None, &live);
+            !group.changing && next.is_some()
+        };
+        let misplaced = self.groups.iter().filter(misplaced);
+        let misplaced = misplaced.map(|(id, _)| format!("group {id} is to get other members"));
+        let members = self.members.iter();
+        let unsettled = members.filter_map(|(node, it)| Some((node, in_transit(it)?)));
+        let unsettled = unsettled.map(|(node, what)| format!("node {node} is {what}"));
+        let has_begun = self.peers.is_empty() || !self.members.is_empty();
+        let unfounded = (!has_begun).then(|| "the cluster has not noted its nodes yet".to_owned());
+        let complaints = gone.chain(leaderless).chain(changing).chain(misplaced).chain(unsettled);
+        complaints.chain(unfounded).collect()
     }
 
     /// As a table, for people.
@@ -90,21 +127,53 @@ impl Standing {
         // Writing to a string cannot fail.
         for (node, linked) in &self.peers {
             let linked = if *linked { "linked" } else { "not linked" };
-            let _ = writeln!(text, "node {node}: {linked}");
+            let member = self.members.get(node);
+            let address = member.map_or("", |member| &member.address);
+            let what =
+                member.and_then(in_transit).map_or(String::new(), |what| format!(", {what}"));
+            let _ = writeln!(text, "node {node}: {linked}{what} {address}");
         }
-        let _ = writeln!(text, "{:<7}{:<8}{:<8}{:<12}voters", "group", "leader", "term", "applied");
+        let _ = writeln!(
+            text,
+            "{:<7}{:<8}{:<8}{:<12}{:<12}learners",
+            "group", "leader", "term", "applied", "voters"
+        );
         for (id, group) in &self.groups {
             let leader = group.leader.map_or("none".into(), |node| node.to_string());
-            let voters: Vec<_> = group.voters.iter().map(u64::to_string).collect();
+            let list = |nodes: &[u64]| {
+                let nodes: Vec<_> = nodes.iter().map(u64::to_string).collect();
+                nodes.join(" ")
+            };
             let (term, applied) = (group.term, group.applied);
-            let _ = writeln!(text, "{id:<7}{leader:<8}{term:<8}{applied:<12}{}", voters.join(" "));
+            let (voters, learners) = (list(&group.voters), list(&group.learners));
+            let line = format!("{id:<7}{leader:<8}{term:<8}{applied:<12}{voters:<12}{learners}");
+            let _ = writeln!(text, "{}", line.trim_end());
         }
         text
     }
 }
 
+/// Whether a node should be linked: it is a member, or nobody knows yet who is.
+fn is_expected(members: &BTreeMap<u64, Member>, node: u64) -> bool {
+    let member = members.get(&node);
+    members.is_empty() || member.is_some_and(|it| it.status != MemberStatus::Removed)
+}
+
+/// What becomes of a member, if anything does.
+fn in_transit(member: &Member) -> Option<&'static str> {
+    match (member.status, member.drain) {
+        (MemberStatus::Joining, _) => Some("joining"),
+        (MemberStatus::Leaving, _) => Some("leaving"),
+        (MemberStatus::Active, Drain::Wanted) => Some("draining"),
+        (MemberStatus::Active, Drain::Done) => Some("drained"),
+        (MemberStatus::Active, Drain::No) | (MemberStatus::Removed, _) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use fleet::registry::{Command, Registry};
+
     use super::*;
 
     #[test]
@@ -119,13 +188,20 @@ mod tests {
         };
         let mut standing = Standing {
             node: 1,
+            members: BTreeMap::new(),
             peers: [(2, true), (3, true)].into(),
             groups: [(0, group(Some(2)))].into(),
         };
+        assert_eq!(standing.complaints(), ["the cluster has not noted its nodes yet"]);
+        let mut registry = Registry::default();
+        let nodes = (1..=3).map(|node| (node, format!("host-{node}:7400"))).collect();
+        registry.apply(Command::FoundCluster { nodes }).unwrap();
+        standing.members.clone_from(registry.members());
         assert_eq!(standing.complaints(), Vec::<String>::new());
         standing.peers.insert(3, false);
         standing.groups.insert(1, group(None));
         assert_eq!(standing.complaints(), ["node 3 is not linked", "group 1 has no leader"]);
+        assert!(standing.table().contains("node 3: not linked host-3:7400"));
         assert!(standing.table().contains("1      none    3       7           1 2 3"));
     }
 }

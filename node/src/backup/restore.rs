@@ -30,8 +30,9 @@ pub fn restore(
     for group in &manifest.groups {
         let (backup, id) = (group.read(from)?, GroupId(group.group));
         let mut pairs = backup.pairs()?.into_iter().collect();
-        if id != GroupId::META {
-            fleet::shard::forget_later_entries(&mut pairs, &outbox_ends)?;
+        match id {
+            GroupId::META => fleet::registry::forget_members(&mut pairs),
+            _ => fleet::shard::forget_later_entries(&mut pairs, &outbox_ends)?,
         }
         restoration.put(id, backup.applied, pairs.into_iter().collect())?;
         said("written", group);

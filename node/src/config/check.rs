@@ -121,8 +121,8 @@ impl Config {
         let Some(cluster) = &self.cluster else { return };
         cluster.check(found);
         if self.accept_log_loss && !cluster.peers.is_empty() {
-            let text = "would lose what other nodes were told: remove the node from the cluster, empty \
-                        its data folder and add it under a new number";
+            let text = "would lose what other nodes were told: empty its data folder and let it join \
+                        anew with `skein cluster replace`";
             found.problem("accept_log_loss", text);
         }
     }

@@ -22,11 +22,15 @@ pub struct Cluster {
     pub node: u64,
     /// Where this node listens for the others.
     pub listen: SocketAddr,
-    /// The nodes; this one may be among them.
+    /// Where others dial this node, when that is neither in `peers` nor what it listens on.
+    pub address: Option<String>,
+    /// The nodes that it knows from the start; this one may be among them.
     pub peers: Vec<Peer>,
-    /// The nodes with which the cluster began, when these are not all `peers`: the same on every node,
-    /// for all time. A node that is none of them joins when it is added.
+    /// The nodes with which the cluster began, when these are not all `peers`: the same on every one of
+    /// them, for all time.
     pub founders: Vec<u64>,
+    /// This node is none of the founders: it joins when it is added.
+    pub join: bool,
     /// The backup that the cluster began with, if it did: the same on every node, for all time.
     pub restored_from: Option<String>,
     /// The certificate of this node for the others, valid for `node-<number>.skein`.
@@ -58,8 +62,10 @@ impl Default for Cluster {
             id: String::new(),
             node: 0,
             listen: (Ipv4Addr::UNSPECIFIED, 7400).into(),
+            address: None,
             peers: Vec::new(),
             founders: Vec::new(),
+            join: false,
             restored_from: None,
             certificate: PathBuf::new(),
             private_key: PathBuf::new(),
@@ -71,8 +77,25 @@ impl Default for Cluster {
 }
 
 impl Cluster {
-    /// The nodes with which the cluster begins, in order.
+    /// Where others dial this node, as far as it knows; empty otherwise.
+    pub fn advertised(&self) -> String {
+        let in_peers = || self.peers.iter().find(|peer| peer.node == self.node);
+        match &self.address {
+            Some(address) => address.clone(),
+            None => match in_peers() {
+                Some(own) => own.address.clone(),
+                None if self.listen.ip().is_unspecified() => String::new(),
+                None => self.listen.to_string(),
+            },
+        }
+    }
+
+    /// The nodes with which the cluster begins, in order; none on a node that joins, which does not
+    /// know them.
     pub fn founders(&self) -> Vec<u64> {
+        if self.join {
+            return Vec::new();
+        }
         let all: BTreeSet<u64> = match self.founders.is_empty() {
             true => self.peers.iter().map(|peer| peer.node).chain([self.node]).collect(),
             false => self.founders.iter().copied().collect(),
@@ -106,15 +129,24 @@ impl Cluster {
             } else if !known.insert(peer.node) {
                 found.problem(key("node"), format!("node {} is there twice", peer.node));
             }
-            let port = peer.address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-            if !matches!(port, Some(Ok(1..))) {
-                let text = format!("{:?} is not `host:port`, like \"10.0.0.2:7400\"", peer.address);
-                found.problem(key("address"), text);
-            }
+            check_address(&key("address"), &peer.address, found);
+        }
+        if let Some(address) = &self.address {
+            check_address("cluster.address", address, found);
+        }
+        if self.join && !self.founders.is_empty() {
+            found.problem("cluster.founders", "a node that joins does not say who they are");
+        }
+        if self.join && self.advertised().is_empty() {
+            let text = "is missing: others are told where a node is that joins";
+            found.problem("cluster.address", text);
         }
         if known.iter().all(|node| *node == self.node) {
             let text = "names no other node: a node that is alone needs no [cluster]";
-            found.warning("cluster.peers", text);
+            match self.join {
+                true => found.problem("cluster.peers", "names no node of the cluster to join"),
+                false => found.warning("cluster.peers", text),
+            }
         }
         for (key, file) in [
             ("cluster.certificate", &self.certificate),
@@ -125,5 +157,17 @@ impl Cluster {
                 found.problem(key, "is missing, and the links between nodes need it");
             }
         }
+    }
+}
+
+/// Whether a text is `host:port`.
+pub fn is_address(text: &str) -> bool {
+    let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    matches!(port, Some(Ok(1..)))
+}
+
+fn check_address(key: &str, address: &str, found: &mut Findings) {
+    if !is_address(address) {
+        found.problem(key, format!("{address:?} is not `host:port`, like \"10.0.0.2:7400\""));
     }
 }

@@ -227,6 +227,9 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
     if core.shared.draining() {
         return Err(Reason::ServerUnavailable.into());
     }
+    if core.shared.is_resting() {
+        return Err(Reason::UseAnotherServer.into());
+    }
     if connect.authentication_method.is_some() {
         return Err(Reason::BadAuthenticationMethod.into());
     }
@@ -589,7 +592,7 @@ fn start(
     }
     let endpoint = Rc::clone(connection.endpoint());
     connection.start();
-    if core.shared.draining() {
+    if core.shared.draining() || core.shared.is_resting() {
         // The drain may have looked before this connection had its place.
         endpoint.doom(match core.shared.mesh.has_peers() {
             true => Reason::UseAnotherServer,

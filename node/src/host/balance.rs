@@ -1,11 +1,13 @@
 //! Spreads the leads of a cluster's groups: each has a node that leads it when that is up.
 //!
-//! Which one is decided by rendezvous hashing among the voters that are linked and have room on their
-//! disks, so that all nodes find the same without asking, and the loss of a node moves only what it led.
+//! Which one is decided by rendezvous hashing among the voters that are linked, in service, and have room
+//! on their disks, so that all nodes find the same without asking, and the loss of a node moves only
+//! what it led; an operator may prefer another of these.
 
 use std::time::{Duration, Instant};
 
 use cluster::{GroupId, GroupsView, Order};
+use fleet::placement::weight;
 use tracing::debug;
 
 use super::{Machine, NodeHost};
@@ -15,15 +17,7 @@ const EVERY: Duration = Duration::from_secs(3);
 
 /// The node that should lead a group.
 fn leader_of(group: GroupId, nodes: impl Iterator<Item = u64>) -> Option<u64> {
-    nodes.max_by_key(|node| (weight(group, *node), *node))
-}
-
-/// The finalizer of SplitMix64: every bit of the result depends on every bit of both.
-fn weight(group: GroupId, node: u64) -> u64 {
-    let mut mixed = (u64::from(group.0) << 32 | node).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
+    nodes.max_by_key(|node| (weight(group.0, *node), *node))
 }
 
 impl NodeHost {
@@ -35,14 +29,24 @@ impl NodeHost {
         }
         self.balanced = Instant::now();
         let (own, linked) = (self.shared.mesh.own.node(), self.shared.mesh.linked());
-        let may_lead = |node: &u64| match *node == own {
-            true => !groups.is_full(),
-            false => linked.contains(node) && !groups.is_full_at(*node),
+        let registry = groups.get(GroupId::META).and_then(Machine::registry);
+        let preferred = |id: GroupId| registry?.preferred_leaders().get(&id.0).copied();
+        let may_lead = |node: &u64| {
+            let can = match *node == own {
+                true => !groups.is_full(),
+                false => linked.contains(node) && !groups.is_full_at(*node),
+            };
+            can && self.shared.mesh.roster.may_lead(*node)
         };
         let led = groups.ids().into_iter().filter(|id| groups.leads(*id));
         let misplaced = led.filter_map(|id| {
             let voters = groups.status(id)?.voters.iter().copied();
-            leader_of(id, voters.filter(may_lead)).filter(|to| *to != own).map(|to| (id, to))
+            let mut up = voters.filter(may_lead);
+            let leader = match preferred(id) {
+                Some(preferred) if up.clone().any(|node| node == preferred) => Some(preferred),
+                _ => leader_of(id, up.by_ref()),
+            };
+            leader.filter(|to| *to != own).map(|to| (id, to))
         });
         // What a full disk keeps a node from leading has to move at once.
         let at_once = if groups.is_full() { usize::MAX } else { 1 };

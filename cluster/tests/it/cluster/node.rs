@@ -159,6 +159,12 @@ impl SimNode {
         Ok(())
     }
 
+    /// Makes it go on alone, while it is down.
+    pub(super) fn recover(&mut self) -> Result<(), Error> {
+        let (disk, dir) = (Arc::new(self.disk.clone()), Path::new("/data/log"));
+        cluster::recover_in(&self.config, disk, dir, &mut self.store.clone()).map(drop)
+    }
+
     /// Loses what it had in memory, and some of what it had not synced.
     pub(super) fn crash(&mut self, dice: &mut Dice, up_at: u64) {
         self.engine = None;

@@ -82,12 +82,75 @@ fn a_node_that_joins_learns_before_it_votes_and_one_that_leaves_knows() {
     until(&mut world, |world| {
         let status = world.status(4, GROUP).unwrap();
         has_learned |= status.learners == [4];
-        status.voters == voters && !status.changing
+        status.voters == voters && status.wanted.is_none()
     });
     assert!(has_learned);
     until(&mut world, |world| world.status(leaving, GROUP).unwrap().removed);
     until(&mut world, |world| world.check_same_end().is_ok());
     assert!(world.snapshots > 0);
+}
+
+#[test]
+fn a_node_that_knows_nobody_joins_by_a_snapshot_though_the_log_has_everything() {
+    let mut world = cluster(3, 0);
+    let joining = world.add_unfounded();
+    let leader = leader(&world);
+    world.propose(leader, GROUP, 100);
+    until(&mut world, |world| world.checker.acknowledged.len() == 1);
+    assert_eq!(world.status(joining, GROUP).unwrap().voters, [0; 0]);
+    let (voters, learners) = (vec![1, 2, 3], vec![joining]);
+    order(&mut world, Order::ChangeMembers { group: GROUP, voters: voters.clone(), learners });
+    until(&mut world, |world| {
+        let status = world.status(joining, GROUP).unwrap();
+        status.voters == voters && status.leader.is_some()
+    });
+    assert!(world.snapshots > 0);
+    until(&mut world, |world| world.check_same_end().is_ok());
+    world.crash(joining);
+    until(&mut world, |world| world.check_same_end().is_ok());
+}
+
+#[test]
+fn a_survivor_goes_on_alone_with_all_it_has_and_takes_in_others() {
+    // Before anything is stored, and after; also while members are being changed.
+    for (stores, changes) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut world = cluster(3, 1);
+        if stores {
+            much(&mut world);
+        }
+        let survivor = 1 + leader(&world) % 3;
+        if changes {
+            let voters = (1..=4).filter(|&id| id != survivor).collect();
+            order(&mut world, Order::ChangeMembers { group: GROUP, voters, learners: vec![] });
+            let knows = |it: &cluster::Status| it.learners.contains(&4);
+            until(&mut world, |world| world.status(survivor, GROUP).is_some_and(|it| knows(&it)));
+        }
+        let lead = leader(&world);
+        world.propose(lead, GROUP, 100);
+        until(&mut world, |world| !world.checker.acknowledged.is_empty());
+        (0..200).for_each(|_| world.step(0).unwrap());
+        for id in 1..=4 {
+            world.crash(id);
+            world.nodes.get_mut(&id).unwrap().up_at = u64::MAX;
+        }
+        (0..2).for_each(|_| world.nodes.get_mut(&survivor).unwrap().recover().unwrap());
+        world.nodes.get_mut(&survivor).unwrap().up_at = 0;
+        until(&mut world, |world| world.leaders(GROUP).eq([survivor]));
+        let status = world.status(survivor, GROUP).unwrap();
+        assert_eq!((&*status.voters, status.learners.len()), (&[survivor][..], 0));
+        let joining = world.add_unfounded();
+        let (voters, learners) = (vec![survivor], vec![joining]);
+        order(&mut world, Order::ChangeMembers { group: GROUP, voters, learners });
+        world.propose(survivor, GROUP, 100);
+        let has_all = |world: &World| {
+            let node = &world.nodes[&joining];
+            let machine = node.engine.as_ref().and_then(|it| it.machine(GROUP));
+            machine.is_some_and(|it| it.numbers.len() == world.checker.count(GROUP))
+        };
+        until(&mut world, |world| has_all(world) && world.checker.count(GROUP) > 1);
+        world.crash(survivor);
+        until(&mut world, |world| world.leaders(GROUP).eq([survivor]));
+    }
 }
 
 #[test]

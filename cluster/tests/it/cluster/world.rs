@@ -59,26 +59,13 @@ impl World {
             let count = if dice.one_in(3) { 5 } else { 3 };
             (count, dice.below(3))
         });
-        let voters: Vec<u64> = (1..=count).collect();
+        let founders: Vec<u64> = (1..=count).collect();
         let mut nodes = BTreeMap::new();
-        // Some run at first without being members.
+        // Some run at first without being members, and of these some without knowing any.
         for id in 1..=count + others {
-            let group = |group| GroupConfig { id: GroupId(group), voters: voters.clone() };
-            let config = Config {
-                node: id,
-                groups: (0..GROUPS).map(group).collect(),
-                segment_bytes: 16 << 10,
-                checkpoint_bytes: 24 << 10,
-                checkpoint_interval: Duration::from_secs(3),
-                max_log_bytes: 16 << 20,
-                max_command_bytes: 4 << 10,
-                min_free_bytes: 0,
-                lag_bytes: if dice.one_in(2) { 0 } else { 64 << 10 },
-                snapshot_chunk_bytes: 1 + dice.below(1000) as usize,
-                snapshot_window_bytes: 2000,
-                ..Config::new("/data", 0)
-            };
-            nodes.insert(id, SimNode::new(id, seed, config));
+            let is_unfounded = id > count && plan.size.is_none() && dice.one_in(2);
+            let voters = if is_unfounded { &[][..] } else { &founders };
+            nodes.insert(id, SimNode::new(id, seed, config(id, voters, &mut dice)));
         }
         Self {
             seed,
@@ -98,6 +85,15 @@ impl World {
             trace: 0,
             dice,
         }
+    }
+
+    /// Another node, which knows nobody.
+    pub(super) fn add_unfounded(&mut self) -> u64 {
+        let id = self.nodes.len() as u64 + 1;
+        let config = config(id, &[], &mut self.dice);
+        self.nodes.insert(id, SimNode::new(id, self.seed, config));
+        self.step(0).expect("it starts");
+        id
     }
 
     /// Trouble, then peace; an error says what must not have happened.
@@ -172,7 +168,10 @@ impl World {
             if leaders.len() != 1 {
                 complaints.push(format!("group {group} has the leaders {leaders:?}"));
             }
-            if leaders.iter().any(|&id| self.status(id, group).is_some_and(|it| it.changing)) {
+            if leaders
+                .iter()
+                .any(|&id| self.status(id, group).is_some_and(|it| it.wanted.is_some()))
+            {
                 complaints.push(format!("the members of group {group} are not as asked"));
             }
         }
@@ -450,6 +449,25 @@ impl World {
             node.disk.set_capacity(u64::MAX);
             node.up_at = node.up_at.min(self.millis + 500);
         }
+    }
+}
+
+/// How a node runs its groups: everything is small.
+fn config(id: u64, voters: &[u64], dice: &mut Dice) -> Config {
+    let group = |group| GroupConfig { id: GroupId(group), voters: voters.to_vec() };
+    Config {
+        node: id,
+        groups: (0..GROUPS).map(group).collect(),
+        segment_bytes: 16 << 10,
+        checkpoint_bytes: 24 << 10,
+        checkpoint_interval: Duration::from_secs(3),
+        max_log_bytes: 16 << 20,
+        max_command_bytes: 4 << 10,
+        min_free_bytes: 0,
+        lag_bytes: if dice.one_in(2) { 0 } else { 64 << 10 },
+        snapshot_chunk_bytes: 1 + dice.below(1000) as usize,
+        snapshot_window_bytes: 2000,
+        ..Config::new("/data", 0)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::members::Drain;
 use super::model::{
     Attributes, CertificateMode, CertificateStatus, CertificateSummary, ThingPrincipalType,
     ThingTypeProperties, Timestamp,
@@ -21,7 +22,7 @@ pub(super) const FORMAT: u8 = 1;
 /// A change to the registry. Times and random ids are filled in by whoever proposes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the variants and fields are the vocabulary of the AWS operations")]
+#[allow(missing_docs, reason = "the vocabulary of the AWS operations, and of `super::members`")]
 pub enum Command {
     CreateThing {
         thing: ThingName,
@@ -139,6 +140,42 @@ pub enum Command {
     DetachThingPrincipal {
         thing: ThingName,
         principal: Principal,
+    },
+    FoundCluster {
+        nodes: BTreeMap<u64, String>,
+    },
+    AddMember {
+        node: u64,
+        address: String,
+    },
+    AnnounceMember {
+        node: u64,
+        folder: String,
+        address: String,
+        data_version: u32,
+    },
+    ActivateMember {
+        node: u64,
+    },
+    DrainMember {
+        node: u64,
+        drain: Drain,
+    },
+    RemoveMember {
+        node: u64,
+        dead: bool,
+    },
+    RetireMember {
+        node: u64,
+    },
+    RecoverMember {
+        survivor: u64,
+        folder: String,
+        address: String,
+    },
+    PreferLeader {
+        group: u32,
+        node: Option<u64>,
     },
 }
 

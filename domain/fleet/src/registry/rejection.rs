@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::members::NotMember;
 use super::names::{CertificateId, NameError, PolicyName, Principal, ThingName, ThingTypeName};
 
 /// A refused command; it has changed nothing.
@@ -83,4 +84,18 @@ pub enum Rejection {
     AttachedExclusively { principal: Principal, thing: ThingName },
     #[error("{principal} is attached to thing {thing} already and cannot be attached exclusively")]
     AttachedElsewhere { principal: Principal, thing: ThingName },
+    #[error("node {0} is no member of the cluster")]
+    MemberNotFound(u64),
+    #[error("node {0} is a member already")]
+    MemberExists(u64),
+    #[error("node {0} was removed already")]
+    MemberRemoved(u64),
+    #[error("node {0} is leaving")]
+    MemberLeaving(u64),
+    #[error("node {0} does not take part yet, or any more")]
+    MemberNotActive(u64),
+    #[error("node {0} is the last one that takes part")]
+    LastMember(u64),
+    #[error("node {node} {why}")]
+    MemberRefused { node: u64, why: NotMember },
 }

@@ -1,12 +1,16 @@
-//! The registry as stored pairs: one key per thing, type, certificate, policy and attachment.
+//! The registry as stored pairs: one key per thing, type, certificate, policy, attachment
+//! and node.
 //!
 //! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
 //! contain. A value is a version byte and JSON.
+
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use super::Registry;
 use super::command::{FORMAT, encode};
+use super::members::Member;
 use super::model::{Certificate, Policy, Thing, ThingPrincipalType, ThingType};
 use super::names::{CertificateId, NameError, PolicyName, Principal, ThingName, ThingTypeName};
 
@@ -19,6 +23,8 @@ pub(super) enum Key {
     Policy(PolicyName),
     PolicyAttachment(Principal, PolicyName),
     ThingAttachment(Principal, ThingName),
+    Member(u64),
+    PreferredLeader(u32),
 }
 
 /// Why a stored pair could not be taken back.
@@ -51,6 +57,13 @@ pub enum LoadError {
     },
 }
 
+/// Takes the nodes of the cluster that they are from out of stored pairs: another cluster has others.
+pub fn forget_members(pairs: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+    let is_of_cluster =
+        |key: &[u8]| matches!(Key::decode(key), Ok(Key::Member(_) | Key::PreferredLeader(_)));
+    pairs.retain(|key, _| !is_of_cluster(key));
+}
+
 impl Key {
     fn encode(&self) -> Vec<u8> {
         match self {
@@ -62,6 +75,8 @@ impl Key {
                 format!("a{}\0{policy}", principal.key())
             }
             Self::ThingAttachment(principal, thing) => format!("m{}\0{thing}", principal.key()),
+            Self::Member(node) => format!("n{node}"),
+            Self::PreferredLeader(group) => format!("l{group}"),
         }
         .into_bytes()
     }
@@ -90,6 +105,8 @@ impl Key {
                     ThingName::new(thing)?,
                 )
             }
+            "n" => Self::Member(names.parse().map_err(|_| unknown())?),
+            "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
         })
     }
@@ -115,6 +132,8 @@ impl Registry {
             Key::ThingAttachment(principal, thing) => {
                 self.things_of.get(principal)?.get(thing).map(encode)
             }
+            Key::Member(node) => self.members.get(node).map(encode),
+            Key::PreferredLeader(group) => self.preferred_leaders.get(group).map(encode),
         }
     }
 
@@ -148,6 +167,14 @@ impl Registry {
             Key::ThingAttachment(principal, thing) => {
                 let kind: ThingPrincipalType = serde_json::from_slice(json).map_err(damaged)?;
                 self.things_of.entry(principal).or_default().insert(thing, kind);
+            }
+            Key::Member(node) => {
+                let member: Member = serde_json::from_slice(json).map_err(damaged)?;
+                self.members.insert(node, member);
+            }
+            Key::PreferredLeader(group) => {
+                let node: u64 = serde_json::from_slice(json).map_err(damaged)?;
+                self.preferred_leaders.insert(group, node);
             }
         }
         Ok(())

@@ -1,0 +1,419 @@
+//! What operators change about a cluster: asked of any node, decided by the `meta` group, and waited for
+//! until it is so.
+//!
+//! A wish is taken or refused at once; what follows from it goes on whether or not somebody waits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use bytes::Bytes;
+use cluster::{GroupId, Refusal};
+use fleet::placement::next_change;
+use fleet::registry::{Command, Drain, Member, MemberStatus};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::ask;
+use super::cluster::{Group, Standing};
+use crate::config::is_address;
+use crate::host::{Outcome, Proposal, Reply};
+use crate::shared::Shared;
+
+/// The largest number a node may have.
+const MAX_NODE: u64 = 0xFFFF;
+/// Between two looks at how far a change is.
+const STEP: Duration = Duration::from_millis(250);
+
+/// What an operator wants.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// A node more.
+    Add {
+        /// Its number.
+        node: u64,
+        /// Where others dial it.
+        address: String,
+    },
+    /// A node less.
+    Remove {
+        /// Its number.
+        node: u64,
+        /// It never returns, so nobody asks it.
+        dead: bool,
+    },
+    /// A node that serves no clients, or serves them again.
+    Drain {
+        /// Its number.
+        node: u64,
+        /// Whether it shall serve them again.
+        undo: bool,
+    },
+    /// Another leader for a group.
+    Transfer {
+        /// The group.
+        group: u32,
+        /// The node; none for the one that is balanced.
+        node: Option<u64>,
+    },
+}
+
+/// Why a wish is not taken.
+type Refused = (StatusCode, String);
+
+/// `POST /admin/cluster`.
+pub async fn change(
+    State(shared): State<Arc<Shared>>,
+    Json(wish): Json<Wish>,
+) -> Result<StatusCode, Refused> {
+    let unavailable = |why: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    let standing = Standing::look(&shared).await;
+    let standing = standing.ok_or_else(|| unavailable("the groups do not answer"))?;
+    let refused = |why: String| (StatusCode::CONFLICT, format!("{why}\n"));
+    let command = command(&wish, &standing).map_err(refused)?;
+    let (answer, outcome) = oneshot::channel();
+    let proposal = Proposal::asked(GroupId::META, command, Reply::Once(answer));
+    if shared.groups.propose_all(vec![proposal]).await.is_err() {
+        return Err(unavailable("the node is stopping"));
+    }
+    match outcome.await {
+        Ok(Ok(Outcome::Registry(Ok(_)))) => Ok(StatusCode::ACCEPTED),
+        Ok(Ok(Outcome::Registry(Err(rejection)))) => Err(refused(rejection.to_string())),
+        Ok(Err(Refusal::NoLeader)) => Err(unavailable(
+            "no quorum: group 0 has no leader, because too few of its voters are up. Start them; if a \
+             majority never returns, see `skein cluster recover`",
+        )),
+        Ok(Err(Refusal::Unknown)) => Err(unavailable(
+            "no quorum of group 0 has answered in time, and it may still do: see `skein cluster status`",
+        )),
+        Ok(Err(refusal)) => Err(unavailable(&refusal.to_string())),
+        Ok(Ok(Outcome::Shard(_))) | Err(_) => Err(unavailable("the node is stopping")),
+    }
+}
+
+/// What is proposed for a wish, or why it makes no sense. What only the members themselves decide is
+/// decided when it is applied.
+fn command(wish: &Wish, standing: &Standing) -> Result<Bytes, String> {
+    if standing.members.is_empty() {
+        return Err("this node has no cluster, or its cluster has not begun yet".into());
+    }
+    let command = match *wish {
+        Wish::Add { node, ref address } => addition(node, address)?,
+        Wish::Remove { node, dead } => removal(standing, node, dead)?,
+        Wish::Drain { node, undo: false } => Command::DrainMember { node, drain: Drain::Wanted },
+        Wish::Drain { node, undo: true } => Command::DrainMember { node, drain: Drain::No },
+        Wish::Transfer { group, node } => preference(standing, group, node)?,
+    };
+    Ok(command.encode().into())
+}
+
+fn addition(node: u64, address: &str) -> Result<Command, String> {
+    if !(1..=MAX_NODE).contains(&node) {
+        return Err(format!("{node} is not a number from 1 to {MAX_NODE}"));
+    }
+    if !is_address(address) {
+        return Err(format!("{address:?} is not `host:port`, like \"10.0.0.4:7400\""));
+    }
+    Ok(Command::AddMember { node, address: address.to_owned() })
+}
+
+fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String> {
+    let command = Command::RemoveMember { node, dead };
+    let stays = |(id, it): (&u64, &Member)| *id != node && it.status == MemberStatus::Active;
+    if !is_member(standing, node) || !standing.members.iter().any(stays) {
+        // The members say why not.
+        return Ok(command);
+    }
+    let is_live = standing.live().contains(&node);
+    if dead && is_live {
+        return Err(format!("node {node} is alive: stop it first, or leave --dead away"));
+    }
+    if !dead && !is_live {
+        return Err(format!(
+            "node {node} does not answer, so it cannot be drained: start it, or say --dead if it never \
+             returns"
+        ));
+    }
+    if node == standing.node {
+        return Err(format!("ask another node: this is node {node}, which cannot tell of its end"));
+    }
+    match stuck_without(standing, node) {
+        Some(group) => Err(format!(
+            "group {group} would have no quorum without node {node}: too few of the others are up"
+        )),
+        None => Ok(command),
+    }
+}
+
+fn preference(standing: &Standing, group: u32, node: Option<u64>) -> Result<Command, String> {
+    let found = standing.groups.get(&group).ok_or_else(|| format!("there is no group {group}"))?;
+    if let Some(node) = node.filter(|node| is_member(standing, *node)) {
+        if !found.voters.contains(&node) {
+            let voters: Vec<_> = found.voters.iter().map(u64::to_string).collect();
+            let voters = voters.join(", ");
+            return Err(format!("node {node} only follows group {group}: {voters} decide in it"));
+        }
+        if !standing.live().contains(&node) {
+            return Err(format!("node {node} does not answer"));
+        }
+        if standing.members[&node].drain != Drain::No {
+            return Err(format!("node {node} is drained"));
+        }
+    }
+    Ok(Command::PreferLeader { group, node })
+}
+
+fn is_member(standing: &Standing, node: u64) -> bool {
+    standing.members.get(&node).is_some_and(|it| it.status != MemberStatus::Removed)
+}
+
+/// A group that could not do without a node, because too few of the others are up.
+fn stuck_without(standing: &Standing, node: u64) -> Option<u32> {
+    let live = standing.live();
+    let mut members = standing.members.clone();
+    if let Some(member) = members.get_mut(&node) {
+        (member.status, member.dead) = (MemberStatus::Leaving, true);
+    }
+    let is_stuck = |(id, group): &(&u32, &Group)| {
+        let is_in = group.voters.contains(&node) || group.learners.contains(&node);
+        is_in && next_change(**id, &members, &group.placement(), None, &live).is_none()
+    };
+    standing.groups.iter().find(is_stuck).map(|(id, _)| *id)
+}
+
+/// How far a wish is.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Done(String),
+    /// It goes on, and is here.
+    Going(String),
+    /// It will not come to that.
+    Failed(String),
+}
+
+fn progress(wish: &Wish, standing: &Standing) -> Progress {
+    let member = |node: &u64| standing.members.get(node);
+    let groups = standing.groups.len();
+    let with = |node: u64| {
+        let has =
+            |it: &&super::cluster::Group| it.voters.contains(&node) || it.learners.contains(&node);
+        standing.groups.values().filter(has).count()
+    };
+    match wish {
+        Wish::Add { node, .. } => match member(node).map(|it| it.status) {
+            Some(MemberStatus::Active) => Progress::Done(format!("node {node} takes part")),
+            Some(MemberStatus::Joining) => Progress::Going(format!(
+                "node {node} is joining: {}, {} of {groups} groups know it",
+                if standing.peers.get(node) == Some(&true) { "linked" } else { "not linked yet" },
+                with(*node)
+            )),
+            _ => Progress::Failed(format!("node {node} was removed meanwhile")),
+        },
+        Wish::Remove { node, .. } => match member(node) {
+            Some(Member { status: MemberStatus::Removed, .. }) | None => Progress::Done(format!(
+                "node {node} is removed: stop it and delete its data folder"
+            )),
+            Some(it) if it.status != MemberStatus::Leaving => {
+                Progress::Failed(format!("node {node} was added again meanwhile"))
+            }
+            Some(it) if !it.dead && it.drain != Drain::Done => {
+                Progress::Going(format!("node {node} is leaving: its clients go elsewhere"))
+            }
+            Some(_) => Progress::Going(format!(
+                "node {node} is leaving: still in {} of {groups} groups",
+                with(*node)
+            )),
+        },
+        Wish::Drain { node, undo } => match member(node).map(|it| it.drain) {
+            Some(Drain::No) if *undo => Progress::Done(format!("node {node} serves clients again")),
+            Some(Drain::Done) if !undo => Progress::Done(format!(
+                "node {node} is drained: it has no clients and leads nothing"
+            )),
+            Some(Drain::Wanted) if !undo => {
+                Progress::Going(format!("node {node} is draining: its clients go elsewhere"))
+            }
+            _ => Progress::Failed(format!("node {node} was told otherwise meanwhile")),
+        },
+        Wish::Transfer { group, node } => {
+            let leader = standing.groups.get(group).and_then(|it| it.leader);
+            match node {
+                Some(node) if leader != Some(*node) => {
+                    let leader = leader.map_or("nobody".into(), |leader| format!("node {leader}"));
+                    Progress::Going(format!("group {group} is still led by {leader}"))
+                }
+                Some(node) => Progress::Done(format!("node {node} leads group {group}")),
+                None => Progress::Done(format!("the lead of group {group} is balanced again")),
+            }
+        }
+    }
+}
+
+/// Asks a node for something and says how it goes until it is so.
+pub fn carry_out(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<()> {
+    ask(admin, "POST", "/admin/cluster", &serde_json::to_string(wish)?)?;
+    let until = Instant::now() + patience;
+    let mut said = String::new();
+    loop {
+        // The asked node may be the one that goes, or be busy for a moment.
+        let now = match Standing::of(admin) {
+            Ok(standing) => progress(wish, &standing),
+            Err(error) => Progress::Going(format!("{error:#}")),
+        };
+        match now {
+            Progress::Done(text) => {
+                println!("{text}");
+                return Ok(());
+            }
+            Progress::Failed(text) => bail!(text),
+            Progress::Going(text) if Instant::now() >= until => {
+                bail!("not within {} s, but it goes on: {text}", patience.as_secs())
+            }
+            Progress::Going(text) => {
+                if text != said {
+                    println!("{text}");
+                    said = text;
+                }
+            }
+        }
+        sleep(STEP);
+    }
+}
+
+/// Takes a node that lost its data out, and lets it join again with an empty folder.
+pub fn replace(
+    admin: &str,
+    node: u64,
+    address: Option<String>,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let members: BTreeMap<u64, Member> = Standing::of(admin)?.members;
+    let Some(member) = members.get(&node) else {
+        bail!("node {node} is no member of the cluster");
+    };
+    let address = address.unwrap_or_else(|| member.address.clone());
+    if member.status != MemberStatus::Removed {
+        carry_out(admin, &Wish::Remove { node, dead: true }, patience)?;
+    }
+    println!("start node {node} with an empty data folder and `join = true` now");
+    carry_out(admin, &Wish::Add { node, address }, patience)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::registry::Registry;
+
+    use super::*;
+
+    /// Three nodes and group 0, as node 1 sees them after some commands.
+    fn standing(commands: Vec<Command>, linked: &[u64], learners: &[u64]) -> Standing {
+        let mut registry = Registry::default();
+        let nodes = (1..=3).map(|node| (node, String::new())).collect();
+        for command in [vec![Command::FoundCluster { nodes }], commands].concat() {
+            registry.apply(command).unwrap();
+        }
+        let group = Group {
+            leader: Some(1),
+            term: 1,
+            applied: 1,
+            voters: vec![1, 2, 3],
+            learners: learners.into(),
+            changing: false,
+        };
+        Standing {
+            node: 1,
+            members: registry.members().clone(),
+            peers: [2, 3, 4].map(|node| (node, linked.contains(&node))).into(),
+            groups: [(0, group)].into(),
+        }
+    }
+
+    fn join() -> Vec<Command> {
+        vec![
+            Command::AddMember { node: 4, address: String::new() },
+            Command::ActivateMember { node: 4 },
+        ]
+    }
+
+    #[test]
+    fn a_wish_that_cannot_come_true_is_refused() {
+        let remove = |node, dead| Wish::Remove { node, dead };
+        let add = |node, address: &str| Wish::Add { node, address: address.into() };
+        let transfer = |group, node| Wish::Transfer { group, node: Some(node) };
+        let drained = || vec![Command::DrainMember { node: 2, drain: Drain::Wanted }];
+        for (commands, linked, learners, wish, refused) in [
+            (vec![], &[2, 3][..], &[][..], add(4, "host:7400"), None),
+            (vec![], &[2, 3], &[], add(4, "host"), Some("is not `host:port`")),
+            (vec![], &[2, 3], &[], add(0, "host:7400"), Some("is not a number")),
+            (vec![], &[2, 3], &[], remove(3, false), None),
+            (vec![], &[2], &[], remove(3, false), Some("does not answer")),
+            (vec![], &[2], &[], remove(3, true), None),
+            (vec![], &[2, 3], &[], remove(3, true), Some("is alive")),
+            (vec![], &[2, 3], &[], remove(1, false), Some("ask another node")),
+            (vec![], &[2], &[], remove(2, false), Some("group 0 would have no quorum")),
+            (join(), &[2, 4], &[4], remove(2, false), None),
+            (vec![], &[], &[], remove(3, true), Some("group 0 would have no quorum")),
+            // Whether it is one, the members say.
+            (vec![], &[2, 3], &[], remove(9, false), None),
+            (vec![], &[2, 3], &[], transfer(0, 2), None),
+            (vec![], &[2, 3], &[], transfer(1, 2), Some("there is no group 1")),
+            (vec![], &[3], &[], transfer(0, 2), Some("does not answer")),
+            (join(), &[2, 3, 4], &[4], transfer(0, 4), Some("only follows group 0: 1, 2, 3")),
+            (drained(), &[2, 3], &[], transfer(0, 2), Some("is drained")),
+        ] {
+            let found = command(&wish, &standing(commands, linked, learners)).err();
+            let is_as_expected = match (&found, refused) {
+                (Some(found), Some(refused)) => found.contains(refused),
+                (found, refused) => found.is_some() == refused.is_some(),
+            };
+            assert!(is_as_expected, "{wish:?}: {found:?}, not {refused:?}");
+        }
+        let alone = Standing { members: BTreeMap::new(), ..standing(vec![], &[], &[]) };
+        assert!(command(&remove(1, false), &alone).unwrap_err().contains("has no cluster"));
+    }
+
+    #[test]
+    fn whoever_waits_hears_how_it_goes() {
+        let remove = |dead| Command::RemoveMember { node: 3, dead };
+        let removing = Wish::Remove { node: 3, dead: true };
+        let going = |text: &str| Progress::Going(text.into());
+        let drain = |undo| Wish::Drain { node: 3, undo };
+        for (commands, wish, expected) in [
+            (
+                join(),
+                Wish::Add { node: 4, address: String::new() },
+                Progress::Done("node 4 takes part".into()),
+            ),
+            (
+                join()[..1].to_vec(),
+                Wish::Add { node: 4, address: String::new() },
+                going("node 4 is joining: not linked yet, 0 of 1 groups know it"),
+            ),
+            (
+                vec![remove(false)],
+                removing.clone(),
+                going("node 3 is leaving: its clients go elsewhere"),
+            ),
+            (vec![remove(true)], removing, going("node 3 is leaving: still in 1 of 1 groups")),
+            (vec![], drain(true), Progress::Done("node 3 serves clients again".into())),
+            (vec![], drain(false), Progress::Failed("node 3 was told otherwise meanwhile".into())),
+            (
+                vec![],
+                Wish::Transfer { group: 0, node: Some(2) },
+                going("group 0 is still led by node 1"),
+            ),
+            (
+                vec![],
+                Wish::Transfer { group: 0, node: Some(1) },
+                Progress::Done("node 1 leads group 0".into()),
+            ),
+        ] {
+            assert_eq!(progress(&wish, &standing(commands, &[2, 3], &[])), expected);
+        }
+    }
+}

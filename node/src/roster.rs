@@ -1,0 +1,348 @@
+//! Who belongs to the cluster, and where: the nodes that the configuration names, until this node knows
+//! the members that the `meta` group has noted.
+//!
+//! A node that says who it is, is let in if it is a member with the data folder that it comes with;
+//! where it says that it is counts more than where it was. A node that joins knows no members yet and
+//! believes whoever has the certificate of a node.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fleet::registry::{Drain, Member, MemberStatus, NotMember};
+use links::{Denied, Introduction, PeerAddress};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::config;
+
+/// This node in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its number.
+    pub node: u64,
+    /// The name of its data folder.
+    pub folder: String,
+    /// Where others dial it; empty if it does not know.
+    pub address: String,
+    /// Whether it is none of the founders.
+    pub joins: bool,
+    /// The founders, as it was told; none if it joins.
+    pub founders: Vec<u64>,
+}
+
+/// See the module.
+pub struct Roster {
+    /// This node; none if it is alone.
+    pub own: Option<Own>,
+    configured: BTreeMap<u64, String>,
+    state: RwLock<State>,
+    /// What is known of this node itself.
+    standing: watch::Sender<Option<Member>>,
+    /// Why this node is no member.
+    expelled: watch::Sender<Option<String>>,
+    /// Set while this node goes on alone and the members do not know it yet: nobody else is one.
+    deserted: AtomicBool,
+    /// What says so in its data folder.
+    recovery: Option<PathBuf>,
+}
+
+#[derive(Default)]
+struct State {
+    /// None until this node's own state is loaded.
+    members: Option<BTreeMap<u64, Member>>,
+    /// Where nodes have said that they are.
+    heard: BTreeMap<u64, String>,
+}
+
+impl Roster {
+    /// The roster of a node before its state is loaded.
+    pub fn new(
+        cluster: Option<&config::Cluster>,
+        folder: String,
+        recovery: Option<PathBuf>,
+    ) -> Self {
+        let own = cluster.map(|cluster| Own {
+            node: cluster.node,
+            folder,
+            address: cluster.advertised(),
+            joins: cluster.join,
+            founders: cluster.founders(),
+        });
+        let peers = cluster.map(|cluster| &cluster.peers).into_iter().flatten();
+        Self {
+            own,
+            configured: peers.map(|peer| (peer.node, peer.address.clone())).collect(),
+            state: RwLock::default(),
+            standing: watch::Sender::new(None),
+            expelled: watch::Sender::new(None),
+            deserted: AtomicBool::new(recovery.is_some()),
+            recovery,
+        }
+    }
+
+    /// Where a founder is, as far as the configuration says.
+    pub fn configured(&self, node: u64) -> String {
+        self.configured.get(&node).cloned().unwrap_or_default()
+    }
+
+    /// Notes the members; true if they were others before.
+    pub fn note(&self, members: &BTreeMap<u64, Member>) -> bool {
+        if self.state.read().members.as_ref() == Some(members) {
+            return false;
+        }
+        self.state.write().members = Some(members.clone());
+        let own = self.own.as_ref().and_then(|own| members.get(&own.node));
+        self.standing.send_if_modified(|standing| {
+            let is_new = standing.as_ref() != own;
+            *standing = own.cloned();
+            is_new
+        });
+        true
+    }
+
+    /// The members, if any are known.
+    pub fn members(&self) -> BTreeMap<u64, Member> {
+        self.state.read().members.clone().unwrap_or_default()
+    }
+
+    /// Whether a node may lead groups; as long as nobody is known every one may.
+    pub fn may_lead(&self, node: u64) -> bool {
+        let state = self.state.read();
+        let members = state.members.as_ref().filter(|members| !members.is_empty());
+        members.is_none_or(|members| members.get(&node).is_some_and(Member::may_lead))
+    }
+
+    /// Whether this node has yet to learn what there is.
+    pub fn is_joining(&self) -> bool {
+        let joins = self.own.as_ref().is_some_and(|own| own.joins);
+        joins && self.standing.borrow().as_ref().is_none_or(|it| it.status == MemberStatus::Joining)
+    }
+
+    /// Whether the members know this node with its data folder: until then it would not be noticed if it
+    /// came back without it.
+    pub fn is_known(&self) -> bool {
+        let standing = self.standing.borrow();
+        let folder = standing.as_ref().and_then(|member| member.folder.as_ref());
+        self.own.as_ref().is_none_or(|own| folder == Some(&own.folder))
+    }
+
+    /// Whether this node shall serve clients.
+    pub fn drain(&self) -> Drain {
+        self.standing.borrow().as_ref().map_or(Drain::No, |member| member.drain)
+    }
+
+    /// Tells of changes to what is known of this node.
+    pub fn watch_standing(&self) -> watch::Receiver<Option<Member>> {
+        self.standing.subscribe()
+    }
+
+    /// Whether nobody else is let in, because this node goes on alone.
+    pub fn is_deserted(&self) -> bool {
+        self.deserted.load(Ordering::Relaxed)
+    }
+
+    /// The members know that this node has gone on alone.
+    pub fn end_recovery(&self) {
+        if let Some(Err(error)) = self.recovery.as_ref().map(fs::remove_file) {
+            warn!(%error, "the recovery is done, but its mark cannot be removed");
+        }
+        self.deserted.store(false, Ordering::Relaxed);
+    }
+
+    /// Another node says that this one is no member.
+    pub fn expel(&self, peer: u64, why: &str) {
+        let said = self.expelled.send_if_modified(|expelled| {
+            let is_new = expelled.is_none();
+            expelled.get_or_insert_with(|| why.to_owned());
+            is_new
+        });
+        if said {
+            error!(peer, why, "this node is no member of the cluster and stops");
+        }
+    }
+
+    /// Resolves when this node is found to be no member, with what was said.
+    pub async fn expelled(&self) -> String {
+        let mut expelled = self.expelled.subscribe();
+        match expelled.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The sender is part of this.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Judges a node that is who it says it is; true if it was not known to be where it is.
+    pub fn admit(&self, peer: Introduction<'_>) -> Result<bool, Denied> {
+        let joining = self.is_joining();
+        let mut state = self.state.write();
+        let deserted = self.is_deserted();
+        judge(state.members.as_ref(), &self.configured, joining, deserted, peer)?;
+        if peer.address.is_empty() {
+            return Ok(false);
+        }
+        let before = state.heard.insert(peer.node, peer.address.to_owned());
+        let moved = before.as_deref() != Some(peer.address);
+        if moved && let Some(before) = before {
+            info!(peer = peer.node, from = before, to = peer.address, "a node has moved");
+        }
+        Ok(moved)
+    }
+
+    /// The other nodes, and where they are.
+    pub fn peers(&self) -> Vec<PeerAddress> {
+        let state = self.state.read();
+        let own = self.own.as_ref().map_or(0, |own| own.node);
+        addresses(state.members.as_ref(), &self.configured, &state.heard, self.is_joining())
+            .into_iter()
+            .filter(|peer| peer.node != own)
+            .collect()
+    }
+}
+
+fn judge(
+    members: Option<&BTreeMap<u64, Member>>,
+    configured: &BTreeMap<u64, String>,
+    joining: bool,
+    deserted: bool,
+    peer: Introduction<'_>,
+) -> Result<(), Denied> {
+    let denied = |why: &str, for_good| Err(Denied { why: why.to_owned(), for_good });
+    let Some(members) = members else {
+        return denied("is not judged before this node has loaded its state", false);
+    };
+    if deserted {
+        return denied(&NotMember::Removed.to_string(), true);
+    }
+    match members.get(&peer.node) {
+        None if joining || members.is_empty() && configured.contains_key(&peer.node) => Ok(()),
+        None => denied("is no member of the cluster: `skein cluster add` makes it one", false),
+        // It is of a version without names for folders.
+        Some(member) if peer.folder.is_empty() && member.folder.is_none() => Ok(()),
+        Some(member) => member.admits(peer.folder).or_else(|why| {
+            let node = peer.node;
+            let remedy = match why {
+                NotMember::Removed => "an empty data folder and `join = true`, after `skein cluster add`, \
+                    bring it back"
+                    .to_owned(),
+                NotMember::Former => "use that".to_owned(),
+                NotMember::Folder => format!(
+                    "use that; if it is lost, `skein cluster replace {node}`, then start it with an \
+                     empty data folder and `join = true`"
+                ),
+            };
+            denied(&format!("{why}: {remedy}"), true)
+        }),
+    }
+}
+
+fn addresses(
+    members: Option<&BTreeMap<u64, Member>>,
+    configured: &BTreeMap<u64, String>,
+    heard: &BTreeMap<u64, String>,
+    joining: bool,
+) -> Vec<PeerAddress> {
+    let mut all = BTreeMap::<u64, &str>::new();
+    let members = members.filter(|members| !members.is_empty());
+    if joining || members.is_none() {
+        all.extend(configured.iter().map(|(node, address)| (*node, address.as_str())));
+    }
+    for (node, member) in members.into_iter().flatten() {
+        if member.status == MemberStatus::Removed {
+            all.remove(node);
+            continue;
+        }
+        let known = configured.get(node).map_or("", String::as_str);
+        let address = if member.address.is_empty() { known } else { &member.address };
+        all.insert(*node, address);
+    }
+    let is_gone = |node| {
+        members.and_then(|it| it.get(node)).is_some_and(|it| it.status == MemberStatus::Removed)
+    };
+    for (node, address) in heard {
+        if all.contains_key(node) || joining && !is_gone(node) {
+            all.insert(*node, address);
+        }
+    }
+    let known = all.into_iter().filter(|(_, address)| !address.is_empty());
+    known.map(|(node, address)| PeerAddress { node, address: address.to_owned() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::registry::{Command, Registry};
+
+    use super::*;
+
+    /// Nodes 1 to 3, of which 2 has the folder "b" and 3 was removed; 4 joins.
+    fn members() -> BTreeMap<u64, Member> {
+        let mut registry = Registry::default();
+        let nodes = (1..=3).map(|node| (node, format!("old-{node}:1"))).collect();
+        let (folder, address) = ("b".to_owned(), "new-2:1".to_owned());
+        for command in [
+            Command::FoundCluster { nodes },
+            Command::AnnounceMember { node: 2, folder, address, data_version: 1 },
+            Command::RemoveMember { node: 3, dead: true },
+            Command::RetireMember { node: 3 },
+            Command::AddMember { node: 4, address: "old-4:1".into() },
+        ] {
+            registry.apply(command).unwrap();
+        }
+        registry.members().clone()
+    }
+
+    fn configured() -> BTreeMap<u64, String> {
+        (1..=3).map(|node| (node, format!("conf-{node}:1"))).collect()
+    }
+
+    #[test]
+    fn whoever_is_a_member_with_its_folder_is_let_in() {
+        let (members, nobody) = (members(), BTreeMap::new());
+        let (known, unfounded, unloaded) = (Some(&members), Some(&nobody), None);
+        for (members, joining, deserted, node, folder, expected) in [
+            (known, false, false, 1, "a", None),
+            (known, false, false, 1, "", None),
+            (known, false, false, 2, "b", None),
+            (known, false, false, 2, "c", Some(("skein cluster replace 2", true))),
+            (known, false, false, 2, "", Some(("another data folder", true))),
+            (known, false, false, 3, "d", Some(("was removed", true))),
+            (known, true, false, 3, "d", Some(("was removed", true))),
+            (known, false, false, 4, "e", None),
+            (known, false, false, 5, "f", Some(("skein cluster add", false))),
+            (known, false, true, 2, "b", Some(("was removed", true))),
+            (unfounded, false, false, 3, "d", None),
+            (unfounded, false, false, 4, "e", Some(("skein cluster add", false))),
+            (unfounded, true, false, 4, "e", None),
+            (unloaded, false, false, 1, "a", Some(("has loaded its state", false))),
+        ] {
+            let peer = Introduction { node, incarnation: 1, folder, address: "" };
+            let found = judge(members, &configured(), joining, deserted, peer);
+            let found = found.err().map(|denied| (denied.why, denied.for_good));
+            match (&found, expected) {
+                (None, None) => {}
+                (Some((why, for_good)), Some((said, wanted)))
+                    if why.contains(said) && *for_good == wanted => {}
+                _ => panic!("node {node} with {folder:?}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_is_where_it_says() {
+        let (members, nobody) = (members(), BTreeMap::new());
+        let heard = |nodes: &[u64]| nodes.iter().map(|it| (*it, format!("heard-{it}:1"))).collect();
+        for (members, heard, joining, expected) in [
+            (&nobody, heard(&[]), false, "conf-1:1 conf-2:1 conf-3:1"),
+            (&nobody, heard(&[2, 9]), false, "conf-1:1 heard-2:1 conf-3:1"),
+            (&nobody, heard(&[9]), true, "conf-1:1 conf-2:1 conf-3:1 heard-9:1"),
+            (&members, heard(&[]), false, "old-1:1 new-2:1 old-4:1"),
+            (&members, heard(&[1, 3, 4]), false, "heard-1:1 new-2:1 heard-4:1"),
+        ] {
+            let found = addresses(Some(members), &configured(), &heard, joining);
+            let found: Vec<_> = found.into_iter().map(|peer| peer.address).collect();
+            assert_eq!(found.join(" "), expected);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+"""Nodes come and go while a cluster runs, and one that has lost its memory does not vote."""
+
+import shutil
+import subprocess
+
+import pytest
+
+import rawmqtt as m
+from brokers import SkeinCluster, skein_binary, wait_until
+from parties import LASTING
+
+pytestmark = pytest.mark.skein
+
+
+def voters(standing):
+    return {node for group in standing["groups"].values() for node in group["voters"]}
+
+
+def is_settled(cluster, by=1):
+    """Whether every group has a leader and the members that it should have, and nothing is on its way."""
+    code, _ = cluster.operate("status", by=by)
+    return code == 0
+
+
+def settle(cluster, by=1, seconds=40):
+    wait_until("the cluster is settled", lambda: is_settled(cluster, by), seconds, every=0.3)
+    return cluster.standing(by)
+
+
+def start_in_vain(node):
+    """Starts a node that finds out that it does not belong here."""
+    try:
+        node.start()
+    except RuntimeError:
+        pass
+    wait_until("it stops", lambda: not node.alive(), 20)
+    assert node.process.returncode == 1, node.tail()
+
+
+def add(cluster, number, knows=1, by=1):
+    node = cluster.joining(number, knows).start()
+    code, said = cluster.operate("add", number, "127.0.0.1:%d" % node.port("peer"), by=by)
+    assert code == 0, f"{said}\n{node.tail()}"
+    wait_until("it serves", node.is_serving, 20)
+    return node
+
+
+def test_a_node_is_added_and_serves_what_was_there_before(cluster, on, name):
+    away = on(1, name, props=LASTING)
+    away.subscribe(f"{name}/#", qos=1)
+    away.disconnect()
+    on(2, f"{name}-publisher").publish(f"{name}/a", b"before", qos=1)
+
+    node = cluster.joining(4).start()
+    # Nobody knows it yet, so it serves nobody.
+    wait_until("it says so", lambda: node.get("/readyz") == (503, "joining\n"), 10)
+    with pytest.raises((OSError, m.Closed)):
+        m.Client(node.plain, 5).connect(name)
+    code, said = cluster.operate("add", 4, "127.0.0.1:%d" % node.port("peer"), by=2)
+    assert code == 0 and "node 4 is joining" in said and "node 4 takes part" in said, said
+    wait_until("it serves", node.is_serving, 20)
+
+    back = on(4, name, clean=False, props=LASTING)
+    assert back.connack.session_present
+    assert back.receive().payload == b"before"
+    on(4, f"{name}-other").publish(f"{name}/b", b"after", qos=1)
+    assert back.receive().payload == b"after"
+    standing = settle(cluster)
+    assert voters(standing) == {1, 2, 3, 4}
+    for group in standing["groups"].values():
+        assert len(group["voters"]) == 3 and len(group["learners"]) == 1
+    # It is one of them also after it was killed.
+    node.kill()
+    node.start()
+    wait_until("it serves again", node.is_serving, 20)
+
+
+def test_a_node_that_moves_is_followed(cluster, on, name):
+    node = add(cluster, 4)
+    settle(cluster)
+    node.stop()
+    text = (node.folder / "skein.toml").read_text()
+    old, new = node.port("peer"), node.port("wss")
+    (node.folder / "skein.toml").write_text(text.replace(f":{old}", f":{new}"))
+    node.start()
+    wait_until("it serves", node.is_serving, 20)
+    standing = settle(cluster)
+    assert standing["members"]["4"]["address"].endswith(f":{new}")
+    # Also by those who are started later and know it from the members alone.
+    cluster[2].kill()
+    cluster[2].start()
+    wait_until("it serves", cluster[2].is_serving, 20)
+    settle(cluster, by=2)
+
+
+def test_a_live_node_is_drained_before_it_is_removed_and_refused_when_it_comes_back(cluster, on, name):
+    add(cluster, 4)
+    settle(cluster)
+    subscriber = on(2, name, props=LASTING)
+    subscriber.subscribe(f"{name}/#", qos=1)
+    publisher = on(1, f"{name}-publisher")
+    code, said = cluster.operate("remove", 2, by=3)
+    assert code == 0 and "node 2 is removed" in said, said
+    assert subscriber.expect(m.DISCONNECT).reason == 0x9C
+    publisher.publish(f"{name}/a", b"meanwhile", qos=1)
+    assert on(3, name, clean=False, props=LASTING).receive().payload == b"meanwhile"
+
+    standing = settle(cluster, by=3)
+    assert voters(standing) == {1, 3, 4}
+    assert standing["members"]["2"]["status"] == "removed"
+    wait_until("it stops", lambda: not cluster[2].alive(), 20)
+    assert cluster[2].process.returncode != 0
+    assert "was removed from the cluster" in cluster[2].tail()
+    start_in_vain(cluster[2])
+    assert "node 2 was removed from the cluster" in cluster[1].log.read_text()
+
+
+def test_a_dead_node_is_removed_and_another_takes_its_place(cluster, on, name):
+    publisher = on(1, f"{name}-publisher", props=LASTING)
+    cluster[3].kill()
+    code, said = cluster.operate("remove", 3)
+    assert code == 1 and "--dead" in said, said
+    node = add(cluster, 4)
+    code, said = cluster.operate("remove", 3, "--dead")
+    assert code == 0, said
+    assert voters(settle(cluster)) == {1, 2, 4}
+    # Any one of the new three may die.
+    cluster[1].kill()
+    wait_until("two of three serve", node.is_serving, 20)
+    on(4, f"{name}-late").publish(f"{name}/x", b"1", qos=1)
+
+
+def test_a_node_is_drained_and_put_back(cluster, on, name):
+    client = on(3, name)
+    code, said = cluster.operate("drain", 3)
+    assert code == 0 and "node 3 is drained" in said, said
+    assert client.expect(m.DISCONNECT).reason == 0x9C
+    status, text = cluster[3].get("/readyz")
+    assert (status, text) == (503, "draining\n")
+    refused = m.Client(cluster[3].plain, 5)
+    assert refused.connect(name, check=False).reason == 0x9C
+    assert all(group["leader"] != 3 for group in cluster.standing()["groups"].values())
+    assert cluster[3].alive()
+    # It still decides with the others.
+    cluster[2].kill()
+    wait_until("two of three serve", cluster[1].is_serving, 20)
+    cluster[2].start()
+    wait_until("all are back", cluster[2].is_serving, 20)
+    code, said = cluster.operate("drain", 3, "--undo")
+    assert code == 0, said
+    wait_until("it serves", cluster[3].is_serving, 10)
+    on(3, name).ping()
+
+
+def test_a_lead_goes_where_it_is_wanted_and_stays(cluster):
+    settle(cluster)
+    before = cluster.standing()["groups"]["1"]["leader"]
+    wanted = 1 + before % 3
+    code, said = cluster.operate("transfer", 1, wanted)
+    assert code == 0 and f"node {wanted} leads group 1" in said, said
+    cluster[wanted].kill()
+    other = 1 + wanted % 3
+    wait_until("another leads", lambda: leads(cluster, other) not in (None, wanted), 20)
+    cluster[wanted].start()
+    wait_until("it leads again", lambda: leads(cluster, other) == wanted, 30)
+
+
+def leads(cluster, by):
+    standing = cluster.standing(by)
+    return standing and standing["groups"]["1"]["leader"]
+
+
+@pytest.mark.parametrize("words, said", [
+    (("remove", 9), "node 9 is no member of the cluster"),
+    (("drain", 9), "node 9 is no member of the cluster"),
+    (("add", 2, "127.0.0.1:7400"), "node 2 is a member already"),
+    (("add", 4, "nowhere"), "is not `host:port`"),
+    (("transfer", 99, 1), "there is no group 99"),
+    (("transfer", 1, 9), "node 9 is no member of the cluster"),
+    (("replace", 9), "node 9 is no member of the cluster"),
+    (("remove", 2, "--dead"), "node 2 is alive"),
+])
+def test_what_makes_no_sense_is_refused_with_the_reason(cluster_for_errors, words, said):
+    code, text = cluster_for_errors.operate(*words)
+    assert code == 1 and said in text, text
+
+
+@pytest.fixture(scope="module")
+def cluster_for_errors(tmp_path_factory):
+    cluster = SkeinCluster(tmp_path_factory.mktemp("errors") / "cluster").start()
+    settle(cluster)
+    yield cluster
+    cluster.stop()
+
+
+def test_without_a_quorum_members_cannot_be_changed(cluster):
+    settle(cluster)
+    cluster[2].kill()
+    cluster[3].kill()
+    wait_until("it notices", lambda: not cluster[1].is_serving(), 20)
+    code, said = cluster.operate("add", 4, "127.0.0.1:7400")
+    assert code == 1 and "quorum" in said, said
+    code, said = cluster.operate("remove", 3, "--dead")
+    assert code == 1 and "quorum" in said, said
+
+
+def test_a_node_with_an_empty_disk_does_not_vote_and_is_replaced(cluster, on, name):
+    settle(cluster)
+    subscriber = on(1, name, props=LASTING)
+    subscriber.subscribe(f"{name}/#", qos=1)
+    subscriber.disconnect()
+    on(1, f"{name}-publisher").publish(f"{name}/a", b"kept", qos=1)
+    cluster[2].kill()
+    lost = cluster[2].data
+    kept = lost.with_name("kept")
+    shutil.move(lost, kept)
+    start_in_vain(cluster[2])
+    assert "is known with another data folder" in cluster[2].tail()
+    assert "skein cluster replace 2" in cluster[2].tail()
+    # Nor does it when the other two need a third.
+    cluster[3].kill()
+    shutil.rmtree(lost)
+    wait_until("it notices", lambda: not cluster[1].is_serving(), 20)
+    start_in_vain(cluster[2])
+    assert not cluster[1].is_serving()
+    cluster[3].start()
+    wait_until("two of three serve", cluster[1].is_serving, 20)
+
+    shutil.rmtree(lost)
+    cluster[2].joins = 3
+    cluster[2].configure()
+    # As long as nobody has replaced it, another empty folder is of no use, whatever it is started as.
+    start_in_vain(cluster[2])
+    code, said = cluster.operate("replace", 2, "--timeout", 5, by=3)
+    assert code == 1 and "node 2 is removed" in said and "it goes on" in said, said
+    cluster[2].start()
+    wait_until("it serves", cluster[2].is_serving, 30)
+    assert voters(settle(cluster)) == {1, 2, 3}
+    assert on(2, name, clean=False, props=LASTING).receive().payload == b"kept"
+    # Its old folder is found again, too late.
+    cluster[2].kill()
+    shutil.rmtree(lost)
+    shutil.move(kept, lost)
+    cluster[2].joins = None
+    cluster[2].configure()
+    start_in_vain(cluster[2])
+    assert "was removed from the cluster with this data folder" in cluster[2].tail()
+
+
+def test_a_survivor_is_recovered_and_the_cluster_grows_again(cluster, on, name):
+    settle(cluster)
+    subscriber = on(1, name, props=LASTING)
+    subscriber.subscribe(f"{name}/#", qos=1)
+    subscriber.disconnect()
+    on(3, f"{name}-publisher").publish(f"{name}/a", b"kept", qos=1)
+    for node in (1, 2, 3):
+        cluster[node].kill()
+    code, said = recover(cluster[1])
+    assert code == 1 and "--accept-loss" in said, said
+    cluster[1].start()
+    wait_until("nothing was done", lambda: "leader" in cluster[1].get("/readyz")[1], 10)
+    code, said = recover(cluster[1], "--accept-loss")
+    assert code == 1 and "in use" in said, said
+    cluster[1].kill()
+    code, said = recover(cluster[1], "--accept-loss")
+    assert code == 0 and "node 1 is the only member" in said, said
+    cluster[1].start()
+    wait_until("it serves", cluster[1].is_serving, 20)
+    back = on(1, name, clean=False, props=LASTING)
+    assert back.connack.session_present and back.receive().payload == b"kept"
+
+    # One of the old ones, started against all advice.
+    start_in_vain(cluster[2])
+    assert "was removed from the cluster" in cluster[2].log.read_text()
+    for node in (2, 3):
+        shutil.rmtree(cluster[node].data)
+        cluster[node].joins = 1
+        cluster[node].configure()
+        words = ("add", node, "127.0.0.1:%d" % cluster[node].port("peer"), "--timeout", 1)
+        code, said = cluster.operate(*words)
+        assert code == 1 and "it goes on" in said, said
+        cluster[node].start()
+        wait_until("it serves", cluster[node].is_serving, 30)
+    assert voters(settle(cluster)) == {1, 2, 3}
+    on(1, f"{name}-publisher").publish(f"{name}/b", b"again", qos=1)
+    cluster[1].restart()
+    wait_until("it serves", cluster[1].is_serving, 20)
+    assert on(3, name, clean=False, props=LASTING).connack.session_present
+
+
+def recover(node, *words):
+    words = [skein_binary(), "cluster", "recover", "--config", node.folder / "skein.toml", *words]
+    done = subprocess.run([str(word) for word in words], capture_output=True, timeout=60)
+    return done.returncode, (done.stdout + done.stderr).decode()

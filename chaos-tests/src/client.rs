@@ -236,6 +236,25 @@ impl Client {
         }
     }
 
+    /// What has come by now; the socket must have something to read.
+    pub(crate) fn all_ready(&mut self) -> Result<Vec<Received>, End> {
+        let mut all: Vec<_> = self.early.drain(..).collect();
+        let mut next = self.read(Duration::ZERO)?;
+        while let Some(received) = next {
+            if let Received::Disconnect(reason) = received {
+                return Err(End::Closed(Some(reason)));
+            }
+            all.push(received);
+            next = self.take()?;
+        }
+        Ok(all)
+    }
+
+    /// The socket.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     fn read(&mut self, timeout: Duration) -> Result<Option<Received>, End> {
         let asked = Instant::now();
         loop {

@@ -2,12 +2,14 @@
 //! write down what they see.
 
 mod duellist;
+mod inbox;
 mod link;
 mod publisher;
 mod retained;
 mod roamer;
 mod shadows;
 mod subscriber;
+mod swarm;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,11 +22,13 @@ use mqtt::{Connect, Version};
 
 use crate::record::Recorder;
 use crate::{Client, Dice};
+
 use duellist::Duellist;
 use publisher::Publisher;
 use retained::Keeper;
 use shadows::Shadower;
 use subscriber::Subscriber;
+pub(crate) use swarm::Swarm;
 
 /// Where clients live, and how far the story has come.
 pub(crate) struct Place<'a> {
@@ -80,6 +84,7 @@ pub(crate) struct Fleet {
 }
 
 /// What is running: who comes to an end by itself, and who goes on until the end.
+#[derive(Default)]
 pub(crate) struct Running<'scope> {
     finite: Vec<ScopedJoinHandle<'scope, ()>>,
 }
@@ -106,7 +111,9 @@ impl Fleet {
             ("few", V5, ExactlyOnce, "t/c"),
             ("versions", V5, AtLeastOnce, shadows::PREFIX),
         ];
-        let publisher = |(topic, version, qos)| Publisher::new(topic, version, qos, dice);
+        let publisher = |(topic, version, qos): (&str, _, _)| {
+            Publisher::new([topic.to_owned()], version, qos, dice)
+        };
         let publishers = topics.into_iter().map(publisher).collect();
         let subscriber =
             |(id, version, qos, prefix)| Subscriber::new(id, version, qos, prefix, dice);

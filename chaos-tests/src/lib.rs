@@ -15,6 +15,7 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod history;
+pub mod measure;
 pub mod record;
 pub mod segment;
 

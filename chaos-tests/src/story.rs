@@ -7,7 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use mqtt::QoS;
 
 use crate::Dice;
 use crate::check::{Verdict, check};
@@ -148,7 +147,7 @@ impl Story {
 
 /// Waits until everything that was acknowledged has arrived and everybody has finished, or until
 /// nothing arrives any more; gives what is missing then.
-fn settle(recorder: &Recorder, has_finished: impl Fn() -> bool) -> Option<String> {
+pub(crate) fn settle(recorder: &Recorder, has_finished: impl Fn() -> bool) -> Option<String> {
     let mut debts = Debts::default();
     let (mut seen, mut changed) = (0, Instant::now());
     loop {
@@ -171,7 +170,7 @@ fn settle(recorder: &Recorder, has_finished: impl Fn() -> bool) -> Option<String
 /// What sessions are still to be given.
 #[derive(Default)]
 struct Debts {
-    sessions: Vec<(String, String, QoS)>,
+    sessions: Vec<(String, String)>,
     owed: HashSet<(String, String, u64)>,
     given: HashSet<(String, String, u64)>,
     /// By session that is told, and key.
@@ -190,13 +189,16 @@ impl Debts {
 
     fn note(&mut self, event: &Event) {
         match &event.what {
-            What::Subscribed { client, prefix, qos } => {
-                self.sessions.push((client.clone(), prefix.clone(), *qos));
+            What::Subscribed { client, prefix, .. } => {
+                self.sessions.push((client.clone(), prefix.clone()));
             }
             What::Acknowledged { topic, number } => {
-                for (client, prefix, _) in &self.sessions {
+                for (client, prefix) in &self.sessions {
+                    if !topic.starts_with(prefix) {
+                        continue;
+                    }
                     let debt = (client.clone(), topic.clone(), *number);
-                    if topic.starts_with(prefix) && !self.given.contains(&debt) {
+                    if !self.given.contains(&debt) {
                         self.owed.insert(debt);
                     }
                 }

@@ -1,4 +1,4 @@
-//! Publishes numbers on a topic of its own, from whatever node; resends what was not acknowledged.
+//! Publishes numbers on topics of its own, from whatever node; resends what was not acknowledged.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,16 +13,16 @@ use crate::{Dice, End, Received};
 
 /// Publications that may be unacknowledged at once.
 const WINDOW: usize = 8;
-/// From one publication to the next: the machine has more to do.
-const PACE: Duration = Duration::from_millis(8);
 
 /// See the module.
 pub(super) struct Publisher {
-    roamer: Roamer,
-    topic: String,
+    pub(super) roamer: Roamer,
+    /// Its topics, in turn, with the next number of each.
+    topics: VecDeque<(String, u64)>,
     qos: QoS,
+    /// From one publication to the next.
+    pub(super) pace: Duration,
     published: Instant,
-    next: u64,
     pending: VecDeque<Pending>,
     last_id: u16,
 }
@@ -30,34 +30,49 @@ pub(super) struct Publisher {
 /// A publication on its way to the broker.
 struct Pending {
     id: PacketId,
+    topic: String,
     mark: Mark,
     /// PUBREC has come: from now on only PUBREL is sent.
     released: bool,
 }
 
 impl Publisher {
-    pub(super) fn new(topic: &str, version: Version, qos: QoS, dice: &mut Dice) -> Self {
-        let roamer = Roamer::new(&format!("publisher of {topic}"), version, false, dice);
-        let (topic, published) = (topic.to_owned(), Instant::now());
-        let pending = VecDeque::new();
-        Self { roamer, topic, qos, published, next: 0, pending, last_id: 0 }
+    /// A publisher on these topics; there is at least one.
+    pub(super) fn new(
+        topics: impl IntoIterator<Item = String>,
+        version: Version,
+        qos: QoS,
+        dice: &mut Dice,
+    ) -> Self {
+        let topics: VecDeque<_> = topics.into_iter().map(|topic| (topic, 0)).collect();
+        let client_id = format!("publisher of {}", topics[0].0);
+        Self {
+            roamer: Roamer::new(&client_id, version, false, dice),
+            topics,
+            qos,
+            // The machine has more to do.
+            pace: Duration::from_millis(8),
+            published: Instant::now(),
+            pending: VecDeque::new(),
+            last_id: 0,
+        }
     }
 
     pub(super) fn live(&mut self, place: &Place<'_>) {
         while !place.is_over() && (!place.is_finishing() || !self.pending.is_empty()) {
             let Some((link, is_new)) = self.roamer.link(place) else { continue };
             if is_new {
-                let resumed = resume(&mut self.pending, link, &self.topic, self.qos);
+                let resumed = resume(&mut self.pending, link, self.qos);
                 if self.roamer.judge(place, resumed).is_none() {
                     continue;
                 }
             }
-            let due = self.published.elapsed() >= PACE && self.pending.len() < WINDOW;
+            let due = self.published.elapsed() >= self.pace && self.pending.len() < WINDOW;
             if due && !place.is_finishing() {
                 self.published = Instant::now();
                 self.publish(place);
             }
-            if let Some(received) = self.roamer.next(place, PACE) {
+            if let Some(received) = self.roamer.next(place, self.pace) {
                 let taken = self.take(place, &received);
                 if let Some(Some(release)) = self.roamer.judge(place, taken) {
                     self.roamer
@@ -69,13 +84,14 @@ impl Publisher {
 
     fn publish(&mut self, place: &Place<'_>) {
         let id = self.new_id();
-        let mark = Mark { number: self.next, attempt: 0 };
-        self.next += 1;
-        self.pending.push_back(Pending { id, mark, released: false });
+        let (topic, number) = self.topics.pop_front().expect("there is at least one");
+        self.topics.push_back((topic.clone(), number + 1));
+        let (qos, mark) = (self.qos, Mark { number, attempt: 0 });
+        let pending = Pending { id, topic: topic.clone(), mark, released: false };
         // First the note, then the deed: what may have been sent counts as sent.
-        let (topic, number, qos) = (self.topic.clone(), mark.number, self.qos);
         place.recorder.note(What::Published { topic, number, qos });
-        self.roamer.attempt(place, |link| send(link, &self.topic, self.qos, id, mark));
+        self.roamer.attempt(place, |link| send(link, qos, &pending));
+        self.pending.push_back(pending);
     }
 
     fn new_id(&mut self) -> PacketId {
@@ -104,7 +120,7 @@ impl Publisher {
             let waiting: Vec<_> = self.pending.iter().map(|it| (it.id, it.released)).collect();
             return End::fault(format!("unexpected {got:?} while waiting for {waiting:?}"));
         };
-        let (topic, number) = (self.topic.clone(), pending.mark.number);
+        let (topic, number) = (pending.topic.clone(), pending.mark.number);
         if kind == AckKind::PubComp {
             // A release that is repeated may find that it was done before.
             let done = reason == Reason::PacketIdentifierNotFound;
@@ -130,26 +146,21 @@ impl Publisher {
 }
 
 /// Sends again what was not acknowledged, in its order [v5 MQTT-4.4.0-1].
-fn resume(
-    pending: &mut VecDeque<Pending>,
-    link: &mut Link,
-    topic: &str,
-    qos: QoS,
-) -> Result<(), End> {
+fn resume(pending: &mut VecDeque<Pending>, link: &mut Link, qos: QoS) -> Result<(), End> {
     for it in pending {
         if it.released {
             link.client.acknowledge(AckKind::PubRel, it.id)?;
         } else {
             it.mark.attempt += 1;
-            send(link, topic, qos, it.id, it.mark)?;
+            send(link, qos, it)?;
         }
     }
     Ok(())
 }
 
-fn send(link: &mut Link, topic: &str, qos: QoS, id: PacketId, mark: Mark) -> Result<(), End> {
-    let payload = mark.payload(60);
-    let dup = mark.attempt > 0;
-    let packet_id = Some(id);
-    link.client.publish(&Outgoing { packet_id, qos, dup, ..Outgoing::new(topic, &payload) })
+fn send(link: &mut Link, qos: QoS, pending: &Pending) -> Result<(), End> {
+    let payload = pending.mark.payload(60);
+    let (packet_id, dup) = (Some(pending.id), pending.mark.attempt > 0);
+    let publish = Outgoing { packet_id, qos, dup, ..Outgoing::new(&pending.topic, &payload) };
+    link.client.publish(&publish)
 }

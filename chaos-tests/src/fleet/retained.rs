@@ -72,8 +72,12 @@ fn read(place: &Place<'_>, client: &mut Client, key: &str) -> Result<(), End> {
     client.subscribe(&[key], QoS::AtMostOnce)?;
     let since = Instant::now();
     while let Some(arrival) = client.next_arrival(link::PATIENCE.saturating_sub(since.elapsed()))? {
-        if !arrival.retain || arrival.topic != key {
+        if arrival.topic != key {
             continue;
+        }
+        if !arrival.retain {
+            // What is newer comes instead of what was kept, and is perhaps not kept yet.
+            return End::fault("it is being written");
         }
         let text = String::from_utf8_lossy(&arrival.payload);
         let Ok(value) = text.parse() else {

@@ -1,16 +1,15 @@
-//! A lasting session that wanders, takes what is its due and keeps what MQTT asks a client to keep.
+//! A lasting session that wanders and takes what is its due.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use mqtt::{AckKind, PacketId, QoS, Version};
+use mqtt::{QoS, Version};
 
 use super::Place;
+use super::inbox::Inbox;
 use super::roamer::Roamer;
 use super::shadows;
-use crate::history::Mark;
 use crate::record::What;
-use crate::{Arrival, Dice, End, Received};
+use crate::{Dice, End, Received};
 
 /// See the module.
 pub(super) struct Subscriber {
@@ -20,10 +19,7 @@ pub(super) struct Subscriber {
     /// Acknowledges several together, some time later.
     lazy: bool,
     is_subscribed: bool,
-    /// Exchanges of QoS 2 that are not finished: what came with the identifier.
-    open: BTreeMap<PacketId, (String, Mark)>,
-    /// Acknowledgements not sent yet; they leave in order [v5 MQTT-4.6.0-2].
-    owed: VecDeque<(AckKind, PacketId)>,
+    inbox: Inbox,
 }
 
 impl Subscriber {
@@ -35,8 +31,7 @@ impl Subscriber {
             qos,
             lazy: dice.one_in(2),
             is_subscribed: false,
-            open: BTreeMap::new(),
-            owed: VecDeque::new(),
+            inbox: Inbox::new(id),
         }
     }
 
@@ -65,8 +60,7 @@ impl Subscriber {
         while !place.is_over() {
             let Some((_, is_new)) = self.roamer.link(place) else { continue };
             if is_new {
-                // Whatever was not acknowledged comes again.
-                self.owed.clear();
+                self.inbox.reconnected();
             }
             let got = self.roamer.next(place, Duration::from_millis(20));
             let nothing = got.is_none();
@@ -75,11 +69,8 @@ impl Subscriber {
                 self.roamer.judge(place, taken);
             }
             if !self.lazy || nothing || self.roamer.dice.one_in(8) {
-                let owed = &mut self.owed;
-                self.roamer.attempt(place, |link| {
-                    let mut owed = owed.drain(..);
-                    owed.try_for_each(|(kind, id)| link.client.acknowledge(kind, id))
-                });
+                let inbox = &mut self.inbox;
+                self.roamer.attempt(place, |link| inbox.pay(&mut link.client));
             }
         }
     }
@@ -87,51 +78,11 @@ impl Subscriber {
     fn take(&mut self, place: &Place<'_>, got: &Received) -> Result<(), End> {
         match got {
             Received::Publish(arrival) if self.prefix == shadows::PREFIX => {
-                if let Some(id) = arrival.id {
-                    self.owed.push_back((AckKind::PubAck, id));
-                }
-                let told = shadows::told(&self.roamer.client_id, arrival);
+                self.inbox.acknowledge(arrival);
+                let told = shadows::told(&self.inbox.client_id, arrival);
                 told.map(|told| place.recorder.note(told))
             }
-            Received::Publish(arrival) => self.take_arrival(place, arrival),
-            Received::Ack { kind: AckKind::PubRel, id, .. } => {
-                self.open.remove(id);
-                self.owed.push_back((AckKind::PubComp, *id));
-                Ok(())
-            }
-            other => End::fault(format!("unexpected {other:?}")),
+            got => self.inbox.take(place.recorder, got),
         }
-    }
-
-    fn take_arrival(&mut self, place: &Place<'_>, arrival: &Arrival) -> Result<(), End> {
-        let Arrival { topic, payload, qos, dup, id, .. } = arrival;
-        let told = || format!("{topic} {qos:?} dup {dup} id {id:?}");
-        let Some(mark) = Mark::read(payload) else {
-            return End::fault(format!("{}: the payload was altered", told()));
-        };
-        let Some(id) = *id else {
-            return End::fault(format!("{}: QoS 0 of {mark:?}", told()));
-        };
-        if *qos == QoS::ExactlyOnce {
-            self.owed.push_back((AckKind::PubRec, id));
-            match self.open.get(&id) {
-                Some((of, held)) if of == topic && held.number == mark.number => return Ok(()),
-                Some(held) => {
-                    return End::fault(format!("{} of {mark:?} while {held:?} is open", told()));
-                }
-                None => drop(self.open.insert(id, (topic.clone(), mark))),
-            }
-        } else {
-            self.owed.push_back((AckKind::PubAck, id));
-        }
-        place.recorder.note(What::Delivered {
-            client: self.roamer.client_id.clone(),
-            topic: topic.clone(),
-            number: mark.number,
-            attempt: mark.attempt,
-            qos: *qos,
-            dup: *dup,
-        });
-        Ok(())
     }
 }

@@ -26,6 +26,15 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// What a disk of its own holds.
 const DISK_BYTES: u64 = 2 << 30;
 
+/// What the nodes have beside their network.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Equipment {
+    /// A small file system each, which can be filled.
+    pub disks: bool,
+    /// A clock each, which can be set.
+    pub clocks: bool,
+}
+
 /// See the module. Nodes have the numbers from 1 to [`NODES`].
 pub struct Cluster {
     // Processes end before their network goes.
@@ -37,8 +46,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// A cluster that serves. `None`, and it says why, where network namespaces cannot be had.
-    /// `own_disks` gives every node a small file system of its own.
-    pub fn start(own_disks: bool) -> Result<Option<Self>> {
+    pub fn start(equipment: Equipment) -> Result<Option<Self>> {
         let network = match Network::new(NODES as u8) {
             Ok(network) => network,
             Err(error) => {
@@ -61,8 +69,11 @@ impl Cluster {
             let path = folder.path().join(format!("node-{node}"));
             let mut member = Member::new(*node, network.space(*node), *address, path);
             member.configure(&keys, &nodes)?;
-            if own_disks {
+            if equipment.disks {
                 member.mount(DISK_BYTES)?;
+            }
+            if equipment.clocks {
+                member.own_clock()?;
             }
             member.spawn()?;
             members.push(member);
@@ -168,6 +179,11 @@ impl Cluster {
     /// Gives the disk of a node its room back.
     pub fn empty_disk(&self, node: u64) -> Result<()> {
         self.member(node).make_room(DISK_BYTES)
+    }
+
+    /// Sets the clock of a node: so many seconds before or after the others'.
+    pub fn set_clock(&self, node: u64, seconds: i64) -> Result<()> {
+        self.member(node).set_clock(seconds)
     }
 
     /// What the nodes said last.

@@ -26,12 +26,14 @@ pub enum Fault {
     Full,
     /// Every node is restarted, one after the other.
     Term,
+    /// The clock of a node goes wrong, by less than sessions last.
+    Clock,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Kill, Self::Stop, Self::Cut, Self::Slow, Self::Full, Self::Term];
+    pub const ALL: [Self; 7] =
+        [Self::Kill, Self::Stop, Self::Cut, Self::Slow, Self::Full, Self::Term, Self::Clock];
 }
 
 impl fmt::Display for Fault {
@@ -43,6 +45,7 @@ impl fmt::Display for Fault {
             Self::Slow => "slow",
             Self::Full => "full",
             Self::Term => "term",
+            Self::Clock => "clock",
         })
     }
 }
@@ -76,6 +79,7 @@ impl Faults<'_> {
             Fault::Slow => self.slow()?,
             Fault::Full => self.full()?,
             Fault::Term => self.restart_all()?,
+            Fault::Clock => self.set_clock()?,
         }
         *self.done.entry(fault).or_default() += 1;
         Ok(())
@@ -192,6 +196,16 @@ impl Faults<'_> {
         self.last(1_000..8_000);
         self.tell(format!("the disk of node {node} has room"));
         self.cluster.empty_disk(node)
+    }
+
+    fn set_clock(&mut self) -> Result<()> {
+        let (node, role) = self.victim();
+        let seconds = self.dice.pick(&[-600, -30, -1, 1, 30, 600]);
+        self.tell(format!("the clock of node {node}, {role}, is wrong by {seconds} s"));
+        self.cluster.set_clock(node, seconds)?;
+        self.last(1_500..8_000);
+        self.tell(format!("the clock of node {node} is right"));
+        self.cluster.set_clock(node, 0)
     }
 
     fn restart_all(&mut self) -> Result<()> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::Dice;
 use crate::check::{Verdict, check};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Equipment};
 use crate::faults::{Fault, Faults};
 use crate::fleet::{Fleet, Place};
 use crate::record::{self, Event, Recorder, What};
@@ -86,9 +86,9 @@ impl Story {
     /// Tells it. `None` where it cannot be told; why was said then.
     pub fn tell(self) -> Result<Option<Report>> {
         let mut dice = self.dice.clone();
-        let Some(cluster) = Cluster::start(self.faults.contains(&Fault::Full))? else {
-            return Ok(None);
-        };
+        let does = |fault| self.faults.contains(&fault);
+        let equipment = Equipment { disks: does(Fault::Full), clocks: does(Fault::Clock) };
+        let Some(cluster) = Cluster::start(equipment)? else { return Ok(None) };
         let recorder = Recorder::default();
         let mut fleet = Fleet::new(&mut dice);
         let mut faults = Faults {

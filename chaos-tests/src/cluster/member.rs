@@ -28,6 +28,8 @@ pub(super) struct Member {
     /// Whether its process stands still.
     pub(super) stopped: bool,
     mounted: bool,
+    /// What fakes its clock, when that can be set.
+    clock: Option<PathBuf>,
 }
 
 const POLICY: &str =
@@ -35,8 +37,8 @@ const POLICY: &str =
 
 impl Member {
     pub(super) fn new(number: u64, space: String, address: Ipv4Addr, folder: PathBuf) -> Self {
-        let (child, starts, stopped, mounted) = (None, 0, false, false);
-        Self { number, space, address, folder, child, starts, stopped, mounted }
+        let (child, starts, stopped, mounted, clock) = (None, 0, false, false, None);
+        Self { number, space, address, folder, child, starts, stopped, mounted, clock }
     }
 
     /// Writes its configuration.
@@ -90,7 +92,17 @@ impl Member {
         self.starts += 1;
         let mut output = self.output()?;
         writeln!(output, "=== start {}", self.starts)?;
-        let child = Command::new("ip")
+        let mut command = Command::new("ip");
+        if let Some(library) = &self.clock {
+            command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME_TIMESTAMP_FILE", self.clock_file())
+                .env("FAKETIME_CACHE_DURATION", "1")
+                // What runs on is no clock that somebody sets.
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("DONT_FAKE_MONOTONIC", "1");
+        }
+        let child = command
             .args(["netns", "exec", &self.space])
             .arg(binary())
             .args(["serve", "--config"])
@@ -177,6 +189,24 @@ impl Member {
         Ok(())
     }
 
+    fn clock_file(&self) -> PathBuf {
+        self.folder.join("clock")
+    }
+
+    /// Gives it a clock that can be set, from its next start on.
+    pub(super) fn own_clock(&mut self) -> Result<()> {
+        let library = faketime().context("there is no libfaketime: `cargo xtask setup`")?;
+        self.clock = Some(library);
+        self.set_clock(0)
+    }
+
+    /// Sets its clock so many seconds before or after that of this machine.
+    pub(super) fn set_clock(&self, seconds: i64) -> Result<()> {
+        let new = self.folder.join("clock.new");
+        fs::write(&new, format!("{seconds:+}s\n"))?;
+        Ok(fs::rename(new, self.clock_file())?)
+    }
+
     /// The last lines of what it said.
     pub(super) fn said(&self, lines: usize) -> String {
         let all = fs::read(self.folder.join("output")).unwrap_or_default();
@@ -190,6 +220,13 @@ impl Member {
         let all = fs::read(self.folder.join("output")).unwrap_or_default();
         String::from_utf8_lossy(&all).matches("panicked at").count()
     }
+}
+
+/// The library that fakes clocks, of Debian's package `libfaketime`.
+fn faketime() -> Option<PathBuf> {
+    let places = fs::read_dir("/usr/lib").ok()?.flatten();
+    let libraries = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1"));
+    libraries.into_iter().find(|library| library.is_file())
 }
 
 impl Drop for Member {

@@ -11,7 +11,7 @@ use mqtt::Version::V5;
 
 use super::percentile;
 use crate::client::lasting;
-use crate::cluster::{Cluster, NODES};
+use crate::cluster::{Cluster, Equipment, NODES};
 use crate::{Client, Dice, End};
 
 const SESSIONS: usize = 16;
@@ -52,7 +52,7 @@ fn failed(end: End) -> anyhow::Error {
 
 /// Kills a node that leads so many times. `None` where there can be no cluster.
 pub fn failover(kills: usize, dice: &mut Dice) -> Result<Option<Failover>> {
-    let Some(cluster) = Cluster::start(false)? else { return Ok(None) };
+    let Some(cluster) = Cluster::start(Equipment::default())? else { return Ok(None) };
     let mut measured =
         Failover { kills, first: Vec::new(), each: Vec::new(), published: Vec::new() };
     for number in 0..SESSIONS {

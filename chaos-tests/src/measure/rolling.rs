@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::Dice;
 use crate::check::{Promise, Verdict, check};
-use crate::cluster::{Cluster, NODES};
+use crate::cluster::{Cluster, Equipment, NODES};
 use crate::fleet::{Place, Swarm};
 use crate::record::Recorder;
 use crate::story::settle;
@@ -57,7 +57,7 @@ impl fmt::Display for Rolling {
 /// Restarts all nodes, one after the other, while `rate` publications a second are on their way to
 /// `sessions` sessions. `None` where there can be no cluster.
 pub fn rolling(sessions: usize, rate: u32, dice: &mut Dice) -> Result<Option<Rolling>> {
-    let Some(cluster) = Cluster::start(false)? else { return Ok(None) };
+    let Some(cluster) = Cluster::start(Equipment::default())? else { return Ok(None) };
     let recorder = Recorder::default();
     let place = Place::new(&recorder, cluster.addresses());
     let mut swarm = Swarm::new(sessions, rate, dice);

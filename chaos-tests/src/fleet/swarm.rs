@@ -31,6 +31,8 @@ struct Session {
     /// Which node it is connected to, or was last.
     node: usize,
     client: Option<Client>,
+    /// It has just connected: what came with CONNACK was read already.
+    is_new: bool,
 }
 
 impl Swarm {
@@ -53,6 +55,7 @@ impl Swarm {
             topic: topic(number),
             node: number,
             client: None,
+            is_new: false,
         };
         Self { sessions: (0..sessions).map(session).collect(), publishers }
     }
@@ -97,9 +100,11 @@ fn live(sessions: &mut [Session], place: &Place<'_>) {
             sockets.iter().map(|socket| !socket.revents().is_empty()).collect()
         };
         let connected = sessions.iter_mut().filter(|session| session.client.is_some());
-        for (session, _) in connected.zip(ready).filter(|(_, ready)| *ready) {
-            let outcome = session.serve(place);
-            session.judge(place, outcome);
+        for (session, ready) in connected.zip(ready) {
+            if ready || std::mem::take(&mut session.is_new) {
+                let outcome = session.serve(place);
+                session.judge(place, outcome);
+            }
         }
     }
 }
@@ -124,6 +129,7 @@ impl Session {
         });
         self.inbox.reconnected();
         self.client = Some(client);
+        self.is_new = true;
     }
 
     fn subscribe(&mut self, place: &Place<'_>) {
@@ -132,6 +138,7 @@ impl Session {
             let Some(client) = &mut self.client else { continue };
             let outcome = client.subscribe(&[&self.topic], ExactlyOnce);
             if self.judge(place, outcome).is_some() {
+                self.is_new = true;
                 let (client, prefix) = (self.inbox.client_id.clone(), self.topic.clone());
                 place.recorder.note(What::Subscribed { client, prefix, qos: ExactlyOnce });
                 return;

@@ -28,12 +28,22 @@ pub enum Fault {
     Term,
     /// The clock of a node goes wrong, by less than sessions last.
     Clock,
+    /// kill -9 of a node that nobody hears of at once: its machine is gone.
+    Power,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Kill, Self::Stop, Self::Cut, Self::Slow, Self::Full, Self::Term, Self::Clock];
+    pub const ALL: [Self; 8] = [
+        Self::Kill,
+        Self::Stop,
+        Self::Cut,
+        Self::Slow,
+        Self::Full,
+        Self::Term,
+        Self::Clock,
+        Self::Power,
+    ];
 }
 
 impl fmt::Display for Fault {
@@ -46,6 +56,7 @@ impl fmt::Display for Fault {
             Self::Full => "full",
             Self::Term => "term",
             Self::Clock => "clock",
+            Self::Power => "power",
         })
     }
 }
@@ -80,6 +91,7 @@ impl Faults<'_> {
             Fault::Full => self.full()?,
             Fault::Term => self.restart_all()?,
             Fault::Clock => self.set_clock()?,
+            Fault::Power => self.power()?,
         }
         *self.done.entry(fault).or_default() += 1;
         Ok(())
@@ -167,16 +179,33 @@ impl Faults<'_> {
             }
             _ => {
                 self.tell(format!("isolate node {node}, {role}"));
-                for other in (1..=NODES).filter(|other| *other != node) {
-                    self.cluster.cut(node, other)?;
-                    self.cluster.cut(other, node)?;
-                }
+                self.isolate(node)?;
             }
         }
         self.last(500..10_000);
         self.tell("heal".into());
         self.cluster.heal();
         Ok(())
+    }
+
+    fn isolate(&self, node: u64) -> Result<()> {
+        for other in (1..=NODES).filter(|other| *other != node) {
+            self.cluster.cut(node, other)?;
+            self.cluster.cut(other, node)?;
+        }
+        Ok(())
+    }
+
+    fn power(&mut self) -> Result<()> {
+        let (node, role) = self.victim();
+        self.tell(format!("node {node} has no power, {role}"));
+        self.isolate(node)?;
+        self.cluster.kill9(node)?;
+        // Mostly long enough for the others to take its connections for ended.
+        self.last(2_000..14_000);
+        self.tell(format!("node {node} has power"));
+        self.cluster.heal();
+        self.cluster.spawn(node)
     }
 
     fn slow(&mut self) -> Result<()> {

@@ -137,8 +137,6 @@ impl Story {
             if !faults.dice.one_in(4) {
                 faults.mend()?;
                 thread::sleep(faults.dice.millis(0..1_500));
-            } else if !self.faults.contains(&Fault::Kill) {
-                faults.mend()?;
             }
         }
         faults.mend()

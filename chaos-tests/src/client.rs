@@ -51,6 +51,7 @@ pub struct Client {
     /// What came while an answer was awaited.
     early: VecDeque<Received>,
     last_id: u16,
+    patience: Duration,
     /// Whether CONNACK said that the session existed before.
     pub session_present: bool,
 }
@@ -58,7 +59,16 @@ pub struct Client {
 impl Client {
     /// Connects and waits for CONNACK.
     pub fn open(address: SocketAddr, connect: &Connect<'_>) -> Result<Self, End> {
-        let stream = TcpStream::connect(address)?;
+        Self::open_within(address, connect, PATIENCE)
+    }
+
+    /// Connects and waits so long for each answer, from CONNACK on.
+    pub fn open_within(
+        address: SocketAddr,
+        connect: &Connect<'_>,
+        patience: Duration,
+    ) -> Result<Self, End> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut client = Self {
@@ -67,12 +77,13 @@ impl Client {
             bytes: Vec::new(),
             early: VecDeque::new(),
             last_id: 0,
+            patience,
             session_present: false,
         };
         let mut out = Vec::new();
         mqtt::encode_connect(connect, &mut out);
         client.send(&out)?;
-        match client.read(PATIENCE)? {
+        match client.read(patience)? {
             Some(Received::ConnAck { session_present, reason: Reason::Success }) => {
                 client.session_present = session_present;
                 Ok(client)
@@ -164,28 +175,42 @@ impl Client {
         is_it: impl Fn(&Received) -> bool,
     ) -> Result<Received, End> {
         loop {
-            match self.read(PATIENCE)? {
+            match self.read(self.patience)? {
                 Some(received) if is_it(&received) => return Ok(received),
                 Some(other) => self.early.push_back(other),
-                None => return End::fault(format!("no {what} within {PATIENCE:?}")),
+                None => return End::fault(format!("no {what} within {:?}", self.patience)),
             }
         }
     }
 
-    /// Whether PINGREQ is answered. An end of the connection is an answer too.
-    pub fn ping(&mut self) -> Result<(), End> {
+    /// Sends PINGREQ.
+    pub fn send_ping(&mut self) -> Result<(), End> {
         let mut out = Vec::new();
         mqtt::encode_pingreq(&mut out);
-        self.send(&out)?;
+        self.send(&out)
+    }
+
+    /// Whether PINGREQ is answered. An end of the connection is an answer too.
+    pub fn ping(&mut self) -> Result<(), End> {
+        self.send_ping()?;
         self.await_answer("PINGRESP", |got| *got == Received::PingResp).map(|_| ())
+    }
+
+    /// Sends DISCONNECT and does not look back.
+    pub fn leave(mut self) -> Result<(), End> {
+        self.send_disconnect()
+    }
+
+    fn send_disconnect(&mut self) -> Result<(), End> {
+        let mut out = Vec::new();
+        let last = Disconnect::new(Reason::NORMAL_DISCONNECTION);
+        mqtt::encode_disconnect(self.version, &last, &mut out);
+        self.send(&out)
     }
 
     /// Ends the connection in good order.
     pub fn disconnect(mut self) -> Result<(), End> {
-        let mut out = Vec::new();
-        let last = Disconnect::new(Reason::NORMAL_DISCONNECTION);
-        mqtt::encode_disconnect(self.version, &last, &mut out);
-        self.send(&out)?;
+        self.send_disconnect()?;
         // Read to the end: a close with unread bytes would reset the link and lose what was sent.
         while self.read(PATIENCE).is_ok_and(|received| received.is_some()) {}
         Ok(())
@@ -209,6 +234,25 @@ impl Client {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// What has come by now; the socket must have something to read.
+    pub(crate) fn all_ready(&mut self) -> Result<Vec<Received>, End> {
+        let mut all: Vec<_> = self.early.drain(..).collect();
+        let mut next = self.read(Duration::ZERO)?;
+        while let Some(received) = next {
+            if let Received::Disconnect(reason) = received {
+                return Err(End::Closed(Some(reason)));
+            }
+            all.push(received);
+            next = self.take()?;
+        }
+        Ok(all)
+    }
+
+    /// The socket.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     fn read(&mut self, timeout: Duration) -> Result<Option<Received>, End> {

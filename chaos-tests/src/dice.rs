@@ -14,7 +14,11 @@ pub struct Dice {
 impl Dice {
     /// Dice for one test: the seed is `SEED`, or 1, mixed with the test's name.
     pub fn of(test: &str) -> Self {
-        let seed = number("SEED").unwrap_or(1);
+        Self::seeded(test, number("SEED").unwrap_or(1))
+    }
+
+    /// Dice of this seed.
+    pub fn seeded(test: &str, seed: u64) -> Self {
         let name = test.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
         Self { state: seed ^ name.rotate_left(32), seed }
     }

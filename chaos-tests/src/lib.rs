@@ -6,26 +6,39 @@
 //! and [`history`] judges what they wrote down. What happens when is drawn from a [`Dice`], so a
 //! seed tells the story again as far as a real machine repeats itself.
 //!
+//! A [`Story`] is told of a [`Cluster`] of three nodes, each in a network namespace of its own: its
+//! clients wander from node to node and write a history, which [`check`] judges.
+//!
 //! `SKEIN_BIN` names the binary, `SEED` the dice, `CHAOS_ROUNDS` how often the node is killed.
 
+pub mod check;
 pub mod client;
+pub mod cluster;
 pub mod history;
+pub mod measure;
+pub mod record;
 pub mod segment;
 
 mod admin;
 mod binary;
 mod crowd;
 mod dice;
+mod faults;
+mod fleet;
 mod node;
 mod publisher;
+mod story;
 mod subscriber;
 
 pub use binary::binary;
 pub use client::{Arrival, Client, End, Received};
+pub use cluster::Cluster;
 pub use crowd::{Crowd, Life};
 pub use dice::{Dice, rounds};
+pub use faults::Fault;
 pub use node::Node;
 pub use publisher::Publisher;
+pub use story::{Report, Story};
 pub use subscriber::{Acks, Subscriber};
 
 use std::time::{Duration, Instant};

@@ -209,7 +209,8 @@ impl Core {
     pub fn let_go(&self, group: u16) {
         for (_, endpoint) in self.endpoints.borrow().iter() {
             if endpoint.profile.record.is_some_and(|record| record.group == group) {
-                endpoint.doom(mqtt::Reason::ServerUnavailable);
+                // DISCONNECT knows no "server unavailable" [v5 3.14.2.1].
+                endpoint.doom(mqtt::Reason::ServerBusy);
             }
         }
     }

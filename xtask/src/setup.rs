@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("npm", "npm"),
     ("ip", "iproute2"),
+    ("faketime", "faketime"),
 ];
 
 /// Where the real clients and their tests live.

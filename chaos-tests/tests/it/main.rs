@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod checkpoint;
+mod cluster;
 mod damage;
 mod drain;
 mod full;

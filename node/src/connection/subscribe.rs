@@ -325,6 +325,11 @@ fn send_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookups: Vec<Lookup>)
                 };
             while !places.is_empty() && !endpoint.is_closed() {
                 let found = find_retained(&core, lookup.filter.clone(), places).await;
+                let Some(found) = found else {
+                    // SUBACK would say that nothing is kept; elsewhere it may be known.
+                    endpoint.doom(Reason::ServerBusy);
+                    return;
+                };
                 places = found.places;
                 if !endpoint.profile.persistent {
                     send_waiting_suback(&core, &endpoint, &mut suback);
@@ -363,11 +368,12 @@ struct Found {
     places: Vec<(GroupId, Option<String>)>,
 }
 
+/// `None` when it cannot be found out now.
 async fn find_retained(
     core: &Core,
     filter: String,
     places: Vec<(GroupId, Option<String>)>,
-) -> Found {
+) -> Option<Found> {
     let groups: Vec<_> = places.iter().map(|(group, _)| *group).collect();
     let found = identity::read_all(&core.shared, groups.into_iter(), move |groups| {
         let mut found = Found::default();
@@ -385,7 +391,7 @@ async fn find_retained(
         }
         found
     });
-    found.await.unwrap_or_default()
+    found.await
 }
 
 /// Delivers a retained message, or gives back what tells whether the session's queue has it.

@@ -56,8 +56,8 @@ pub enum Content<'a> {
 /// The connections of one shard's sessions; `T` is how the node reaches one.
 pub struct Dispatcher<T> {
     attached: FxHashMap<u64, Attachment<T>>,
-    /// Sessions that had a connection before: entries below were offered to it.
-    served: FxHashMap<u64, u64>,
+    /// Sessions that had a connection here before: its epoch, and that entries below were offered.
+    served: FxHashMap<u64, (u64, u64)>,
 }
 
 /// One session that has a connection.
@@ -100,7 +100,9 @@ impl<T> Dispatcher<T> {
         if let Some(older) = self.attached.remove(&session) {
             self.served.insert(session, older.served());
         }
-        let dup_below = *self.served.entry(session).or_insert(state.queue.sent_below);
+        // What another node has offered since is not known here.
+        let here = self.served.get(&session).filter(|(epoch, _)| *epoch == state.ended_epoch);
+        let dup_below = here.map_or(state.queue.sent_below, |(_, below)| *below);
         let (window, flight) = (usize::from(window), Flight::default());
         let attachment = Attachment { epoch, target, window, dup_below, cursor: 0, flight };
         self.attached.insert(session, attachment);
@@ -199,8 +201,8 @@ impl<T> Attachment<T> {
         self.flight.len < self.window
     }
 
-    fn served(&self) -> u64 {
-        self.dup_below.max(self.cursor)
+    fn served(&self) -> (u64, u64) {
+        (self.epoch, self.dup_below.max(self.cursor))
     }
 }
 

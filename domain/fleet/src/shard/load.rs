@@ -193,6 +193,7 @@ impl Loading {
             id,
             client: stored.client,
             epoch: stored.epoch,
+            ended_epoch: 0,
             node: stored.node,
             connected_at: stored.connected_at,
             disconnected_at: stored.disconnected_at,

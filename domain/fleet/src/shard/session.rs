@@ -14,6 +14,8 @@ pub struct Session {
     pub(super) id: u64,
     pub(super) client: Bytes,
     pub(super) epoch: u64,
+    /// That of the connection which ended last; 0 while that is not known, for it is not stored.
+    pub(super) ended_epoch: u64,
     pub(super) node: u64,
     pub(super) connected_at: u64,
     pub(super) disconnected_at: Option<u64>,

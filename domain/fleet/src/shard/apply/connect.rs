@@ -121,6 +121,7 @@ impl Shard {
             id,
             client: command.client.clone(),
             epoch,
+            ended_epoch: 0,
             node: command.node,
             connected_at: command.at,
             disconnected_at: None,
@@ -233,6 +234,7 @@ impl Shard {
 impl Session {
     fn end_connection(&mut self, at: u64) {
         self.disconnected_at = Some(at);
+        self.ended_epoch = self.epoch;
         self.queue.sent_below = self.queue.next_seq;
     }
 

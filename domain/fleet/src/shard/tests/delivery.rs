@@ -123,6 +123,23 @@ fn dup_is_set_on_what_may_have_been_sent() {
     }
 }
 
+/// What it had sent before it knows; what the other node has sent it does not.
+#[test]
+fn dup_is_set_on_what_another_node_may_have_sent() {
+    let mut here = Served::connect(100);
+    here.publish(1, 1);
+    assert_eq!(here.pumped(), ["1"]);
+    let other = std::mem::take(&mut here.dispatcher);
+    let mut there = here;
+    there.reconnect(100);
+    there.publish(2, 1);
+    assert_eq!(there.pumped(), ["1 dup", "2", "3"]);
+    let mut here = Served { dispatcher: other, ..there };
+    here.reconnect(100);
+    here.publish(1, 1);
+    assert_eq!(here.pumped(), ["1 dup", "2 dup", "3 dup", "4"]);
+}
+
 #[test]
 fn a_released_entry_is_released_again_on_resume() {
     let mut served = Served::connect(10);

@@ -1,0 +1,141 @@
+//! What was acknowledged is delivered: all of it, in order, and once where that is promised.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use mqtt::QoS;
+
+use super::{Promise, Verdict};
+use crate::record::{At, Event, What};
+
+/// What was published on one topic.
+struct Topic {
+    qos: QoS,
+    sent: HashMap<u64, At>,
+    acknowledged: Vec<u64>,
+}
+
+/// What one session is owed and was given.
+#[derive(Default)]
+struct Session<'a> {
+    subscriptions: Vec<(&'a str, QoS, At)>,
+    copies: BTreeMap<&'a str, Vec<Copy>>,
+    connected: bool,
+    gone: Vec<String>,
+}
+
+struct Copy {
+    at: At,
+    number: u64,
+    attempt: u32,
+    qos: QoS,
+    dup: bool,
+}
+
+pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
+    let mut topics: BTreeMap<&str, Topic> = BTreeMap::new();
+    let mut sessions: BTreeMap<&str, Session<'_>> = BTreeMap::new();
+    for Event { at, what } in history {
+        match what {
+            What::Published { topic, number, qos } => {
+                let new = || Topic { qos: *qos, sent: HashMap::new(), acknowledged: Vec::new() };
+                topics.entry(topic).or_insert_with(new).sent.insert(*number, *at);
+            }
+            What::Acknowledged { topic, number } => {
+                if let Some(topic) = topics.get_mut(topic.as_str()) {
+                    topic.acknowledged.push(*number);
+                }
+            }
+            What::Subscribed { client, prefix, qos } => {
+                sessions.entry(client).or_default().subscriptions.push((prefix, *qos, *at));
+            }
+            What::Delivered { client, topic, number, attempt, qos, dup } => {
+                let copy =
+                    Copy { at: *at, number: *number, attempt: *attempt, qos: *qos, dup: *dup };
+                sessions.entry(client).or_default().copies.entry(topic).or_default().push(copy);
+            }
+            What::Connected { client, clean, present, node, .. } => {
+                let session = sessions.entry(client).or_default();
+                if *clean == *present && (*clean || session.connected) {
+                    session.gone.push(format!("{at:?}, node {node}: present is {present}"));
+                }
+                session.connected |= !clean;
+            }
+            _ => {}
+        }
+    }
+    for (client, session) in &sessions {
+        verdict.tell(Promise::Present, client, &session.gone);
+        for (name, topic) in &topics {
+            session.judge(client, name, topic, verdict);
+        }
+        for name in session.copies.keys().filter(|name| !topics.contains_key(*name)) {
+            verdict.tell(Promise::Sent, client, &[format!("{name} has no publisher")]);
+        }
+    }
+}
+
+impl Session<'_> {
+    fn judge(&self, client: &str, name: &str, topic: &Topic, verdict: &mut Verdict) {
+        let none = Vec::new();
+        let copies = self.copies.get(name).unwrap_or(&none);
+        let who = format!("{client} of {name}");
+        let subscription = self.subscriptions.iter().find(|(prefix, ..)| name.starts_with(prefix));
+        if let Some((_, _, since)) = subscription {
+            let seen: HashSet<u64> = copies.iter().map(|copy| copy.number).collect();
+            let lost = topic.acknowledged.iter().filter(|number| !seen.contains(number));
+            let lost = lost.filter(|number| topic.sent[number] >= *since);
+            let lost: Vec<_> =
+                lost.map(|number| format!("{number}, sent at {:?}", topic.sent[number])).collect();
+            verdict.tell(Promise::Delivered, &who, &lost);
+        }
+        let invented = |copy: &&Copy| topic.sent.get(&copy.number).is_none_or(|at| *at > copy.at);
+        let invented: Vec<_> = copies.iter().filter(invented).map(Copy::told).collect();
+        verdict.tell(Promise::Sent, &who, &invented);
+        verdict.tell(Promise::Ordered, &who, &disordered(copies));
+        let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
+        match topic.qos.min(granted) {
+            QoS::ExactlyOnce => verdict.tell(Promise::Once, &who, &repeated(copies)),
+            QoS::AtLeastOnce => verdict.tell(Promise::Marked, &who, &unmarked(copies)),
+            QoS::AtMostOnce => {}
+        }
+    }
+}
+
+impl Copy {
+    fn told(&self) -> String {
+        let Self { at, number, attempt, qos, dup } = self;
+        format!("{number} (sending {attempt}, {qos:?}, dup {dup}) at {at:?}")
+    }
+}
+
+/// The first copies of each number come in the order of the numbers [v5 MQTT-4.6.0-5].
+fn disordered(copies: &[Copy]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let mut highest: Option<&Copy> = None;
+    let mut found = Vec::new();
+    for copy in copies.iter().filter(|copy| seen.insert(copy.number)) {
+        match highest {
+            Some(before) if before.number > copy.number => {
+                found.push(format!("{} after {}", copy.told(), before.told()));
+            }
+            _ => highest = Some(copy),
+        }
+    }
+    found
+}
+
+fn repeated(copies: &[Copy]) -> Vec<String> {
+    let mut seen = HashMap::new();
+    let again = |copy: &'_ Copy| seen.insert(copy.number, copy.at).zip(Some(copy.told()));
+    let again = copies.iter().filter_map(again);
+    again.map(|(first, copy)| format!("{copy}, and at {first:?}")).collect()
+}
+
+/// Of one sending, only one copy comes without DUP.
+fn unmarked(copies: &[Copy]) -> Vec<String> {
+    let mut seen = HashMap::new();
+    let again =
+        |copy: &'_ Copy| seen.insert((copy.number, copy.attempt), copy.at).zip(Some(copy.told()));
+    let fresh = copies.iter().filter(|copy| !copy.dup);
+    fresh.filter_map(again).map(|(first, copy)| format!("{copy}, and at {first:?}")).collect()
+}

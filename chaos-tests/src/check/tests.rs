@@ -1,0 +1,166 @@
+//! Histories that must pass, and histories that must not.
+
+use super::*;
+use crate::record::At;
+use mqtt::QoS;
+
+/// Events, separated by `;`, a second apart. `asked` is a second, too; `put`, `try` and `get` were
+/// asked half a second later.
+///
+/// ```text
+/// sub CLIENT PREFIX QOS        pub TOPIC NUMBER QOS     ack TOPIC NUMBER
+/// got CLIENT TOPIC NUMBER QOS [dup] [again]             con CLIENT CONNECTION ASKED [clean] [present]
+/// ping CONNECTION ASKED        stop SINCE               wait SECONDS
+/// put KEY VALUE ASKED [VERSION]   try KEY VALUE ASKED   get KEY VALUE ASKED [VERSION]
+/// told CLIENT KEY VALUE VERSION
+/// ```
+fn history(text: &str) -> Vec<Event> {
+    let mut now = 0;
+    let mut events = Vec::new();
+    for line in text.split(';').map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        now += if words[0] == "wait" { words[1].parse().unwrap() } else { 1 };
+        let at = At::from_secs(now);
+        events.extend(event(&words).map(|what| Event { at, what }));
+    }
+    events
+}
+
+fn event(words: &[&str]) -> Option<What> {
+    let text = |at: usize| words[at].to_owned();
+    let number = |at: usize| words[at].parse::<u64>().unwrap();
+    let second = |at: usize| At::from_secs(number(at));
+    let later = |at: usize| second(at) + At::from_millis(500);
+    let has = |word| words.contains(&word);
+    let qos = |at: usize| QoS::try_from(number(at) as u8).unwrap();
+    let version = words.get(4).and_then(|word| word.parse().ok());
+    let wrote = |acknowledged| What::Wrote {
+        key: text(1),
+        value: number(2),
+        asked: later(3),
+        acknowledged,
+        version,
+    };
+    Some(match words[0] {
+        "wait" => return None,
+        "sub" => What::Subscribed { client: text(1), prefix: text(2), qos: qos(3) },
+        "pub" => What::Published { topic: text(1), number: number(2), qos: qos(3) },
+        "ack" => What::Acknowledged { topic: text(1), number: number(2) },
+        "got" => What::Delivered {
+            client: text(1),
+            topic: text(2),
+            number: number(3),
+            attempt: u32::from(has("again")),
+            qos: qos(4),
+            dup: has("dup"),
+        },
+        "con" => What::Connected {
+            client: text(1),
+            connection: number(2),
+            node: number(2),
+            asked: second(3),
+            clean: has("clean"),
+            present: has("present"),
+        },
+        "ping" => What::Pinged { connection: number(1), asked: second(2) },
+        "stop" => What::Stopped { node: 1, since: second(1) },
+        "put" => wrote(true),
+        "try" => wrote(false),
+        "get" => What::Read { key: text(1), value: number(2), asked: later(3), version },
+        "told" => {
+            What::Told { client: text(1), key: text(2), value: number(3), version: number(4) }
+        }
+        other => panic!("{other}"),
+    })
+}
+
+#[test]
+fn histories_are_judged() {
+    use Promise::*;
+    let table: &[(&str, &[Promise])] = &[
+        // Delivery.
+        ("sub c t 1; pub t 0 1; ack t 0; got c t 0 1", &[]),
+        ("sub c t 1; pub t 0 1; ack t 0", &[Delivered]),
+        ("sub c t 1; pub t 0 1", &[]),
+        ("sub c u 1; pub t 0 1; ack t 0", &[]),
+        ("pub t 0 1; ack t 0; sub c t 1", &[]),
+        ("sub c t 2; pub t 0 2; got c t 0 2; ack t 0", &[]),
+        ("sub c t 2; sub d t 2; pub t 0 2; ack t 0; got c t 0 2", &[Delivered]),
+        ("sub c t 2; pub t 0 2; ack t 0; got c t 0 2; got c t 0 2 dup", &[Once]),
+        ("sub c t 2; pub t 0 2; ack t 0; got c t 0 2; got c t 0 2 again", &[Once]),
+        ("sub c t 1; pub t 0 2; ack t 0; got c t 0 1; got c t 0 1 dup", &[]),
+        ("sub c t 1; pub t 0 1; ack t 0; got c t 0 1; got c t 0 1 dup", &[]),
+        ("sub c t 1; pub t 0 1; ack t 0; got c t 0 1; got c t 0 1 again", &[]),
+        ("sub c t 1; pub t 0 1; ack t 0; got c t 0 1; got c t 0 1", &[Marked]),
+        ("sub c t 1; pub t 0 1; pub t 1 1; got c t 0 1; got c t 1 1; got c t 0 1 dup", &[]),
+        ("sub c t 1; pub t 0 1; pub t 1 1; got c t 1 1; got c t 0 1", &[Ordered]),
+        ("sub c t 1; pub t 0 1; got c t 1 1", &[Sent]),
+        ("sub c t 1; got c t 0 1; pub t 0 1", &[Sent]),
+        ("sub c t 1; got c t 0 1", &[Sent]),
+        // Sessions.
+        ("con c 1 0; con c 2 1 present", &[]),
+        ("con c 1 0; con c 2 1", &[Present]),
+        ("con c 1 0 clean; con c 2 1 clean", &[]),
+        ("con c 1 0 clean; con c 2 1 clean present", &[Present]),
+        ("sub c t 1; con c 1 0; pub t 0 1; ack t 0; con c 2 4 present", &[Delivered]),
+        // Connections: the first lives from second 1 on.
+        ("con c 1 0 clean; ping 1 1; con c 2 2 clean; ping 2 3", &[]),
+        ("con c 1 0 clean; con c 2 1 clean; ping 1 1; ping 2 3", &[]),
+        ("con c 1 0 clean; con c 2 2 clean; wait 1; ping 1 3", &[Alone]),
+        ("con c 1 0 clean; con d 2 2 clean; wait 1; ping 1 3", &[]),
+        // Which of these is the later one is not known; one of them has to go.
+        ("con c 1 0 clean; con c 2 0 clean; wait 1; ping 1 3", &[]),
+        ("con c 1 0 clean; con c 2 0 clean; wait 1; ping 2 3", &[]),
+        ("con c 1 0 clean; con c 2 0 clean; wait 1; ping 1 3; ping 2 3", &[Alone]),
+        // A process that stood still for long may not know yet.
+        ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 2; ping 1 13", &[]),
+        ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 9; ping 1 13", &[Alone]),
+        ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 2; wait 9; ping 1 13", &[Alone]),
+        // Values without versions.
+        ("put k 1 0; put k 2 1; get k 2 2", &[]),
+        ("put k 1 0; put k 2 1; get k 1 3", &[Latest]),
+        ("put k 1 0; put k 2 0; get k 1 3", &[]),
+        ("put k 1 0; get k 1 1; put k 2 0; get k 2 3", &[]),
+        ("put k 1 0; put k 2 0; get k 1 2; get k 2 3", &[Latest]),
+        ("put k 1 0; try k 2 1; get k 1 2; get k 2 3", &[]),
+        ("put k 1 0; try k 2 1; get k 2 2; get k 1 3", &[Latest]),
+        ("put k 1 0; try k 2 1; put k 3 2; get k 2 3", &[]),
+        ("put k 1 0; try k 2 1; put k 3 2; get k 2 3; get k 3 4", &[Latest]),
+        ("put k 1 0; get k 7 1", &[Latest]),
+        ("get k 0 0; put k 1 1; get k 1 2", &[]),
+        ("put k 1 0; get k 0 2", &[Latest]),
+        ("try k 1 0; get k 0 2; get k 1 3", &[]),
+        ("put k 1 0; put l 2 0; get k 1 2; get l 2 2", &[]),
+        // Values with versions.
+        ("put k 10 0 1; put k 20 1 2; get k 20 2 2", &[]),
+        ("put k 10 0 1; put k 20 1 2; get k 10 3 1", &[Latest]),
+        ("put k 10 0 2; put k 20 2 1", &[Latest]),
+        ("put k 10 0 1; put k 20 2 1", &[Versions, Latest]),
+        ("put k 10 0 1; get k 20 0 1", &[Versions]),
+        ("put k 10 0 1; told c k 10 1; put k 20 2 2; told c k 20 2; told c k 10 1", &[]),
+        ("put k 10 0 1; told c k 10 1; put k 20 2 2", &[Versions]),
+        ("told c k 10 1; told c k 20 3", &[Versions]),
+        ("told c k 20 2; told c k 10 1", &[Versions]),
+        ("told c k 10 1; told d k 20 1", &[Versions]),
+        ("told c k 10 1; told c k 10 2", &[Versions]),
+    ];
+    for (text, expected) in table {
+        let verdict = check(&history(text));
+        let found: Vec<Promise> = verdict.violations.iter().map(|it| it.promise).collect();
+        assert_eq!(&found, expected, "{text}: {:?}", verdict.violations);
+    }
+}
+
+#[test]
+fn a_connection_of_a_process_that_stood_still_is_counted() {
+    let verdict = check(&history("con c 1 0 clean; wait 10; con c 2 3 clean; stop 2; ping 1 13"));
+    assert_eq!((verdict.revenants, verdict.violations.len()), (1, 0));
+}
+
+#[test]
+fn what_the_protocol_forbids_is_told() {
+    let text = "PUBREL before its PUBREC".to_owned();
+    let what = What::Broken { client: "c".into(), text };
+    let verdict = check(&[Event { at: At::ZERO, what }]);
+    assert_eq!(verdict.violations[0].promise, Promise::Protocol);
+}

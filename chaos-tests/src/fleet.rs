@@ -1,0 +1,158 @@
+//! Clients of a cluster: they wander from node to node, take their client ids from each other, and
+//! write down what they see.
+
+mod duellist;
+mod inbox;
+mod link;
+mod publisher;
+mod retained;
+mod roamer;
+mod shadows;
+mod subscriber;
+mod swarm;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::Duration;
+
+use mqtt::QoS::{AtLeastOnce, ExactlyOnce};
+use mqtt::Version::{V5, V311};
+use mqtt::{Connect, Version};
+
+use crate::record::Recorder;
+use crate::{Client, Dice};
+
+use duellist::Duellist;
+use publisher::Publisher;
+use retained::Keeper;
+use shadows::Shadower;
+use subscriber::Subscriber;
+pub(crate) use swarm::Swarm;
+
+/// Where clients live, and how far the story has come.
+pub(crate) struct Place<'a> {
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) addresses: &'a [SocketAddr],
+    phase: AtomicU8,
+}
+
+const FINISHING: u8 = 1;
+const OVER: u8 = 2;
+
+impl<'a> Place<'a> {
+    pub(crate) fn new(recorder: &'a Recorder, addresses: &'a [SocketAddr]) -> Self {
+        Self { recorder, addresses, phase: AtomicU8::new(0) }
+    }
+
+    /// Nothing new is begun; what was begun is brought to its end.
+    pub(crate) fn finish(&self) {
+        self.phase.store(FINISHING, Ordering::SeqCst);
+    }
+
+    /// Everybody goes.
+    pub(crate) fn end(&self) {
+        self.phase.store(OVER, Ordering::SeqCst);
+    }
+
+    fn is_finishing(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == FINISHING
+    }
+
+    fn is_over(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == OVER
+    }
+
+    /// A connection without a session, to any node; `None` when it cannot be had now.
+    fn brief(&self, client_id: &str, dice: &mut Dice) -> Option<Client> {
+        let connect = Connect::new(Version::V5, client_id);
+        let client = Client::open_within(dice.pick(self.addresses), &connect, link::PATIENCE);
+        if client.is_err() {
+            thread::sleep(Duration::from_millis(30));
+        }
+        client.ok()
+    }
+}
+
+/// Everybody.
+pub(crate) struct Fleet {
+    publishers: Vec<Publisher>,
+    subscribers: Vec<Subscriber>,
+    duellists: Vec<Duellist>,
+    keepers: Vec<Keeper>,
+    shadowers: Vec<Shadower>,
+}
+
+/// What is running: who comes to an end by itself, and who goes on until the end.
+#[derive(Default)]
+pub(crate) struct Running<'scope> {
+    finite: Vec<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl Running<'_> {
+    /// Whether all have come to their end who can.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.finite.iter().all(ScopedJoinHandle::is_finished)
+    }
+}
+
+impl Fleet {
+    pub(crate) fn new(dice: &mut Dice) -> Self {
+        let topics = [
+            ("t/a", V5, AtLeastOnce),
+            ("t/b", V311, AtLeastOnce),
+            ("t/c", V5, ExactlyOnce),
+            ("t/d", V311, ExactlyOnce),
+        ];
+        let sessions = [
+            ("all", V5, ExactlyOnce, "t/"),
+            ("old", V311, ExactlyOnce, "t/"),
+            ("modest", V5, AtLeastOnce, "t/"),
+            ("few", V5, ExactlyOnce, "t/c"),
+            ("versions", V5, AtLeastOnce, shadows::PREFIX),
+        ];
+        let publisher = |(topic, version, qos): (&str, _, _)| {
+            Publisher::new([topic.to_owned()], version, qos, dice)
+        };
+        let publishers = topics.into_iter().map(publisher).collect();
+        let subscriber =
+            |(id, version, qos, prefix)| Subscriber::new(id, version, qos, prefix, dice);
+        let subscribers = sessions.into_iter().map(subscriber).collect();
+        let duellists = [("duel", V5), ("duel", V5), ("duel", V311)];
+        let duellist = |(id, version)| Duellist::new(id, version, dice);
+        let duellists = duellists.into_iter().map(duellist).collect();
+        let keepers = (0..3).map(|number| Keeper::new(number, dice)).collect();
+        let shadowers = (0..2).map(|number| Shadower::new(number, dice)).collect();
+        Self { publishers, subscribers, duellists, keepers, shadowers }
+    }
+
+    /// Lets the sessions subscribe, then everybody live until the place says that it is over.
+    pub(crate) fn live<'scope, 'env>(
+        &'env mut self,
+        place: &'env Place<'env>,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> Running<'scope> {
+        thread::scope(|scope| {
+            for it in &mut self.subscribers {
+                scope.spawn(|| it.subscribe(place));
+            }
+        });
+        let mut finite = Vec::new();
+        for it in &mut self.subscribers {
+            scope.spawn(|| it.live(place));
+        }
+        for it in &mut self.publishers {
+            finite.push(scope.spawn(|| it.live(place)));
+        }
+        for it in &mut self.duellists {
+            finite.push(scope.spawn(|| it.live(place)));
+        }
+        for it in &mut self.keepers {
+            finite.push(scope.spawn(|| it.live(place)));
+        }
+        for it in &mut self.shadowers {
+            finite.push(scope.spawn(|| it.live(place)));
+        }
+        Running { finite }
+    }
+}

@@ -144,6 +144,10 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     if !shared.serving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into());
     }
+    if shared.mesh.roster.is_deserted() {
+        let why = "recovering: it is not noted yet that this node goes on alone\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, why.into());
+    }
     let read = identity::look(&shared, |groups| {
         let ids = groups.ids();
         let has_leader =

@@ -73,6 +73,12 @@ pub async fn change(
     Json(wish): Json<Wish>,
 ) -> Result<StatusCode, Refused> {
     let unavailable = |why: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    if shared.mesh.roster.is_deserted() {
+        // What is changed before would be undone by that.
+        return Err(unavailable(
+            "it is not noted yet that this node goes on alone: ask again soon",
+        ));
+    }
     let standing = Standing::look(&shared).await;
     let standing = standing.ok_or_else(|| unavailable("the groups do not answer"))?;
     let refused = |why: String| (StatusCode::CONFLICT, format!("{why}\n"));

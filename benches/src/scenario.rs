@@ -15,10 +15,12 @@ use crate::client::Client;
 use crate::frame::{Connect, Version};
 
 /// The broker that is loaded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// Its plain listener.
     pub address: SocketAddr,
+    /// Those of the other nodes of its cluster: traffic is spread over all.
+    pub others: Vec<SocketAddr>,
     /// Its process, where CPU time and memory are wanted.
     pub pid: Option<u32>,
     /// The protocol version to speak.
@@ -32,6 +34,15 @@ pub fn run_name() -> String {
 }
 
 impl Target {
+    /// A node, each as often as another: what goes on from one number to the next crosses nodes.
+    pub fn node(&self, number: usize) -> Self {
+        let address = match number % (1 + self.others.len()) {
+            0 => self.address,
+            other => self.others[other - 1],
+        };
+        Self { address, ..self.clone() }
+    }
+
     /// Connects a client without keep-alive.
     pub fn connect(&self, client_id: &str, clean: bool) -> Result<Client> {
         let version = self.version;

@@ -198,6 +198,10 @@ struct TargetArgs {
     /// The broker's plain listener.
     #[arg(long, default_value = "127.0.0.1:1883")]
     address: SocketAddr,
+    /// The listeners of the other nodes of its cluster: publishers and subscribers are spread over all,
+    /// each pair over two.
+    #[arg(long, value_delimiter = ',')]
+    others: Vec<SocketAddr>,
     /// The broker's process, to measure its CPU time and memory.
     #[arg(long)]
     pid: Option<u32>,
@@ -264,7 +268,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl TargetArgs {
     fn target(&self) -> Target {
-        Target { address: self.address, pid: self.pid, version: self.version }
+        Target {
+            address: self.address,
+            others: self.others.clone(),
+            pid: self.pid,
+            version: self.version,
+        }
     }
 }
 

@@ -99,7 +99,8 @@ impl Traffic {
         let streams = (self.publishers() as u64 * self.deliveries_of_each()).max(1);
         let backlog = self.backlog.unwrap_or((BACKLOG / streams).clamp(8, 1_000));
         let subscribers = self.connect_subscribers(target, &run, &prefix)?;
-        let publisher = |index| target.connect(&format!("p{index}.{run}"), true);
+        // A pair's publisher is on another node than its subscriber, where there are several.
+        let publisher = |index| target.node(index + 1).connect(&format!("p{index}.{run}"), true);
         let publishers = (0..self.publishers()).map(publisher);
         let publishers = publishers.collect::<Result<Vec<_>>>().context("connecting publishers")?;
         let flow = Flow {
@@ -129,6 +130,7 @@ impl Traffic {
 
     fn connect_subscribers(&self, target: &Target, run: &str, prefix: &str) -> Result<Vec<Client>> {
         let subscriber = |index| {
+            let target = target.node(index);
             let mut client = target.connect(&format!("s{index}.{run}"), !self.persistent)?;
             client.subscribe(&self.filters(prefix, index), self.qos)?;
             Ok(client)

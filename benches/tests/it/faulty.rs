@@ -80,7 +80,14 @@ fn run(fault: Fault) -> Report {
         warmup: Duration::ZERO,
         duration: Duration::from_millis(100),
     };
-    traffic.run(&Target { address: broker(fault), pid: None, version: Version::V3 }).unwrap()
+    traffic
+        .run(&Target {
+            address: broker(fault),
+            others: Vec::new(),
+            pid: None,
+            version: Version::V3,
+        })
+        .unwrap()
 }
 
 #[test]

@@ -125,18 +125,20 @@ pub struct GroupsView<'a, M> {
     pub(crate) room: &'a Room,
 }
 
-/// Who has room on its disk.
+/// Who has room on its disk, and who should lead nothing.
 pub(crate) struct Room {
     /// What the last look at this node's disk and log has found.
     pub(crate) own: Result<(), Blocked>,
-    /// The other nodes that have none, and the ticks since they said so.
-    pub(crate) lacking: BTreeMap<u64, usize>,
+    /// Whether this node was told to lead nothing.
+    pub(crate) leaves: bool,
+    /// The other nodes that should lead nothing, and the ticks since they said so.
+    pub(crate) abstaining: BTreeMap<u64, usize>,
 }
 
 impl Room {
     /// Whether this node should lead nothing.
-    pub(crate) fn is_full(&self) -> bool {
-        matches!(self.own, Err(Blocked::Disk | Blocked::Checkpoint))
+    pub(crate) fn abstains(&self) -> bool {
+        self.leaves || matches!(self.own, Err(Blocked::Disk | Blocked::Checkpoint))
     }
 }
 
@@ -168,14 +170,15 @@ impl<M> GroupsView<'_, M> {
         self.room.own
     }
 
-    /// Whether this node's disk has no room for what it would have to lead.
-    pub fn is_full(&self) -> bool {
-        self.room.is_full()
+    /// Whether this node should lead nothing: its disk has no room, or it was told so
+    /// ([`crate::Order::Abstain`]).
+    pub fn abstains(&self) -> bool {
+        self.room.abstains()
     }
 
-    /// Whether another node has said so of its own lately.
-    pub fn is_full_at(&self, node: u64) -> bool {
-        self.room.lacking.contains_key(&node)
+    /// Whether another node has said so of itself lately.
+    pub fn abstains_at(&self, node: u64) -> bool {
+        self.room.abstaining.contains_key(&node)
     }
 
     /// The groups of this node, in order.

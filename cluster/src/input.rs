@@ -25,7 +25,7 @@ pub struct Input<R, S> {
     pub captures: Vec<SyncSender<GroupBackup>>,
 }
 
-/// What an operator wants of a group. The node that leads it obeys, others do not; what became of it,
+/// What an operator wants, mostly of a group. The node that leads it obeys, others do not; what became of it,
 /// the group's [`crate::Status`] tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -45,6 +45,9 @@ pub enum Order {
         /// The node that shall lead it.
         to: u64,
     },
+    /// This node, whatever it leads, shall be led by others from now on, or may lead again: it tells the
+    /// others, takes no lead that is handed to it, and stands for election last.
+    Abstain(bool),
 }
 
 impl<R, S> Default for Input<R, S> {

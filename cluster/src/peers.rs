@@ -19,7 +19,7 @@ const REMOVED: u8 = 5;
 const PROPOSING: u8 = 6;
 const LOOKING: u8 = 7;
 const LOOK_AT: u8 = 8;
-const FULL: u8 = 9;
+const ABSTAINING: u8 = 9;
 const UNFOUNDED: u8 = 10;
 
 /// Carries messages to other nodes.
@@ -69,8 +69,8 @@ pub(crate) enum Letter {
     /// The sender does not even know who was there at the beginning: entries are nothing to it, it
     /// needs a snapshot.
     Unfounded,
-    /// The sender's disk has no room: it should lead nothing, whatever the group.
-    Full,
+    /// The sender should lead nothing, whatever the group: its disk has no room, or it leaves.
+    Abstaining,
 }
 
 /// How far a receiver of a snapshot is.
@@ -122,7 +122,7 @@ impl Letter {
                 bytes
             }
             Self::Unfounded => vec![UNFOUNDED],
-            Self::Full => vec![FULL],
+            Self::Abstaining => vec![ABSTAINING],
         }
     }
 
@@ -154,7 +154,7 @@ impl Letter {
                 Ok(Self::LookAt { number: rest.get_u64_le(), index: rest.get_u64_le() })
             }
             Some(&UNFOUNDED) if bytes.len() == 1 => Ok(Self::Unfounded),
-            Some(&FULL) if bytes.len() == 1 => Ok(Self::Full),
+            Some(&ABSTAINING) if bytes.len() == 1 => Ok(Self::Abstaining),
             Some(kind) => Err(format!("message kind {kind} is not known to this version")),
             None => Err("an empty message".into()),
         }

@@ -59,6 +59,7 @@ pub async fn obey(shared: &Arc<Shared>, cluster: &config::Cluster) {
         }
         if wish == Drain::No && shared.leaving.load(Ordering::Relaxed) {
             info!("back in service");
+            shared.groups.order(Order::Abstain(false));
             for flag in [&shared.drained, &shared.resting, &shared.leaving] {
                 flag.store(false, Ordering::Relaxed);
             }
@@ -98,12 +99,19 @@ async fn hand_over(shared: &Arc<Shared>) {
     let until = Instant::now() + HANDING_OVER;
     let own = shared.mesh.own.node();
     let mut before = Vec::new();
+    // Nobody hands anything back.
+    shared.groups.order(Order::Abstain(true));
     loop {
         let led = identity::look(shared, move |groups| {
             let ids = groups.ids().into_iter().filter(|id| groups.leads(*id));
             let others = |id| {
                 let voters = groups.status(id)?.voters.iter().copied();
-                Some((id, voters.filter(|node| *node != own).collect::<Vec<_>>()))
+                Some((
+                    id,
+                    voters
+                        .filter(|node| *node != own && !groups.abstains_at(*node))
+                        .collect::<Vec<_>>(),
+                ))
             };
             ids.filter_map(others).filter(|(_, others)| !others.is_empty()).collect::<Vec<_>>()
         });

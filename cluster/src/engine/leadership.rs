@@ -92,7 +92,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             return;
         }
         for group in &mut self.groups {
-            group.tick(self.room.is_full(), &mut self.dice, &mut self.outgoing);
+            group.tick(self.room.abstains(), &mut self.dice, &mut self.outgoing);
             let is_member = !group.removed && group.members.contain(self.config.node);
             refuse(&mut self.host, group.proposals.tick(is_member), Refusal::Unknown);
         }

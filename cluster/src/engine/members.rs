@@ -164,7 +164,13 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Takes what operators want of groups that this node leads.
     pub(super) fn obey(&mut self, orders: &mut Vec<Order>) {
         for order in orders.drain(..) {
-            let (Order::ChangeMembers { group, .. } | Order::Transfer { group, .. }) = &order;
+            let group = match &order {
+                Order::ChangeMembers { group, .. } | Order::Transfer { group, .. } => group,
+                Order::Abstain(leaves) => {
+                    self.room.leaves = *leaves;
+                    continue;
+                }
+            };
             let Some(&place) = self.places.get(group) else { continue };
             let group = &mut self.groups[place];
             if group.led.is_none() || self.held.is_some() || group.stands_still {
@@ -181,6 +187,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 }
                 Order::ChangeMembers { .. } => warn!(group = %group.id, "no group without voters"),
                 Order::Transfer { to, .. } => group.raft.transfer_leader(to),
+                Order::Abstain(_) => {}
             }
         }
     }

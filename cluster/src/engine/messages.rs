@@ -93,7 +93,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Ok(Letter::Proposing(run)) if room => self.groups[place].take_foreign(run),
                 // It will be offered again.
                 Ok(Letter::Proposing(_)) => metrics::messages_dropped(),
-                Ok(Letter::Full) => self.hear_full(from),
+                Ok(Letter::Abstaining) => self.hear_abstaining(from),
                 Ok(Letter::Looking { number }) => self.hear_looking(from, place, number),
                 Ok(Letter::LookAt { number, index }) => self.hear_look_at(place, number, index),
                 Ok(Letter::Unfounded) => self.groups[place].owe_snapshot(from),
@@ -111,7 +111,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             return Ok(());
         }
         let shall_lead = message.get_msg_type() == MessageType::MsgTimeoutNow;
-        if shall_lead && (group.removed || self.room.is_full()) {
+        if shall_lead && (group.removed || self.room.abstains()) {
             return Ok(());
         }
         if !group.members.are_founded() && message.get_msg_type() != MessageType::MsgHeartbeat {

@@ -253,7 +253,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             next_raft_tick: now.monotonic,
             next_look: now.monotonic,
             free: u64::MAX,
-            room: Room { own: Ok(()), lacking: BTreeMap::new() },
+            room: Room { own: Ok(()), leaves: false, abstaining: BTreeMap::new() },
             started: false,
             roles_changed: true,
             synced: Duration::ZERO,

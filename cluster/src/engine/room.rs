@@ -90,24 +90,24 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Tells the other nodes when this one should lead nothing, and forgets who has not said so of
     /// itself for long.
     pub(super) fn tick_room(&mut self) {
-        self.room.lacking.retain(|_, ticks| {
+        self.room.abstaining.retain(|_, ticks| {
             *ticks += 1;
             *ticks <= ELECTION_TICKS
         });
-        if !self.room.is_full() {
+        if !self.room.abstains() {
             return;
         }
         let own = self.config.node;
         if let Some(group) = self.groups.first() {
             for other in group.members.all().filter(|&id| id != own) {
-                self.outgoing.add(other, group.id, &Letter::Full);
+                self.outgoing.add(other, group.id, &Letter::Abstaining);
             }
         }
     }
 
-    /// Another node has no room.
-    pub(super) fn hear_full(&mut self, from: u64) {
-        self.room.lacking.insert(from, 0);
+    /// Another node should lead nothing.
+    pub(super) fn hear_abstaining(&mut self, from: u64) {
+        self.room.abstaining.insert(from, 0);
     }
 
     fn ask_free(&mut self) {

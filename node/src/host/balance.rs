@@ -33,8 +33,8 @@ impl NodeHost {
         let preferred = |id: GroupId| registry?.preferred_leaders().get(&id.0).copied();
         let may_lead = |node: &u64| {
             let can = match *node == own {
-                true => !groups.is_full(),
-                false => linked.contains(node) && !groups.is_full_at(*node),
+                true => !groups.abstains(),
+                false => linked.contains(node) && !groups.abstains_at(*node),
             };
             can && self.shared.mesh.roster.may_lead(*node)
         };
@@ -48,8 +48,8 @@ impl NodeHost {
             };
             leader.filter(|to| *to != own).map(|to| (id, to))
         });
-        // What a full disk keeps a node from leading has to move at once.
-        let at_once = if groups.is_full() { usize::MAX } else { 1 };
+        // What a node should not lead has to move at once.
+        let at_once = if groups.abstains() { usize::MAX } else { 1 };
         for (group, to) in misplaced.take(at_once) {
             debug!(%group, to, "a lead is handed over");
             self.shared.groups.order(Order::Transfer { group, to });

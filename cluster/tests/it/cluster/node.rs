@@ -105,6 +105,8 @@ pub(super) struct SimNode {
     pub(super) sync_ms: u64,
     /// Whether its disk may have no room.
     pub(super) is_full: bool,
+    /// Whether it was a member of all groups after its last turn: within one that can change.
+    pub(super) was_member: bool,
     /// Its thread waits for the disk until then, and what it sent leaves only then.
     pub(super) busy_until: u64,
     pub(super) unsent: Vec<Batch>,
@@ -131,6 +133,7 @@ impl SimNode {
             input: Input::default(),
             sync_ms: 0,
             is_full: false,
+            was_member: false,
             busy_until: 0,
             unsent: Vec::new(),
             lives: 0,

@@ -177,6 +177,22 @@ fn whoever_is_asked_hands_commands_and_looks_on_to_the_leader() {
 }
 
 #[test]
+fn who_shall_lead_nothing_is_handed_no_lead_and_says_so() {
+    let mut world = cluster(3, 0);
+    let old = leader(&world);
+    let other = 1 + old % 3;
+    world.nodes.get_mut(&other).unwrap().input.orders.push(Order::Abstain(true));
+    (0..200).for_each(|_| world.step(0).unwrap());
+    order(&mut world, Order::Transfer { group: GROUP, to: other });
+    (0..3000).for_each(|_| world.step(0).unwrap());
+    assert!(world.leaders(GROUP).all(|id| id != other));
+    world.nodes.get_mut(&other).unwrap().input.orders.push(Order::Abstain(false));
+    (0..200).for_each(|_| world.step(0).unwrap());
+    order(&mut world, Order::Transfer { group: GROUP, to: other });
+    until(&mut world, |world| world.leaders(GROUP).eq([other]));
+}
+
+#[test]
 fn commands_outlive_the_leader_they_were_handed_to() {
     let mut world = cluster(3, 0);
     let old = leader(&world);

@@ -314,6 +314,9 @@ impl World {
         let mut hasher = DefaultHasher::new();
         (self.trace, self.millis, id, format!("{heard:?}")).hash(&mut hasher);
         self.trace = hasher.finish();
+        let takes_part =
+            |it: Status| !it.removed && (it.voters.contains(&id) || it.learners.contains(&id));
+        let is_member = (0..GROUPS).filter_map(|it| engine.status(GroupId(it))).all(takes_part);
         for event in heard {
             match event {
                 Heard::Led(group, count) => {
@@ -347,14 +350,11 @@ impl World {
                 Heard::Refused(number, why) => {
                     answered(&mut self.asked, number)?;
                     self.refused.push(why);
-                    let is_member = |it: Status| {
-                        !it.removed && (it.voters.contains(&id) || it.learners.contains(&id))
-                    };
-                    let mut groups = (0..GROUPS).filter_map(|it| engine.status(GroupId(it)));
-                    self.checker.refused(number, why, groups.all(is_member))?;
+                    self.checker.refused(number, why, node.was_member && is_member)?;
                 }
             }
         }
+        node.was_member = is_member;
         Ok(())
     }
 

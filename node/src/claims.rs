@@ -29,6 +29,12 @@ struct Held {
     /// Set once the connection runs and can be told to go.
     live: Option<Live>,
     told: bool,
+    contest: Option<Box<Contest>>,
+}
+
+/// What few claims have, so that the others are small: there is one for every connection.
+#[derive(Debug, Default)]
+struct Contest {
     /// The client has left this connection for another node: it ends once it runs.
     evicted: Option<u64>,
     waiting: VecDeque<Newcomer>,
@@ -81,7 +87,7 @@ impl Claims {
         match held.live {
             Some(live) => Evicted::Now(live),
             None => {
-                held.evicted = Some(epoch);
+                held.contest.get_or_insert_default().evicted = Some(epoch);
                 Evicted::Later
             }
         }
@@ -90,7 +96,7 @@ impl Claims {
     fn claim(&mut self, client: &str, newcomer: Newcomer) -> Option<Live> {
         match self.held.get_mut(client) {
             Some(held) => {
-                held.waiting.push_back(newcomer);
+                held.contest.get_or_insert_default().waiting.push_back(newcomer);
                 held.tell_holder()
             }
             None => {
@@ -103,18 +109,20 @@ impl Claims {
     fn established(&mut self, client: &str, id: ClaimId, live: Live) -> Option<Live> {
         let held = self.held.get_mut(client).filter(|held| held.id == id)?;
         held.live = Some(live);
-        if held.waiting.is_empty() { None } else { held.tell_holder() }
+        let is_wanted = held.contest.as_ref().is_some_and(|contest| !contest.waiting.is_empty());
+        if is_wanted { held.tell_holder() } else { None }
     }
 
     fn evicted(&mut self, client: &str, id: ClaimId) -> Option<u64> {
-        self.held.get_mut(client).filter(|held| held.id == id)?.evicted.take()
+        let held = self.held.get_mut(client).filter(|held| held.id == id)?;
+        held.contest.as_mut()?.evicted.take()
     }
 
     fn release(&mut self, client: &str, id: ClaimId) {
         if self.held.get(client).is_some_and(|held| held.id == id)
             && let Some(held) = self.held.remove(client)
         {
-            self.grant(client, held.waiting);
+            self.grant(client, held.contest.map(|contest| contest.waiting).unwrap_or_default());
         }
     }
 
@@ -125,7 +133,9 @@ impl Claims {
             let id = self.next;
             // One that comes back here releases a claim that nobody holds: nothing happens.
             if granted.send(Grant { client: client.into(), id, home }).is_ok() {
-                let held = Held { id, live: None, told: false, evicted: None, waiting };
+                let contest = Contest { evicted: None, waiting };
+                let contest = (!contest.waiting.is_empty()).then(|| Box::new(contest));
+                let held = Held { id, live: None, told: false, contest };
                 self.held.insert(client.into(), held);
                 return;
             }

@@ -1,4 +1,4 @@
-//! Metrics, health and what is logged, on a listener of their own.
+//! Metrics, health, what is logged, backups and the nodes of a cluster, on a listener of their own.
 
 pub mod change;
 pub mod cluster;

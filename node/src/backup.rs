@@ -12,7 +12,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use cluster::{GroupBackup, GroupId};
@@ -31,6 +32,9 @@ use crate::config::Config;
 use crate::host::Signal;
 use crate::shared::Shared;
 use crate::{identity, kept};
+
+/// Between two questions how a backup gets on.
+const POLL: Duration = Duration::from_millis(200);
 
 /// How a node's backup stands.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -250,7 +254,7 @@ pub fn order(admin: &str, mut said: impl FnMut(&Standing)) -> anyhow::Result<Sta
             Standing::Failed { why } => bail!("no backup was taken: {why}"),
             Standing::None => bail!("the node has started anew: no backup was taken"),
         }
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        thread::sleep(POLL);
         now = standing(crate::admin::ask(admin, "GET", "/admin/backup", "")?)?;
     }
 }

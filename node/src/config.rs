@@ -133,7 +133,8 @@ pub struct Listeners {
     pub https: Listener,
     /// HTTP: the AWS-compatible REST APIs.
     pub http: Listener,
-    /// Metrics, health and the log filter. Never public.
+    /// Metrics, health, the log filter, backups and the nodes of a cluster. It has no passwords: never
+    /// public.
     pub admin: Listener,
 }
 

@@ -38,6 +38,12 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether the medium could not give back what is on it.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    let told = error.raw_os_error().map(Errno::from_raw_os_error);
+    told.is_some_and(|errno| [Errno::IO, Errno::BADMSG, Errno::UCLEAN].contains(&errno))
+}
+
 /// An open file. Positions are given with each call, so one file can be read while it is written.
 #[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait File: Send + Sync {

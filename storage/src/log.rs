@@ -7,9 +7,10 @@
 //! states and places, so a segment is deleted once all entries in it are compacted.
 //!
 //! Invariant: what [`Log::append`] has returned from is found by the next [`Log::open`], or open
-//! fails.
+//! fails, or says of which groups it may be lost ([`OnDamage::Leave`]).
 
 mod batch;
+mod damage;
 mod error;
 mod format;
 mod index;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use tracing::{debug, error};
 
 pub use batch::Batch;
+pub use damage::{Damage, Lost, OnDamage};
 pub use error::{AppendError, OpenError, ReadError};
 
 use crate::dice::Dice;
@@ -66,15 +68,15 @@ pub struct HardState {
 pub struct Options {
     /// Length of a segment file.
     pub segment_bytes: u64,
-    /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
-    pub truncate_at_corruption: bool,
+    /// What to do about damage to what was acknowledged.
+    pub on_damage: OnDamage,
     /// Where salts come from; `None` draws from the system. Simulations give a seed.
     pub seed: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, truncate_at_corruption: false, seed: None }
+        Self { segment_bytes: 64 << 20, on_damage: OnDamage::Refuse, seed: None }
     }
 }
 
@@ -85,7 +87,7 @@ pub struct Found {
     pub clean: bool,
     /// Bytes of an unfinished last batch that were dropped.
     pub torn_bytes: u64,
-    /// Bytes dropped because of `truncate_at_corruption`.
+    /// Bytes dropped because of [`OnDamage::Truncate`].
     pub lost_bytes: u64,
 }
 
@@ -111,6 +113,9 @@ pub struct Log {
     failed: Option<String>,
     buffer: Vec<u8>,
     found: Found,
+    damages: Vec<Damage>,
+    /// Segments that are of no use any more because of them.
+    useless: Vec<u64>,
 }
 
 /// Batches are far smaller; what the format can say is not reached.
@@ -345,7 +350,31 @@ impl Log {
             previous_end,
             first: self.next,
         };
-        self.start_segment(&header, first + space, places)
+        self.start_segment(&header, first + space, places)?;
+        match self.note_successor() {
+            Err(error) if !is_full(&error) => Err(self.fail(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes behind the last but one segment's end that another follows, so that the loss of that
+    /// one's file is noticed. It is in a sector that was always left.
+    fn note_successor(&self) -> io::Result<()> {
+        let Some(before) = self.segments.len().checked_sub(2) else { return Ok(()) };
+        let (segment, follower) = (&self.segments[before], &self.segments[before + 1]);
+        let mut sector = BatchHeader {
+            kind: BatchKind::Continued,
+            sequence: follower.first,
+            body_len: 0,
+            count: 0,
+            synced: follower.first - 1,
+            body_crc: format::body_crc(segment.salt, &[]),
+        }
+        .encode(segment.salt)
+        .to_vec();
+        sector.resize(SECTOR as usize, 0);
+        segment.file.write_at(segment.end, &sector)?;
+        segment.file.sync_data()
     }
 
     fn start_segment(

@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustix::io::Errno;
+
 use crate::dice::Dice;
 use crate::disk::{Disk, File};
 
@@ -31,6 +33,8 @@ struct State {
     capacity: u64,
     failing_syncs: bool,
     lying: bool,
+    /// Files that cannot be read.
+    unreadable: Vec<usize>,
     /// Writes to let through before one fails half way; `None` is never.
     failing_write: Option<u64>,
     /// Grows at a crash; handles of an older life are dead.
@@ -70,6 +74,7 @@ impl SimDisk {
             capacity: u64::MAX,
             failing_syncs: false,
             lying: false,
+            unreadable: Vec::new(),
             failing_write: None,
             life: 0,
             syncs: 0,
@@ -157,6 +162,13 @@ impl SimDisk {
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.lock();
         state.names.get(path).map(|&id| state.contents[id].now.clone())
+    }
+
+    /// Makes every read of a file fail, as a medium does that is worn out.
+    pub fn fail_reads(&self, path: &Path) {
+        let mut state = self.lock();
+        let id = state.names.get(path).copied();
+        state.unreadable.extend(id);
     }
 
     /// Flips one bit of a file, as a medium does that rots.
@@ -321,6 +333,9 @@ impl File for SimFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.with(|state| {
+            if state.unreadable.contains(&self.id) {
+                return Err(Errno::IO.into());
+            }
             let now = &state.contents[self.id].now;
             let start = (offset as usize).min(now.len());
             let count = buffer.len().min(now.len() - start);

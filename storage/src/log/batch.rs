@@ -36,6 +36,11 @@ impl Batch {
         self.push(group, Record::Compact { index, term });
     }
 
+    /// Adds that a group's log is empty and begins with entry 1: whatever it had is of no use.
+    pub fn begin_anew(&mut self, group: Group) {
+        self.compact(group, 0, 0);
+    }
+
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()

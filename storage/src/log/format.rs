@@ -76,6 +76,8 @@ pub(super) enum BatchKind {
     Mark,
     /// The log was closed in good order.
     Seal,
+    /// The log goes on in the next segment.
+    Continued,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,7 @@ impl BatchHeader {
             BatchKind::Data => 1,
             BatchKind::Mark => 2,
             BatchKind::Seal => 3,
+            BatchKind::Continued => 4,
         };
         out.put_u32_le(kind);
         out.put_u64_le(self.sequence);
@@ -123,6 +126,7 @@ impl BatchHeader {
             1 => BatchKind::Data,
             2 => BatchKind::Mark,
             3 => BatchKind::Seal,
+            4 => BatchKind::Continued,
             _ => return None,
         };
         Some(Self {

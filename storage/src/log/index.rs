@@ -99,7 +99,7 @@ impl GroupIndex {
     }
 
     /// Entries that should be there and are not.
-    fn hole(&self) -> Option<(u64, u64)> {
+    pub(super) fn hole(&self) -> Option<(u64, u64)> {
         let first_missing = self.compacted.0 + 1;
         let base = if self.slots.is_empty() { self.last + 1 } else { self.base };
         (first_missing < base).then_some((first_missing, base - 1))
@@ -148,6 +148,11 @@ impl Index {
             }
             Record::HardState(state) => {
                 self.groups.entry(group).or_default().hard_state = state;
+                Ok(())
+            }
+            Record::Compact { index: 0, .. } => {
+                let group = self.groups.entry(group).or_default();
+                *group = GroupIndex { hard_state: group.hard_state, base: 1, ..Default::default() };
                 Ok(())
             }
             Record::Compact { index, term } => {

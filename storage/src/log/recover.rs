@@ -17,9 +17,9 @@ use super::format::{
 };
 use super::index::Index;
 use super::segment::{Files, Segment, segment_id, segment_path};
-use super::{Found, Log, Options};
+use super::{Damage, Found, Log, OnDamage, Options};
 use crate::dice::Dice;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_damage, is_full};
 
 /// A segment as it was read.
 struct Read {
@@ -34,10 +34,10 @@ struct End {
     offset: u64,
     sealed: bool,
     /// What is wrong behind, if anything is.
-    damage: Option<Damage>,
+    flaw: Option<Flaw>,
 }
 
-struct Damage {
+struct Flaw {
     what: String,
     /// Bytes of a batch that was never finished; `None` if it was acknowledged.
     torn: Option<u64>,
@@ -61,6 +61,8 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result
         failed: None,
         buffer: Vec::new(),
         found: Found { clean: true, ..Found::default() },
+        damages: Vec::new(),
+        useless: Vec::new(),
     };
     let ids = list(&mut log.files)?;
     let highest = ids.last().copied().unwrap_or(0);
@@ -68,18 +70,29 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result
     // Ids only grow, so that even a given seed never yields a salt twice.
     log.dice = Dice::new(seed.wrapping_add(highest));
     let torn = read_segments(&mut log, &ids, options)?;
-    if options.truncate_at_corruption {
+    if options.on_damage == OnDamage::Truncate {
         log.index.close_holes();
     }
     if let Some((group, from, to)) = log.index.hole() {
-        // Segments went after a batch that said they may: so it was synced, and not torn.
-        if let Some((path, offset, what)) = torn {
-            return Err(OpenError::Corrupt { path, offset, what });
+        match (options.on_damage, torn) {
+            // Segments went after a batch that said they may: so it was synced, and not torn.
+            (OnDamage::Leave { .. }, Some(damage)) => log.leave(damage),
+            (_, Some(damage)) => return Err(corrupt(damage)),
+            (OnDamage::Leave { .. }, None) => {}
+            (_, None) => return Err(OpenError::Missing { dir: dir.to_owned(), group, from, to }),
         }
-        return Err(OpenError::Missing { dir: dir.to_owned(), group, from, to });
+    }
+    let is_gone = matches!(options.on_damage, OnDamage::Leave { begun: true }) && ids.is_empty();
+    if is_gone || log.damages.is_empty() && log.index.hole().is_some() {
+        let what = "a segment file is missing".into();
+        log.damages.push(Damage { path: dir.to_owned(), offset: 0, what });
     }
     start(&mut log, highest)?;
     Ok(log)
+}
+
+fn corrupt(Damage { path, offset, what }: Damage) -> OpenError {
+    OpenError::Corrupt { path, offset, what }
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
@@ -107,83 +120,127 @@ fn is_usual(files: &Files, path: &Path) -> bool {
     len.is_ok_and(|len| len == files.segment_bytes)
 }
 
-/// Where an unfinished batch was dropped and why.
-type Torn = (PathBuf, u64, String);
-
-fn read_segments(log: &mut Log, ids: &[u64], options: &Options) -> Result<Option<Torn>, OpenError> {
+/// Reads all segments in order; gives where an unfinished batch was dropped, and why.
+fn read_segments(
+    log: &mut Log,
+    ids: &[u64],
+    options: &Options,
+) -> Result<Option<Damage>, OpenError> {
     let mut unfinished = None;
     let mut following = headers(log, ids, options)?.into_iter().peekable();
     while let Some((id, header)) = following.next() {
         let path = log.files.path(id);
-        let successor = following.peek().map(|(_, header)| *header);
+        let header = match header {
+            Ok(header) => header,
+            Err(damage) => {
+                log.found.clean = false;
+                log.leave(damage);
+                log.useless.extend(log.files.disk.open(&path).is_ok().then_some(id));
+                continue;
+            }
+        };
+        let successor = following.peek().and_then(|(_, header)| header.as_ref().ok()).copied();
+        let is_last = following.peek().is_none();
         if log.segments.is_empty() {
             log.next = header.first;
         }
-        let mut read = read(log, &path, header)?;
+        let mut read = match read(log, &path, header) {
+            Err(OpenError::Io { source, .. }) if leaves(options) && is_damage(&source) => {
+                log.found.clean = false;
+                log.leave(Damage { path, offset: 0, what: source.to_string() });
+                log.useless.push(id);
+                continue;
+            }
+            read => read?,
+        };
         let end = scan(log, &mut read, successor.as_ref())?;
         read.segment.end = end.offset;
-        if successor.is_none() {
+        if is_last {
             log.found.clean = end.sealed;
         }
         let len = read.segment.len;
         log.segments.push_back(read.segment);
-        match end.damage {
+        match end.flaw {
             None => {}
-            Some(Damage { what, torn: Some(bytes) }) => {
+            // What follows cannot be read, so that nothing of this one can be relied on either.
+            Some(_) if !is_last && successor.is_none() => {}
+            Some(Flaw { what, torn: Some(bytes) }) => {
                 log.found.torn_bytes = bytes;
                 warn!(
                     file = %path.display(), offset = end.offset, bytes, %what,
                     "the last batch of the log was never finished and is dropped"
                 );
-                unfinished = Some((path, end.offset, what));
+                unfinished = Some(Damage { path, offset: end.offset, what });
             }
-            Some(Damage { what, torn: None }) if !options.truncate_at_corruption => {
-                return Err(OpenError::Corrupt { path, offset: end.offset, what });
-            }
-            Some(Damage { what, torn: None }) => {
-                let later: Vec<_> = following.map(|(id, _)| id).collect();
+            Some(Flaw { what, torn: None }) => {
+                let damage = Damage { path, offset: end.offset, what };
                 log.found.clean = false;
-                log.found.lost_bytes = len - end.offset + drop_segments(log, &later)?;
-                error!(
-                    file = %path.display(), offset = end.offset, %what,
-                    bytes = log.found.lost_bytes, segments = later.len(),
-                    "acknowledged data is damaged; everything from there on is dropped as asked"
-                );
-                break;
+                match options.on_damage {
+                    OnDamage::Refuse => return Err(corrupt(damage)),
+                    OnDamage::Leave { .. } => log.leave(damage),
+                    OnDamage::Truncate => {
+                        let later: Vec<_> = following.map(|(id, _)| id).collect();
+                        log.found.lost_bytes = len - end.offset + drop_segments(log, &later)?;
+                        let Damage { path, offset, what } = damage;
+                        error!(
+                            file = %path.display(), offset, %what,
+                            bytes = log.found.lost_bytes, segments = later.len(),
+                            "acknowledged data is damaged; everything from there on is dropped as asked"
+                        );
+                        break;
+                    }
+                }
             }
         }
     }
     Ok(unfinished)
 }
 
-/// Reads all headers first: each says where the segment before it ended.
-fn headers(
-    log: &mut Log,
-    ids: &[u64],
-    options: &Options,
-) -> Result<Vec<(u64, SegmentHeader)>, OpenError> {
-    let mut headers: Vec<(u64, SegmentHeader)> = Vec::with_capacity(ids.len());
+fn leaves(options: &Options) -> bool {
+    matches!(options.on_damage, OnDamage::Leave { .. })
+}
+
+/// A segment's id, and what its header says or what is wrong with it.
+type Headed = (u64, Result<SegmentHeader, Damage>);
+
+/// Reads all headers first: each says where the segment before it ended. A segment that is missing
+/// in between is a damaged one where damage is left.
+fn headers(log: &mut Log, ids: &[u64], options: &Options) -> Result<Vec<Headed>, OpenError> {
+    let mut headers: Vec<Headed> = Vec::with_capacity(ids.len());
     for (at, &id) in ids.iter().enumerate() {
         let path = log.files.path(id);
         let file = log.files.disk.open(&path).map_err(failed("open", &path))?;
         let mut sector = [0; HEADER_BYTES as usize];
-        let read = file.read_at(0, &mut sector).map_err(failed("read", &path))?;
+        let header = match file.read_at(0, &mut sector) {
+            Ok(read) => SegmentHeader::decode(&sector[..read]),
+            Err(error) if leaves(options) && is_damage(&error) => Err(error.to_string()),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let header = match header {
+            Ok(header) if header.id != id => Err(format!("this is segment {}", header.id)),
+            header => header,
+        };
         let before = headers.last().map(|(id, _)| *id);
-        let header = SegmentHeader::decode(&sector[..read]).and_then(|header| {
-            if header.id != id {
-                return Err(format!("this is segment {}", header.id));
+        let gap = |header: &SegmentHeader| before.is_some_and(|it| it != header.previous);
+        let missing = header.as_ref().ok().filter(|header| gap(header)).map(|it| it.previous);
+        let header = match (header, missing) {
+            (Ok(header), Some(previous)) if leaves(options) => {
+                let (path, what) = (log.files.path(previous), "the file is missing".into());
+                headers.push((previous, Err(Damage { path, offset: 0, what })));
+                Ok(header)
             }
-            if before.is_some_and(|before| before != header.previous) {
-                return Err(format!("segment {} before it is missing", header.previous));
+            (Ok(_), Some(previous)) => Err(format!("segment {previous} before it is missing")),
+            (header, _) => header,
+        };
+        match (header, options.on_damage) {
+            (Ok(header), _) => headers.push((id, Ok(header))),
+            (Err(what), OnDamage::Refuse) => {
+                return Err(corrupt(Damage { path, offset: 0, what }));
             }
-            Ok(header)
-        });
-        match header {
-            Ok(header) => headers.push((id, header)),
-            Err(what) if !options.truncate_at_corruption => {
-                return Err(OpenError::Corrupt { path, offset: 0, what });
+            (Err(what), OnDamage::Leave { .. }) => {
+                headers.push((id, Err(Damage { path, offset: 0, what })));
             }
-            Err(what) => {
+            (Err(what), OnDamage::Truncate) => {
                 log.found.lost_bytes += drop_segments(log, &ids[at..])?;
                 error!(file = %path.display(), %what, "log segments are dropped as asked");
                 break;
@@ -215,6 +272,7 @@ fn read(log: &Log, path: &Path, header: SegmentHeader) -> Result<Read, OpenError
     let segment = Segment {
         id: header.id,
         salt: header.salt,
+        first: header.first,
         file,
         end: HEADER_BYTES,
         len,
@@ -234,11 +292,11 @@ fn scan(
     let mut at = HEADER_BYTES;
     if read.header.first != log.next {
         let what = format!("it starts at batch {} instead of {}", read.header.first, log.next);
-        return Ok(End { offset: at, sealed: false, damage: Some(Damage { what, torn: None }) });
+        return Ok(End { offset: at, sealed: false, flaw: Some(Flaw { what, torn: None }) });
     }
     loop {
         if successor.is_some_and(|successor| successor.previous_end == at) {
-            return Ok(End { offset: at, sealed: false, damage: None });
+            return Ok(End { offset: at, sealed: false, flaw: None });
         }
         let rest = read.bytes.slice((at as usize).min(read.bytes.len())..);
         let header = BatchHeader::decode(&rest, salt).filter(|header| header.sequence == log.next);
@@ -249,10 +307,13 @@ fn scan(
                 Bad { what: "the segment ends too early".into(), whole: true }
             }
             Some(BatchHeader { kind: BatchKind::Mark, .. }) => {
-                return Ok(End { offset: at, sealed: false, damage: None });
+                return Ok(End { offset: at, sealed: false, flaw: None });
             }
             Some(BatchHeader { kind: BatchKind::Seal, .. }) => {
-                return Ok(End { offset: at, sealed: true, damage: None });
+                return Ok(End { offset: at, sealed: true, flaw: None });
+            }
+            Some(BatchHeader { kind: BatchKind::Continued, .. }) => {
+                Bad { what: "the segment that follows is missing".into(), whole: true }
             }
             Some(header) => match take_batch(log, read, &header, &rest, at) {
                 Ok(()) => {
@@ -321,9 +382,9 @@ fn judge(
     bad: Bad,
 ) -> End {
     let Bad { what, whole } = bad;
-    let acknowledged = |what| Damage { what, torn: None };
+    let acknowledged = |what| Flaw { what, torn: None };
     let rest = &read.bytes[(at as usize).min(read.bytes.len())..];
-    let damage = if let Some(successor) = successor {
+    let flaw = if let Some(successor) = successor {
         let end = successor.previous_end;
         Some(acknowledged(format!("{what}, and the segment's batches end at {end}")))
     } else if let Some(later) = later_batch(rest, read.header.salt, log.next) {
@@ -335,10 +396,10 @@ fn judge(
         None
     } else {
         let torn = header.map_or(SECTOR, |header| header.len().min(rest.len() as u64));
-        Some(Damage { what, torn: Some(torn) })
+        Some(Flaw { what, torn: Some(torn) })
     };
-    debug!(segment = read.header.id, at, damaged = damage.is_some(), "end of the log");
-    End { offset: at, sealed: false, damage }
+    debug!(segment = read.header.id, at, flawed = flaw.is_some(), "end of the log");
+    End { offset: at, sealed: false, flaw }
 }
 
 /// Where behind the front of `bytes` a batch stands that was written after batch `sequence`.
@@ -352,12 +413,17 @@ fn later_batch(bytes: &[u8], salt: u64, sequence: u64) -> Option<u64> {
 /// Cuts the last segment where it ends and starts the next, so that nothing is ever appended
 /// behind remains of an earlier life.
 fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
-    let (mut previous, mut previous_end) = (0, 0);
+    // With nothing that can be relied on before it, it ends nowhere.
+    let (mut previous, mut previous_end) = (highest, 0);
     if let Some(last) = log.segments.back_mut() {
         let path = segment_path(&log.files.dir, last.id);
-        last.file.cut(last.end).map_err(failed("truncate", &path))?;
+        // A sector stays, for what will say that another segment follows.
+        let len = (last.end + SECTOR).min(last.len);
+        last.file.cut(len).map_err(failed("truncate", &path))?;
+        let rest = vec![0; (len - last.end) as usize];
+        last.file.write_at(last.end, &rest).map_err(failed("write", &path))?;
         last.file.sync_data().map_err(failed("sync", &path))?;
-        last.len = last.end;
+        last.len = len;
         (previous, previous_end) = (last.id, last.end);
     }
     let places = Record::Checkpoint(log.index.places());
@@ -386,6 +452,11 @@ fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
         Ok(()) => {}
         Err(AppendError::Full(source)) => return Err(failed("write", &path)(source)),
         Err(AppendError::Failed(why)) => return Err(failed("write", &path)(io::Error::other(why))),
+    }
+    if let Err(error) = log.note_successor()
+        && !is_full(&error)
+    {
+        return Err(failed("write", &path)(error));
     }
     log.release();
     Ok(())

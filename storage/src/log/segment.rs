@@ -24,6 +24,8 @@ const SPARES: usize = 2;
 pub(super) struct Segment {
     pub(super) id: u64,
     pub(super) salt: u64,
+    /// The sequence number of its first batch.
+    pub(super) first: u64,
     pub(super) file: Arc<dyn File>,
     /// Where the last batch ends, a sector's start.
     pub(super) end: u64,
@@ -131,6 +133,7 @@ impl Files {
         let mut segment = Segment {
             id: header.id,
             salt: header.salt,
+            first: header.first,
             file,
             end: HEADER_BYTES,
             len,
@@ -172,4 +175,12 @@ pub(super) fn segment_path(dir: &Path, id: u64) -> PathBuf {
 pub(super) fn segment_id(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok()
+}
+
+/// How the names of files end that damage has made useless.
+pub(super) const DAMAGED: &str = ".log.damaged";
+
+/// What a segment is called that damage has made useless.
+pub(super) fn damaged_path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016x}{DAMAGED}"))
 }

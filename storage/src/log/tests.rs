@@ -7,33 +7,33 @@ use super::*;
 use crate::dice::seeds;
 use crate::sim::SimDisk;
 
-const DIR: &str = "/log";
+pub(super) const DIR: &str = "/log";
 
 /// What a group's log should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Model {
-    hard_state: HardState,
-    compacted: (u64, u64),
-    entries: Vec<Entry>,
+pub(super) struct Model {
+    pub(super) hard_state: HardState,
+    pub(super) compacted: (u64, u64),
+    pub(super) entries: Vec<Entry>,
 }
 
 impl Model {
-    fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         self.entries.last().map_or(self.compacted.0, |entry| entry.index)
     }
 }
 
-type Models = BTreeMap<Group, Model>;
+pub(super) type Models = BTreeMap<Group, Model>;
 
-fn options(seed: u64) -> Options {
-    Options { segment_bytes: 16 << 10, truncate_at_corruption: false, seed: Some(seed) }
+pub(super) fn options(seed: u64) -> Options {
+    Options { segment_bytes: 16 << 10, on_damage: OnDamage::Refuse, seed: Some(seed) }
 }
 
-fn open(disk: &SimDisk, seed: u64) -> Result<Log, OpenError> {
+pub(super) fn open(disk: &SimDisk, seed: u64) -> Result<Log, OpenError> {
     Log::open(Arc::new(disk.clone()), Path::new(DIR), &options(seed))
 }
 
-fn held(log: &Log) -> Models {
+pub(super) fn held(log: &Log) -> Models {
     let mut models = Models::new();
     for group in log.groups() {
         let compacted = log.compacted(group);
@@ -46,7 +46,7 @@ fn held(log: &Log) -> Models {
 }
 
 /// Adds random changes to a batch and to the models.
-fn random_changes(dice: &mut Dice, batch: &mut Batch, models: &mut Models) {
+pub(super) fn random_changes(dice: &mut Dice, batch: &mut Batch, models: &mut Models) {
     for _ in 0..1 + dice.below(4) {
         let group = dice.below(3) as Group;
         let model = models.entry(group).or_default();
@@ -94,7 +94,7 @@ fn random_changes(dice: &mut Dice, batch: &mut Batch, models: &mut Models) {
 }
 
 /// Compacts everything that is old, so that segments go.
-fn compact_all(batch: &mut Batch, models: &mut Models) {
+pub(super) fn compact_all(batch: &mut Batch, models: &mut Models) {
     for (&group, model) in models {
         if let Some(entry) = model.entries.pop() {
             model.compacted = (entry.index, entry.term);
@@ -104,7 +104,7 @@ fn compact_all(batch: &mut Batch, models: &mut Models) {
     }
 }
 
-fn same(found: &Models, expected: &Models) -> bool {
+pub(super) fn same(found: &Models, expected: &Models) -> bool {
     let default = Model::default();
     (0..3).all(|group| {
         found.get(&group).unwrap_or(&default) == expected.get(&group).unwrap_or(&default)
@@ -124,7 +124,7 @@ fn same_but_compacted(found: &Models, expected: &Models) -> bool {
 }
 
 /// The last segment's file.
-fn last_segment(disk: &SimDisk) -> PathBuf {
+pub(super) fn last_segment(disk: &SimDisk) -> PathBuf {
     let files = disk.files();
     let logs = files.iter().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "log"));
     logs.map(|(path, _)| path.clone()).max().unwrap()
@@ -257,7 +257,7 @@ fn a_damaged_log_opens_when_the_loss_is_accepted() {
         }
         let damaged = matches!(open(&disk, seed), Err(OpenError::Corrupt { .. }));
         lossy += usize::from(damaged);
-        let lenient = Options { truncate_at_corruption: true, ..options(seed) };
+        let lenient = Options { on_damage: OnDamage::Truncate, ..options(seed) };
         let dir = Path::new(DIR);
         let mut log = match Log::open(Arc::new(disk.clone()), dir, &lenient) {
             Ok(log) => log,
@@ -279,7 +279,7 @@ fn a_damaged_log_opens_when_the_loss_is_accepted() {
     println!("{lossy} with loss");
 }
 
-fn segment_id_of(path: &Path) -> Option<u64> {
+pub(super) fn segment_id_of(path: &Path) -> Option<u64> {
     segment::segment_id(path.file_name()?.to_str()?)
 }
 

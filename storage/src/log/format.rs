@@ -38,6 +38,11 @@ pub(super) struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// Whether there was something before it that could not be relied on.
+    pub(super) fn begins_anew(&self) -> bool {
+        self.previous != 0 && self.previous_end == 0
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES as usize);
         out.put_slice(SEGMENT_MAGIC);

@@ -87,7 +87,8 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result
         let what = "a segment file is missing".into();
         log.damages.push(Damage { path: dir.to_owned(), offset: 0, what });
     }
-    start(&mut log, highest)?;
+    // One that begins behind nothing says so for as long as it is there.
+    start(&mut log, if is_gone { 1 } else { highest })?;
     Ok(log)
 }
 
@@ -139,6 +140,10 @@ fn read_segments(
                 continue;
             }
         };
+        if leaves(options) && log.damages.is_empty() && header.begins_anew() {
+            let what = "what stood before it was lost".into();
+            log.leave(Damage { path: path.clone(), offset: 0, what });
+        }
         let successor = following.peek().and_then(|(_, header)| header.as_ref().ok()).copied();
         let is_last = following.peek().is_none();
         if log.segments.is_empty() {

@@ -463,6 +463,9 @@ fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
     {
         return Err(failed("write", &path)(error));
     }
-    log.release();
+    // The one that says that nothing stood before it is kept until what is lost is known elsewhere.
+    if log.damages.is_empty() {
+        log.release();
+    }
     Ok(())
 }

@@ -131,16 +131,20 @@ impl DataDir {
         RealDisk.create_dir(path).map_err(failed("create", path))?;
         let lock = lock(path)?;
         check_format(path)?;
-        let data = Self { path: path.to_owned(), _lock: lock };
-        let (log, mark) = (data.log(), data.mark());
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Refuses a directory where a log was begun and is gone.
+    pub fn check_log(&self) -> Result<(), DataError> {
+        let (log, mark) = (self.log(), self.mark());
         let is_segment =
             |file: &fs::DirEntry| file.path().extension().is_some_and(|it| it == "log");
         let has_log =
             fs::read_dir(&log).is_ok_and(|files| files.flatten().any(|it| is_segment(&it)));
-        if mark.exists() && !has_log {
-            return Err(DataError::NoLog { log, mark });
+        match mark.exists() && !has_log {
+            true => Err(DataError::NoLog { log, mark }),
+            false => Ok(()),
         }
-        Ok(data)
     }
 
     /// Remembers that a log was begun here, so that its loss is noticed.

@@ -44,6 +44,8 @@ pub enum StoreError {
         path: PathBuf,
         /// What it said.
         reason: String,
+        /// Whether what is on the disk is to blame.
+        damaged: bool,
     },
     /// An operation failed; it may be tried again.
     #[error("the state store in {} cannot {action}: {reason}", path.display())]
@@ -67,8 +69,8 @@ pub enum StoreError {
     },
     /// What is stored is not what was written.
     #[error(
-        "the state of group {group} in {} is damaged: {what}; restore the data directory from a \
-         backup or a peer",
+        "the state of group {group} in {} is damaged: {what}; with peers it is mended when the node is \
+         started again, else restore the data directory from a backup",
         path.display()
     )]
     Damaged {
@@ -87,6 +89,13 @@ pub enum StoreError {
         /// What the reader said.
         reason: String,
     },
+}
+
+impl StoreError {
+    /// Whether what is on the disk is not what was written, or cannot be read.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Open { damaged: true, .. })
+    }
 }
 
 /// Takes back one stored pair, or says why not.
@@ -119,6 +128,10 @@ pub trait Store: Send + 'static {
         to: Applied,
         pairs: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<(), StoreError>;
+
+    /// Begins anew with what these groups have, and keeps what there was before aside until the next
+    /// time.
+    fn begin_anew(&mut self, keep: &[Group]) -> Result<(), StoreError>;
 
     /// Makes everything applied so far safe.
     fn flush(&mut self) -> Result<(), StoreError>;

@@ -1,6 +1,6 @@
 //! A store in memory, for simulations: it forgets what was not flushed when it crashes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +20,7 @@ struct State {
     /// What was applied since the last flush, in order.
     unflushed: Vec<(Group, Applied, Changes)>,
     failing: Failing,
+    damaged: BTreeSet<Group>,
 }
 
 /// What keeps a store from being written.
@@ -78,6 +79,11 @@ impl MemStore {
         self.lock().unflushed.len()
     }
 
+    /// Makes what a group has unreadable.
+    pub fn damage(&self, group: Group) {
+        self.lock().damaged.insert(group);
+    }
+
     /// Makes every write fail, or work again.
     pub fn set_failing(&self, failing: Failing) {
         self.lock().failing = failing;
@@ -102,6 +108,10 @@ impl Store for MemStore {
 
     fn load(&mut self, group: Group, visit: &mut Visit<'_>) -> Result<Applied, StoreError> {
         let state = self.lock();
+        if state.damaged.contains(&group) {
+            let what = "simulated damage".to_owned();
+            return Err(StoreError::Damaged { path: PathBuf::from("memory"), group, what });
+        }
         let Some(of) = state.now.get(&group) else { return Ok(Applied::default()) };
         for (key, value) in &of.pairs {
             visit(key, value).map_err(|reason| StoreError::Refused { group, reason })?;
@@ -142,6 +152,17 @@ impl Store for MemStore {
         let changes: Changes = old.chain(new).collect();
         of.apply(to, changes.clone());
         state.unflushed.push((group, to, changes));
+        Ok(())
+    }
+
+    fn begin_anew(&mut self, keep: &[Group]) -> Result<(), StoreError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.failing.check("begin anew")?;
+        state.unflushed.clear();
+        state.damaged.clear();
+        state.now.retain(|group, _| keep.contains(group));
+        state.flushed = state.now.clone();
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! The store on sled 0.34, contained: versioned and checksummed values, panics caught, a real sync
 //! behind each flush.
 //!
+//! What cannot be read makes way for a new store in the same place, beside which it stays.
+//!
 //! sled's own flush uses `sync_file_range`, which tells a disk's write cache nothing, and leaves
 //! its blob files unsynced; [`Store::flush`] here adds both. One tree holds one group: key `00` its
 //! applied index, count and digest, keys `01…` its pairs.
@@ -14,7 +16,7 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use super::{Applied, Changes, Store, StoreError, Sum, Visit, last_of_each, pair_crc};
-use crate::disk::is_full;
+use crate::disk::{is_damage, is_full};
 use crate::log::Group;
 
 const VERSION: u8 = 1;
@@ -103,12 +105,25 @@ impl SledStore {
             }
             let path = self.path.clone();
             let opened = opened.map_err(|(failure, _)| match failure {
-                Failure { full: true, reason } => StoreError::Full { path, action: "open", reason },
-                Failure { full: false, reason } => StoreError::Open { path, reason },
+                Failure { full: true, reason, .. } => {
+                    StoreError::Full { path, action: "open", reason }
+                }
+                Failure { reason, damaged, .. } => StoreError::Open { path, reason, damaged },
             });
             self.db = Some(opened?);
         }
         Ok(self.db.as_ref().expect("it was just opened"))
+    }
+
+    /// Puts a store that does not open aside, and begins one without anything.
+    pub fn replace_unreadable(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let failed = |error: io::Error| StoreError::Failed {
+            path: path.to_owned(),
+            action: "set aside what is damaged",
+            reason: error.to_string(),
+        };
+        set_aside(path).map_err(failed)?;
+        Self::open(path, cache_bytes)
     }
 
     /// The error says why, and whether something is damaged.
@@ -154,11 +169,21 @@ impl SledStore {
             drop(broken);
             Ok(())
         });
-        let (path, Failure { reason, full }) = (self.path.clone(), failure);
+        let (path, Failure { reason, full, .. }) = (self.path.clone(), failure);
         if full {
             StoreError::Full { path, action, reason }
         } else {
             StoreError::Failed { path, action, reason }
+        }
+    }
+
+    /// What was to be read is damaged, unless something else is in the way.
+    fn unread(&mut self, group: Group, failure: Failure) -> StoreError {
+        let damaged = failure.damaged.then(|| failure.reason.clone());
+        let failed = self.failed("read", failure);
+        match damaged {
+            Some(what) => self.damaged(group, what),
+            None => failed,
         }
     }
 
@@ -219,6 +244,8 @@ struct Failure {
     reason: String,
     /// Whether that is for lack of room.
     full: bool,
+    /// Whether what is on the disk is to blame.
+    damaged: bool,
 }
 
 impl Failure {
@@ -228,14 +255,34 @@ impl Failure {
             .map(|errno| io::Error::from(errno).to_string())
             .iter()
             .any(|words| reason.contains(words.split(" (").next().unwrap_or(words)));
-        Self { reason, full }
+        Self { reason, full, damaged: !full }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self { reason: error.to_string(), full: is_full(&error) }
+        let (full, damaged) = (is_full(&error), is_damage(&error));
+        Self { reason: error.to_string(), full, damaged }
     }
+}
+
+/// Names that stand beside a store's.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Gives a store another name, in the place of one that was set aside before.
+fn set_aside(path: &Path) -> io::Result<()> {
+    let aside = beside(path, ".damaged");
+    if aside.exists() {
+        warn!(path = %aside.display(), "a state store that was set aside before is removed");
+        fs::remove_dir_all(&aside)?;
+    }
+    fs::rename(path, &aside)?;
+    warn!(path = %aside.display(), "the damaged state store is kept there");
+    Ok(())
 }
 
 impl Store for SledStore {
@@ -244,13 +291,19 @@ impl Store for SledStore {
     }
 
     fn load(&mut self, group: Group, visit: &mut Visit<'_>) -> Result<Applied, StoreError> {
-        let status = self.status(group)?.unwrap_or_default();
+        let db = self.db()?;
+        let read = caught(|| {
+            let tree = db.open_tree(format!("group-{group}"))?;
+            Ok((tree.get(STATUS_KEY)?, tree.range([PAIR]..)))
+        });
+        let (status, iter) = read.map_err(|failure| self.unread(group, failure))?;
+        let status = status.map(|framed| Status::decode(&framed)).transpose();
+        let status = status.map_err(|what| self.damaged(group, what))?.unwrap_or_default();
         let mut sum = Sum::default();
-        let iter = self.with(group, "read", |tree| Ok(tree.range([PAIR]..)))?;
         let mut iter = AssertUnwindSafe(iter);
         loop {
             let next = caught(|| iter.next().transpose());
-            let Some((key, framed)) = next.map_err(|failure| self.failed("read", failure))? else {
+            let Some((key, framed)) = next.map_err(|failure| self.unread(group, failure))? else {
                 break;
             };
             let key = &key[1..];
@@ -327,6 +380,34 @@ impl Store for SledStore {
         }
         batch.insert(STATUS_KEY, Status { applied: to, sum }.encode());
         self.with(group, "replace", |tree| tree.apply_batch(batch))
+    }
+
+    fn begin_anew(&mut self, keep: &[Group]) -> Result<(), StoreError> {
+        let new = beside(&self.path, ".new");
+        let action = "begin anew";
+        // Of a time before that was cut off.
+        let removed = if new.exists() { fs::remove_dir_all(&new) } else { Ok(()) };
+        removed.map_err(|error| self.failed(action, error.into()))?;
+        let mut other = Self::open(&new, self.cache_bytes)?;
+        for &group in keep {
+            let mut pairs = Vec::new();
+            let applied = self.load(group, &mut |key, value| {
+                pairs.push((key.to_vec(), value.to_vec()));
+                Ok(())
+            })?;
+            other.replace(group, applied, &pairs)?;
+        }
+        other.flush()?;
+        drop(other);
+        self.db = None;
+        self.synced_blob = None;
+        let swap = || {
+            set_aside(&self.path)?;
+            fs::rename(&new, &self.path)?;
+            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        swap().map_err(|error| self.failed(action, error.into()))?;
+        self.db().map(drop)
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
@@ -466,5 +547,44 @@ mod tests {
                 assert_eq!(pairs as u64, applied.index, "at {at}");
             }
         }
+    }
+
+    #[test]
+    fn what_can_be_read_is_kept_when_a_store_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let at = |index| Applied { index, term: 2 };
+        let mut store = SledStore::open(&path, 1 << 20).unwrap();
+        for round in 1..=2 {
+            for group in 3..6 {
+                store.replace(group, at(10), &[(b"a".to_vec(), vec![round])]).unwrap();
+            }
+            store.with(4, "harm", |tree| tree.insert(b"\x01a", b"harm".to_vec())).unwrap();
+            store.flush().unwrap();
+            assert!(pairs(&mut store, 4).unwrap_err().is_damage());
+            store.begin_anew(&[3, 5]).unwrap();
+            for group in [3, 5] {
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                let expected = [("a".to_owned(), text(&[round]))];
+                assert_eq!(pairs(&mut store, group).unwrap(), expected, "group {group}");
+                assert_eq!(store.applied(group).unwrap(), at(10));
+            }
+            assert_eq!(store.applied(4).unwrap(), Applied::default());
+            let aside = dir.path().join("state.damaged");
+            let mut aside = SledStore::open(&aside, 1 << 20).unwrap();
+            assert!(pairs(&mut aside, 4).unwrap_err().is_damage());
+        }
+    }
+
+    #[test]
+    fn a_store_that_does_not_open_makes_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("conf"), "this is none of sled's").unwrap();
+        assert!(SledStore::open(&path, 1 << 20).is_err_and(|error| error.is_damage()));
+        let mut store = SledStore::replace_unreadable(&path, 1 << 20).unwrap();
+        assert_eq!(store.applied(1).unwrap(), Applied::default());
+        assert!(dir.path().join("state.damaged/conf").exists());
     }
 }

@@ -165,6 +165,7 @@ impl Restoration {
     /// Opens the directory; refuses one that holds anything of a group.
     pub fn begin(config: &Config) -> Result<Self, Error> {
         let data = crate::DataDir::open(&config.data)?;
+        data.check_log()?;
         let store = SledStore::open(&data.state(), config.store_cache_bytes)?;
         let options = Options { segment_bytes: config.segment_bytes, ..Options::default() };
         let log = Log::open(Arc::new(RealDisk), &data.log(), &options)?;

@@ -136,7 +136,7 @@ impl Worker {
                     Err(error) => {
                         debug!(%error, "checkpoint failed");
                         match error {
-                            StoreError::Damaged { .. } => Err(error),
+                            error if error.is_damage() => Err(error),
                             StoreError::Full { .. } => Ok(Some(Report::NoRoom)),
                             _ => Ok(None),
                         }
@@ -156,11 +156,14 @@ fn perform(store: &mut dyn Store, task: &Task) -> Result<Report, StoreError> {
             store.flush()?;
             Ok(Report::Stored(round.iter().map(|job| (job.group, job.to)).collect()))
         }
-        Task::Capture(group, chunk_bytes) => {
-            let captured = Captured::take(store, *group, *chunk_bytes);
-            let captured = captured.inspect_err(|error| warn!(%group, %error, "no snapshot"));
-            Ok(Report::Captured(*group, captured.ok().map(Box::new)))
-        }
+        Task::Capture(group, chunk_bytes) => match Captured::take(store, *group, *chunk_bytes) {
+            Ok(captured) => Ok(Report::Captured(*group, Some(Box::new(captured)))),
+            Err(error) if error.is_damage() => Err(error),
+            Err(error) => {
+                warn!(%group, %error, "no snapshot");
+                Ok(Report::Captured(*group, None))
+            }
+        },
         Task::Install(group, to, pairs) => {
             store.replace(group.0, *to, pairs)?;
             store.flush()?;
@@ -184,7 +187,7 @@ fn work(
         let mut pause = Duration::from_millis(100);
         let report = loop {
             match perform(store.as_mut(), &task) {
-                Err(error) if !matches!(error, StoreError::Damaged { .. }) => {
+                Err(error) if !error.is_damage() => {
                     metrics.checkpoint_failures.increment(1);
                     warn!(%error, "checkpoint failed, will be tried again");
                     if let StoreError::Full { .. } = error {

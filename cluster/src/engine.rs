@@ -13,6 +13,7 @@ mod group;
 mod install;
 mod leadership;
 mod members;
+mod mending;
 mod messages;
 mod offer;
 mod open;
@@ -20,6 +21,7 @@ mod proposals;
 mod reads;
 mod room;
 mod round;
+mod salvage;
 mod sending;
 
 use std::collections::VecDeque;
@@ -110,7 +112,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.look(now);
         self.show_staged()?;
         self.receive(&mut input.messages)?;
-        self.tick_groups(now);
+        self.tick_groups(now)?;
         self.note_lost();
         if now.monotonic >= self.next_tick {
             self.next_tick = now.monotonic + self.config.tick;

@@ -1,7 +1,7 @@
 //! Why the raft thread could not start or had to end.
 
 use storage::data::DataError;
-use storage::log::{AppendError, OpenError, ReadError};
+use storage::log::{AppendError, Damage, Lost, OpenError, ReadError};
 use storage::store::StoreError;
 use thiserror::Error;
 
@@ -52,11 +52,23 @@ pub enum Error {
         /// What the store holds.
         stored: u64,
     },
+    /// The log is damaged where it may have held something of a group.
+    #[error(
+        "group {group}: {} is damaged at offset {}: {}; {}; restore the data directory from a backup",
+        damage.path.display(), damage.offset, damage.what, said(lost)
+    )]
+    Lost {
+        /// The group.
+        group: GroupId,
+        /// The first damage.
+        damage: Damage,
+        /// What the group may have lost.
+        lost: Lost,
+    },
     /// Other nodes were told of entries that the log does not have: it has lost acknowledged data.
     #[error(
         "group {group}: the log ends at entry {last}, but the other nodes were told that it has \
-         everything up to {known}: it has lost its end; empty its data directory and let it join \
-         anew: `skein cluster replace`"
+         everything up to {known}: it has lost its end"
     )]
     Forgotten {
         /// The group.
@@ -122,4 +134,18 @@ pub enum Error {
     /// The operating system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
+}
+
+impl Error {
+    /// Whether log or store has lost something of a group, which other nodes may still have.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::StateLost { .. } | Self::LogLost { .. })
+    }
+}
+
+fn said(lost: &Lost) -> String {
+    match lost {
+        Lost::Entries { from, to } => format!("entries {from} to {to} are lost"),
+        Lost::Everything => "all its entries and its vote may be lost".into(),
+    }
 }

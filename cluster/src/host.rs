@@ -90,6 +90,9 @@ pub struct Status {
     pub applied: u64,
     /// This node is a member no more, and hears nothing new.
     pub removed: bool,
+    /// This node has lost something of the group: it neither votes nor leads nor knows anything new
+    /// until the others have brought it up to date.
+    pub damaged: bool,
     /// The nodes that decide.
     pub voters: Vec<u64>,
     /// The nodes that only follow, for now.
@@ -131,6 +134,8 @@ pub(crate) struct Room {
     pub(crate) own: Result<(), Blocked>,
     /// Whether this node was told to lead nothing.
     pub(crate) leaves: bool,
+    /// Whether it has lost something of a group.
+    pub(crate) damaged: bool,
     /// The other nodes that should lead nothing, and the ticks since they said so.
     pub(crate) abstaining: BTreeMap<u64, usize>,
 }
@@ -138,7 +143,7 @@ pub(crate) struct Room {
 impl Room {
     /// Whether this node should lead nothing.
     pub(crate) fn abstains(&self) -> bool {
-        self.leaves || matches!(self.own, Err(Blocked::Disk | Blocked::Checkpoint))
+        self.leaves || self.damaged || matches!(self.own, Err(Blocked::Disk | Blocked::Checkpoint))
     }
 }
 
@@ -170,7 +175,7 @@ impl<M> GroupsView<'_, M> {
         self.room.own
     }
 
-    /// Whether this node should lead nothing: its disk has no room, or it was told so
+    /// Whether this node should lead nothing: its disk has no room, or is damaged, or it was told so
     /// ([`crate::Order::Abstain`]).
     pub fn abstains(&self) -> bool {
         self.room.abstains()

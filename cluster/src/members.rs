@@ -14,6 +14,8 @@ pub(crate) const KEY: &[u8] = &[];
 const VERSION: u8 = 2;
 /// With an index up to which changes are void, in front of everything.
 const RECOVERED: u8 = 3;
+/// In front of everything, also of another version: the replica is damaged.
+const DAMAGED: u8 = 4;
 /// Without the length of the target, and without sources.
 const WITHOUT_SOURCES: u8 = 1;
 
@@ -33,6 +35,9 @@ pub(crate) struct Members {
     /// go on.
     pub(crate) void_until: u64,
     pub(crate) sources: Sources,
+    /// Whether this replica has lost something that it had promised to keep. Set until a snapshot takes
+    /// the place of all it has; see `engine::mending`.
+    pub(crate) damaged: bool,
 }
 
 impl Members {
@@ -76,7 +81,8 @@ impl Members {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![if self.void_until > 0 { RECOVERED } else { VERSION }];
+        let mut bytes = if self.damaged { vec![DAMAGED] } else { Vec::new() };
+        bytes.push(if self.void_until > 0 { RECOVERED } else { VERSION });
         if self.void_until > 0 {
             bytes.put_u64_le(self.void_until);
         }
@@ -93,6 +99,8 @@ impl Members {
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, String> {
+        let damaged = bytes.first() == Some(&DAMAGED);
+        bytes = &bytes[usize::from(damaged)..];
         let version = match bytes.try_get_u8() {
             Ok(version @ (VERSION | WITHOUT_SOURCES)) if bytes.len() >= 20 => version,
             Ok(RECOVERED) if bytes.len() >= 28 => RECOVERED,
@@ -107,7 +115,8 @@ impl Members {
             _ => std::mem::take(&mut bytes),
         };
         let target = if target.is_empty() { None } else { Some(read(target)?) };
-        Ok(Self { conf, target, installed, void_until, sources: Sources::decode(bytes)? })
+        let sources = Sources::decode(bytes)?;
+        Ok(Self { conf, target, installed, void_until, sources, damaged })
     }
 }
 
@@ -163,6 +172,8 @@ mod tests {
             plain.clone(),
             Members { sources: sources.clone(), ..plain.clone() },
             Members { void_until: 9, ..plain.clone() },
+            Members { void_until: 9, damaged: true, ..plain.clone() },
+            Members { damaged: true, ..Members::default() },
             Members { installed, target, sources, ..plain },
         ] {
             let bytes = members.encode();

@@ -20,6 +20,7 @@ pub(crate) struct RaftMetrics {
     pub(crate) commands_per_batch: Histogram,
     pub(crate) checkpoint_seconds: Histogram,
     pub(crate) checkpoint_failures: Counter,
+    pub(crate) damaged_groups: Gauge,
 }
 
 impl RaftMetrics {
@@ -63,6 +64,16 @@ impl RaftMetrics {
             Unit::Count,
             "Attempts to bring the state store up to the log that failed"
         );
+        describe_counter!(
+            "storage_damages_total",
+            Unit::Count,
+            "Damaged files or records that were found, by where: log or state"
+        );
+        describe_gauge!(
+            "raft_damaged_groups",
+            Unit::Count,
+            "Groups of which this node has lost something, until others have brought it up to date"
+        );
         Self {
             commit_seconds: histogram!("raft_commit_seconds"),
             fsync_seconds: histogram!("storage_fsync_seconds"),
@@ -74,6 +85,7 @@ impl RaftMetrics {
             commands_per_batch: histogram!("raft_commands_per_batch"),
             checkpoint_seconds: histogram!("storage_checkpoint_seconds"),
             checkpoint_failures: counter!("storage_checkpoint_failures_total"),
+            damaged_groups: gauge!("raft_damaged_groups"),
         }
     }
 }
@@ -81,6 +93,11 @@ impl RaftMetrics {
 /// Counts a message of another node that was dropped.
 pub(crate) fn messages_dropped() {
     counter!("raft_messages_dropped_total").increment(1);
+}
+
+/// Counts a damage.
+pub(crate) fn damage_found(place: &'static str) {
+    counter!("storage_damages_total", "where" => place).increment(1);
 }
 
 /// Counts commands that were not taken.

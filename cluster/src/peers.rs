@@ -21,6 +21,8 @@ const LOOKING: u8 = 7;
 const LOOK_AT: u8 = 8;
 const ABSTAINING: u8 = 9;
 const UNFOUNDED: u8 = 10;
+const DAMAGED: u8 = 11;
+const FENCE: u8 = 12;
 
 /// Carries messages to other nodes.
 pub trait Peers: 'static {
@@ -69,6 +71,11 @@ pub(crate) enum Letter {
     /// The sender does not even know who was there at the beginning: entries are nothing to it, it
     /// needs a snapshot.
     Unfounded,
+    /// The sender has lost something that it had promised to keep: it needs a snapshot that is newer
+    /// than this call. The number is of this damage alone.
+    Damaged { number: u64 },
+    /// The leader's answer: a snapshot that it sends in this term and that has this entry is newer.
+    Fence { number: u64, term: u64, index: u64 },
     /// The sender should lead nothing, whatever the group: its disk has no room, or it leaves.
     Abstaining,
 }
@@ -121,6 +128,13 @@ impl Letter {
                 bytes.put_u64_le(*index);
                 bytes
             }
+            Self::Damaged { number } => numbered(DAMAGED, *number),
+            Self::Fence { number, term, index } => {
+                let mut bytes = numbered(FENCE, *number);
+                bytes.put_u64_le(*term);
+                bytes.put_u64_le(*index);
+                bytes
+            }
             Self::Unfounded => vec![UNFOUNDED],
             Self::Abstaining => vec![ABSTAINING],
         }
@@ -136,11 +150,12 @@ impl Letter {
                 let taken = if count == DONE { Taken::Done } else { Taken::Chunks(count) };
                 Ok(Self::Taken { snapshot, taken })
             }
-            Some(kind @ (&ASKING | &REMOVED | &LOOKING)) if bytes.len() == 9 => {
+            Some(kind @ (&ASKING | &REMOVED | &LOOKING | &DAMAGED)) if bytes.len() == 9 => {
                 let number = bytes.slice(1..).get_u64_le();
                 Ok(match *kind {
                     ASKING => Self::Asking { applied: number },
                     REMOVED => Self::Removed { applied: number },
+                    DAMAGED => Self::Damaged { number },
                     _ => Self::Looking { number },
                 })
             }
@@ -152,6 +167,11 @@ impl Letter {
             Some(&LOOK_AT) if bytes.len() == 17 => {
                 let mut rest = bytes.slice(1..);
                 Ok(Self::LookAt { number: rest.get_u64_le(), index: rest.get_u64_le() })
+            }
+            Some(&FENCE) if bytes.len() == 25 => {
+                let mut rest = bytes.slice(1..);
+                let (number, term) = (rest.get_u64_le(), rest.get_u64_le());
+                Ok(Self::Fence { number, term, index: rest.get_u64_le() })
             }
             Some(&UNFOUNDED) if bytes.len() == 1 => Ok(Self::Unfounded),
             Some(&ABSTAINING) if bytes.len() == 1 => Ok(Self::Abstaining),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use storage::data::DataDir;
 use storage::disk::{Disk, RealDisk};
-use storage::log::{Log, Options};
+use storage::log::{Batch, Log, OnDamage, Options};
 use storage::store::{SledStore, Store};
 use tracing::warn;
 
@@ -33,6 +33,7 @@ pub struct Recovered {
 /// Nothing is changed unless it has something of every group. Done twice it is as done once.
 pub fn recover(config: &Config) -> Result<Vec<Recovered>, Error> {
     let data = DataDir::open(&config.data)?;
+    data.check_log()?;
     let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;
     recover_in(config, Arc::new(RealDisk), &data.log(), &mut store)
 }
@@ -44,8 +45,9 @@ pub fn recover_in(
     dir: &Path,
     store: &mut dyn Store,
 ) -> Result<Vec<Recovered>, Error> {
-    let options = Options { segment_bytes: config.segment_bytes, ..Options::default() };
-    let log = Log::open(disk, dir, &options)?;
+    // What cannot be read is lost, and that is accepted.
+    let (segment_bytes, on_damage) = (config.segment_bytes, OnDamage::Truncate);
+    let mut log = Log::open(disk, dir, &Options { segment_bytes, on_damage, seed: None })?;
     let mut found = Vec::new();
     for GroupConfig { id, voters } in &config.groups {
         let mut stored = None;
@@ -62,9 +64,12 @@ pub fn recover_in(
         }
         found.push((*id, applied, members));
     }
-    let mut recovered = Vec::new();
+    let (mut recovered, mut batch) = (Vec::new(), Batch::new());
     for (group, applied, members) in found {
         let last = log.last_index(group.0).max(applied.index);
+        if log.last_index(group.0) < applied.index {
+            batch.compact(group.0, applied.index, applied.term);
+        }
         let voters = members.conf.voters.clone();
         warn!(%group, ?voters, last, "this node goes on alone");
         let alone = Members { void_until: last, ..Members::initial(&[config.node]) };
@@ -75,6 +80,9 @@ pub fn recover_in(
         recovered.push(Recovered { group, voters, last });
     }
     store.flush()?;
+    if !batch.is_empty() {
+        log.append(&mut batch)?;
+    }
     log.seal()?;
     Ok(recovered)
 }

@@ -20,6 +20,7 @@ use crate::groups::Inbox;
 use crate::host::{Host, Refusal};
 use crate::input::Input;
 use crate::machine::{GroupId, StateMachine};
+use crate::metrics;
 use crate::peers::Peers;
 
 /// A store that cannot take the last checkpoint keeps the node from ending no longer than this;
@@ -147,8 +148,20 @@ fn open<M: StateMachine, R: Send + 'static, S: Send + 'static>(
     machine: impl FnMut(GroupId) -> M + 'static,
     inbox: &Inbox<R, S>,
 ) -> Result<(Opened<M>, Worker), Error> {
-    let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;
-    let opened = Opened::load(config, Arc::new(RealDisk), &data.log(), None, &mut store, machine)?;
+    let has_peers = config.groups.iter().any(|group| group.voters != [config.node]);
+    if !has_peers {
+        data.check_log()?;
+    }
+    let mut store = match SledStore::open(&data.state(), config.store_cache_bytes) {
+        Err(why) if why.is_damage() && has_peers => {
+            metrics::damage_found("state");
+            error!(%why, "the state store is damaged and set aside; others have to bring all state");
+            SledStore::replace_unreadable(&data.state(), config.store_cache_bytes)?
+        }
+        opened => opened?,
+    };
+    let (disk, log) = (Arc::new(RealDisk), data.log());
+    let opened = Opened::load(config, disk, (&log, data.is_begun()), None, &mut store, machine)?;
     data.mark_used()?;
     let nudger = inbox.share();
     let worker = Worker::thread(Box::new(store), move || nudger.nudge())?;

@@ -25,6 +25,8 @@ pub(crate) struct View {
     /// The snapshot that can be had, and whether one is wanted that cannot.
     pub(crate) offer: RefCell<Option<Offer>>,
     pub(crate) wanted: RefCell<bool>,
+    /// An entry that another node needs could not be read.
+    pub(crate) unreadable: RefCell<Option<ReadError>>,
 }
 
 /// A snapshot that can be sent.
@@ -72,7 +74,13 @@ impl raft::Storage for View {
             entry.set_index(index);
             entry.set_term(term);
             if context.can_async() {
-                from_log(&mut entry, log.entry(group, index).map_err(read_error)?.data);
+                match log.entry(group, index) {
+                    Ok(read) => from_log(&mut entry, read.data),
+                    Err(error) => {
+                        *self.unreadable.borrow_mut() = Some(error);
+                        return Err(raft::Error::Store(StorageError::Compacted));
+                    }
+                }
             } else if log.tag(group, index) == CHANGE {
                 entry.set_entry_type(EntryType::EntryConfChangeV2);
             }
@@ -113,8 +121,4 @@ impl raft::Storage for View {
         snapshot.set_metadata(metadata);
         Ok(snapshot)
     }
-}
-
-fn read_error(error: ReadError) -> raft::Error {
-    raft::Error::Store(StorageError::Other(Box::new(error)))
 }

@@ -153,19 +153,27 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
         let has_leader =
             |id: &&GroupId| groups.status(**id).is_some_and(|status| status.leader.is_some());
         let led = ids.iter().filter(has_leader).count();
-        (led, ids.len(), groups.accepting())
+        let is_damaged = |id: &&GroupId| groups.status(**id).is_some_and(|status| status.damaged);
+        let damaged = ids.iter().filter(is_damaged).count();
+        (damaged, led, ids.len(), groups.accepting())
     });
     match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Some((led, all, Ok(())))) if led == all && shared.mesh.roster.is_known() => {
+        Ok(Some((damaged, _, all, _))) if damaged > 0 => {
+            let what = "groups are damaged here, until other nodes have brought them up to date";
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{damaged} of {all} {what}\n"))
+        }
+        Ok(Some((_, led, all, Ok(())))) if led == all && shared.mesh.roster.is_known() => {
             (StatusCode::OK, "ready\n".into())
         }
-        Ok(Some((led, all, Ok(())))) if led == all => {
+        Ok(Some((_, led, all, Ok(())))) if led == all => {
             (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not noted this node yet\n".into())
         }
-        Ok(Some((led, all, Ok(())))) => {
+        Ok(Some((_, led, all, Ok(())))) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{led} of {all} groups have a leader\n"))
         }
-        Ok(Some((_, _, Err(blocked)))) => (StatusCode::SERVICE_UNAVAILABLE, format!("{blocked}\n")),
+        Ok(Some((_, _, _, Err(blocked)))) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{blocked}\n"))
+        }
         Ok(None) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the groups do not answer\n".into()),
     }
 }

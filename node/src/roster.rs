@@ -47,6 +47,8 @@ pub struct Roster {
     deserted: AtomicBool,
     /// What says so in its data folder.
     recovery: Option<PathBuf>,
+    /// Set while this node's own copy of the members is damaged: they may be others by now.
+    learns: AtomicBool,
 }
 
 #[derive(Default)]
@@ -80,6 +82,7 @@ impl Roster {
             expelled: watch::Sender::new(None),
             deserted: AtomicBool::new(recovery.is_some()),
             recovery,
+            learns: AtomicBool::new(false),
         }
     }
 
@@ -144,6 +147,17 @@ impl Roster {
         self.deserted.load(Ordering::Relaxed)
     }
 
+    /// Notes whether this node's copy of the members is damaged. Then whoever has the certificate of a
+    /// node is let in, as where one joins.
+    pub fn note_damage(&self, is_damaged: bool) {
+        self.learns.store(is_damaged, Ordering::Relaxed);
+    }
+
+    /// Whether there may be members that this node does not know.
+    fn is_learning(&self) -> bool {
+        self.is_joining() || self.learns.load(Ordering::Relaxed)
+    }
+
     /// The members know that this node has gone on alone.
     pub fn end_recovery(&self) {
         if let Some(Err(error)) = self.recovery.as_ref().map(fs::remove_file) {
@@ -176,7 +190,7 @@ impl Roster {
 
     /// Judges a node that is who it says it is; true if it was not known to be where it is.
     pub fn admit(&self, peer: Introduction<'_>) -> Result<bool, Denied> {
-        let joining = self.is_joining();
+        let joining = self.is_learning();
         let mut state = self.state.write();
         let deserted = self.is_deserted();
         judge(state.members.as_ref(), &self.configured, joining, deserted, peer)?;
@@ -195,7 +209,7 @@ impl Roster {
     pub fn peers(&self) -> Vec<PeerAddress> {
         let state = self.state.read();
         let own = self.own.as_ref().map_or(0, |own| own.node);
-        addresses(state.members.as_ref(), &self.configured, &state.heard, self.is_joining())
+        addresses(state.members.as_ref(), &self.configured, &state.heard, self.is_learning())
             .into_iter()
             .filter(|peer| peer.node != own)
             .collect()

@@ -160,6 +160,11 @@ impl DataDir {
         write().map_err(failed("write", &mark))
     }
 
+    /// Whether a log was begun here.
+    pub fn is_begun(&self) -> bool {
+        self.mark().exists()
+    }
+
     fn mark(&self) -> PathBuf {
         self.path.join("used")
     }

@@ -30,13 +30,21 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         entries: Vec<Entry>,
         now: Now,
     ) -> Result<(), Error> {
-        let Some(last) = entries.last() else { return Ok(()) };
-        let to = Applied { index: last.index, term: last.term };
+        if entries.is_empty() || self.groups[place].mending.is_some() {
+            return Ok(());
+        }
         for entry in entries {
             let group = &mut self.groups[place];
             let id = group.id;
             let read = || Ok(self.log.borrow().entry(id.0, entry.index)?.data);
-            match group.decide(&entry, read)? {
+            let decided = match group.decide(&entry, read) {
+                Err(error @ Error::Read(_)) => {
+                    self.note_damage(place, error)?;
+                    break;
+                }
+                decided => decided?,
+            };
+            match decided {
                 Decided::Commands(runs) => {
                     for run in runs {
                         self.apply_run(place, entry.index, run, now)?;
@@ -48,11 +56,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                     self.roles_changed = true;
                 }
             }
+            let applied = Applied { index: entry.index, term: entry.term };
+            self.groups[place].applied = applied;
         }
         let group = &mut self.groups[place];
-        group.applied = to;
         self.roles_changed |= group.led.is_none();
-        self.log.borrow_mut().forget(group.id.0, to.index);
+        self.log.borrow_mut().forget(group.id.0, group.applied.index);
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! One Raft group: what a leader appends to it, and what an entry of it says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use raft::prelude::{ConfChangeV2, ConfState, Entry};
 use raft::{RawNode, StateRole};
 use storage::store::Applied;
 
+use super::mending::{Fence, Mending};
 use super::proposals::Proposals;
 use super::reads::Reads;
 use crate::error::Error;
@@ -60,6 +61,10 @@ pub(super) struct Group<R, S> {
     pub(super) leaderless_ticks: usize,
     /// Whether the disk has had no room for what a leader had for it last.
     pub(super) starves: bool,
+    /// What it waits for if this replica is damaged.
+    pub(super) mending: Option<Mending>,
+    /// What damaged replicas wait for, while this node leads.
+    pub(super) fences: BTreeMap<u64, Fence>,
 }
 
 /// What to apply of one entry.
@@ -101,6 +106,8 @@ impl<R, S> Group<R, S> {
             installed: None,
             leaderless_ticks: 0,
             starves: false,
+            mending: None,
+            fences: BTreeMap::new(),
         }
     }
 
@@ -116,6 +123,9 @@ impl<R, S> Group<R, S> {
     /// Whether everything that is known to be committed is applied; who decides alone knows it of
     /// its whole log, once it leads.
     pub(super) fn is_caught_up(&self) -> bool {
+        if self.mending.is_some() {
+            return true;
+        }
         let log = &self.raft.raft.raft_log;
         let known = if self.is_alone() { log.last_index() } else { log.committed };
         self.applied.index == known && (self.is_leader() || !self.is_alone())
@@ -199,6 +209,7 @@ impl<R, S> Group<R, S> {
     /// This node leads no more.
     pub(super) fn lose(&mut self) {
         self.led = None;
+        self.fences.clear();
         self.appended_of.clear();
         self.foreign.clear();
     }

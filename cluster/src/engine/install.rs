@@ -114,7 +114,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 && Members { conf, ..Members::default() }.contain(node)
         });
         let Some(message) = message else { return Ok(None) };
+        let kept = self.log.borrow().hard_state(self.groups[place].id.0);
         let group = &mut self.groups[place];
+        if group.mending.as_ref().is_some_and(|it| !it.is_mended_by(&message, kept)) {
+            return Ok(None);
+        }
         if message.term < group.raft.raft.term {
             return Ok(Some(Taken::Done));
         }
@@ -230,6 +234,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         (group.members_changed, group.dirty) = (false, false);
         group.installed = Some(staging.snapshot);
         (group.removed, group.starves) = (false, false);
+        if group.mending.take().is_some() {
+            info!(group = %group.id, index = end.index, "the group is whole again on this node");
+        }
         self.roles_changed = true;
         group.check_life()?;
         refuse(&mut self.host, group.passed(), Refusal::Unseen);
@@ -258,5 +265,5 @@ fn members_in(message: &Message) -> Members {
     let snapshot = message.get_snapshot();
     let conf = snapshot.get_metadata().get_conf_state().clone();
     let kept = Members::decode(&snapshot.data).unwrap_or_default();
-    Members { conf, installed: end_of(snapshot), ..kept }
+    Members { conf, installed: end_of(snapshot), damaged: false, ..kept }
 }

@@ -30,9 +30,20 @@ impl<R, S> Group<R, S> {
         self.patience = ELECTION_TICKS + dice.below(ELECTION_TICKS as u64) as usize;
     }
 
+    /// Who hears no leader may be a member no more.
+    pub(super) fn ask_whether_removed(&self, outgoing: &mut Outgoing) {
+        let node = self.raft.raft.id;
+        if self.members.contain(node) {
+            let letter = Letter::Asking { applied: self.applied.index };
+            for other in self.members.all().filter(|&id| id != node) {
+                outgoing.add(other, self.id, &letter);
+            }
+        }
+    }
+
     /// A unit of Raft's time has passed. Who is reluctant lets others stand for election first.
     fn tick(&mut self, is_reluctant: bool, dice: &mut Dice, outgoing: &mut Outgoing) {
-        if self.stands_still {
+        if self.stands_still || self.mending.is_some() {
             return;
         }
         // Also of who was removed: others may need its vote to find out that they do not.
@@ -41,13 +52,7 @@ impl<R, S> Group<R, S> {
         if self.is_leader() || self.removed || self.raft.raft.election_elapsed < patience {
             return;
         }
-        let node = self.raft.raft.id;
-        if self.members.contain(node) {
-            let letter = Letter::Asking { applied: self.applied.index };
-            for other in self.members.all().filter(|&id| id != node) {
-                outgoing.add(other, self.id, &letter);
-            }
-        }
+        self.ask_whether_removed(outgoing);
         self.draw_patience(dice);
         self.raft.raft.election_elapsed = 0;
         if self.raft.raft.promotable() {
@@ -66,7 +71,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         for group in &mut self.groups {
             let raft = &group.raft.raft;
             let replayed = group.applied.index == raft.raft_log.committed;
-            if replayed && group.is_alone() && raft.state == StateRole::Follower {
+            if replayed
+                && group.mending.is_none()
+                && group.is_alone()
+                && raft.state == StateRole::Follower
+            {
                 let failed =
                     |e: raft::Error| Error::Raft { group: group.id, reason: e.to_string() };
                 group.raft.campaign().map_err(failed)?;
@@ -77,19 +86,20 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 
     /// Passes time on to the groups. A turn that took long counts as one tick: who was away for a
     /// while must first hear what others have to say.
-    pub(super) fn tick_groups(&mut self, now: Now) {
+    pub(super) fn tick_groups(&mut self, now: Now) -> Result<(), Error> {
         if now.monotonic < self.next_raft_tick {
-            return;
+            return Ok(());
         }
         self.next_raft_tick = now.monotonic + self.config.raft_tick;
         self.roles_changed = true;
+        self.tick_mending()?;
         self.tick_room();
         for group in &mut self.groups {
             group.tick_leaderless(self.held.is_some());
         }
         if self.held.is_some() {
             // Raft must not move before what it gave out is durable.
-            return;
+            return Ok(());
         }
         for group in &mut self.groups {
             group.tick(self.room.abstains(), &mut self.dice, &mut self.outgoing);
@@ -101,6 +111,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.tick_snapshots(now);
         self.tick_capture(now);
         self.tick_staging();
+        Ok(())
     }
 
     /// Tells the host which groups this node leads no more. Before anything is applied: what then
@@ -170,11 +181,13 @@ impl<R, S> Group<R, S> {
         let raft = &self.raft.raft;
         status.leads = self.led.is_some();
         // Who leads is of no use to a replica that has nothing.
-        let is_of_use = self.members.are_founded() && !self.is_given_up();
+        let is_whole = self.members.are_founded() && self.mending.is_none();
+        let is_of_use = is_whole && !self.is_given_up();
         status.leader = Some(raft.leader_id).filter(|&id| id != raft::INVALID_ID && is_of_use);
         status.term = raft.term;
         status.applied = self.applied.index;
         status.removed = self.removed;
+        status.damaged = self.mending.is_some();
         let wanted = self.asked.as_ref().or(self.members.target.as_ref());
         status.wanted = wanted.map(|it| Wanted::new(&it.voters, &it.learners));
         let conf = &self.members.conf;

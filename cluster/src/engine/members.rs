@@ -100,6 +100,10 @@ impl<R, S> Group<R, S> {
             };
         }
         let target = self.asked.as_ref().or(self.members.target.as_ref())?;
+        if ![&conf.voters, &target.voters].into_iter().all(|it| self.decide_without_damaged(it)) {
+            // It would never come to its end: the damaged need a majority to be mended.
+            return None;
+        }
         let mut changes = changes_to(conf, target, |id| self.has_caught_up(id));
         if changes.is_empty() {
             // Nothing can be done yet; but what is asked for must be known to the next leader.
@@ -186,6 +190,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                     self.roles_changed = true;
                 }
                 Order::ChangeMembers { .. } => warn!(group = %group.id, "no group without voters"),
+                Order::Transfer { to, .. } if group.is_damaged(to) => {
+                    warn!(group = %group.id, to, "a damaged replica leads nothing");
+                }
                 Order::Transfer { to, .. } => group.raft.transfer_leader(to),
                 Order::Abstain(_) => {}
             }
@@ -195,7 +202,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// A node that hears no leader may have been removed. Whoever has seen more can tell.
     pub(super) fn tell_member(&mut self, from: u64, place: usize, applied: u64) {
         let group = &self.groups[place];
-        if group.applied.index > applied && !group.members.contain(from) {
+        let knows_more = group.applied.index > applied && group.mending.is_none();
+        if knows_more && !group.members.contain(from) {
             let letter = Letter::Removed { applied: group.applied.index };
             self.outgoing.add(from, group.id, &letter);
         }

@@ -93,6 +93,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Ok(Letter::Proposing(run)) if room => self.groups[place].take_foreign(run),
                 // It will be offered again.
                 Ok(Letter::Proposing(_)) => metrics::messages_dropped(),
+                Ok(Letter::Damaged { number }) if room => self.hear_damaged(from, place, number),
+                // It will be said again.
+                Ok(Letter::Damaged { .. }) => metrics::messages_dropped(),
+                Ok(Letter::Fence { number, term, index }) => {
+                    self.hear_fence(from, place, number, (term, index));
+                }
                 Ok(Letter::Abstaining) => self.hear_abstaining(from),
                 Ok(Letter::Looking { number }) => self.hear_looking(from, place, number),
                 Ok(Letter::LookAt { number, index }) => self.hear_look_at(place, number, index),
@@ -108,6 +114,10 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let forwarded = [MessageType::MsgPropose, MessageType::MsgReadIndex];
         // Nobody hands these on; see `Group::propose`.
         if forwarded.contains(&message.get_msg_type()) || group.stands_still {
+            return Ok(());
+        }
+        if group.mending.is_some() {
+            self.tell_damaged(place, message);
             return Ok(());
         }
         let shall_lead = message.get_msg_type() == MessageType::MsgTimeoutNow;
@@ -133,7 +143,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             && message.commit > last
             && message.term >= group.raft.raft.term
         {
-            return Err(Error::Forgotten { group: group.id, last, known: message.commit });
+            let forgotten = Error::Forgotten { group: group.id, last, known: message.commit };
+            return self.note_damage(place, forgotten);
         }
         let (from, kind, behind) = (message.from, message.get_msg_type(), message.index);
         if let Err(error) = group.raft.step(message) {

@@ -12,20 +12,22 @@ use raft::RawNode;
 use rustc_hash::FxHashMap;
 use storage::dice::Dice;
 use storage::disk::Disk;
-use storage::log::{Batch, Log, Options};
+use storage::log::{Batch, Log};
 use storage::store::{Applied, Store, StoreError};
 use tracing::{info, warn};
 
 use super::group::Group;
 use super::install::begin_behind;
 use super::leadership::{ELECTION_TICKS, HEARTBEAT_TICKS};
+use super::mending::Mending;
 use super::messages::Outgoing;
 use super::proposals::Proposals;
 use super::round::Rounds;
+use super::salvage::{Stored, compare, load_all, open_log};
 use super::sending::Sending;
 use super::{Engine, Now};
 use crate::checkpoint::Worker;
-use crate::config::{Config, GroupConfig};
+use crate::config::Config;
 use crate::error::Error;
 use crate::host::{Host, Room};
 use crate::logger::logger;
@@ -51,37 +53,30 @@ pub struct Opened<M> {
 }
 
 impl<M: StateMachine> Opened<M> {
-    /// Opens the log in `dir` and loads every group's machine from the store.
+    /// Opens the log in a directory, which says whether one was begun there, and loads every group's
+    /// machine from the store.
     pub fn load(
         config: &Config,
         disk: Arc<dyn Disk>,
-        dir: &Path,
+        dir: (&Path, bool),
         seed: Option<u64>,
         store: &mut dyn Store,
         machine: impl FnMut(GroupId) -> M + 'static,
     ) -> Result<Self, Error> {
-        let options = Options {
-            segment_bytes: config.segment_bytes,
-            truncate_at_corruption: config.accept_log_loss,
-            seed,
-        };
-        let mut log = Log::open(disk, dir, &options)?;
+        let mut factory: Box<dyn FnMut(GroupId) -> M> = Box::new(machine);
+        let stored = load_all(config, store, &mut factory)?;
+        let mut log = open_log(config, disk, dir, seed, &stored)?;
         let note = match log.found().clean {
             true => "log opened",
             false => "log opened; the last stop was not orderly, so its end is looked at closely",
         };
         info!(bytes = log.bytes(), clean = log.found().clean, "{note}");
-        let mut factory: Box<dyn FnMut(GroupId) -> M> = Box::new(machine);
+        let members = compare(config, &mut log, store, &stored)?;
         let mut opened = Vec::new();
         let mut machines = FxHashMap::default();
-        let mut progress = Progress::new("loading stored state");
-        for GroupConfig { id: group, voters } in &config.groups {
-            let mut machine = factory(*group);
-            let (applied, members) = load(*group, &mut machine, store, &mut progress)?;
-            let members = members.unwrap_or_else(|| Members::initial(voters));
-            reconcile(config, &mut log, *group, applied, &members)?;
-            machines.insert(*group, machine);
-            opened.push((*group, applied, members));
+        for (Stored { group, machine, applied, .. }, members) in stored.into_iter().zip(members) {
+            machines.insert(group, machine);
+            opened.push((group, applied, members));
         }
         let log = Rc::new(RefCell::new(log));
         let groups = opened.into_iter().map(|(group, applied, members)| {
@@ -120,7 +115,7 @@ pub(super) fn load<M: StateMachine>(
 }
 
 /// The log must go on where the stored state ends.
-fn reconcile(
+pub(super) fn reconcile(
     config: &Config,
     log: &mut Log,
     group: GroupId,
@@ -208,6 +203,7 @@ fn follower(
         applied,
         offer: RefCell::default(),
         wanted: RefCell::default(),
+        unreadable: RefCell::default(),
     };
     RawNode::new(&settings, view, &logger())
 }
@@ -228,6 +224,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             let proposals = Proposals::new(Source { node, incarnation });
             let mut group = Group::new(id, raft, members, stored, proposals);
             group.draw_patience(&mut dice);
+            let number = dice.bits().wrapping_add(incarnation);
+            group.mending = group.members.damaged.then(|| Mending::new(number));
             group
         });
         let groups: Vec<_> = groups.collect();
@@ -253,7 +251,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             next_raft_tick: now.monotonic,
             next_look: now.monotonic,
             free: u64::MAX,
-            room: Room { own: Ok(()), leaves: false, abstaining: BTreeMap::new() },
+            room: Room { own: Ok(()), leaves: false, damaged: false, abstaining: BTreeMap::new() },
             started: false,
             roles_changed: true,
             synced: Duration::ZERO,

@@ -98,7 +98,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             return;
         }
         let own = self.config.node;
-        if let Some(group) = self.groups.first() {
+        // A damaged one may know nobody.
+        if let Some(group) = self.groups.iter().max_by_key(|it| it.members.all().count()) {
             for other in group.members.all().filter(|&id| id != own) {
                 self.outgoing.add(other, group.id, &Letter::Abstaining);
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::group::Group;
 use super::{Engine, Now};
 use crate::checkpoint::{Job, Report, Task, Worker};
 use crate::error::Error;
@@ -141,7 +142,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
 
     /// Whether the store holds all that is applied, and the log needs to keep nothing of it here.
     pub fn is_stored(&self) -> bool {
-        self.rounds.is_idle() && self.groups.iter().all(|it| it.stored == it.applied)
+        let is_stored = |it: &Group<_, _>| it.stored == it.applied && !it.members_changed;
+        self.rounds.is_idle() && self.groups.iter().all(is_stored)
     }
 
     fn is_checkpoint_due(&self, now: Now) -> bool {
@@ -157,7 +159,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let State::Collecting { next, jobs } = &mut self.rounds.state else { return };
         while let Some(group) = self.groups.get_mut(*next) {
             *next += 1;
-            if group.applied == group.collected || group.stands_still {
+            let is_collected = group.applied == group.collected && !group.members_changed;
+            if is_collected || group.stands_still {
                 continue;
             }
             let machine = self.machines.get_mut(&group.id).expect("every group has a machine");

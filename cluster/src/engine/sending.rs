@@ -10,7 +10,7 @@ use raft::prelude::{Message, SnapshotStatus};
 use raft::{ProgressState, StateRole};
 use tracing::{debug, info};
 
-use super::leadership::ELECTION_TICKS;
+use super::leadership::{ELECTION_TICKS, HEARTBEAT_TICKS};
 use super::{Engine, Now};
 use crate::checkpoint::Task;
 use crate::host::Host;
@@ -26,6 +26,8 @@ const AGAIN_TICKS: usize = ELECTION_TICKS / 2;
 const GIVE_UP_TICKS: usize = 6 * ELECTION_TICKS;
 /// Ticks that a snapshot is kept for others who want it.
 const KEEP_TICKS: usize = 2 * ELECTION_TICKS;
+/// Ticks that it is kept while one of another group is wanted: who wants it asks again by then.
+const YIELD_TICKS: usize = 2 * HEARTBEAT_TICKS;
 
 /// What is being sent.
 #[derive(Default)]
@@ -136,8 +138,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 held.transfers.remove(at);
                 self.groups[place].raft.report_snapshot(from, SnapshotStatus::Finish);
             }
-            // It has forgotten what it had.
-            Taken::Chunks(0) => (transfer.taken, transfer.sent) = (0, 0),
+            // It has forgotten what it had. Each chunk that is under way says so again, and must not
+            // bring all of them once more.
+            Taken::Chunks(0) if transfer.taken > 0 => (transfer.taken, transfer.sent) = (0, 0),
             Taken::Chunks(count) if count > transfer.taken && count <= of => {
                 (transfer.taken, transfer.stalled) = (count, 0);
                 transfer.sent = transfer.sent.max(count);
@@ -151,6 +154,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// wants.
     pub(super) fn tick_snapshots(&mut self, now: Now) {
         if let Some(held) = &mut self.sending.held {
+            let wants = |group: &super::Group<_, _>| *group.raft.store().wanted.borrow();
+            let others = self.groups.iter().enumerate().filter(|(place, _)| *place != held.place);
+            let keep = match others.into_iter().any(|(_, group)| wants(group)) {
+                true => YIELD_TICKS,
+                false => KEEP_TICKS,
+            };
             let group = &mut self.groups[held.place];
             let last = held.captured.chunks.len() as u32 - 1;
             let raft = &mut group.raft;
@@ -176,7 +185,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             held.idle_ticks = if held.transfers.is_empty() { held.idle_ticks + 1 } else { 0 };
             let wanted = *group.raft.store().wanted.borrow();
             // One that is wanted though this one is offered must be newer.
-            if held.idle_ticks > KEEP_TICKS || held.transfers.is_empty() && wanted {
+            if held.idle_ticks > keep || held.transfers.is_empty() && wanted {
                 *group.raft.store().offer.borrow_mut() = None;
                 self.sending.held = None;
             }
@@ -193,8 +202,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             std::mem::take(&mut *it.raft.store().wanted.borrow_mut())
         };
         let Some(group) = self.groups.iter().find(|group| wants(group)) else { return };
-        if group.members_changed {
-            // The snapshot would not know those who joined. They ask again.
+        let fences = group.fences.values().map(|fence| fence.index);
+        if group.members_changed || fences.max() > Some(group.stored.index) {
+            // The snapshot would not know those who joined, or be too old. They ask again.
             self.begin_checkpoint(now);
             return;
         }

@@ -1,6 +1,7 @@
 //! Engines that agree over a bad network, on disks that crash, from seeds.
 
 mod checker;
+mod damage;
 mod network;
 mod node;
 mod stories;
@@ -47,6 +48,18 @@ fn what_a_cluster_acknowledged_is_kept_through_faults_and_it_recovers() {
          looks, {snapshots} snapshots, {changes} orders"
     );
     assert!(happened.iter().all(|&count| count > 0), "{happened:?}");
+}
+
+#[test]
+fn what_a_cluster_acknowledged_is_kept_though_disks_rot_and_each_is_mended() {
+    let plan = Plan { rotting: true, ..Plan::default() };
+    let (mut damages, mut snapshots) = (0, 0);
+    for seed in seeds(40) {
+        let world = run(seed, plan).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        (damages, snapshots) = (damages + world.damages, snapshots + world.snapshots);
+    }
+    println!("{damages} damages, {snapshots} snapshots");
+    assert!(damages > 0);
 }
 
 #[test]

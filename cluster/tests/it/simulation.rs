@@ -70,7 +70,7 @@ impl Simulation {
         self.config.incarnation += 1;
         let mut store = self.store.clone();
         let disk = Arc::new(self.disk.clone());
-        let dir = Path::new("/data/log");
+        let dir = (Path::new("/data/log"), false);
         let opened = Opened::load(&self.config, disk, dir, Some(self.seed), &mut store, |_| {
             Chronicle::default()
         })?;

@@ -330,6 +330,7 @@ mod tests {
             voters: vec![1, 2, 3],
             learners: learners.into(),
             changing: false,
+            damaged: false,
         };
         Standing {
             node: 1,

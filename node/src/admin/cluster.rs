@@ -46,6 +46,9 @@ pub struct Group {
     pub learners: Vec<u64>,
     /// Whether its members are being changed.
     pub changing: bool,
+    /// Whether the asked node has lost something of it, and waits for others to bring it up to date.
+    #[serde(default)]
+    pub damaged: bool,
 }
 
 impl Group {
@@ -70,6 +73,7 @@ impl Standing {
                     voters: status.voters,
                     learners: status.learners,
                     changing: status.wanted.is_some(),
+                    damaged: status.damaged,
                 };
                 Some((id.0, group))
             };
@@ -101,7 +105,11 @@ impl Standing {
     pub fn complaints(&self) -> Vec<String> {
         let gone = self.peers.iter().filter(|(_, linked)| !**linked);
         let gone = gone.map(|(node, _)| format!("node {node} is not linked"));
-        let leaderless = self.groups.iter().filter(|(_, group)| group.leader.is_none());
+        let damaged = self.groups.iter().filter(|(_, group)| group.damaged);
+        let node = self.node;
+        let damaged = damaged.map(|(id, _)| format!("group {id} is damaged on node {node}"));
+        let is_leaderless = |group: &Group| group.leader.is_none() && !group.damaged;
+        let leaderless = self.groups.iter().filter(|(_, group)| is_leaderless(group));
         let leaderless = leaderless.map(|(id, _)| format!("group {id} has no leader"));
         let changing = self.groups.iter().filter(|(_, group)| group.changing);
         let changing = changing.map(|(id, _)| format!("the members of group {id} are changing"));
@@ -117,7 +125,8 @@ impl Standing {
         let unsettled = unsettled.map(|(node, what)| format!("node {node} is {what}"));
         let has_begun = self.peers.is_empty() || !self.members.is_empty();
         let unfounded = (!has_begun).then(|| "the cluster has not noted its nodes yet".to_owned());
-        let complaints = gone.chain(leaderless).chain(changing).chain(misplaced).chain(unsettled);
+        let complaints =
+            gone.chain(damaged).chain(leaderless).chain(changing).chain(misplaced).chain(unsettled);
         complaints.chain(unfounded).collect()
     }
 
@@ -135,18 +144,22 @@ impl Standing {
         }
         let _ = writeln!(
             text,
-            "{:<7}{:<8}{:<8}{:<12}{:<12}learners",
+            "{:<7}{:<9}{:<8}{:<12}{:<12}learners",
             "group", "leader", "term", "applied", "voters"
         );
         for (id, group) in &self.groups {
-            let leader = group.leader.map_or("none".into(), |node| node.to_string());
+            let leader = match group.leader {
+                _ if group.damaged => "damaged".into(),
+                Some(node) => node.to_string(),
+                None => "none".into(),
+            };
             let list = |nodes: &[u64]| {
                 let nodes: Vec<_> = nodes.iter().map(u64::to_string).collect();
                 nodes.join(" ")
             };
             let (term, applied) = (group.term, group.applied);
             let (voters, learners) = (list(&group.voters), list(&group.learners));
-            let line = format!("{id:<7}{leader:<8}{term:<8}{applied:<12}{voters:<12}{learners}");
+            let line = format!("{id:<7}{leader:<9}{term:<8}{applied:<12}{voters:<12}{learners}");
             let _ = writeln!(text, "{}", line.trim_end());
         }
         text
@@ -185,6 +198,7 @@ mod tests {
             voters: vec![1, 2, 3],
             learners: vec![],
             changing: false,
+            damaged: false,
         };
         let mut standing = Standing {
             node: 1,
@@ -202,6 +216,9 @@ mod tests {
         standing.groups.insert(1, group(None));
         assert_eq!(standing.complaints(), ["node 3 is not linked", "group 1 has no leader"]);
         assert!(standing.table().contains("node 3: not linked host-3:7400"));
-        assert!(standing.table().contains("1      none    3       7           1 2 3"));
+        standing.groups.insert(2, Group { damaged: true, ..group(None) });
+        assert!(standing.complaints().contains(&"group 2 is damaged on node 1".to_owned()));
+        assert!(standing.table().contains("2      damaged  3       7           1 2 3"));
+        assert!(standing.table().contains("1      none     3       7           1 2 3"));
     }
 }

@@ -97,6 +97,8 @@ impl NodeHost {
     /// Tells the rest of the node who the members are.
     pub(super) fn note_members(&self, groups: &GroupsView<'_, Machine>) {
         let mesh = &self.shared.mesh;
+        let is_damaged = groups.status(GroupId::META).is_some_and(|status| status.damaged);
+        mesh.roster.note_damage(is_damaged);
         let Some(registry) = groups.get(GroupId::META).and_then(Machine::registry) else { return };
         let members = registry.members();
         if let Some(own) = &mesh.roster.own

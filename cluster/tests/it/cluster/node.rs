@@ -1,7 +1,7 @@
 //! A node of a simulated cluster: its engine, its disk, and what its host hears.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use cluster::{
     Config, Engine, Error, GroupId, GroupsView, Host, Input, Now, Opened, Peers, Refusal, Worker,
 };
 use storage::dice::Dice;
+use storage::disk::Disk;
 use storage::sim::SimDisk;
 use storage::store::MemStore;
 
@@ -110,6 +111,8 @@ pub(super) struct SimNode {
     /// Its thread waits for the disk until then, and what it sent leaves only then.
     pub(super) busy_until: u64,
     pub(super) unsent: Vec<Batch>,
+    /// Whether it has begun a log.
+    has_begun: bool,
     /// How often it was started.
     pub(super) lives: u64,
     /// When a node that is down comes up again.
@@ -136,6 +139,7 @@ impl SimNode {
             was_member: false,
             busy_until: 0,
             unsent: Vec::new(),
+            has_begun: false,
             lives: 0,
             up_at: 0,
             seen: vec![0; groups],
@@ -148,10 +152,11 @@ impl SimNode {
         self.config.incarnation = self.lives;
         let mut store = self.store.clone();
         let disk = Arc::new(self.disk.clone());
-        let dir = Path::new("/data/log");
+        let dir = (Path::new("/data/log"), self.has_begun);
         let opened = Opened::load(&self.config, disk, dir, Some(seed), &mut store, |_| {
             Chronicle::default()
         })?;
+        self.has_begun = true;
         let worker = Worker::inline(Box::new(store));
         let (host, sent) = (Witness::default(), self.sent.clone());
         let mut engine = Engine::new(self.config.clone(), opened, worker, host, sent, now);
@@ -180,6 +185,41 @@ impl SimNode {
         (self.busy_until, self.up_at) = (0, up_at);
         self.seen.fill(0);
         self.leads.fill(false);
+    }
+
+    fn segments(&self) -> Vec<(PathBuf, u64)> {
+        let files = self.disk.files().into_iter();
+        files.filter(|(path, _)| path.extension().is_some_and(|it| it == "log")).collect()
+    }
+
+    /// All of its log is gone.
+    pub(super) fn lose_log(&mut self) {
+        self.segments().iter().for_each(|(path, _)| self.disk.remove(path).unwrap());
+    }
+
+    /// All that stands in its log is wrong, but for what each segment begins with.
+    pub(super) fn harm_log(&mut self) {
+        for (path, len) in self.segments() {
+            (1024..len).step_by(32).for_each(|at| self.disk.flip(&path, at, 1));
+        }
+    }
+
+    /// While it is down its disk rots: a bit flips, a file is lost or cannot be read, in the log or in
+    /// the store. Never in the last batch alone, which may look as if it was never finished.
+    pub(super) fn rot(&mut self, dice: &mut Dice) {
+        let logs = self.segments();
+        if logs.is_empty() || dice.one_in(3) {
+            self.store.damage(dice.below(self.config.groups.len() as u64) as u32);
+            return;
+        }
+        let at = dice.below(logs.len() as u64) as usize;
+        let (path, len) = &logs[at];
+        match dice.below(3) {
+            0 => self.disk.remove(path).expect("it was just there"),
+            1 => self.disk.fail_reads(path),
+            _ if at + 1 == logs.len() => self.disk.flip(path, dice.below(52), 1),
+            _ => self.disk.flip(path, dice.below(*len), dice.below(8) as u8),
+        }
     }
 
     /// Takes a turn if there is a reason to; tells whether it did.

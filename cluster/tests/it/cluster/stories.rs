@@ -7,17 +7,17 @@ use storage::store::Store;
 
 use super::world::{Plan, World};
 
-const GROUP: GroupId = GroupId(1);
+pub(super) const GROUP: GroupId = GroupId(1);
 
 /// A cluster whose groups have leaders.
-fn cluster(members: u64, others: u64) -> World {
+pub(super) fn cluster(members: u64, others: u64) -> World {
     let mut world = World::new(1, Plan { size: Some((members, others)), ..Plan::default() });
     until(&mut world, |world| world.leaders(GROUP).count() == 1);
     world
 }
 
 /// Lets time pass until something is so.
-fn until(world: &mut World, mut is_so: impl FnMut(&mut World) -> bool) {
+pub(super) fn until(world: &mut World, mut is_so: impl FnMut(&mut World) -> bool) {
     let end = world.millis + 30_000;
     while !is_so(world) {
         world.step(0).unwrap();
@@ -25,19 +25,19 @@ fn until(world: &mut World, mut is_so: impl FnMut(&mut World) -> bool) {
     }
 }
 
-fn leader(world: &World) -> u64 {
+pub(super) fn leader(world: &World) -> u64 {
     world.leaders(GROUP).next().unwrap()
 }
 
 /// Cuts a node off from all others.
-fn isolate(world: &mut World, node: u64) {
+pub(super) fn isolate(world: &mut World, node: u64) {
     let part = |&id: &u64| (id, u64::from(id == node));
     let parts: BTreeMap<_, _> = world.nodes.keys().map(part).collect();
     world.network.split(&parts);
 }
 
 /// Commands that a leader has time to commit, more than a log of this size keeps.
-fn much(world: &mut World) {
+pub(super) fn much(world: &mut World) {
     for _ in 0..300 {
         let leader = leader(world);
         world.propose(leader, GROUP, 300);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use cluster::{Config, GroupConfig, GroupId, Now, OnFull, Order, Proposal, Refusal, Status};
+use cluster::{Config, Error, GroupConfig, GroupId, Now, OnFull, Order, Proposal, Refusal, Status};
 use storage::dice::Dice;
-use storage::store::Failing;
+use storage::store::{Failing, StoreError};
 
 use super::checker::Checker;
 use super::network::{Network, Weather};
@@ -25,6 +25,9 @@ const RECOVERY: u64 = 30_000;
 pub(super) struct Plan {
     /// Disks say that they have synced and have not.
     pub(super) lying: bool,
+    /// Disks rot, one at a time. Groups then always have three voters, since two of them cannot do
+    /// without one.
+    pub(super) rotting: bool,
     /// How many nodes are members at first, and how many are not; the seed decides if it is not said.
     pub(super) size: Option<(u64, u64)>,
 }
@@ -42,12 +45,15 @@ pub(super) struct World {
     /// Proposals without an answer, and the node that was asked.
     asked: BTreeMap<u64, u64>,
     next_number: u64,
+    /// The node whose disk has rotted last, until it is whole again.
+    rotten: Option<u64>,
     /// What happened how often.
     pub(super) looks: usize,
     pub(super) unseen: usize,
     pub(super) refused: Vec<Refusal>,
     pub(super) snapshots: usize,
     pub(super) changes: usize,
+    pub(super) damages: usize,
     /// Sums up everything that was heard.
     pub(super) trace: u64,
 }
@@ -77,11 +83,13 @@ impl World {
             checker: Checker::default(),
             asked: BTreeMap::new(),
             next_number: 1,
+            rotten: None,
             looks: 0,
             unseen: 0,
             refused: Vec::new(),
             snapshots: 0,
             changes: 0,
+            damages: 0,
             trace: 0,
             dice,
         }
@@ -179,10 +187,27 @@ impl World {
         if down > 0 {
             complaints.push(format!("{down} nodes are down"));
         }
+        let damaged = self.nodes.keys().filter(|id| self.is_damaged(**id));
+        complaints.extend(damaged.map(|id| format!("node {id} is damaged")));
         complaints.join(", ")
     }
 
-    fn now(&self) -> Now {
+    /// Whether a node still has to be brought what it has lost, as far as can be told. Who is no member
+    /// is mended when it becomes one.
+    pub(super) fn is_damaged(&self, id: u64) -> bool {
+        let is_damaged_in = |group| {
+            let of_leader =
+                self.leaders(group).filter_map(|leader| self.status(leader, group)).last();
+            let (Some(here), Some(status)) = (self.status(id, group), of_leader) else {
+                return true;
+            };
+            let is_in = status.voters.contains(&id) || status.learners.contains(&id);
+            here.damaged && (is_in || status.wanted.is_some())
+        };
+        (0..GROUPS).any(|group| is_damaged_in(GroupId(group)))
+    }
+
+    pub(super) fn now(&self) -> Now {
         Now { monotonic: Duration::from_millis(self.millis), unix_ms: self.millis }
     }
 
@@ -206,6 +231,10 @@ impl World {
                     Ok(()) => self.listen(id)?,
                     // On a full disk it tries again.
                     Err(_) if node.is_full => self.crash(id),
+                    // And with a store that cannot be written, where it has a damage to note.
+                    Err(Error::Store(StoreError::Failed { .. } | StoreError::Full { .. })) => {
+                        self.crash(id);
+                    }
                     Err(error) => return Err(format!("node {id} does not start: {error}")),
                 }
                 continue;
@@ -250,6 +279,10 @@ impl World {
                 2 if self.dice.one_in(2) => learners.push(id),
                 _ => {}
             }
+        }
+        if self.plan.rotting && voters.len() < 3 {
+            voters = self.nodes.keys().copied().take(3).collect();
+            learners.retain(|id| !voters.contains(id));
         }
         let to = self.anybody();
         let order = match voters.is_empty() || self.dice.one_in(3) {
@@ -375,6 +408,9 @@ impl World {
         if self.plan.lying {
             self.lie();
         }
+        if self.plan.rotting && self.dice.one_in(200) {
+            self.rot();
+        }
         if !self.dice.one_in(120) {
             return;
         }
@@ -428,6 +464,24 @@ impl World {
                 node.disk.set_capacity(node.disk.used_bytes().saturating_add(room));
             }
         }
+    }
+
+    /// A node goes down and its disk rots, if all that rotted before is mended.
+    fn rot(&mut self) {
+        if self.rotten.is_some_and(|id| self.is_damaged(id)) {
+            return;
+        }
+        let id = self.anybody();
+        self.damage(id);
+    }
+
+    /// A node goes down and its disk rots.
+    pub(super) fn damage(&mut self, id: u64) {
+        self.crash(id);
+        self.rotten = Some(id);
+        self.damages += 1;
+        let node = self.nodes.get_mut(&id).expect("only known nodes rot");
+        node.rot(&mut self.dice);
     }
 
     /// All disks begin to lie, and soon after the power fails.

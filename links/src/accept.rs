@@ -10,6 +10,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls_pki_types::CertificateDer;
+use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinSet;
@@ -32,6 +33,12 @@ const FRAME_SLACK_BYTES: usize = 1 << 10;
 /// How much a peer may send before this node has read it, so that a stream is not held up by the
 /// time an acknowledgement takes.
 const WINDOW_BYTES: u32 = 4 << 20;
+
+/// What a peer may send in one frame of HTTP/2; by default it is 16 KiB, and a batch many of them.
+const HTTP_FRAME_BYTES: u32 = 1 << 20;
+
+/// How much is read at once: TLS itself asks for 4 KiB at a time.
+const READ_BYTES: usize = 64 << 10;
 
 /// Serves every connection. Those end with this future.
 pub(crate) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
@@ -67,6 +74,10 @@ pub(crate) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 async fn serve(shared: &Arc<Shared>, socket: TcpStream, greeted: Arc<Notify>) {
+    if let Err(error) = socket.set_nodelay(true) {
+        debug!(%error, "cannot set nodelay");
+    }
+    let socket = BufReader::with_capacity(READ_BYTES, socket);
     let tls = match shared.tls.acceptor.accept(socket).await {
         Ok(tls) => tls,
         Err(error) => {
@@ -79,9 +90,6 @@ async fn serve(shared: &Arc<Shared>, socket: TcpStream, greeted: Arc<Notify>) {
     };
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.expect("TLS requires a certificate").clone().into_owned();
-    if let Err(error) = tls.get_ref().0.set_nodelay(true) {
-        debug!(%error, "cannot set nodelay");
-    }
     let peer = Accepted { shared: shared.clone(), certificate, greeted };
     let service = peer_server::PeerServer::new(peer)
         .max_decoding_message_size(MAX_MESSAGE_BYTES + FRAME_SLACK_BYTES);
@@ -91,6 +99,7 @@ async fn serve(shared: &Arc<Shared>, socket: TcpStream, greeted: Arc<Notify>) {
         .keep_alive_timeout(shared.config.ping_timeout)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(HTTP_FRAME_BYTES)
         .max_concurrent_streams(1)
         .serve_connection(TokioIo::new(tls), TowerToHyperService::new(service));
     if let Err(error) = connection.await {

@@ -15,6 +15,7 @@ mod handshake;
 mod message;
 mod metrics;
 mod outbox;
+mod parcel;
 mod peers;
 mod tls;
 
@@ -37,10 +38,9 @@ use crate::tls::Tls;
 
 pub use config::{Config, PeerAddress, QueueBytes};
 pub use handshake::{MIN_VERSION, VERSION};
-pub use message::{
-    Batch, Direction, MAX_MESSAGE_BYTES, Message, Purpose, Stream, decode_parcels, encode_parcels,
-};
+pub use message::{Batch, Direction, MAX_MESSAGE_BYTES, Message, Purpose, Stream};
 pub use outbox::Refused;
+pub use parcel::{Member, Parcel, Publication, Unreadable, encode_parcel, encoded_parcels};
 pub use tls::{Identity, certificate_name};
 
 /// What a peer says of itself.

@@ -1,11 +1,9 @@
 //! What is said between nodes, and the frames that carry it.
 
-use bytes::Bytes;
 use prost::Message as _;
 
 use crate::proto::{
-    self, FanoutBatch, FanoutMessage, Frame, GroupMessage, Parcel, Parcels, RaftBatch,
-    fanout_message, frame::Kind,
+    self, FanoutBatch, FanoutMessage, Frame, GroupMessage, RaftBatch, fanout_message, frame::Kind,
 };
 
 /// The longest message that the contract allows, in bytes.
@@ -150,22 +148,10 @@ pub(crate) fn frame(messages: impl Iterator<Item = Message>) -> Frame {
     Frame { kind: Some(if is_raft { Kind::Raft(raft) } else { Kind::Fanout(fanout) }) }
 }
 
-/// What [`proto::Deliver`] carries.
-pub fn encode_parcels(parcels: Vec<Parcel>) -> Bytes {
-    Parcels { parcels }.encode_to_vec().into()
-}
-
-/// What a peer's [`proto::Deliver`] carries, copied out of the memory of what was read; `None` when it
-/// cannot be read.
-pub fn decode_parcels(parcels: &Bytes) -> Option<Vec<Parcel>> {
-    // Of a slice, other than of `Bytes`, every field is copied: a session may keep one for long.
-    Parcels::decode(&parcels[..]).ok().map(|parcels| parcels.parcels)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Publication, Sync};
+    use crate::proto::Sync;
 
     #[test]
     fn a_frame_holds_what_its_stream_is_for() {
@@ -184,16 +170,5 @@ mod tests {
                 assert_eq!(Batch::from_frame(frame.clone(), other), None);
             }
         }
-    }
-
-    #[test]
-    fn parcels_are_copied_out_of_what_was_read() {
-        let publication = Publication { payload: vec![7; 100].into(), ..Publication::default() };
-        let parcels = vec![Parcel { publication: Some(publication), ..Parcel::default() }; 3];
-        let encoded = encode_parcels(parcels.clone());
-        let decoded = decode_parcels(&encoded).unwrap();
-        assert_eq!(decoded, parcels);
-        assert!(encoded.is_unique(), "nobody holds the batch for the sake of one parcel");
-        assert_eq!(decode_parcels(&Bytes::from_static(&[0xFF])), None);
     }
 }

@@ -1,15 +1,16 @@
-//! Backups of the whole state: taken from a running node into a folder, checked, and restored into the
-//! empty data folders of a cluster of any size.
+//! Backups of the whole state: taken from a running node into a folder or an S3-compatible store, checked,
+//! and restored into the empty data folders of a cluster of any size.
 //!
 //! A backup has everything that was acknowledged anywhere before it was begun. Of what happens while it
 //! is taken it may have some and lack some; what it has twice, groups know for a repetition.
 
+mod bucket;
+mod credentials;
 mod file;
+mod place;
 mod restore;
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -22,13 +23,15 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::macros::format_description;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-pub use file::{GroupFile, Manifest, check};
+pub use file::{GroupFile, Manifest};
 pub use restore::restore;
 
-use crate::config::Config;
+use self::place::Place;
+use crate::config::{self, Config};
 use crate::host::Signal;
 use crate::shared::Shared;
 use crate::{identity, kept};
@@ -52,8 +55,8 @@ pub enum Standing {
     },
     /// The last one is complete.
     Done {
-        /// Its folder.
-        folder: PathBuf,
+        /// Its folder or its URL.
+        place: String,
         /// Its name for [`crate::config::Cluster::restored_from`].
         id: String,
         /// Bytes of its files.
@@ -69,9 +72,11 @@ pub enum Standing {
 /// Why no backup is begun.
 #[derive(Debug, thiserror::Error)]
 pub enum NotBegun {
-    /// The configuration names no folder.
-    #[error("this node has no place for backups: set backup.folder in its configuration")]
-    NoFolder,
+    /// The configuration names none.
+    #[error(
+        "this node has no place for backups: set backup.folder or backup.url in its configuration"
+    )]
+    NoPlace,
     /// Another one is being taken.
     #[error("a backup is being taken already")]
     Running,
@@ -80,7 +85,8 @@ pub enum NotBegun {
 /// The backups of a node: one at a time.
 #[derive(Debug)]
 pub struct Backups {
-    folder: Option<PathBuf>,
+    /// Where they go.
+    to: config::Backup,
     /// What the manifest says of the node.
     account: String,
     cluster: Option<String>,
@@ -91,7 +97,7 @@ impl Backups {
     /// None yet.
     pub fn new(config: &Config) -> Self {
         Self {
-            folder: config.backup.folder.clone(),
+            to: config.backup.clone(),
             account: kept::named(&config.account),
             cluster: config.cluster.as_ref().map(|cluster| cluster.id.clone()),
             standing: Mutex::default(),
@@ -106,7 +112,7 @@ impl Backups {
     /// Begins one on the runtime that this is called on.
     pub fn begin(shared: &Arc<Shared>) -> Result<(), NotBegun> {
         let backups = &shared.backups;
-        let folder = backups.folder.clone().ok_or(NotBegun::NoFolder)?;
+        let above = backups.to.place().ok_or(NotBegun::NoPlace)?;
         let of = usize::from(shared.shards) + 1;
         let mut standing = backups.standing.lock();
         if let Standing::Running { .. } = *standing {
@@ -116,7 +122,7 @@ impl Backups {
         drop(standing);
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
-            let taken = take(&shared, &folder).await;
+            let taken = take(&shared, &above).await;
             // Where nobody hears it, the node is stopping.
             let _ = shared.groups.signal(Signal::Record(false));
             let (standing, result) = match taken {
@@ -134,15 +140,18 @@ impl Backups {
 }
 
 /// Takes a backup; on an error nothing is left of it.
-async fn take(shared: &Arc<Shared>, folder: &Path) -> anyhow::Result<Standing> {
+async fn take(shared: &Arc<Shared>, above: &Path) -> anyhow::Result<Standing> {
     let started = Instant::now();
     let now = OffsetDateTime::now_utc();
     let id = uuid::Uuid::new_v4().simple().to_string();
     let stamp = format_description!("[year][month][day]T[hour][minute][second]Z");
     let cluster = shared.backups.cluster.as_deref().unwrap_or("alone");
-    let name = format!("{cluster}-{}-{}", now.format(&stamp)?, &id[..8]);
-    let (whole, partial) = (folder.join(&name), folder.join(format!("{name}.partial")));
-    fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+    let at = above.join(format!("{cluster}-{}-{}", now.format(&stamp)?, &id[..8]));
+    let s3 = shared.backups.to.s3.clone();
+    let runtime = Handle::current();
+    // Reads files.
+    let place = blocking(move || place::open(&at, &s3, &runtime)).await?;
+    let place: Arc<dyn Place> = place.into();
     let manifest = Manifest {
         format: Manifest::FORMAT,
         id: id.clone(),
@@ -155,23 +164,44 @@ async fn take(shared: &Arc<Shared>, folder: &Path) -> anyhow::Result<Standing> {
         groups: Vec::new(),
     };
     let written = async {
-        let manifest = write_groups(shared, &partial, manifest).await?;
-        manifest.write(&partial)?;
-        fs::rename(&partial, &whole).and_then(|()| File::open(folder)?.sync_all())?;
-        anyhow::Ok(manifest.groups.iter().map(|group| group.bytes).sum())
+        let manifest = write_groups(shared, &place, manifest).await?;
+        let bytes = manifest.groups.iter().map(|group| group.bytes).sum();
+        let place = Arc::clone(&place);
+        blocking(move || manifest.write(&*place)).await?;
+        anyhow::Ok(bytes)
     };
-    let bytes = written.await.inspect_err(|_| {
-        // The error before says more than another one here.
-        let _ = fs::remove_dir_all(&partial);
-    })?;
-    info!(folder = %whole.display(), bytes, took = ?started.elapsed(), "backup taken");
+    let bytes = match written.await {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            discard(&place).await;
+            return Err(error);
+        }
+    };
+    let place = place.to_string();
+    info!(place, bytes, took = ?started.elapsed(), "backup taken");
     metrics::gauge!("backup_last_success_timestamp_seconds").set(now.unix_timestamp() as f64);
-    Ok(Standing::Done { folder: whole, id, bytes })
+    Ok(Standing::Done { place, id, bytes })
+}
+
+/// Removes what was written before an error.
+async fn discard(place: &Arc<dyn Place>) {
+    let of = Arc::clone(place);
+    if let Err(error) = blocking(move || Ok(of.discard()?)).await {
+        let (place, error) = (place.to_string(), format!("{error:#}"));
+        warn!(place, error, "what was written of a backup is left behind: remove it by hand");
+    }
+}
+
+/// Waits for disks and networks without keeping anybody else from going on.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
 }
 
 async fn write_groups(
     shared: &Arc<Shared>,
-    folder: &Path,
+    place: &Arc<dyn Place>,
     mut manifest: Manifest,
 ) -> anyhow::Result<Manifest> {
     let stopping = || anyhow!("the node is stopping");
@@ -196,9 +226,8 @@ async fn write_groups(
             "the outboxes could not be followed, because too much was published or this node fell \
              behind: try again, with a node that keeps up",
         )?;
-        let folder = folder.to_owned();
-        let written = tokio::task::spawn_blocking(move || write_group(&folder, &backup, &recorded));
-        manifest.groups.push(written.await??);
+        let place = Arc::clone(place);
+        manifest.groups.push(blocking(move || write_group(&*place, &backup, &recorded)).await?);
         *shared.backups.standing.lock() = Standing::Running { groups: number + 1, of };
     }
     Ok(manifest)
@@ -208,15 +237,15 @@ type Taken = Receiver<GroupBackup>;
 
 /// The next group, where waiting for it keeps nobody else from going on.
 async fn next(taken: Taken) -> anyhow::Result<(Taken, Option<GroupBackup>)> {
-    let next = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let next = taken.recv().ok();
-        (taken, next)
-    });
-    Ok(next.await?)
+        Ok((taken, next))
+    })
+    .await
 }
 
 fn write_group(
-    folder: &Path,
+    place: &dyn Place,
     backup: &GroupBackup,
     recorded: &[OutboxEntry],
 ) -> anyhow::Result<GroupFile> {
@@ -228,16 +257,27 @@ fn write_group(
     };
     let whole = GroupBackup::of(group, applied, pairs);
     let file = format!("group-{group}.skein");
-    let path = folder.join(&file);
-    let write = || -> io::Result<u64> {
-        let mut out = BufWriter::new(File::create_new(&path)?);
-        let bytes = whole.write(&mut out)?;
-        out.flush()?;
-        out.get_ref().sync_all()?;
-        Ok(bytes)
-    };
-    let bytes = write().with_context(|| format!("cannot write {}", path.display()))?;
+    let written = place.write(&file, &|out| whole.write(out));
+    let bytes = written.with_context(|| format!("cannot write {file} to {place}"))?;
     Ok(GroupFile { group: group.0, file, index: applied.0, term: applied.1, bytes, outbox_end })
+}
+
+/// Makes sure that the backup in a folder or at a URL could be restored; `said` hears of each group.
+pub fn check(
+    at: &Path,
+    s3: &config::S3,
+    runtime: &Handle,
+    said: impl FnMut(&GroupFile),
+) -> anyhow::Result<Manifest> {
+    file::check(&*place::open(at, s3, runtime)?, said)
+}
+
+/// Whether the place that a configuration names for backups can be asked; nobody is asked.
+pub fn check_place(config: &config::Backup) -> anyhow::Result<()> {
+    let Some(place) = config.place() else { return Ok(()) };
+    // Only what is sent needs one.
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    place::open(&place, &config.s3, runtime.handle()).map(drop)
 }
 
 /// Has a node take a backup, by its admin listener, and says how it gets on; gives what came of it.

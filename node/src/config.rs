@@ -4,6 +4,7 @@
 //! `SKEIN__LISTENERS__MQTTS__ADDRESS=0.0.0.0:8883` is `address` in `[listeners.mqtts]`.
 //! [`Config::check`] judges the values; what the machine makes of them is for [`crate::preflight`].
 
+mod backup;
 mod check;
 mod cluster;
 mod environment;
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use backup::{Backup, S3, S3_SCHEME, bucket};
 pub use check::{Finding, Findings};
 pub use cluster::{Cluster, Peer, is_address};
 
@@ -109,14 +111,6 @@ impl Default for Account {
             any_region: false,
         }
     }
-}
-
-/// Backups of the state.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct Backup {
-    /// Where they are written, each into a folder of its own; none are taken when absent.
-    pub folder: Option<PathBuf>,
 }
 
 /// The listeners of a node.
@@ -397,11 +391,11 @@ impl Config {
             &mut tls.private_key,
             &mut tls.issuer_certificate,
             &mut tls.issuer_private_key,
-            &mut self.backup.folder,
         ];
         // An absolute path replaces the folder.
         let of_cluster = self.cluster.iter_mut().flat_map(Cluster::files);
-        for path in files.into_iter().flatten().chain(of_cluster).chain([&mut self.data]) {
+        let others = of_cluster.chain(self.backup.files()).chain([&mut self.data]);
+        for path in files.into_iter().flatten().chain(others) {
             // An empty one would be the folder itself.
             if !path.as_os_str().is_empty() {
                 *path = folder.join(&path);

@@ -1,7 +1,7 @@
 //! `skein`: the command line.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use clap::{Parser, Subcommand};
 use node::admin::change::{self, Wish};
 use node::admin::cluster;
 use node::backup::{self, Standing};
-use node::config::Config;
+use node::config::{Config, S3};
 use node::dev::{Dev, Options};
 use node::{preflight, run};
 use rustix::fs::Mode;
+use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -135,7 +136,7 @@ enum ClusterCommand {
         #[arg(long)]
         accept_loss: bool,
     },
-    /// Has a node write a backup of the whole cluster into its `backup.folder`.
+    /// Has a node write a backup of the whole cluster to its `backup.folder` or `backup.url`.
     Backup {
         /// The admin listener of the node.
         #[arg(long, default_value = "127.0.0.1:9464")]
@@ -143,8 +144,12 @@ enum ClusterCommand {
     },
     /// Makes sure that a backup can be restored.
     Check {
-        /// The folder of the backup.
+        /// The folder of the backup, or its URL, `s3://bucket/…`.
         backup: PathBuf,
+        /// A configuration whose `[backup.s3]` says how its store is reached; without one the environment
+        /// does, with AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY.
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
     /// Puts a backup into the empty data folder of a node that has not started yet. Every founder of
     /// the new cluster needs that, and `restored_from` in its configuration.
@@ -152,7 +157,7 @@ enum ClusterCommand {
         /// The configuration of the node.
         #[arg(long)]
         config: PathBuf,
-        /// The folder of the backup.
+        /// The folder of the backup, or its URL, `s3://bucket/…`.
         backup: PathBuf,
     },
     /// Makes the certificates and keys that nodes know each other by.
@@ -220,7 +225,7 @@ fn operate(command: ClusterCommand) -> anyhow::Result<()> {
     match command {
         ClusterCommand::Status { admin } => status(&admin),
         ClusterCommand::Backup { admin } => take_backup(&admin),
-        ClusterCommand::Check { backup } => check_backup(&backup),
+        ClusterCommand::Check { backup, config } => check_backup(&backup, config.as_deref()),
         ClusterCommand::Restore { config, backup } => restore(&config, &backup),
         ClusterCommand::Add { node, address, asking } => {
             asking.carry_out(&Wish::Add { node, address })
@@ -261,7 +266,7 @@ fn is_port_taken(error: &anyhow::Error) -> bool {
     errors.into_iter().any(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-fn serve(path: &std::path::Path, accept_log_loss: bool) -> anyhow::Result<()> {
+fn serve(path: &Path, accept_log_loss: bool) -> anyhow::Result<()> {
     let mut config = Config::read(path, std::env::vars())?;
     config.accept_log_loss |= accept_log_loss;
     run::run(config, None).map_err(|error| match is_port_taken(&error) {
@@ -289,23 +294,30 @@ fn take_backup(admin: &str) -> anyhow::Result<()> {
             eprintln!("{groups} of {of} groups are written");
         }
     })?;
-    if let Standing::Done { folder, id, bytes } = taken {
-        println!("{}: {bytes} bytes, backup {id}", folder.display());
+    if let Standing::Done { place, id, bytes } = taken {
+        println!("{place}: {bytes} bytes, backup {id}");
     }
     Ok(())
 }
 
-fn check_backup(folder: &std::path::Path) -> anyhow::Result<()> {
-    let manifest = backup::check(folder, |group| eprintln!("group {}: ok", group.group))?;
+fn check_backup(at: &Path, config: Option<&Path>) -> anyhow::Result<()> {
+    let s3 = match config {
+        Some(path) => Config::read(path, std::env::vars())?.backup.s3,
+        None => S3::default(),
+    };
+    let runtime = Runtime::new()?;
+    let said = |group: &backup::GroupFile| eprintln!("group {}: ok", group.group);
+    let manifest = backup::check(at, &s3, runtime.handle(), said)?;
     let of =
         manifest.cluster.map_or("a single node".into(), |cluster| format!("cluster {cluster}"));
     println!("backup {} of {of}, taken {}, can be restored", manifest.id, manifest.taken);
     Ok(())
 }
 
-fn restore(config: &std::path::Path, from: &std::path::Path) -> anyhow::Result<()> {
+fn restore(config: &Path, from: &Path) -> anyhow::Result<()> {
     let config = Config::read(config, std::env::vars())?;
-    let manifest = backup::restore(&config, from, |done, group| {
+    let runtime = Runtime::new()?;
+    let manifest = backup::restore(&config, from, runtime.handle(), |done, group| {
         eprintln!("group {}: {done}", group.group);
     })?;
     println!(
@@ -317,7 +329,7 @@ fn restore(config: &std::path::Path, from: &std::path::Path) -> anyhow::Result<(
     Ok(())
 }
 
-fn keys(out: &std::path::Path, nodes: &[u64]) -> anyhow::Result<()> {
+fn keys(out: &Path, nodes: &[u64]) -> anyhow::Result<()> {
     let made = node::pki::make_node_keys(out, nodes)?;
     for node in nodes {
         let what = if made.contains(node) { "made" } else { "was there already" };
@@ -326,7 +338,7 @@ fn keys(out: &std::path::Path, nodes: &[u64]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check(path: &std::path::Path) -> anyhow::Result<()> {
+fn check(path: &Path) -> anyhow::Result<()> {
     let refused = "the configuration cannot be used";
     let config = Config::read(path, std::env::vars()).context(refused)?;
     let found = preflight::check(&config);

@@ -10,6 +10,7 @@ use std::path::Path;
 use storage::data::DataDir;
 use time::OffsetDateTime;
 
+use crate::backup;
 use crate::clock::now_ms;
 use crate::config::{Config, Findings};
 use crate::kept;
@@ -27,6 +28,7 @@ pub fn check(config: &Config) -> Findings {
     kept::check(config, &mut found);
     check_certificate(config, &mut found);
     check_issuer(config, &mut found);
+    check_backup(config, &mut found);
     found
 }
 
@@ -99,6 +101,16 @@ fn check_issuer(config: &Config, found: &mut Findings) {
             }
             found.warnings.extend(theirs.problems.into_iter().chain(theirs.warnings));
         }
+    }
+}
+
+/// A node serves whether or not backups can be taken.
+fn check_backup(config: &Config, found: &mut Findings) {
+    if let Some(credentials) = &config.backup.s3.credentials {
+        check_key_mode("backup.s3.credentials", credentials, found);
+    }
+    if let Err(error) = backup::check_place(&config.backup) {
+        found.warning("backup", format!("none can be taken: {error:#}"));
     }
 }
 

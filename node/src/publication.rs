@@ -61,6 +61,21 @@ impl<'a> Publication<'a> {
         }
     }
 
+    /// A publication in a batch that a peer has sent.
+    pub fn from_peer(of: &links::Publication<'a>) -> Self {
+        Self {
+            topic: std::str::from_utf8(of.topic).unwrap_or_default(),
+            payload: of.payload,
+            shared: OnceCell::new(),
+            properties: of.properties,
+            qos: QoS::try_from(u8::try_from(of.qos).unwrap_or(0)).unwrap_or_default(),
+            retain: of.retain,
+            expires_at: of.expires_at,
+            publisher: std::str::from_utf8(of.publisher).unwrap_or_default(),
+            published_at: of.published_at,
+        }
+    }
+
     /// The payload.
     pub fn payload(&self) -> &'a [u8] {
         self.payload

@@ -95,14 +95,14 @@ impl Core {
         for target in &route.targets {
             self.deliver_to(target, publication, &mut published);
         }
-        if !route.cores.is_empty() || !route.nodes.is_empty() {
+        if !route.cores.is_empty() {
             let kept = Arc::new(publication.keep());
             for core in &route.cores {
                 self.hand_over_to(*core, Arc::clone(&kept), None, errand, &mut published);
             }
-            for node in &route.nodes {
-                self.hand_over_to_node(*node, &kept, None, errand, &mut published);
-            }
+        }
+        for node in &route.nodes {
+            self.hand_over_to_node(*node, publication, None, errand, &mut published);
         }
         let acknowledged = publication.qos != QoS::AtMostOnce;
         let queued = acknowledged && !route.groups.is_empty();
@@ -296,16 +296,15 @@ impl Core {
                             continue;
                         }
                     }
-                    let publication = Arc::new(publication.keep());
                     let copy = Copy {
                         member,
                         share: Arc::clone(share),
                         without,
-                        publication: Arc::clone(&publication),
+                        publication: publication.keep(),
                         owed: errand.owed,
                     };
                     let copy = Some(Box::new(copy));
-                    self.hand_over_to_node(node, &publication, copy, errand, published);
+                    self.hand_over_to_node(node, publication, copy, errand, published);
                 }
                 (_, Some(live)) if live.core != self.id => {
                     let kept = Arc::new(publication.keep());

@@ -156,6 +156,8 @@ pub fn explain(config: &Config) -> String {
         let anonymous = listener.anonymous_policy.as_ref().map_or("", |_| ", anonymous clients");
         line(key, format!("{address}{anonymous}"));
     }
+    let backups = config.backup.place().map_or("nowhere".into(), |it| it.display().to_string());
+    line("backups", backups);
     line("access keys", config.access_keys.len().to_string());
     line("traces", config.traces.endpoint.clone().unwrap_or_else(|| "off".into()));
     text

@@ -42,6 +42,15 @@ def free_offset(taken=()):
     raise RuntimeError("no free ports")
 
 
+def free_port():
+    """A port below that range at which nobody listens."""
+    for _ in range(200):
+        port = random.randrange(22_000, 32_000)
+        if is_free(port):
+            return port
+    raise RuntimeError("no free port")
+
+
 def is_free(port):
     with socket.socket() as probe:
         # A restart listens again on ports whose old connections linger.
@@ -346,7 +355,7 @@ class ClusterNode(Skein):
             "[tls]", f'issuer_certificate = "{keys}/ca.pem"', f'issuer_private_key = "{keys}/ca.key"',
             "[[access_keys]]", 'id = "AKIATESTTESTTEST"', 'secret = "testtesttesttesttest"',
             "[log]", 'format = "human"', 'filter = "info"',
-            "[backup]", f'folder = "{self.cluster.backups}"',
+            *self.cluster.backup(self.node),
             "[cluster]", 'id = "test"', f"node = {self.node}",
             f'listen = "127.0.0.1:{self.port("peer")}"',
             f'certificate = "{keys}/node-{self.node}.pem"',
@@ -371,7 +380,7 @@ class SkeinCluster:
 
     def __init__(self, folder, count=3, shards=4, restored_from=None):
         self.folder, self.shards, self.restored_from = Path(folder), shards, restored_from
-        self.backups = self.folder / "backups"
+        self.backup = lambda node: ["[backup]", f'folder = "{self.folder / "backups"}"']
         self.folder.mkdir(parents=True, exist_ok=True)
         self.keys = self.folder / "keys"
         numbers = range(1, count + 1)

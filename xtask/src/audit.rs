@@ -16,7 +16,10 @@ const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Refuses a dependency that `deny.toml` does not allow, naming each.
 pub(crate) fn run() -> Result<()> {
     let rules: toml::Table = toml::from_str(&fs::read_to_string("deny.toml")?)?;
-    let words = ["cargo", "metadata", "--locked", "--format-version", "1"];
+    let targets = strings(&rules, &["graph", "targets"], None);
+    let mut words = vec!["cargo", "metadata", "--locked", "--format-version", "1"];
+    // What is linked on other platforms is not linked here.
+    words.extend(targets.iter().flat_map(|target| ["--filter-platform", target]));
     let metadata: Value = serde_json::from_str(&shell::output(&words)?)?;
     let packages = metadata["packages"].as_array().context("metadata lists packages")?;
     let faults = faults(packages, &rules)?;

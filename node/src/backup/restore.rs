@@ -5,19 +5,23 @@ use std::path::Path;
 
 use anyhow::{bail, ensure};
 use cluster::{GroupId, Restoration};
+use tokio::runtime::Handle;
 
 use super::file::{GroupFile, Manifest, check};
+use super::place;
 use crate::config::Config;
 use crate::kept::{self, Restored};
 use crate::node::raft_config;
 
-/// Puts a backup into the empty data folder of a node; `said` hears of each group that is checked, and
+/// Puts the backup in a folder or at a URL into the empty data folder of a node; `said` hears of each group that is checked, and
 /// then of each that is written. Every founder of the new cluster needs the same.
 pub fn restore(
     config: &Config,
     from: &Path,
+    runtime: &Handle,
     mut said: impl FnMut(&str, &GroupFile),
 ) -> anyhow::Result<Manifest> {
+    let from = &*place::open(from, &config.backup.s3, runtime)?;
     let manifest = Manifest::read(from)?;
     refuse_other(config, &manifest)?;
     // All of it, before anything is written.

@@ -70,6 +70,7 @@ impl Config {
         self.check_node(&mut found);
         self.check_account(&mut found);
         self.check_cluster(&mut found);
+        self.backup.check(&mut found);
         self.check_listeners(&mut found);
         self.check_access_keys(&mut found);
         self.check_limits(&mut found);

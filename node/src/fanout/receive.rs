@@ -3,13 +3,16 @@
 //! Runs on the runtime of the links and waits for nothing. The inboxes of the cores are bounded by the
 //! credit of the senders: it is given back when no session is behind.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cluster::GroupId;
 use links::proto::fanout_message::Kind;
-use links::proto::{self, Deliver, FanoutMessage, Parcel, Sync, Synced};
+use links::proto::{Deliver, FanoutMessage, Sync, Synced};
+use links::{Parcel, Unreadable, encoded_parcels};
 use smallvec::SmallVec;
 use tracing::warn;
 
@@ -22,7 +25,7 @@ use crate::endpoint::Endpoint;
 use crate::identity;
 use crate::interest::Destination;
 use crate::pending::Asker;
-use crate::publication::{Kept, KeptTopic, Publication};
+use crate::publication::Publication;
 use crate::publish::Published;
 use crate::shared::Shared;
 
@@ -31,6 +34,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a peer has sent for one core.
 pub struct FromPeer {
+    /// The peer's batch, in the memory of what was read from the socket.
+    batch: Bytes,
     parcels: Vec<Received>,
     placing: Arc<Placing>,
     releasing: Arc<Releasing>,
@@ -38,8 +43,9 @@ pub struct FromPeer {
 
 /// One publication of it.
 struct Received {
-    publication: Arc<Kept>,
-    /// Its place in the peer's batch.
+    /// Where it lies in the batch.
+    at: Range<u32>,
+    /// Its place among the batch's parcels.
     parcel: u32,
     to: Option<Box<ToMember>>,
     asks: bool,
@@ -123,17 +129,18 @@ impl Fanout {
         let releasing = Arc::new(Releasing(origin.clone()));
         let placing = Arc::new(Placing::new(origin));
         self.metrics.bytes[IN].increment(deliver.parcels.len() as u64);
-        let Some(parcels) = links::decode_parcels(&deliver.parcels) else {
+        let Ok(Sorted { count, for_cores }) = sort(shared, &deliver.parcels, &placing) else {
             warn!(peer = peer.node, "a batch of publications cannot be read");
             return;
         };
-        self.metrics.parcels[IN].increment(parcels.len() as u64);
-        for (core, parcels) in sort(shared, parcels, &placing).into_iter().enumerate() {
+        self.metrics.parcels[IN].increment(count);
+        for (core, parcels) in for_cores.into_iter().enumerate() {
             if parcels.is_empty() {
                 continue;
             }
+            let batch = deliver.parcels.clone();
             let (placing, releasing) = (Arc::clone(&placing), Arc::clone(&releasing));
-            let batch = FromPeer { parcels, placing, releasing };
+            let batch = FromPeer { batch, parcels, placing, releasing };
             shared.send(core as u16, ToCore::FromPeer(batch));
         }
         // Said together, where nobody wants any of it.
@@ -141,18 +148,28 @@ impl Fanout {
     }
 }
 
-/// Which cores get what.
-fn sort(shared: &Shared, parcels: Vec<Parcel>, placing: &Placing) -> Vec<Vec<Received>> {
+/// Which cores get what of a batch.
+struct Sorted {
+    /// How many parcels it has.
+    count: u64,
+    for_cores: Vec<Vec<Received>>,
+}
+
+fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unreadable> {
     let mut for_cores: Vec<Vec<Received>> = shared.cores.iter().map(|_| Vec::new()).collect();
     // Of the publication before; one topic often follows itself.
     let mut cores: SmallVec<[u16; 8]> = SmallVec::new();
     let mut of = None;
-    for (parcel, Parcel { publication, member, asks, owed }) in (0..).zip(parcels) {
-        let publication = Arc::new(from_contract(publication.unwrap_or_default()));
+    let mut count = 0;
+    for (parcel, at) in (0..).zip(encoded_parcels(batch)) {
+        let at = at?;
+        let Parcel { publication, member, asks, owed } = Parcel::decode(&batch[at.clone()])?;
+        let at = at.start as u32..at.end as u32;
+        count += 1;
         if let Some(member) = member {
-            let share = topic::Share { name: &member.share, filter: &member.filter };
+            let share = topic::Share { name: member.share, filter: member.filter };
             let share = shared.interest.share_group(share);
-            let here = share.and_then(|share| Some((share.here(&member.client)?, share)));
+            let here = share.and_then(|share| Some((share.here(member.client)?, share)));
             let Some((member, share)) = here else {
                 placing.unplaced(parcel, 0);
                 continue;
@@ -161,13 +178,14 @@ fn sort(shared: &Shared, parcels: Vec<Parcel>, placing: &Placing) -> Vec<Vec<Rec
             // Nobody passes it on to a third node.
             let without = share.elsewhere(None);
             let to = Some(Box::new(ToMember { member, share, without, owed }));
-            for_cores[usize::from(live.core)].push(Received { publication, parcel, to, asks });
+            for_cores[usize::from(live.core)].push(Received { at, parcel, to, asks });
             continue;
         }
-        if of.as_ref() != Some(&publication.topic) {
-            of = Some(publication.topic.clone());
+        if of != Some(publication.topic) {
+            of = Some(publication.topic);
             cores.clear();
-            shared.interest.resolve(publication.topic(), |interest| {
+            let topic = Publication::from_peer(&publication).topic;
+            shared.interest.resolve(topic, |interest| {
                 for destination in &interest.destinations {
                     if let Destination::Core(core) = destination
                         && !cores.contains(core)
@@ -178,22 +196,23 @@ fn sort(shared: &Shared, parcels: Vec<Parcel>, placing: &Placing) -> Vec<Vec<Rec
             });
         }
         for core in &cores {
-            let publication = Arc::clone(&publication);
-            let received = Received { publication, parcel, to: None, asks };
+            let received = Received { at: at.clone(), parcel, to: None, asks };
             for_cores[usize::from(*core)].push(received);
         }
     }
-    for_cores
+    Ok(Sorted { count, for_cores })
 }
 
 impl Core {
     /// Places what a peer has sent.
     pub(crate) fn deliver_from_peer(self: &Rc<Self>, batch: FromPeer) {
-        let FromPeer { parcels, placing, releasing } = batch;
+        let FromPeer { batch, parcels, placing, releasing } = batch;
         let mut pressed: Vec<Rc<Endpoint>> = Vec::new();
         let mut uses = crate::core::Uses::default();
         for received in &parcels {
-            let publication = Publication::kept(&received.publication);
+            let at = received.at.start as usize..received.at.end as usize;
+            let Ok(parcel) = Parcel::decode(&batch[at]) else { continue };
+            let publication = Publication::from_peer(&parcel.publication);
             let mut published = Published::default();
             match &received.to {
                 Some(to) => {
@@ -251,18 +270,5 @@ impl Core {
         if let Some(Ticket::Core { number, .. }) = ticket {
             self.pending_sent(number, published.waiting);
         }
-    }
-}
-
-fn from_contract(publication: proto::Publication) -> Kept {
-    Kept {
-        topic: publication.topic,
-        payload: publication.payload,
-        properties: publication.properties,
-        qos: publication.qos,
-        retain: publication.retain,
-        expires_at: publication.expires_at,
-        publisher: publication.publisher,
-        published_at: publication.published_at,
     }
 }

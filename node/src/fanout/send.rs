@@ -9,9 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use links::encode_parcels;
 use links::proto::fanout_message::Kind;
-use links::proto::{self, Deliver, Parcel, Placed};
+use links::proto::{self, Deliver, Placed};
+use links::{Parcel, encode_parcel};
 use mqtt::{QoS, Reason};
 
 use super::Peer;
@@ -20,7 +20,7 @@ use super::window::Window;
 use crate::core::{CREDIT, Core, Ticket, ToCore, Uses};
 use crate::host::Failure;
 use crate::interest::{Member, ShareGroup, Without};
-use crate::publication::Kept;
+use crate::publication::{Kept, Publication};
 use crate::publish::{Errand, Published};
 
 /// A batch is closed once it is this large.
@@ -39,7 +39,7 @@ pub struct Copy {
     /// Members that could not.
     pub without: Without,
     /// What was published.
-    pub publication: Arc<Kept>,
+    pub publication: Kept,
     /// It comes from an outbox: it must not be refused.
     pub owed: bool,
 }
@@ -58,8 +58,11 @@ pub struct ToPeer {
     peer: Arc<Peer>,
     life: u64,
     stream: u64,
-    parcels: Vec<Parcel>,
+    /// Encoded, and how many they are.
+    parcels: Vec<u8>,
+    count: u32,
     waiting: Vec<Waiting>,
+    /// What they are charged with.
     bytes: usize,
     window: Window<Waiting>,
     /// Who waited for what was given up.
@@ -75,6 +78,7 @@ impl ToPeer {
             stream: peer.stream.load(Ordering::Acquire),
             peer,
             parcels: Vec::new(),
+            count: 0,
             waiting: Vec::new(),
             bytes: 0,
             window: Window::default(),
@@ -91,7 +95,7 @@ impl ToPeer {
             self.given_up.extend(self.window.give_up());
             self.given_up.append(&mut self.waiting);
             self.parcels.clear();
-            self.bytes = 0;
+            (self.count, self.bytes) = (0, 0);
         }
         let stream = self.peer.stream.load(Ordering::Acquire);
         if stream != self.stream {
@@ -103,22 +107,22 @@ impl ToPeer {
         }
     }
 
-    fn add(&mut self, parcel: Parcel, bytes: usize, waiting: Option<Waiting>) {
+    /// Adds a parcel to the batch; gives back its place in it.
+    fn add(&mut self, parcel: &Parcel<'_>, bytes: usize) -> u32 {
+        encode_parcel(parcel, &mut self.parcels);
+        self.count += 1;
         self.bytes += bytes;
-        self.parcels.push(parcel);
-        self.waiting.extend(waiting);
-        if self.bytes >= BATCH_BYTES {
-            self.seal();
-        }
+        self.count - 1
     }
 
     fn seal(&mut self) {
-        let parcels = std::mem::take(&mut self.parcels);
-        let count = parcels.len() as u64;
-        if count > 0 {
-            let (bytes, waiting) =
-                (std::mem::take(&mut self.bytes), std::mem::take(&mut self.waiting));
-            self.window.seal(encode_parcels(parcels), count, bytes, waiting);
+        if self.count > 0 {
+            // The next batch is likely as large as this one.
+            let next = Vec::with_capacity(self.parcels.len().min(BATCH_BYTES));
+            let parcels = std::mem::replace(&mut self.parcels, next).into();
+            let waiting = std::mem::take(&mut self.waiting);
+            let (count, bytes) = (std::mem::take(&mut self.count), std::mem::take(&mut self.bytes));
+            self.window.seal(parcels, count.into(), bytes, waiting);
         }
     }
 
@@ -133,7 +137,7 @@ impl Core {
     pub(crate) fn hand_over_to_node(
         &self,
         node: u16,
-        publication: &Arc<Kept>,
+        publication: &Publication<'_>,
         copy: Option<Box<Copy>>,
         errand: Errand,
         published: &mut Published,
@@ -151,7 +155,7 @@ impl Core {
         });
         let Some(to_peer) = at.map(|at| &mut to_peers[at]) else { return };
         to_peer.look();
-        let ticket = errand.ticket.filter(|_| publication.qos > 0);
+        let ticket = errand.ticket.filter(|_| publication.qos != QoS::AtMostOnce);
         let is_over = to_peer.peer.is_over.load(Ordering::Acquire);
         if to_peer.stream == 0 && (ticket.is_none() || is_over) {
             metrics.dropped(Dropped::Unreachable, 1);
@@ -161,20 +165,22 @@ impl Core {
         published.uses.add_peer(node);
         published.waiting += u16::from(ticket.is_some());
         let parcel = Parcel {
-            publication: Some(to_contract(publication)),
-            member: copy.as_ref().map(|copy| proto::ShareMember {
-                share: copy.share.name.to_string(),
-                filter: copy.share.filter.to_string(),
-                client: copy.member.client.to_string(),
-                ..proto::ShareMember::default()
+            publication: to_contract(publication),
+            member: copy.as_ref().map(|copy| links::Member {
+                share: &copy.share.name,
+                filter: &copy.share.filter,
+                client: &copy.member.client,
             }),
             asks: ticket.is_some(),
             owed: errand.owed,
         };
-        let waits = ticket.is_some() || copy.is_some();
-        let place = to_peer.parcels.len() as u32;
-        let waiting = waits.then(|| Waiting { parcel: place, ticket, copy });
-        to_peer.add(parcel, publication.bytes() + OVERHEAD, waiting);
+        let place = to_peer.add(&parcel, publication.bytes() + OVERHEAD);
+        if ticket.is_some() || copy.is_some() {
+            to_peer.waiting.push(Waiting { parcel: place, ticket, copy });
+        }
+        if to_peer.bytes >= BATCH_BYTES {
+            to_peer.seal();
+        }
     }
 
     /// Whether one of these peers has more to take than it should.
@@ -281,15 +287,15 @@ impl Core {
     }
 }
 
-fn to_contract(kept: &Kept) -> proto::Publication {
-    proto::Publication {
-        topic: kept.topic.clone(),
-        payload: kept.payload.clone(),
-        properties: kept.properties.clone(),
-        qos: kept.qos,
-        retain: kept.retain,
-        expires_at: kept.expires_at,
-        publisher: kept.publisher.clone(),
-        published_at: kept.published_at,
+fn to_contract<'a>(publication: &Publication<'a>) -> links::Publication<'a> {
+    links::Publication {
+        topic: publication.topic.as_bytes(),
+        payload: publication.payload(),
+        properties: publication.properties,
+        qos: publication.qos as u32,
+        retain: publication.retain,
+        expires_at: publication.expires_at,
+        publisher: publication.publisher.as_bytes(),
+        published_at: publication.published_at,
     }
 }

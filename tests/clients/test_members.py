@@ -84,8 +84,8 @@ def test_a_node_that_moves_is_followed(cluster, on, name):
     (node.folder / "skein.toml").write_text(text.replace(f":{old}", f":{new}"))
     node.start()
     wait_until("it serves", node.is_serving, 20)
-    standing = settle(cluster)
-    assert standing["members"]["4"]["address"].endswith(f":{new}")
+    moved = lambda: settle(cluster)["members"]["4"]["address"].endswith(f":{new}")
+    wait_until("its address is known", moved, 20)
     # Also by those who are started later and know it from the members alone.
     cluster[2].kill()
     cluster[2].start()

@@ -329,7 +329,6 @@ impl Connection {
                 || !route.groups.is_empty()
                 || !route.nodes.is_empty()
                 || !route.shares.is_empty()
-                || route.shadow_request().is_some()
                 || exactly_once && self.persistent_record().is_some())
     }
 

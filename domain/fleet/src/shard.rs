@@ -221,18 +221,15 @@ impl Shard {
     }
 
     /// The retained messages that a valid plain filter matches, in topic order, after a topic; they
-    /// may be past their expiry.
-    pub fn retained_matching<'a>(
+    /// may be past their expiry. Looks at no more than `visits` topics, of which any number may match:
+    /// [`topic::Matching::stopped_at`] says where to go on.
+    pub fn retained_matching<'a, 'f>(
         &'a self,
-        filter: &'a str,
+        filter: &'f str,
         after: Option<&str>,
-    ) -> impl Iterator<Item = &'a Arc<Publication>> {
-        let topics = self.retained.topics();
-        let matching = match after {
-            None => topics.matching(filter),
-            Some(last) => topics.matching_after(filter, last),
-        };
-        matching.map(|(_, publication)| publication)
+        visits: usize,
+    ) -> topic::Matching<'a, 'f, Arc<Publication>> {
+        self.retained.topics().matching_within(filter, after, visits)
     }
 
     /// All retained messages in topic order, after a topic; they may be past their expiry.

@@ -72,6 +72,8 @@ impl End {
         let (cause, told) = match reason {
             Reason::SessionTakenOver => ("taken_over", DisconnectReason::DuplicateClientid),
             Reason::NotAuthorized => ("not_authorized", DisconnectReason::AuthError),
+            // Than the client itself has said that it takes.
+            Reason::PacketTooLarge => ("protocol", DisconnectReason::ClientError),
             Reason::QuotaExceeded => ("quota", DisconnectReason::Throttled),
             Reason::ServerShuttingDown | Reason::UseAnotherServer => {
                 ("shutdown", DisconnectReason::ServerInitiatedDisconnect)

@@ -17,6 +17,7 @@ mod metrics;
 mod outbox;
 mod parcel;
 mod peers;
+mod resolve;
 mod tls;
 
 /// The contract between nodes, generated from `proto/skein/peer/v1/peer.proto`.
@@ -33,7 +34,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::peers::{Shared, Wanted};
+use crate::peers::{Peer, Shared, Wanted};
 use crate::tls::Tls;
 
 pub use config::{Config, PeerAddress, QueueBytes};
@@ -41,6 +42,7 @@ pub use handshake::{MIN_VERSION, VERSION};
 pub use message::{Batch, Direction, MAX_MESSAGE_BYTES, Message, Purpose, Stream};
 pub use outbox::Refused;
 pub use parcel::{Member, Parcel, Publication, Unreadable, encode_parcel, encoded_parcels};
+pub use resolve::{Resolve, System};
 pub use tls::{Identity, certificate_name};
 
 /// What a peer says of itself.
@@ -182,6 +184,16 @@ impl Links {
     pub fn reachable(&self, peer: u64) -> bool {
         let peers = self.shared.peers.read();
         peers.get(&peer).is_some_and(|peer| peer.outgoing.iter().all(|outbox| outbox.is_open()))
+    }
+
+    /// The peers that cannot be linked, and what is in the way; in the order of their ids.
+    pub fn troubles(&self) -> Vec<(u64, String)> {
+        let peers = self.shared.peers.read();
+        let trouble =
+            |(node, peer): (&u64, &Arc<Peer>)| Some((*node, peer.trouble.lock().clone()?));
+        let mut troubles: Vec<_> = peers.iter().filter_map(trouble).collect();
+        troubles.sort();
+        troubles
     }
 
     /// The peers are these from now on; this node itself may be among them. Streams of peers that

@@ -132,6 +132,12 @@ fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) 
     }
 }
 
+/// The nodes that this one cannot reach, and why: what it waits for when it is not ready.
+fn unlinked(shared: &Shared) -> String {
+    let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
+    troubles.iter().map(|(node, why)| format!("; node {node} is not linked, {why}")).collect()
+}
+
 /// Ready: the listeners are open, the node does not drain, and the groups answer and take what must
 /// be stored. The body says what is missing, and the remedy where there is one.
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
@@ -139,7 +145,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
     }
     if shared.mesh.roster.is_joining() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "joining\n".into());
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("joining{}\n", unlinked(&shared)));
     }
     if !shared.serving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into());
@@ -160,10 +166,12 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
             (StatusCode::OK, "ready\n".into())
         }
         Ok(Some((led, all, Ok(())))) if led == all => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not noted this node yet\n".into())
+            let why = "the cluster has not noted this node yet";
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}{}\n", unlinked(&shared)))
         }
         Ok(Some((led, all, Ok(())))) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{led} of {all} groups have a leader\n"))
+            let why = format!("{led} of {all} groups have a leader{}\n", unlinked(&shared));
+            (StatusCode::SERVICE_UNAVAILABLE, why)
         }
         Ok(Some((_, _, Err(blocked)))) => (StatusCode::SERVICE_UNAVAILABLE, format!("{blocked}\n")),
         Ok(None) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the groups do not answer\n".into()),

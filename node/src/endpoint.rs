@@ -129,7 +129,7 @@ pub struct Profile {
 }
 
 /// Names a session in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// The group.
     pub group: u16,

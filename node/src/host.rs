@@ -36,7 +36,7 @@ use crate::clock::now_ms;
 use crate::core::{Core, Ticket, ToCore, Uses};
 use crate::courier::WINDOW;
 use crate::identity;
-use crate::interest::{Destination, Live};
+use crate::interest::{Destination, Live, Wants};
 use crate::shared::Shared;
 
 /// Entries and bytes of one group's outbox from which on publishers have to wait.
@@ -211,8 +211,10 @@ impl NodeHost {
         let shared = Arc::clone(&self.shared);
         let index = &shared.interest;
         match interest {
-            Interest::Wanted { filter } => index.add(&filter, Destination::Group(number)),
-            Interest::Unwanted { filter } => index.remove(&filter, Destination::Group(number)),
+            Interest::Wanted { filter } => {
+                index.set(&filter, Destination::Group(number), Some(Wants::Everything));
+            }
+            Interest::Unwanted { filter } => index.set(&filter, Destination::Group(number), None),
             Interest::Joined(joined) => {
                 let share = topic::Share { name: &joined.share, filter: &joined.filter };
                 let Ok(client) = std::str::from_utf8(&joined.client) else { return };

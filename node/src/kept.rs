@@ -76,7 +76,7 @@ fn place(config: &Config) -> String {
     let Some(cluster) = &config.cluster else { return ALONE.into() };
     let founders: Vec<_> = cluster.founders().iter().map(u64::to_string).collect();
     let beginning =
-        if cluster.join { "joined" } else { &format!("founders {}", founders.join(" ")) };
+        if cluster.joins() { "joined" } else { &format!("founders {}", founders.join(" ")) };
     let place = format!("{} node {} {beginning}", cluster.id, cluster.node);
     match &cluster.restored_from {
         Some(backup) => format!("{place} restored from {backup}"),

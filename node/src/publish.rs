@@ -12,7 +12,7 @@ use crate::core::{Batch, Core, Parcel, Publisher, Ticket, ToCore, ToMember, Uses
 use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
 use crate::fanout::Copy;
 use crate::host::{Failure, Handout, HandoutKind, Proposal, Reply};
-use crate::interest::{Member, ShareGroup, Without};
+use crate::interest::{Member, ShareGroup, Wants, Without};
 use crate::metrics::Asked;
 use crate::pending::Asker;
 use crate::publication::{Kept, KeptTopic, Publication};
@@ -95,13 +95,13 @@ impl Core {
         for target in &route.targets {
             self.deliver_to(target, publication, &mut published);
         }
-        if !route.cores.is_empty() {
-            let kept = Arc::new(publication.keep());
-            for core in &route.cores {
-                self.hand_over_to(*core, Arc::clone(&kept), None, errand, &mut published);
-            }
+        let wants_it = |(_, wants): &&(u16, Wants)| wants.includes(publication.qos);
+        let mut kept = None;
+        for (core, _) in route.cores.iter().filter(wants_it) {
+            let kept = kept.get_or_insert_with(|| Arc::new(publication.keep()));
+            self.hand_over_to(*core, Arc::clone(kept), None, errand, &mut published);
         }
-        for node in &route.nodes {
+        for (node, _) in route.nodes.iter().filter(wants_it) {
             self.hand_over_to_node(*node, publication, None, errand, &mut published);
         }
         let acknowledged = publication.qos != QoS::AtMostOnce;

@@ -68,13 +68,12 @@ impl Roster {
             node: cluster.node,
             folder,
             address: cluster.advertised(),
-            joins: cluster.join,
+            joins: cluster.joins(),
             founders: cluster.founders(),
         });
-        let peers = cluster.map(|cluster| &cluster.peers).into_iter().flatten();
         Self {
             own,
-            configured: peers.map(|peer| (peer.node, peer.address.clone())).collect(),
+            configured: cluster.map(config::Cluster::known).unwrap_or_default(),
             state: RwLock::default(),
             standing: watch::Sender::new(None),
             expelled: watch::Sender::new(None),

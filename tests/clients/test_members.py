@@ -53,7 +53,8 @@ def test_a_node_is_added_and_serves_what_was_there_before(cluster, on, name):
 
     node = cluster.joining(4).start()
     # Nobody knows it yet, so it serves nobody.
-    wait_until("it says so", lambda: node.get("/readyz") == (503, "joining\n"), 10)
+    said = lambda: node.get("/readyz")[1]
+    wait_until("it says so", lambda: said().startswith("joining") and "`skein cluster add` makes" in said(), 10)
     with pytest.raises((OSError, m.Closed)):
         m.Client(node.plain, 5).connect(name)
     code, said = cluster.operate("add", 4, "127.0.0.1:%d" % node.port("peer"), by=2)
@@ -84,8 +85,8 @@ def test_a_node_that_moves_is_followed(cluster, on, name):
     (node.folder / "skein.toml").write_text(text.replace(f":{old}", f":{new}"))
     node.start()
     wait_until("it serves", node.is_serving, 20)
-    standing = settle(cluster)
-    assert standing["members"]["4"]["address"].endswith(f":{new}")
+    moved = lambda: settle(cluster)["members"]["4"]["address"].endswith(f":{new}")
+    wait_until("its address is known", moved, 20)
     # Also by those who are started later and know it from the members alone.
     cluster[2].kill()
     cluster[2].start()

@@ -121,7 +121,7 @@ impl Config {
     fn check_cluster(&self, found: &mut Findings) {
         let Some(cluster) = &self.cluster else { return };
         cluster.check(found);
-        if self.accept_log_loss && !cluster.peers.is_empty() {
+        if self.accept_log_loss && !cluster.known().is_empty() {
             let text = "would lose what other nodes were told: empty its data folder and let it join \
                         anew with `skein cluster replace`";
             found.problem("accept_log_loss", text);

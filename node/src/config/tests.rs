@@ -81,6 +81,9 @@ fn bad_configurations_say_what_and_where() {
         key("abc", "0123456789abcdef"),
         key("a b/c", "0123456789abcdef"),
     );
+    let by_name = |dns: &str, founders: &str| {
+        format!("[cluster]\nid = 'c'\nnode = 1\ndns = {dns}\nfounders = {founders}\n")
+    };
     let (no_secret, short_secret) = (key("AKIA", ""), key("AKIA", "0123456789abcde"));
     for (text, environment, expected) in [
         ("shard = 4", &[][..], "unknown field `shard`"),
@@ -183,6 +186,40 @@ fn bad_configurations_say_what_and_where() {
             "backup.s3.endpoint: \"http://s3\" has no TLS",
         ),
         ("[backup.s3]\nsecret = 'x'", &[], "unknown field `secret`"),
+        (&by_name("'skein'", "3"), &[], "cluster.dns: \"skein\" is not a name and a port, like"),
+        (&by_name("'a b:7400'", "3"), &[], "cluster.dns: \"a b:7400\" is not a name and a port"),
+        (&by_name("':7400'", "3"), &[], "cluster.dns: \":7400\" is not a name and a port"),
+        (
+            &by_name("'s-{id}:7400'", "3"),
+            &[],
+            "cluster.dns: \"s-{id}:7400\" is not a name and a port",
+        ),
+        (
+            &by_name("'s:7400'", "0"),
+            &[],
+            "cluster.founders: is missing: how many nodes the cluster",
+        ),
+        (
+            &by_name("'s:7400'", "[]"),
+            &[],
+            "cluster.founders: is missing: how many nodes the cluster",
+        ),
+        (
+            &by_name("'s:7400'", "[0, 1]"),
+            &[],
+            "cluster.founders: 0 is not a number from 1 to 65535",
+        ),
+        (
+            &by_name("'s:7400'", "70000"),
+            &[],
+            "founders are how many, like 3, or their numbers, like",
+        ),
+        (&by_name("'s:7400'", "'3'"), &[], "founders are how many, like 3, or their numbers, like"),
+        (
+            &(by_name("'s:7400'", "3") + "[[cluster.peers]]\nnode = 1\naddress = 'a:1'\n"),
+            &[],
+            "cluster.dns: nodes are found in one way, and there are cluster.peers",
+        ),
         (&no_id, &[], "access_keys[0].id: \"\" is not at least 4"),
         (&short_id, &[], "access_keys[0].id: \"abc\" is not at least 4"),
         (&odd_id, &[], "access_keys[0].id: \"a b/c\" is not at least 4"),

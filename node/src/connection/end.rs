@@ -240,6 +240,7 @@ impl Connection {
             heard: self.core.shared.hears_presence(&profile.client),
         };
         let command = shard::Command::from(command).encoded();
+        self.core.propose_acknowledged();
         self.core.propose(Proposal::owed(group, command));
         self.core.flush();
     }
@@ -267,8 +268,9 @@ impl Connection {
                 });
             }
             _ => {
-                if self.core.routes.borrow_mut().unsubscribe(filter, profile.live.slot) {
-                    index.remove(filter, Destination::Core(self.core.id));
+                let changed = self.core.routes.borrow_mut().unsubscribe(filter, profile.live.slot);
+                if changed.now != changed.before {
+                    index.set(filter, Destination::Core(self.core.id), changed.now);
                 }
             }
         }

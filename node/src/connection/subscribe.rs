@@ -158,10 +158,11 @@ impl Connection {
             });
         } else {
             let mut routes = self.core.routes.borrow_mut();
-            let subscribed = routes.subscribe(filter, profile.live.slot, options, subscription_id);
+            let session = (profile.live.slot, profile.persistent);
+            let changed = routes.subscribe(filter, session, options, subscription_id);
             drop(routes);
-            if subscribed.is_first {
-                index.add(filter, Destination::Core(self.core.id));
+            if changed.now != changed.before {
+                index.set(filter, Destination::Core(self.core.id), changed.now);
             }
         }
         match self.filters.get_mut(filter) {

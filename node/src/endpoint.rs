@@ -12,6 +12,7 @@
 //! the connections of a core together hold their budget, those that have fallen behind are treated as
 //! if they were over their own.
 
+mod ending;
 mod lookups;
 mod pressure;
 
@@ -34,6 +35,7 @@ use crate::denial::Denial;
 use crate::outbox::{Outbox, Pool};
 use crate::publication::{Kept, Publication};
 
+pub use ending::is_urgent;
 use lookups::Fresh;
 pub use lookups::{Lookup, Suback};
 
@@ -394,8 +396,8 @@ impl Endpoint {
         let version = self.profile.version;
         match publication.large_payload() {
             Some(payload) => {
-                state.outbox.append(pool, |bytes| mqtt::encode_publish_head(version, &out, bytes));
-                state.outbox.append_shared(pool, payload);
+                let encode = |bytes: &mut Vec<u8>| mqtt::encode_publish_head(version, &out, bytes);
+                state.outbox.append_shared(pool, encode, payload);
             }
             None => state.outbox.append(pool, |bytes| mqtt::encode_publish(version, &out, bytes)),
         }
@@ -607,41 +609,6 @@ impl Endpoint {
         }
         state.outbox.append(pool, encode);
         self.wake(&mut state);
-    }
-
-    /// Nothing follows what is in the outbox now.
-    pub fn end(&self) {
-        self.state.borrow_mut().ending = true;
-    }
-
-    /// Whether the connection is over.
-    pub fn is_closed(&self) -> bool {
-        let state = self.state.borrow();
-        state.closed || state.ending
-    }
-
-    /// Asks the connection to end; it tells a version 5 client why.
-    pub fn doom(&self, reason: Reason) {
-        let mut state = self.state.borrow_mut();
-        state.doom.get_or_insert(reason);
-        self.wake(&mut state);
-    }
-
-    /// Why the connection has to end, if it has to.
-    pub fn doomed(&self) -> Option<Reason> {
-        self.state.borrow().doom
-    }
-
-    /// The connection is over: nothing more is taken and nobody waits for it.
-    pub fn close(&self, pool: &mut Pool) {
-        let mut state = self.state.borrow_mut();
-        state.closed = true;
-        state.waker = None;
-        pool.release(state.outbox.len() + state.pending_bytes);
-        state.outbox = Outbox::default();
-        state.pending = VecDeque::new();
-        state.pending_bytes = 0;
-        state.wake_waiters();
     }
 
     fn wake(&self, state: &mut State) {

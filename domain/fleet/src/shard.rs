@@ -221,18 +221,15 @@ impl Shard {
     }
 
     /// The retained messages that a valid plain filter matches, in topic order, after a topic; they
-    /// may be past their expiry.
-    pub fn retained_matching<'a>(
+    /// may be past their expiry. Looks at no more than `visits` topics, of which any number may match:
+    /// [`topic::Matching::stopped_at`] says where to go on.
+    pub fn retained_matching<'a, 'f>(
         &'a self,
-        filter: &'a str,
+        filter: &'f str,
         after: Option<&str>,
-    ) -> impl Iterator<Item = &'a Arc<Publication>> {
-        let topics = self.retained.topics();
-        let matching = match after {
-            None => topics.matching(filter),
-            Some(last) => topics.matching_after(filter, last),
-        };
-        matching.map(|(_, publication)| publication)
+        visits: usize,
+    ) -> topic::Matching<'a, 'f, Arc<Publication>> {
+        self.retained.topics().matching_within(filter, after, visits)
     }
 
     /// All retained messages in topic order, after a topic; they may be past their expiry.
@@ -242,17 +239,16 @@ impl Shard {
         all.map(|(_, publication)| publication)
     }
 
-    /// The payload of `get/accepted` for a shadow, or why not.
+    /// The payload of `get/accepted` for a shadow, or why not; `token` is the request's.
     pub fn get_shadow(
         &self,
         thing: &str,
         name: Option<&str>,
-        request: &[u8],
+        token: Option<&str>,
         at: u64,
     ) -> Result<Vec<u8>, shadow::Rejected> {
-        let token = shadow::parse_request(request, &shadow::Limits::default())?;
         let record = self.shadows.get(&shadows::key(thing, name));
-        shadow::get(record, name.unwrap_or(thing), token.as_deref(), at / 1000)
+        shadow::get(record, name.unwrap_or(thing), token, at / 1000)
     }
 
     /// Names of a thing's named shadows, ordered, after a name.

@@ -216,3 +216,18 @@ fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
         }
     }
 }
+
+#[test]
+fn what_is_urgent_is_so_whatever_else_a_connection_was_to_end_for() {
+    use Reason::{NotAuthorized, QuotaExceeded, ServerBusy, SessionTakenOver};
+    for (reasons, expected) in [
+        ([QuotaExceeded, ServerBusy], QuotaExceeded),
+        ([QuotaExceeded, SessionTakenOver], SessionTakenOver),
+        ([NotAuthorized, QuotaExceeded], NotAuthorized),
+        ([NotAuthorized, SessionTakenOver], NotAuthorized),
+    ] {
+        let endpoint = endpoint();
+        reasons.map(|reason| endpoint.doom(reason));
+        assert_eq!(endpoint.doomed(), Some(expected), "{reasons:?}");
+    }
+}

@@ -218,7 +218,8 @@ fn retained_messages_are_stored_replaced_and_deleted() {
     keep("a/3", "", 5, None);
     keep("b", "late", 6, Some(60));
     let payloads = |probe: &Probe, filter: &str, after| -> Vec<_> {
-        probe.retained_matching(filter, after).map(|each| text(&each.payload)).collect()
+        let matching = probe.retained_matching(filter, after, 9);
+        matching.map(|(_, each)| text(&each.payload)).collect()
     };
     assert_eq!(payloads(&probe, "#", None), ["one", "new", "late"]);
     assert_eq!(payloads(&probe, "a/+", Some("a/1")), ["new"]);

@@ -160,7 +160,7 @@ impl World {
             let documents: Vec<_> = [None]
                 .into_iter()
                 .chain(documents.drain(..).map(Some))
-                .filter_map(|name| shard.get_shadow(thing, name, b"", self.now).ok())
+                .filter_map(|name| shard.get_shadow(thing, name, None, self.now).ok())
                 .map(|document| text(&document))
                 .collect();
             (thing.to_owned(), documents)

@@ -151,6 +151,11 @@ impl ShareGroup {
         self.members.read().iter().filter(|member| member.is_connected()).cloned().collect()
     }
 
+    /// Whether a member's session may outlive its connection.
+    pub fn keeps_queues(&self) -> bool {
+        self.members.read().iter().any(|member| member.group.is_some())
+    }
+
     /// Whether a member has a connection and is not this client.
     pub fn is_connected_beside(&self, client: &[u8]) -> bool {
         let members = self.members.read();

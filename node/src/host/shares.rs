@@ -199,7 +199,8 @@ impl NodeHost {
         self.shared.interest.share_group(share)
     }
 
-    /// The members that are connected and have room; those that keep no queue count as one.
+    /// The members that are connected and have room. Only where there is none that keeps a queue, others
+    /// come in, all as one: what was stored stays so.
     fn takers(&self, groups: &GroupsView<'_, Machine>, share: &ShareGroup) -> Vec<Taker> {
         let mut takers = Vec::new();
         let mut others = 0;
@@ -217,7 +218,7 @@ impl NodeHost {
                 takers.push(Taker { member: Some(assigned(&member, share)), messages, bytes });
             }
         }
-        if others > 0 {
+        if others > 0 && takers.is_empty() {
             let bytes = AT_ONCE_BYTES;
             takers.push(Taker { member: None, messages: AT_ONCE, bytes });
         }

@@ -46,7 +46,8 @@ impl Probe {
 /// What a member has when it goes, and what of it others get.
 #[test]
 fn what_a_member_leaves_goes_to_others_unless_it_has_begun() {
-    let leave: [(&str, fn(&mut Probe), &[&str]); 6] = [
+    type Leave = fn(&mut Probe);
+    let leave: [(&str, Leave, &[&str]); 6] = [
         ("it is connected", |probe| assert_eq!(probe.release("c", 9), Outcome::Stale), &[]),
         (
             "it is away and another one is there",

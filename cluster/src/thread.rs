@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use storage::data::DataDir;
 use storage::disk::RealDisk;
-use storage::store::SledStore;
+use storage::log::{Log, Options};
+use storage::store::{SledStore, StoreError};
 use tracing::{error, info, warn};
 
 use crate::checkpoint::Worker;
@@ -147,12 +148,30 @@ fn open<M: StateMachine, R: Send + 'static, S: Send + 'static>(
     machine: impl FnMut(GroupId) -> M + 'static,
     inbox: &Inbox<R, S>,
 ) -> Result<(Opened<M>, Worker), Error> {
-    let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;
+    let mut store = open_store(config, data)?;
     let opened = Opened::load(config, Arc::new(RealDisk), &data.log(), None, &mut store, machine)?;
     data.mark_used()?;
     let nudger = inbox.share();
     let worker = Worker::thread(Box::new(store), move || nudger.nudge())?;
     Ok((opened, worker))
+}
+
+/// Opens the state store. It must come to that on a full disk, too, for which the log has room to give.
+pub(crate) fn open_store(config: &Config, data: &DataDir) -> Result<SledStore, Error> {
+    let open = || SledStore::open(&data.state(), config.store_cache_bytes);
+    match open() {
+        Err(error @ StoreError::Full { .. }) => {
+            warn!(%error, "the disk is full: the log gives back what it does not need");
+            let options = Options {
+                segment_bytes: config.segment_bytes,
+                truncate_at_corruption: config.accept_log_loss,
+                seed: None,
+            };
+            Log::give_back(Arc::new(RealDisk), &data.log(), &options)?;
+            Ok(open()?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Takes turns until the inbox is closed and empty.

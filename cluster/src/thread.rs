@@ -76,11 +76,12 @@ impl Drop for Running {
     }
 }
 
-/// Starts the raft thread `skein-raft` on the data directory. Each group's machine is made by
+/// Starts the raft thread `skein-raft` on a data directory, that of `config`, and holds it. Each group's machine is made by
 /// `machine` on that thread, so it need not be `Send`. What the groups have to say to other nodes
 /// goes to `peers`; what those say comes through [`crate::Groups::receive`].
 pub fn start<M, H>(
     config: Config,
+    data: DataDir,
     inbox: Inbox<H::Reply, H::Signal>,
     machine: impl FnMut(GroupId) -> M + Send + 'static,
     host: H,
@@ -92,7 +93,7 @@ where
 {
     let closer = inbox.share();
     let (up, started) = channel();
-    let run = move || run(config, &inbox, machine, host, peers, up);
+    let run = move || run(config, data, &inbox, machine, host, peers, up);
     let thread = thread::Builder::new().name("skein-raft".into()).spawn(run);
     let thread = Some(thread.map_err(Error::Thread)?);
     Ok(Running { close: Box::new(move || closer.close()), started, thread })
@@ -100,6 +101,7 @@ where
 
 fn run<M, H>(
     mut config: Config,
+    data: DataDir,
     inbox: &Inbox<H::Reply, H::Signal>,
     machine: impl FnMut(GroupId) -> M + 'static,
     mut host: H,
@@ -111,12 +113,8 @@ where
     H: Host<M>,
 {
     let clock = Clock::new();
-    let data = match DataDir::open(&config.data) {
-        Ok(data) => data,
-        Err(error) => return failed(inbox, &mut host, error.into()),
-    };
     if config.incarnation == 0 {
-        config.incarnation = match DataDir::next_incarnation(&config.data) {
+        config.incarnation = match data.next_incarnation() {
             Ok(next) => next,
             Err(error) => return failed(inbox, &mut host, error.into()),
         };

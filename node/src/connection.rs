@@ -239,8 +239,8 @@ impl Connection {
             return self.refuse(publish, Reason::QuotaExceeded);
         }
         if publish.qos != QoS::AtMostOnce
-            && !route.groups.is_empty()
             && core.shared.queues_full.load(Ordering::Relaxed)
+            && route.is_for_queues()
         {
             core.metrics.queues_full();
             return self.refuse(publish, Reason::QuotaExceeded);

@@ -206,12 +206,14 @@ impl Connection {
             "disconnected"
         );
         let mut pool = self.core.pool.borrow_mut();
+        let left = self.endpoint.take_shared(None, &mut pool);
         self.endpoint.close(&mut pool);
         pool.release_inbound(self.partial_held);
         drop(pool);
         for (filter, _) in std::mem::take(&mut self.filters) {
             self.remove_subscription(&filter);
         }
+        self.core.pass_on(left, &profile.client);
         let slot = profile.live.slot;
         self.core.endpoints.borrow_mut().remove(slot as usize);
         self.core.actors.borrow_mut().remove(&slot);

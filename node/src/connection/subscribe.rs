@@ -184,6 +184,9 @@ impl Connection {
             });
             if known {
                 self.remove_subscription(filter);
+                let of = Some(filter);
+                let left = self.endpoint.take_shared(of, &mut self.core.pool.borrow_mut());
+                self.core.pass_on(left, &self.endpoint.profile.client);
                 filters.push(filter.to_owned());
             }
         }
@@ -199,7 +202,8 @@ impl Connection {
         let mut safe = Vec::new();
         if let Some(record) = self.persistent_record().filter(|_| !filters.is_empty()) {
             let client = Bytes::copy_from_slice(endpoint.profile.client.as_bytes());
-            let command = shard::Unsubscribe { client, epoch: record.epoch, filters };
+            let (epoch, sent_below) = (record.epoch, endpoint.sent_below());
+            let command = shard::Unsubscribe { client, epoch, filters, sent_below };
             self.uses.groups = true;
             safe.push(self.ask(record.group, command.into()));
         }
@@ -422,6 +426,7 @@ async fn send_one_retained(
             qos: qos as u32,
             retain: true,
             subscription_ids: ids.to_vec(),
+            ..Directed::default()
         };
         let command = shard::Publish {
             publication: kept.clone(),
@@ -443,7 +448,7 @@ async fn send_one_retained(
         }
         return None;
     }
-    let terms = Terms { qos, retain: true, subscription_ids: &ids };
+    let terms = Terms { qos, retain: true, subscription_ids: &ids, share: None };
     let delivered = endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
     match delivered {
         Delivered::Pressed => {

@@ -55,7 +55,7 @@ impl Session {
     /// The queue hands out a PUBLISH.
     fn deliver(&mut self, seq: u64, qos: QoS, payload: &[u8]) {
         let publication = Publication::borrowed("topic", payload, qos, false);
-        let terms = Terms { qos, retain: false, subscription_ids: &[] };
+        let terms = Terms { qos, retain: false, subscription_ids: &[], share: None };
         let endpoint = &self.endpoint;
         let delivered =
             endpoint.deliver_queued(&publication, terms, seq, false, self.clock, &mut self.pool);
@@ -65,7 +65,7 @@ impl Session {
     /// A publication comes that is in no queue.
     fn publish(&mut self, qos: QoS, payload: &[u8]) -> Delivered {
         let publication = Publication::borrowed("topic", payload, qos, false);
-        let terms = Terms { qos, retain: false, subscription_ids: &[] };
+        let terms = Terms { qos, retain: false, subscription_ids: &[], share: None };
         self.endpoint.deliver(&publication, terms, self.clock, &mut self.pool)
     }
 

@@ -75,6 +75,8 @@ pub struct ShareGroup {
     pub name: Box<str>,
     /// The filter.
     pub filter: Box<str>,
+    /// Both, as members subscribe to it.
+    pub subscribed: Box<str>,
     members: RwLock<Vec<Member>>,
     turn: AtomicUsize,
 }
@@ -114,6 +116,11 @@ pub struct Live {
 }
 
 impl Member {
+    /// Whether it has a connection anywhere.
+    pub fn is_connected(&self) -> bool {
+        self.live.is_some() || self.node.is_some() || self.connected
+    }
+
     fn is_gone(&self) -> bool {
         self.live.is_none() && self.group.is_none() && self.node.is_none()
     }
@@ -148,9 +155,23 @@ impl ShareGroup {
             let in_turn = (0..members.len()).map(|step| &members[(turn + step) % members.len()]);
             in_turn.filter(|member| !without.contains(&member.client))
         };
-        let is_connected =
-            |member: &&Member| member.live.is_some() || member.node.is_some() || member.connected;
-        in_turn().find(is_connected).or_else(|| in_turn().next()).cloned()
+        in_turn().find(|member| member.is_connected()).or_else(|| in_turn().next()).cloned()
+    }
+
+    /// Its members that have a connection anywhere.
+    pub fn connected(&self) -> Vec<Member> {
+        self.members.read().iter().filter(|member| member.is_connected()).cloned().collect()
+    }
+
+    /// Whether a member's session may outlive its connection.
+    pub fn keeps_queues(&self) -> bool {
+        self.members.read().iter().any(|member| member.group.is_some())
+    }
+
+    /// Whether a member has a connection and is not this client.
+    pub fn is_connected_beside(&self, client: &[u8]) -> bool {
+        let members = self.members.read();
+        members.iter().any(|it| it.client.as_bytes() != client && it.is_connected())
     }
 
     /// The member that a peer has chosen, or else another one that is connected here.
@@ -237,6 +258,7 @@ impl InterestIndex {
                 let group = Arc::new(ShareGroup {
                     name: share.name.into(),
                     filter: share.filter.into(),
+                    subscribed: format!("$share/{}/{}", share.name, share.filter).into(),
                     members: RwLock::default(),
                     turn: AtomicUsize::new(0),
                 });

@@ -91,6 +91,7 @@ impl Node {
             public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
             backups: Backups::new(&config),
+            share_queues: AtomicBool::new(false),
             long_outboxes: AtomicU64::new(0),
         });
         let links = match &config.cluster {

@@ -94,6 +94,11 @@ impl Route {
         self.topic.len() + self.targets.len() * size_of::<Target>() + size_of::<Self>()
     }
 
+    /// Whether a publication of QoS 1 or 2 may be kept in a queue.
+    pub fn is_for_queues(&self) -> bool {
+        !self.groups.is_empty() || self.shares.iter().any(|share| share.keeps_queues())
+    }
+
     /// The shadow request that a publication on this topic is, if it is one.
     pub fn shadow_request(&self) -> Option<shadow::topic::Target<'_>> {
         self.topic.starts_with('$').then(|| shadow::topic::parse(&self.topic))?

@@ -204,7 +204,7 @@ def leads(cluster, by):
 @pytest.mark.parametrize("words, said", [
     (("remove", 9), "node 9 is no member of the cluster"),
     (("drain", 9), "node 9 is no member of the cluster"),
-    (("add", 2, "127.0.0.1:7400"), "node 2 is a member already"),
+    (("add", 2, "127.0.0.1:7400"), "node 2 is already a member"),
     (("add", 4, "nowhere"), "is not `host:port`"),
     (("transfer", 99, 1), "there is no group 99"),
     (("transfer", 1, 9), "node 9 is no member of the cluster"),
@@ -263,7 +263,7 @@ def test_a_node_with_an_empty_disk_does_not_vote_and_is_replaced(cluster, on, na
     # As long as nobody has replaced it, another empty folder is of no use, whatever it is started as.
     start_in_vain(cluster[2])
     code, said = cluster.operate("replace", 2, "--timeout", 5, by=3)
-    assert code == 1 and "node 2 is removed" in said and "it goes on" in said, said
+    assert code == 1 and "start node 2 with an empty data folder" in said and "it goes on" in said, said
     cluster[2].start()
     wait_until("it serves", cluster[2].is_serving, 30)
     assert voters(settle(cluster)) == {1, 2, 3}

@@ -112,7 +112,7 @@ impl Recipe {
             .spawn()
             .context("starting taskset")?;
         // taskset becomes the broker, so the child's id is the broker's.
-        let target = Target { address, others: Vec::new(), pid: Some(child.id()), version };
+        let target = Target { address, others: Vec::new(), pids: vec![child.id()], version };
         let tls = SocketAddr::from((Ipv4Addr::LOCALHOST, 8883 + offset));
         let mut broker = Broker { child, target, tls, directory };
         broker.wait_until_ready().with_context(|| {

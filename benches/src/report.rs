@@ -134,16 +134,17 @@ pub fn number(value: f64) -> String {
 #[derive(Debug)]
 pub struct Meter {
     start: Instant,
-    broker: Option<(u32, Duration)>,
+    brokers: Vec<u32>,
+    before: Duration,
     generator: Duration,
 }
 
 impl Meter {
-    /// Starts now; without the broker's process id its CPU time stays unknown.
-    pub fn start(broker: Option<u32>) -> Result<Self> {
-        let broker = broker.map(|pid| Ok::<_, anyhow::Error>((pid, process::cpu_time(pid)?)));
+    /// Starts now; without the broker's process ids its CPU time stays unknown.
+    pub fn start(brokers: &[u32]) -> Result<Self> {
         Ok(Self {
-            broker: broker.transpose()?,
+            brokers: brokers.to_vec(),
+            before: process::cpu_times(brokers)?,
             generator: process::cpu_time(std::process::id())?,
             start: Instant::now(),
         })
@@ -158,8 +159,9 @@ impl Meter {
     pub fn stop_at(&self, end: Instant, count: u64, report: &mut Report) -> Result<Duration> {
         let elapsed = end.saturating_duration_since(self.start).max(Duration::from_nanos(1));
         report.add(RATE, count as f64 / elapsed.as_secs_f64());
-        if let Some((pid, before)) = self.broker {
-            let used = (process::cpu_time(pid)? - before).as_secs_f64().max(0.01);
+        if !self.brokers.is_empty() {
+            let used = process::cpu_times(&self.brokers)? - self.before;
+            let used = used.as_secs_f64().max(0.01);
             report.add(CPU_RATE, count as f64 / used);
             report.add(BROKER_CPU, used / elapsed.as_secs_f64());
         }

@@ -21,8 +21,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// Those of the other nodes of its cluster: traffic is spread over all.
     pub others: Vec<SocketAddr>,
-    /// Its process, where CPU time and memory are wanted.
-    pub pid: Option<u32>,
+    /// Its processes, where CPU time and memory are wanted.
+    pub pids: Vec<u32>,
     /// The protocol version to speak.
     pub version: Version,
 }
@@ -41,6 +41,11 @@ impl Target {
             other => self.others[other - 1],
         };
         Self { address, ..self.clone() }
+    }
+
+    /// The process whose memory is read.
+    pub fn pid(&self) -> Option<u32> {
+        self.pids.first().copied()
     }
 
     /// Connects a client without keep-alive.

@@ -1,9 +1,11 @@
 //! The knobs of the links.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::message::Purpose;
+use crate::resolve::{Resolve, System};
 use crate::tls::Identity;
 
 /// How a node is linked with its peers. Defaults are fit for production.
@@ -25,6 +27,8 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// Who this node is, and which CA it believes.
     pub identity: Identity,
+    /// What finds the addresses of peers.
+    pub resolver: Arc<dyn Resolve>,
     /// Bytes that may wait.
     pub queue_bytes: QueueBytes,
     /// The wait before the first attempt to dial again; it doubles with each that fails.
@@ -35,7 +39,7 @@ pub struct Config {
     pub ping_interval: Duration,
     /// A link whose ping is not answered within this time is given up.
     pub ping_timeout: Duration,
-    /// From dialling or accepting to the handshake's being done.
+    /// To resolve a peer's address; and from dialling or accepting to the handshake's being done.
     pub handshake_timeout: Duration,
 }
 
@@ -57,6 +61,7 @@ impl Config {
             listen,
             peers: Vec::new(),
             identity,
+            resolver: Arc::new(System),
             queue_bytes: QueueBytes::default(),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
@@ -72,7 +77,8 @@ impl Config {
 pub struct PeerAddress {
     /// Its id.
     pub node: u64,
-    /// `host:port`; a name is resolved anew at every attempt.
+    /// `host:port`; a name is resolved anew at every attempt. Where it stands for several, the peer is
+    /// the one that has its certificate.
     pub address: String,
 }
 

@@ -1,5 +1,6 @@
 //! The streams that this node dials.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,24 +16,28 @@ use tonic::{Code, Status, Streaming};
 use tracing::{debug, warn};
 
 use crate::handshake::{self, Refusal};
-use crate::message::{Direction, Purpose, Stream};
+use crate::message::{Direction, Stream};
 use crate::outbox::Outbox;
-use crate::peers::{Open, Shared};
+use crate::peers::{Open, Shared, Trouble};
 use crate::proto::{Frame, peer_client::PeerClient};
-use crate::{metrics, tls};
+use crate::{metrics, resolve, tls};
 
 /// Why a stream could not be opened.
 #[derive(Debug, Error)]
 enum DialError {
     #[error("no handshake in time")]
     TimedOut(#[from] Elapsed),
+    #[error("cannot resolve its name: {0}")]
+    Name(std::io::Error),
     #[error("cannot connect: {0}")]
     Io(#[from] std::io::Error),
+    #[error("none of {0} addresses is this peer's")]
+    Nowhere(usize),
     #[error("cannot speak HTTP/2: {0}")]
     Http(#[from] hyper::Error),
     #[error("this node refuses the peer: {0}")]
     Refused(#[from] Refusal),
-    #[error("the peer refuses: {}", tls::chain(.0))]
+    #[error("the peer refuses: {}", said(.0))]
     Status(#[from] Status),
 }
 
@@ -47,6 +52,21 @@ impl DialError {
         }
     }
 
+    /// Whether nobody listens there.
+    fn is_refused(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Whether the peer may be somewhere else.
+    fn is_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            Self::TimedOut(_)
+                | Self::Io(_)
+                | Self::Refused(Refusal::Node(_) | Refusal::Certificate(_))
+        )
+    }
+
     /// Why the peer never wants this node.
     fn denial(&self) -> Option<&str> {
         match self {
@@ -55,6 +75,15 @@ impl DialError {
             }
             _ => None,
         }
+    }
+}
+
+/// What a peer has said, without the words of gRPC around it.
+fn said(status: &Status) -> String {
+    match status.code() {
+        Code::FailedPrecondition | Code::PermissionDenied => status.message().to_owned(),
+        // It comes from the connection: what caused it says more.
+        _ => tls::chain(status),
     }
 }
 
@@ -69,22 +98,22 @@ struct Dialled {
 /// Keeps a stream open to a peer.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    peer: u64,
-    purpose: Purpose,
+    stream: Stream,
     outbox: Arc<Outbox>,
     mut address: watch::Receiver<String>,
+    trouble: Trouble,
 ) {
+    let Stream { peer, purpose, .. } = stream;
     let label = purpose.label();
-    let stream = Stream { peer, purpose, direction: Direction::Outgoing };
+    let mut found = None;
     let mut backoff = Backoff::new(shared.config.backoff_min, shared.config.backoff_max);
     let mut opened_before = false;
     let mut said = String::new();
     loop {
         let at = address.borrow_and_update().clone();
-        let dialling =
-            timeout(shared.config.handshake_timeout, dial(&shared, stream, &outbox, &at));
-        match dialling.await.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+        match find(&shared, stream, &outbox, &at, &mut found).await {
             Ok(mut dialled) => {
+                *trouble.lock() = None;
                 let open = Open::new(&shared, stream, dialled.incarnation, Some(outbox.clone()));
                 metrics::reconnects(purpose).increment(opened_before.into());
                 opened_before = true;
@@ -99,11 +128,6 @@ pub(crate) async fn run(
                 warn!(peer, purpose = label, error, "link down");
             }
             Err(error) => {
-                if let DialError::Io(error) = &error
-                    && error.kind() == std::io::ErrorKind::ConnectionRefused
-                {
-                    shared.receiver.refused(peer);
-                }
                 if let Some(why) = error.denial() {
                     shared.receiver.denied(peer, why);
                 }
@@ -112,6 +136,7 @@ pub(crate) async fn run(
                 }
                 // The same error again and again is said once.
                 let error = error.to_string();
+                *trouble.lock() = Some(format!("{at}: {error}"));
                 if error == said {
                     debug!(peer, purpose = label, address = at, error, "still cannot link");
                 } else {
@@ -127,13 +152,51 @@ pub(crate) async fn run(
     }
 }
 
+/// Dials a peer wherever its address leads, one place after the other: who is where, certificates say.
+/// `found` is where it was last.
+async fn find(
+    shared: &Shared,
+    stream: Stream,
+    outbox: &Arc<Outbox>,
+    address: &str,
+    found: &mut Option<SocketAddr>,
+) -> Result<Dialled, DialError> {
+    let patience = shared.config.handshake_timeout;
+    let resolving = timeout(patience, shared.config.resolver.resolve(address)).await;
+    let resolved = resolving.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    let places = resolve::order(resolved.map_err(DialError::Name)?, *found);
+    let mut why = DialError::Nowhere(places.len());
+    for place in &places {
+        let dialling = timeout(patience, dial(shared, stream, outbox, *place)).await;
+        let error = match dialling.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+            Ok(dialled) => {
+                *found = Some(*place);
+                return Ok(dialled);
+            }
+            Err(error) => error,
+        };
+        // Where nobody listens, the peer has ended if that is where it was: others may be there, too.
+        let is_its_own = found.map_or(places.len() == 1, |found| found == *place);
+        if error.is_refused() && is_its_own {
+            shared.receiver.refused(stream.peer);
+        }
+        if places.len() == 1 || !error.is_elsewhere() {
+            return Err(error);
+        }
+        if !matches!(error, DialError::Refused(Refusal::Node(_))) {
+            why = error;
+        }
+    }
+    Err(why)
+}
+
 async fn dial(
     shared: &Shared,
     Stream { peer, purpose, .. }: Stream,
     outbox: &Arc<Outbox>,
-    address: &str,
+    place: SocketAddr,
 ) -> Result<Dialled, DialError> {
-    let socket = TcpStream::connect(address).await?;
+    let socket = TcpStream::connect(place).await?;
     socket.set_nodelay(true)?;
     let connecting = shared.tls.connector.connect(tls::server_name(peer), socket);
     let tls = connecting.await.map_err(|error| match tls::refusal(&error, peer) {

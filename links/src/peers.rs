@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::config::{Config, PeerAddress};
-use crate::message::{Purpose, Stream};
+use crate::message::{Direction, Purpose, Stream};
 use crate::outbox::Outbox;
 use crate::tls::Tls;
 use crate::{Receiver, accept, dial, metrics};
@@ -33,7 +33,12 @@ pub(crate) struct Peer {
     /// when the older one, which may be half dead, is read no more. `None` once the peer was taken
     /// out of the list.
     pub(crate) incoming: [Mutex<Option<JoinSet<()>>>; 3],
+    /// Why it cannot be linked.
+    pub(crate) trouble: Trouble,
 }
+
+/// What the tasks that dial a peer have last failed with; none once one has not.
+pub(crate) type Trouble = Arc<parking_lot::Mutex<Option<String>>>;
 
 /// A stream after its handshake, as the receiver sees it. Dropping it is its end, in whichever way
 /// the task that holds it ends.
@@ -117,12 +122,15 @@ fn add(shared: &Arc<Shared>, node: u64, address: &str) -> Dialling {
     let outbox = |purpose| Arc::new(Outbox::new(purpose, shared.config.queue_bytes.of(purpose)));
     let outgoing = Purpose::ALL.map(outbox);
     let (address, changes) = watch::channel(address.to_owned());
+    let trouble = Trouble::default();
     let mut tasks = JoinSet::new();
     for (purpose, outbox) in Purpose::ALL.into_iter().zip(&outgoing) {
-        tasks.spawn(dial::run(shared.clone(), node, purpose, outbox.clone(), changes.clone()));
+        let stream = Stream { peer: node, purpose, direction: Direction::Outgoing };
+        let (outbox, trouble) = (outbox.clone(), trouble.clone());
+        tasks.spawn(dial::run(shared.clone(), stream, outbox, changes.clone(), trouble));
     }
     let incoming = Purpose::ALL.map(|_| Mutex::new(Some(JoinSet::new())));
-    shared.peers.write().insert(node, Arc::new(Peer { outgoing, incoming }));
+    shared.peers.write().insert(node, Arc::new(Peer { outgoing, incoming, trouble }));
     Dialling { address, tasks }
 }
 

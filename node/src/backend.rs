@@ -139,7 +139,7 @@ impl api::Backend for Backend {
 
     async fn shadow_get(&self, thing: String, name: Option<String>) -> Result<Bytes, ShadowError> {
         let group = self.group_of(&thing);
-        let look = move |shard: &Shard| shard.get_shadow(&thing, name.as_deref(), b"", now_ms());
+        let look = move |shard: &Shard| shard.get_shadow(&thing, name.as_deref(), None, now_ms());
         let answer = self.read_shard(group, look).await?;
         crate::metrics::shadow_operation("get", answer.is_ok());
         Ok(answer?.into())
@@ -151,6 +151,7 @@ impl api::Backend for Backend {
         name: Option<String>,
         request: Bytes,
     ) -> Result<Bytes, ShadowError> {
+        shadow::check_size(&request)?;
         let command = shard::UpdateShadow {
             thing: thing.clone(),
             name,

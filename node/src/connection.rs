@@ -13,6 +13,7 @@ mod seeded;
 mod subscribe;
 pub mod transport;
 
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -44,9 +45,6 @@ use crate::publication::Publication;
 use crate::publish::{Errand, Published};
 use crate::route::Route;
 use crate::telemetry;
-
-/// How long a connection that ends tries to say its last word.
-const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub struct Connection {
@@ -174,7 +172,7 @@ impl Connection {
             self.read(cx);
         }
         if let Some(reason) = doomed {
-            self.finish(End::by_server(reason));
+            self.act_on_doom(reason, cx);
         }
         self.acknowledge();
         self.flush(ctx, cx)
@@ -241,8 +239,8 @@ impl Connection {
             return self.refuse(publish, Reason::QuotaExceeded);
         }
         if publish.qos != QoS::AtMostOnce
-            && !route.groups.is_empty()
             && core.shared.queues_full.load(Ordering::Relaxed)
+            && route.is_for_queues()
         {
             core.metrics.queues_full();
             return self.refuse(publish, Reason::QuotaExceeded);
@@ -329,7 +327,6 @@ impl Connection {
                 || !route.groups.is_empty()
                 || !route.nodes.is_empty()
                 || !route.shares.is_empty()
-                || route.shadow_request().is_some()
                 || exactly_once && self.persistent_record().is_some())
     }
 
@@ -352,8 +349,9 @@ impl Connection {
         self.endpoint.owe(Owed { kind, id, reason, waiting })
     }
 
-    fn flush(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let written = loop {
+    /// Writes what waits until the socket takes no more.
+    fn write(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        loop {
             self.refill();
             let (transport, core, took) = (&mut self.transport, &self.core, &mut self.took);
             let written = self.endpoint.flush(cx.waker(), |outbox| {
@@ -364,9 +362,13 @@ impl Connection {
             });
             let drained = matches!(written, Poll::Ready(Ok(())));
             if !drained || !self.endpoint.has_more() {
-                break written;
+                return written;
             }
-        };
+        }
+    }
+
+    fn flush(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let written = self.write(cx);
         if self.crowded && !self.endpoint.is_crowded() && self.end.is_none() {
             self.crowded = false;
             cx.waker().wake_by_ref();
@@ -397,28 +399,6 @@ impl Connection {
     /// When one and a half keep alive times will have passed without a packet [v5 MQTT-3.1.2-22].
     fn silent_by(&self) -> Instant {
         self.heard + Duration::from_secs(self.keep_alive.into()).mul_f32(1.5)
-    }
-
-    /// Starts to end: the last packets are flushed, then the actor stops.
-    fn finish(&mut self, end: End) {
-        if self.end.is_some() {
-            return;
-        }
-        self.acknowledge();
-        if let Some(reason) = end.tell
-            && self.version() == Version::V5
-        {
-            let elsewhere = self.core.shared.public_host.as_deref();
-            let server_reference = elsewhere.filter(|_| reason == Reason::UseAnotherServer);
-            let disconnect = mqtt::Disconnect { server_reference, ..mqtt::Disconnect::new(reason) };
-            self.endpoint.put(&mut self.core.pool.borrow_mut(), |out| {
-                mqtt::encode_disconnect(Version::V5, &disconnect, out);
-            });
-        }
-        self.endpoint.end();
-        let by = self.core.clock().now + LAST_WORD;
-        self.core.wheel.borrow_mut().set(by, Timer::Resume(self.endpoint.profile.live));
-        self.end = Some(Box::new(End { last_word_by: Some(by), ..end }));
     }
 }
 

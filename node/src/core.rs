@@ -15,17 +15,18 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use cluster::{GroupId, Refusal, Refused};
+use cluster::{Refusal, Refused};
 use fleet::shard;
 use slab::Slab;
 use tokio::sync::mpsc;
 
+use crate::acknowledged::Acknowledged;
 use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::courier::Couriers;
-use crate::endpoint::{Endpoint, Permissions, Record};
+use crate::endpoint::{Endpoint, Permissions};
 use crate::fanout::{FromPeer, ToPeer};
-use crate::host::{Failure, Proposal, Signal};
+use crate::host::{Failure, Proposal};
 use crate::interest::{Live, Member, ShareGroup, Without};
 use crate::metrics::CoreMetrics;
 use crate::outbox::Pool;
@@ -171,13 +172,6 @@ impl Ticket {
     }
 }
 
-/// Queue entries that one session's client has acknowledged.
-struct Acknowledged {
-    record: Record,
-    client: Rc<str>,
-    seqs: Vec<u64>,
-}
-
 /// The destinations that a publisher has used lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Uses {
@@ -292,7 +286,8 @@ pub struct Core {
     anonymous: RefCell<Vec<(Arc<policy::Document>, Permissions)>>,
     /// Counters.
     pub metrics: CoreMetrics,
-    acknowledged: RefCell<Vec<Acknowledged>>,
+    /// What goes to the groups of sessions.
+    pub(crate) acknowledged: Acknowledged,
     outgoing: RefCell<Vec<Batch>>,
     in_flight: RefCell<Vec<usize>>,
     /// What goes to other nodes.
@@ -330,7 +325,7 @@ impl Core {
             registry_changes: Cell::default(),
             anonymous: RefCell::default(),
             metrics,
-            acknowledged: RefCell::default(),
+            acknowledged: Acknowledged::default(),
             outgoing: RefCell::new((0..cores).map(batch).collect()),
             in_flight: RefCell::new(vec![0; cores]),
             to_peers: RefCell::default(),
@@ -428,34 +423,8 @@ impl Core {
         self.proposals.borrow_mut().push(proposal);
     }
 
-    /// A client has acknowledged an entry of its session's queue, or cannot take it.
-    pub fn acknowledge_queued(&self, endpoint: &Endpoint, seq: u64) {
-        let Some(record) = endpoint.profile.record else { return };
-        let mut acknowledged = self.acknowledged.borrow_mut();
-        match acknowledged.last_mut() {
-            Some(last) if last.record == record => last.seqs.push(seq),
-            _ => {
-                let client = Rc::clone(&endpoint.profile.client);
-                acknowledged.push(Acknowledged { record, client, seqs: vec![seq] });
-            }
-        }
-    }
-
-    /// Tells the groups what was acknowledged and what of their outboxes is safe.
-    fn flush_acknowledged(&self) {
-        for Acknowledged { record, client, seqs } in self.acknowledged.borrow_mut().drain(..) {
-            let group = GroupId::from(record.group);
-            let command = shard::Acknowledge {
-                client: bytes::Bytes::copy_from_slice(client.as_bytes()),
-                epoch: record.epoch,
-                seqs: seqs.clone(),
-            };
-            let command = shard::Command::from(command).encoded();
-            self.propose(Proposal::owed(group, command));
-            // Makes room in the session's window at once. When it fails the node is stopping.
-            let session = record.session;
-            let _ = self.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
-        }
+    /// Tells the groups what of their outboxes is safe.
+    fn flush_trims(&self) {
         for (group, upto) in self.couriers.borrow_mut().trims() {
             let command = shard::Command::from(shard::TrimOutbox { upto }).encoded();
             self.propose(Proposal::owed(group.into(), command));
@@ -465,6 +434,7 @@ impl Core {
     /// Sends what the present batch collected: each destination is woken once.
     pub fn flush(self: &Rc<Self>) {
         self.flush_acknowledged();
+        self.flush_trims();
         for (core, batch) in self.outgoing.borrow_mut().iter_mut().enumerate() {
             if batch.parcels.is_empty() {
                 continue;

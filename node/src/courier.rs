@@ -205,13 +205,19 @@ impl Core {
         let asker = Asker::Outbox { group, seq: entry.seq };
         let number = self.pendings.borrow_mut().open(asker);
         let ticket = Some(Ticket::Core { core: self.id, number });
-        let origin = Some(Origin { group: group.into(), seq: entry.seq, part: None });
+        let origin = Origin { group: group.into(), seq: entry.seq, part: None };
+        let by = Publisher::Outbox(group);
         let mut kept = Arc::unwrap_or_clone(entry.publication);
+        if let Some(copy) = entry.share {
+            let published = self.route_copy(&kept, *copy, (ticket, origin, by));
+            self.pending_sent(number, published.waiting);
+            return published;
+        }
         kept.retain = entry.store_retained;
         let publication = Publication::kept(&kept);
         let route = self.route(publication.topic);
-        let by = Some(Publisher::Outbox(group));
-        let errand = Errand { ticket, origin, owed: true, by };
+        let (origin, by) = (Some(origin), Some(by));
+        let errand = Errand { ticket, origin, owed: true, returned: false, by };
         let published = self.publish(&publication, &route, errand);
         self.pending_sent(number, published.waiting);
         published
@@ -240,8 +246,13 @@ mod tests {
     use super::*;
 
     fn entries(seqs: std::ops::Range<u64>) -> Vec<OutboxEntry> {
-        seqs.map(|seq| OutboxEntry { seq, publication: Arc::default(), store_retained: false })
-            .collect()
+        seqs.map(|seq| OutboxEntry {
+            seq,
+            publication: Arc::default(),
+            store_retained: false,
+            share: None,
+        })
+        .collect()
     }
 
     fn trims(couriers: &mut Couriers) -> Vec<(u16, u64)> {

@@ -12,8 +12,10 @@
 //! the connections of a core together hold their budget, those that have fallen behind are treated as
 //! if they were over their own.
 
+mod ending;
 mod lookups;
 mod pressure;
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -31,11 +33,14 @@ use smallvec::SmallVec;
 
 use crate::clock::Clock;
 use crate::denial::Denial;
+use crate::interest::ShareGroup;
 use crate::outbox::{Outbox, Pool};
 use crate::publication::{Kept, Publication};
 
+pub use ending::is_urgent;
 use lookups::Fresh;
 pub use lookups::{Lookup, Suback};
+use shared::Unacknowledged;
 
 /// What the principal of a connection may do: of many connections, where that cannot change.
 pub type Permissions = Arc<ArcSwap<Compiled>>;
@@ -63,6 +68,8 @@ pub struct Terms<'a> {
     pub retain: bool,
     /// All subscriptions that match [v5 MQTT-3.3.4-3].
     pub subscription_ids: &'a [u32],
+    /// The shared subscription that it comes by: others may have it instead.
+    pub share: Option<&'a Arc<ShareGroup>>,
 }
 
 /// What became of a delivery.
@@ -127,7 +134,7 @@ pub struct Profile {
 }
 
 /// Names a session in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// The group.
     pub group: u16,
@@ -164,9 +171,8 @@ struct State {
     aliases: Option<Box<OutboundAliases>>,
     acks: Acks,
     pressed_since: Option<Instant>,
-    /// Since when it has been behind, whatever progress it made. Boxed, because it is rare and an
-    /// endpoint is to fit into half a kilobyte.
-    behind_since: Option<Box<Instant>>,
+    /// What few connections have: an endpoint is to fit into half a kilobyte.
+    rare: Option<Box<Rare>>,
     slow: bool,
     waiters: Vec<Waker>,
     /// While retained messages are looked up: topics of which something newer was delivered.
@@ -176,6 +182,14 @@ struct State {
     /// The last packet is in the outbox: nothing may follow it [v5 MQTT-3.14.4-1].
     ending: bool,
     closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
+    /// Since when it has been behind, whatever progress it made.
+    behind_since: Option<Instant>,
+    /// What was sent of shared subscriptions, where no queue has it.
+    shared: Unacknowledged,
 }
 
 /// What a client may no longer receive, of what waited for it.
@@ -195,6 +209,8 @@ struct Pending {
     subscription_ids: SubscriptionIds,
     /// Its place in the session's queue, and whether it may have been sent before.
     queued: Option<(u64, bool)>,
+    /// The shared subscription that it comes by.
+    share: Option<Arc<ShareGroup>>,
 }
 
 impl Pending {
@@ -228,7 +244,7 @@ impl Endpoint {
             aliases,
             acks: Acks::default(),
             pressed_since: None,
-            behind_since: None,
+            rare: None,
             slow: false,
             waiters: Vec::new(),
             fresh: None,
@@ -314,6 +330,10 @@ impl Endpoint {
                 return Delivered::Dropped(DropReason::TooLarge);
             }
             let id = state.window.open_next(terms.qos);
+            if let Some(share) = terms.share {
+                let sent = (id, terms.qos);
+                state.keep_shared(sent, share, self.budget.pending, pool, || publication.keep());
+            }
             let sent = self.send(state, publication, terms, Some(id), clock, pool);
             return self.after(state, sent, clock);
         }
@@ -323,6 +343,7 @@ impl Endpoint {
             retain: terms.retain,
             subscription_ids: terms.subscription_ids.into(),
             queued: None,
+            share: terms.share.cloned(),
         };
         state.pending_bytes += pending.bytes();
         pool.hold(pending.bytes());
@@ -394,8 +415,8 @@ impl Endpoint {
         let version = self.profile.version;
         match publication.large_payload() {
             Some(payload) => {
-                state.outbox.append(pool, |bytes| mqtt::encode_publish_head(version, &out, bytes));
-                state.outbox.append_shared(pool, payload);
+                let encode = |bytes: &mut Vec<u8>| mqtt::encode_publish_head(version, &out, bytes);
+                state.outbox.append_shared(pool, encode, payload);
             }
             None => state.outbox.append(pool, |bytes| mqtt::encode_publish(version, &out, bytes)),
         }
@@ -433,6 +454,7 @@ impl Endpoint {
                 retain: terms.retain,
                 subscription_ids: terms.subscription_ids.into(),
                 queued: Some((seq, dup)),
+                share: None,
             };
             state.pending_bytes += pending.bytes();
             pool.hold(pending.bytes());
@@ -455,7 +477,10 @@ impl Endpoint {
     pub fn settle(&self, kind: AckKind, id: PacketId, reason: Reason, pool: &mut Pool) -> Settled {
         let mut state = self.state.borrow_mut();
         let settled = match kind {
-            AckKind::PubAck => state.window.puback(id),
+            AckKind::PubAck => {
+                state.forget_shared(id, pool);
+                state.window.puback(id)
+            }
             AckKind::PubRec => state.window.pubrec(id, reason.is_error()),
             AckKind::PubComp | AckKind::PubRel => state.window.pubcomp(id),
         };
@@ -502,6 +527,7 @@ impl Endpoint {
                 qos: pending.qos,
                 retain: pending.retain,
                 subscription_ids: &pending.subscription_ids,
+                share: pending.share.as_ref(),
             };
             let allowed = self.may_receive(publication.topic, clock);
             denied.count += usize::from(!allowed);
@@ -526,6 +552,11 @@ impl Endpoint {
                 continue;
             }
             let id = state.window.open_next(pending.qos);
+            if let Some(share) = &pending.share {
+                let sent = (id, pending.qos);
+                let keep = || pending.publication.clone();
+                state.keep_shared(sent, share, self.budget.pending, pool, keep);
+            }
             self.send(state, &publication, terms, Some(id), clock, pool);
         }
         denied
@@ -547,6 +578,11 @@ impl Endpoint {
     pub fn sent(&self, number: u32, takers: u16, nobody_wants_it: bool) {
         let reason = nobody_wants_it.then_some(Reason::NoMatchingSubscribers);
         self.state.borrow_mut().acks.sent(number, takers, reason);
+    }
+
+    /// The place of the session's queue after the last one that was sent.
+    pub fn sent_below(&self) -> u64 {
+        self.state.borrow().window.next_seq()
     }
 
     /// The client's Receive Maximum.
@@ -607,41 +643,6 @@ impl Endpoint {
         }
         state.outbox.append(pool, encode);
         self.wake(&mut state);
-    }
-
-    /// Nothing follows what is in the outbox now.
-    pub fn end(&self) {
-        self.state.borrow_mut().ending = true;
-    }
-
-    /// Whether the connection is over.
-    pub fn is_closed(&self) -> bool {
-        let state = self.state.borrow();
-        state.closed || state.ending
-    }
-
-    /// Asks the connection to end; it tells a version 5 client why.
-    pub fn doom(&self, reason: Reason) {
-        let mut state = self.state.borrow_mut();
-        state.doom.get_or_insert(reason);
-        self.wake(&mut state);
-    }
-
-    /// Why the connection has to end, if it has to.
-    pub fn doomed(&self) -> Option<Reason> {
-        self.state.borrow().doom
-    }
-
-    /// The connection is over: nothing more is taken and nobody waits for it.
-    pub fn close(&self, pool: &mut Pool) {
-        let mut state = self.state.borrow_mut();
-        state.closed = true;
-        state.waker = None;
-        pool.release(state.outbox.len() + state.pending_bytes);
-        state.outbox = Outbox::default();
-        state.pending = VecDeque::new();
-        state.pending_bytes = 0;
-        state.wake_waiters();
     }
 
     fn wake(&self, state: &mut State) {

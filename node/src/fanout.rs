@@ -30,14 +30,14 @@ use mqtt::QoS;
 use parking_lot::{Mutex, RwLock};
 use tracing::info;
 
-use crate::interest::{Destination, InterestIndex};
+use crate::interest::{Destination, InterestIndex, Wants};
 use crate::shared::Shared;
 
 use inbound::Inbound;
 use receipt::Origin;
 use table::{Gone, MemberName, RouteTable};
 
-pub use announcer::{Announcer, share_member};
+pub use announcer::{Announcer, add_route, share_member};
 pub use metrics::describe;
 pub use receipt::Placing;
 pub use receive::FromPeer;
@@ -313,13 +313,15 @@ impl Fanout {
     /// A peer wants something, or does not want it any more.
     fn change_routes(&self, index: &InterestIndex, state: &mut State, node: u16, routes: Routes) {
         let before = state.table.len();
-        for filter in routes.added {
-            if state.table.add(&filter) {
-                index.add(&filter, Destination::Node(node));
+        let added = routes.added.iter().map(|filter| (filter, Wants::Everything));
+        let qos_zero = routes.added_qos0.iter().map(|filter| (filter, Wants::QosZero));
+        for (filter, wants) in added.chain(qos_zero) {
+            if state.table.add(filter, wants) {
+                index.set(filter, Destination::Node(node), Some(wants));
             }
         }
         let removed = routes.removed.iter().filter(|filter| state.table.remove(filter));
-        removed.for_each(|filter| index.remove(filter, Destination::Node(node)));
+        removed.for_each(|filter| index.set(filter, Destination::Node(node), None));
         for member in routes.joined {
             let share = topic::Share { name: &member.share, filter: &member.filter };
             let qos = u8::try_from(member.qos).ok().and_then(|qos| QoS::try_from(qos).ok());
@@ -351,7 +353,7 @@ impl Fanout {
 
 fn take_away(index: &InterestIndex, node: u16, gone: Gone) {
     for filter in gone.filters {
-        index.remove(&filter, Destination::Node(node));
+        index.set(&filter, Destination::Node(node), None);
     }
     for member in gone.members {
         let share = topic::Share { name: &member.share, filter: &member.filter };

@@ -10,6 +10,7 @@ mod machine;
 mod members;
 mod message;
 mod recorder;
+mod shares;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tracing::{info, warn};
 use holders::Holders;
 use message::{doom, failure};
 use recorder::Recorder;
+use shares::Shares;
 
 pub use machine::{Machine, Outcome};
 pub use message::{Failure, Groups, Handout, HandoutKind, Look, Proposal, Reply, Signal, refuse};
@@ -36,7 +38,7 @@ use crate::clock::now_ms;
 use crate::core::{Core, Ticket, ToCore, Uses};
 use crate::courier::WINDOW;
 use crate::identity;
-use crate::interest::{Destination, Live};
+use crate::interest::{Destination, Live, Wants};
 use crate::shared::Shared;
 
 /// Entries and bytes of one group's outbox from which on publishers have to wait.
@@ -64,6 +66,7 @@ struct Beside {
     holders: Holders,
     /// Client ids of sessions in shared subscriptions.
     members: FxHashMap<u64, Box<str>>,
+    shares: Shares,
 }
 
 /// See the module.
@@ -211,8 +214,10 @@ impl NodeHost {
         let shared = Arc::clone(&self.shared);
         let index = &shared.interest;
         match interest {
-            Interest::Wanted { filter } => index.add(&filter, Destination::Group(number)),
-            Interest::Unwanted { filter } => index.remove(&filter, Destination::Group(number)),
+            Interest::Wanted { filter } => {
+                index.set(&filter, Destination::Group(number), Some(Wants::Everything));
+            }
+            Interest::Unwanted { filter } => index.set(&filter, Destination::Group(number), None),
             Interest::Joined(joined) => {
                 let share = topic::Share { name: &joined.share, filter: &joined.filter };
                 let Ok(client) = std::str::from_utf8(&joined.client) else { return };
@@ -257,15 +262,16 @@ impl NodeHost {
             let handout = Handout { live: *live, seq: delivery.seq, kind };
             for_cores[usize::from(live.core)].queued.push(handout);
         };
-        let expired = beside.dispatcher.pump(shard, session, now_ms(), &mut emit);
-        if expired.is_empty() {
-            return;
+        let pumped = beside.dispatcher.pump(shard, session, now_ms(), &mut emit);
+        let Some(session) = shard.session_by_id(session) else { return };
+        if let Some(below) = pumped.begin_below {
+            self.ask_to_begin(group, session, below);
         }
-        if let Some(session) = shard.session_by_id(session) {
+        if !pumped.expired.is_empty() {
             let command = shard::Acknowledge {
                 client: session.client().clone(),
                 epoch: session.epoch(),
-                seqs: expired,
+                seqs: pumped.expired,
             };
             self.owe(group, command.into());
         }
@@ -462,6 +468,7 @@ impl Host<Machine> for NodeHost {
     fn lost(&mut self, group: GroupId) {
         let beside = self.beside.entry(group).or_default();
         (beside.leads, beside.next_outbox) = (false, 0);
+        beside.shares.lost();
         let group = group.0 as u16;
         let forget = Box::new(move |core: &std::rc::Rc<Core>| {
             core.couriers.borrow_mut().forget(group);
@@ -553,6 +560,7 @@ impl Host<Machine> for NodeHost {
         self.end_lost(groups);
         self.balance(groups);
         let mut commands = self.tend_members(groups);
+        self.tend_shares(groups);
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
             if !groups.leads(group) {

@@ -98,12 +98,18 @@ pub async fn read_all<T: Send + 'static>(
     groups: impl Iterator<Item = GroupId>,
     read_them: impl FnOnce(&mut GroupsView<'_, Machine>) -> T + Send + 'static,
 ) -> Option<T> {
-    if shared.mesh.has_peers() {
-        let caught_up = groups.map(|group| read(shared, group, |_| ()));
-        let caught_up = futures_util::future::join_all(caught_up).await;
-        caught_up.into_iter().collect::<Option<Vec<()>>>()?;
-    }
+    catch_up(shared, groups).await?;
     look(shared, read_them).await
+}
+
+/// Waits until this node has everything of several groups that was acknowledged anywhere before; any
+/// [`look`] from then on sees it. `None` also when no leader can say what that is.
+pub async fn catch_up(shared: &Shared, groups: impl Iterator<Item = GroupId>) -> Option<()> {
+    if !shared.mesh.has_peers() {
+        return Some(());
+    }
+    let caught_up = groups.map(|group| read(shared, group, |_| ()));
+    futures_util::future::join_all(caught_up).await.into_iter().collect()
 }
 
 /// Reads the registry.

@@ -21,7 +21,24 @@ use policy::Action;
 
 use crate::clock::Clock;
 use crate::endpoint::Permissions;
-use crate::fanout::{Announcer, share_member};
+use crate::fanout::{Announcer, add_route, share_member};
+
+/// What a destination wants of the topics that match a filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wants {
+    /// QoS 0: all its sessions there have queues, where their groups put the rest.
+    QosZero,
+    /// Everything.
+    #[default]
+    Everything,
+}
+
+impl Wants {
+    /// Whether a publication of this QoS is wanted.
+    pub fn includes(self, qos: QoS) -> bool {
+        self == Self::Everything || qos == QoS::AtMostOnce
+    }
+}
 
 /// Where a publication has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,21 +55,16 @@ pub enum Destination {
 #[derive(Debug, Default)]
 pub struct Interest {
     /// Each destination once.
-    pub destinations: SmallVec<[Destination; 2]>,
+    pub destinations: SmallVec<[(Destination, Wants); 2]>,
     /// Shared subscriptions on this filter, by share name.
     pub shares: Vec<Arc<ShareGroup>>,
 }
 
-impl Destination {
-    fn is_core(self) -> bool {
-        matches!(self, Self::Core(_))
-    }
-}
-
 impl Interest {
-    /// Whether a core wants it.
-    fn is_wanted_here(&self) -> bool {
-        self.destinations.iter().any(|destination| destination.is_core())
+    /// What the cores want together.
+    fn wanted_here(&self) -> Option<Wants> {
+        let is_core = |(destination, _): &&_| matches!(destination, Destination::Core(_));
+        self.destinations.iter().filter(is_core).map(|(_, wants)| *wants).max()
     }
 }
 
@@ -63,6 +75,8 @@ pub struct ShareGroup {
     pub name: Box<str>,
     /// The filter.
     pub filter: Box<str>,
+    /// Both, as members subscribe to it.
+    pub subscribed: Box<str>,
     members: RwLock<Vec<Member>>,
     turn: AtomicUsize,
 }
@@ -102,6 +116,11 @@ pub struct Live {
 }
 
 impl Member {
+    /// Whether it has a connection anywhere.
+    pub fn is_connected(&self) -> bool {
+        self.live.is_some() || self.node.is_some() || self.connected
+    }
+
     fn is_gone(&self) -> bool {
         self.live.is_none() && self.group.is_none() && self.node.is_none()
     }
@@ -136,9 +155,23 @@ impl ShareGroup {
             let in_turn = (0..members.len()).map(|step| &members[(turn + step) % members.len()]);
             in_turn.filter(|member| !without.contains(&member.client))
         };
-        let is_connected =
-            |member: &&Member| member.live.is_some() || member.node.is_some() || member.connected;
-        in_turn().find(is_connected).or_else(|| in_turn().next()).cloned()
+        in_turn().find(|member| member.is_connected()).or_else(|| in_turn().next()).cloned()
+    }
+
+    /// Its members that have a connection anywhere.
+    pub fn connected(&self) -> Vec<Member> {
+        self.members.read().iter().filter(|member| member.is_connected()).cloned().collect()
+    }
+
+    /// Whether a member's session may outlive its connection.
+    pub fn keeps_queues(&self) -> bool {
+        self.members.read().iter().any(|member| member.group.is_some())
+    }
+
+    /// Whether a member has a connection and is not this client.
+    pub fn is_connected_beside(&self, client: &[u8]) -> bool {
+        let members = self.members.read();
+        members.iter().any(|it| it.client.as_bytes() != client && it.is_connected())
     }
 
     /// The member that a peer has chosen, or else another one that is connected here.
@@ -190,30 +223,19 @@ impl InterestIndex {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// A destination has its first subscriber of a filter.
-    pub fn add(&self, filter: &str, destination: Destination) {
+    /// What a destination wants of a filter from now on; `None` when it has lost its last subscriber.
+    pub fn set(&self, filter: &str, destination: Destination, wants: Option<Wants>) {
         let mut trie = self.shard(filter).write();
-        let interest = trie.entry(filter);
-        if !interest.destinations.contains(&destination) {
-            let is_first = destination.is_core() && !interest.is_wanted_here();
-            interest.destinations.push(destination);
-            if let Some(announcer) = self.announcer.get().filter(|_| is_first) {
-                announcer.added(filter);
-            }
+        if wants.is_none() && trie.get(filter).is_none() {
+            return;
         }
-        drop(trie);
-        self.changed();
-    }
-
-    /// A destination has lost its last subscriber of a filter.
-    pub fn remove(&self, filter: &str, destination: Destination) {
-        let mut trie = self.shard(filter).write();
-        let Some(interest) = trie.get_mut(filter) else { return };
-        let was_wanted = interest.is_wanted_here();
-        interest.destinations.retain(|other| *other != destination);
-        let is_last = was_wanted && !interest.is_wanted_here();
-        if let Some(announcer) = self.announcer.get().filter(|_| is_last) {
-            announcer.removed(filter);
+        let interest = trie.entry(filter);
+        let before = interest.wanted_here();
+        interest.destinations.retain(|(other, _)| *other != destination);
+        interest.destinations.extend(wants.map(|wants| (destination, wants)));
+        let now = interest.wanted_here();
+        if let Some(announcer) = self.announcer.get().filter(|_| now != before) {
+            announcer.wants(filter, now);
         }
         Self::prune(&mut trie, filter);
         drop(trie);
@@ -236,6 +258,7 @@ impl InterestIndex {
                 let group = Arc::new(ShareGroup {
                     name: share.name.into(),
                     filter: share.filter.into(),
+                    subscribed: format!("$share/{}/{}", share.name, share.filter).into(),
                     members: RwLock::default(),
                     turn: AtomicUsize::new(0),
                 });
@@ -262,7 +285,7 @@ impl InterestIndex {
             let filters: Vec<String> = trie.iter().map(|(filter, _)| filter).collect();
             for filter in filters {
                 let Some(interest) = trie.get_mut(&filter) else { continue };
-                interest.destinations.retain(|other| *other != destination);
+                interest.destinations.retain(|(other, _)| *other != destination);
                 interest.shares.retain(|share| share.forget_group(group));
                 Self::prune(&mut trie, &filter);
             }
@@ -296,9 +319,9 @@ impl InterestIndex {
                     routes.joined.push(share_member(&share.name, &filter, member));
                 }
             }
-            if interest.is_wanted_here() {
+            if let Some(wants) = interest.wanted_here() {
                 size += filter.len();
-                routes.added.push(filter);
+                add_route(&mut routes, filter, wants);
             }
             if size >= bytes {
                 all.push(std::mem::take(&mut routes));
@@ -405,7 +428,7 @@ mod tests {
 
     fn destinations(index: &InterestIndex, name: &str) -> Vec<Destination> {
         let mut all = Vec::new();
-        index.resolve(name, |interest| all.extend(interest.destinations.iter().copied()));
+        index.resolve(name, |interest| all.extend(interest.destinations.iter().map(|it| it.0)));
         all.sort();
         all.dedup();
         all
@@ -415,15 +438,18 @@ mod tests {
     fn a_topic_finds_every_destination_once() {
         use Destination::{Core, Group};
         let index = InterestIndex::default();
-        index.add("a/+", Core(0));
-        index.add("a/b", Group(3));
-        index.add("#", Core(1));
-        index.add("+/b", Core(0));
+        let all = Some(Wants::Everything);
+        index.set("a/+", Core(0), all);
+        index.set("a/b", Group(3), all);
+        index.set("#", Core(1), all);
+        index.set("+/b", Core(0), all);
+        index.set("+/b", Core(0), Some(Wants::QosZero));
         assert_eq!(destinations(&index, "a/b"), [Core(0), Core(1), Group(3)]);
         let before = index.generation();
-        index.remove("#", Core(1));
-        index.remove("+/b", Core(0));
-        index.remove("a/+", Core(0));
+        index.set("#", Core(1), None);
+        index.set("+/b", Core(0), None);
+        index.set("a/+", Core(0), None);
+        index.set("c", Core(0), None);
         assert!(index.generation() > before);
         assert_eq!(destinations(&index, "a/b"), [Group(3)]);
         assert!(index.is_wanted("a/b") && !index.is_wanted("a/c"));

@@ -4,6 +4,7 @@
 //! the rest of the modules are the rooms of a core ([`connection`], [`endpoint`], [`route`],
 //! [`publish`]) and what cores share ([`interest`], [`shared`], [`host`]).
 
+pub mod acknowledged;
 pub mod admin;
 pub mod backend;
 pub mod backup;

@@ -85,6 +85,8 @@ pub fn describe() {
         count,
         "Connections to the REST and admin listeners beyond their max_connections"
     );
+    // There from the start: an alert on what has not happened yet has something to look at.
+    counter!("http_connections_refused_total").increment(0);
     describe_counter!("gateway_disconnects_total", count, "Connections that ended, by cause");
     describe_counter!("gateway_publishes_received_total", count, "PUBLISH packets from clients");
     describe_counter!("gateway_publishes_sent_total", count, "PUBLISH packets to clients");
@@ -116,6 +118,16 @@ pub fn describe() {
         "outbox_messages",
         count,
         "Publications of the state itself that are not safe yet"
+    );
+    describe_gauge!(
+        "share_queue_messages",
+        count,
+        "Messages that wait for shared subscriptions without a connected member"
+    );
+    describe_gauge!(
+        "cluster_data_version",
+        count,
+        "The version of the data that every node of the cluster can read"
     );
     describe_counter!("shadow_operations_total", count, "Shadow requests by operation and result");
     describe_counter!("session_queue_dropped_total", count, "Queue entries lost, by reason");
@@ -287,6 +299,7 @@ pub fn set_stored(stats: impl Iterator<Item = fleet::shard::Stats>) {
         all.retained += stats.retained;
         all.retained_bytes += stats.retained_bytes;
         all.shadows += stats.shadows;
+        all.shared += stats.shared;
         all.outbox += stats.outbox;
     }
     gauge!("sessions").set(all.sessions as f64);
@@ -295,5 +308,6 @@ pub fn set_stored(stats: impl Iterator<Item = fleet::shard::Stats>) {
     gauge!("retained_messages").set(all.retained as f64);
     gauge!("retained_bytes").set(all.retained_bytes as f64);
     gauge!("shadows").set(all.shadows as f64);
+    gauge!("share_queue_messages").set(all.shared as f64);
     gauge!("outbox_messages").set(all.outbox as f64);
 }

@@ -16,7 +16,7 @@ const SLICES: usize = 16;
 /// It has no bound of its own: the endpoint checks [`Outbox::len`] against its budget before it adds.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Full pieces before `tail`.
+    /// Full pieces before `tail`: packets up to one with a shared payload, that payload, and so on.
     head: VecDeque<Bytes>,
     tail: Vec<u8>,
     /// Bytes of the first piece that are written already.
@@ -47,14 +47,39 @@ impl Outbox {
         pool.hold(added);
     }
 
-    /// Adds bytes that other sockets share.
-    pub fn append_shared(&mut self, pool: &mut Pool, bytes: Bytes) {
-        self.len += bytes.len();
-        pool.hold(bytes.len());
-        if !self.tail.is_empty() {
-            self.head.push_back(std::mem::take(&mut self.tail).into());
-        }
-        self.head.push_back(bytes);
+    /// Adds a packet that ends with a payload which other sockets share.
+    pub fn append_shared(
+        &mut self,
+        pool: &mut Pool,
+        encode: impl FnOnce(&mut Vec<u8>),
+        payload: Bytes,
+    ) {
+        self.append(pool, encode);
+        self.len += payload.len();
+        pool.hold(payload.len());
+        self.head.push_back(std::mem::take(&mut self.tail).into());
+        self.head.push_back(payload);
+    }
+
+    /// Drops what follows the packet that is half written.
+    pub fn cut(&mut self, pool: &mut Pool) {
+        let end = match self.head.front() {
+            // Packets and payloads take turns.
+            Some(payload) if self.head.len() % 2 == 1 => payload.len(),
+            Some(packets) => end_of_packet(packets, self.written),
+            None => end_of_packet(&self.tail, self.written),
+        };
+        let mut left = end;
+        self.head.retain_mut(|piece| {
+            piece.truncate(left);
+            left -= piece.len();
+            !piece.is_empty()
+        });
+        self.tail.truncate(left);
+        let dropped = self.len - (end - self.written);
+        self.len -= dropped;
+        pool.release(dropped);
+        self.advance(0, pool);
     }
 
     /// The pieces to write now, and whether there is anything.
@@ -87,6 +112,16 @@ impl Outbox {
             pool.put(std::mem::take(&mut self.tail));
         }
     }
+}
+
+/// Where the packet ends that `written` is within, counted from the first of `packets`.
+fn end_of_packet(packets: &[u8], written: usize) -> usize {
+    let mut end = 0;
+    while end < written {
+        let length = mqtt::frame(&packets[end..], u32::MAX).ok().flatten();
+        end += length.expect("an outbox holds packets");
+    }
+    end
 }
 
 /// The buffers of a core: those that no connection uses now, and how much all of them hold.
@@ -182,12 +217,50 @@ mod tests {
             let mut pool = Pool::new(1 << 20);
             let mut outbox = Outbox::default();
             outbox.append(&mut pool, |out| out.extend_from_slice(b"one"));
-            outbox.append_shared(&mut pool, Bytes::from_static(b"two"));
-            outbox.append_shared(&mut pool, Bytes::from_static(b"three"));
+            let text = |text: &'static [u8]| move |out: &mut Vec<u8>| out.extend_from_slice(text);
+            outbox.append_shared(&mut pool, text(b"t"), Bytes::from_static(b"wo"));
+            outbox.append_shared(&mut pool, text(b"thr"), Bytes::from_static(b"ee"));
             outbox.append(&mut pool, |out| out.extend_from_slice(b"four"));
             assert_eq!((outbox.len(), pool.held()), (15, 15));
             assert_eq!(drain(&mut outbox, &mut pool, step), b"onetwothreefour");
             assert_eq!(outbox.tail.capacity(), 0, "an empty outbox holds no memory");
+            assert_eq!(pool.held(), 0);
+        }
+    }
+
+    /// A packet of so many bytes.
+    fn packet(length: u8) -> Vec<u8> {
+        let mut packet = vec![0x30, length - 2];
+        packet.resize(length.into(), length);
+        packet
+    }
+
+    #[test]
+    fn what_is_cut_ends_with_the_packet_that_is_half_written() {
+        // Packets of 4, 6, 2 + 8, 5, 3 + 7 and 9 bytes, of which the third and the fifth share payloads.
+        let ends = [4, 10, 20, 25, 35, 44];
+        for written in 0..=44 {
+            let mut pool = Pool::new(1 << 20);
+            let mut outbox = Outbox::default();
+            let mut all = Vec::new();
+            for (length, shared) in [(4, 0), (6, 0), (10, 8), (5, 0), (10, 7), (9, 0)] {
+                let packet = packet(length);
+                all.extend_from_slice(&packet);
+                let (head, payload) = packet.split_at(packet.len() - shared);
+                let encode = |out: &mut Vec<u8>| out.extend_from_slice(head);
+                match shared {
+                    0 => outbox.append(&mut pool, encode),
+                    _ => outbox.append_shared(&mut pool, encode, payload.to_vec().into()),
+                }
+            }
+            outbox.advance(written, &mut pool);
+            outbox.cut(&mut pool);
+            let end = *ends.iter().find(|end| **end >= written).unwrap();
+            let end = if written == 0 { 0 } else { end };
+            assert_eq!((outbox.len(), pool.held()), (end - written, end - written), "{written}");
+            outbox.append(&mut pool, |out| out.extend_from_slice(b"last"));
+            let expected = [&all[written..end], b"last"].concat();
+            assert_eq!(drain(&mut outbox, &mut pool, 3), expected, "{written}");
             assert_eq!(pool.held(), 0);
         }
     }

@@ -1,5 +1,7 @@
 //! The way of a publication through a core: to its own sessions, to other cores, to groups.
 
+mod share;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,9 +12,8 @@ use smallvec::SmallVec;
 
 use crate::core::{Batch, Core, Parcel, Publisher, Ticket, ToCore, ToMember, Uses};
 use crate::endpoint::{Delivered, DropReason, Endpoint, Terms};
-use crate::fanout::Copy;
 use crate::host::{Failure, Handout, HandoutKind, Proposal, Reply};
-use crate::interest::{Member, ShareGroup, Without};
+use crate::interest::{Wants, Without};
 use crate::metrics::Asked;
 use crate::pending::Asker;
 use crate::publication::{Kept, KeptTopic, Publication};
@@ -40,6 +41,8 @@ struct GroupShare {
     store_retained: bool,
     enqueue: bool,
     directed: Vec<Directed>,
+    /// Shared subscriptions whose queue is to have it.
+    queues: Vec<String>,
 }
 
 /// What belongs to a publication besides itself.
@@ -51,6 +54,8 @@ pub struct Errand {
     pub origin: Option<Origin>,
     /// It comes from an outbox, perhaps by way of another core: it must not be refused.
     pub owed: bool,
+    /// A member of a shared subscription had it.
+    pub returned: bool,
     /// Who publishes, and waits for those who fall behind.
     pub by: Option<Publisher>,
 }
@@ -95,13 +100,13 @@ impl Core {
         for target in &route.targets {
             self.deliver_to(target, publication, &mut published);
         }
-        if !route.cores.is_empty() {
-            let kept = Arc::new(publication.keep());
-            for core in &route.cores {
-                self.hand_over_to(*core, Arc::clone(&kept), None, errand, &mut published);
-            }
+        let wants_it = |(_, wants): &&(u16, Wants)| wants.includes(publication.qos);
+        let mut kept = None;
+        for (core, _) in route.cores.iter().filter(wants_it) {
+            let kept = kept.get_or_insert_with(|| Arc::new(publication.keep()));
+            self.hand_over_to(*core, Arc::clone(kept), None, errand, &mut published);
         }
-        for node in &route.nodes {
+        for (node, _) in route.nodes.iter().filter(wants_it) {
             self.hand_over_to_node(*node, publication, None, errand, &mut published);
         }
         let acknowledged = publication.qos != QoS::AtMostOnce;
@@ -144,29 +149,50 @@ impl Core {
             kept = Kept { topic: kept.topic, retain: true, ..Kept::default() };
             self.metrics.too_large();
         }
-        let wants_answer = errand.ticket.filter(|_| publication.qos != QoS::AtMostOnce);
         for share in groups {
-            let command = shard::Publish {
-                publication: kept.clone(),
-                store_retained: share.store_retained,
-                enqueue: share.enqueue,
-                directed: share.directed,
-                origin: errand.origin.map(Origin::publication),
-            };
-            published.reached |= command.enqueue || !command.directed.is_empty();
-            // An outbox entry is trimmed only when it is safe, whatever its QoS.
-            let ticket = if errand.origin.is_some() { errand.ticket } else { wants_answer };
-            published.waiting += u16::from(ticket.is_some());
-            let on_full = errand.on_full(published.proposed);
-            published.proposed = true;
-            published.uses.groups = true;
-            self.propose(Proposal {
-                group: share.group.into(),
-                command: shard::Command::from(command).encoded(),
-                reply: ticket.map(Reply::Ticket),
-                on_full,
-            });
+            let GroupShare { group, store_retained, enqueue, directed, queues } = share;
+            published.reached |= enqueue || !directed.is_empty() || !queues.is_empty();
+            if store_retained || enqueue || !directed.is_empty() {
+                let (publication, origin) = (kept.clone(), errand.origin.map(Origin::publication));
+                let command =
+                    shard::Publish { publication, store_retained, enqueue, directed, origin };
+                self.propose_publication(group, command.into(), &kept, errand, published);
+            }
+            if !queues.is_empty() {
+                let limits = &self.shared.limits;
+                let command = shard::EnqueueShared {
+                    publication: kept.clone(),
+                    filters: queues,
+                    returned: errand.returned,
+                    limit_bytes: limits.session_queue_bytes,
+                    limit_messages: limits.session_queue_messages,
+                    origin: errand.origin.map(Origin::shared),
+                };
+                self.propose_publication(group, command.into(), &kept, errand, published);
+            }
         }
+    }
+
+    fn propose_publication(
+        &self,
+        group: u16,
+        command: shard::Command,
+        kept: &Kept,
+        errand: Errand,
+        published: &mut Published,
+    ) {
+        // An outbox entry is trimmed only when it is safe, whatever its QoS.
+        let ticket = errand.ticket.filter(|_| errand.origin.is_some() || kept.qos > 0);
+        published.waiting += u16::from(ticket.is_some());
+        let on_full = errand.on_full(published.proposed);
+        published.proposed = true;
+        published.uses.groups = true;
+        self.propose(Proposal {
+            group: group.into(),
+            command: command.encoded(),
+            reply: ticket.map(Reply::Ticket),
+            on_full,
+        });
     }
 
     pub(crate) fn deliver_to(
@@ -186,7 +212,8 @@ impl Core {
                 let qos = own.qos.min(publication.qos);
                 if !(qos != QoS::AtMostOnce && endpoint.profile.persistent) {
                     let retain = publication.retain && own.retain_as_published;
-                    let terms = Terms { qos, retain, subscription_ids: &own.subscription_ids };
+                    let subscription_ids = &own.subscription_ids;
+                    let terms = Terms { qos, retain, subscription_ids, share: None };
                     self.deliver(endpoint, publication, terms, published);
                 }
             }
@@ -198,7 +225,7 @@ impl Core {
             return;
         }
         let retain = publication.retain && target.retain_as_published;
-        let terms = Terms { qos, retain, subscription_ids: &target.subscription_ids };
+        let terms = Terms { qos, retain, subscription_ids: &target.subscription_ids, share: None };
         self.deliver(endpoint, publication, terms, published);
     }
 
@@ -256,144 +283,6 @@ impl Core {
         let ticket = errand.ticket.filter(|_| publication.qos > 0);
         published.waiting += u16::from(ticket.is_some());
         self.hand_over(core, Parcel { publication, to, ticket, by: errand.by });
-    }
-
-    /// Delivers to one member of a shared subscription: the first in turn that may receive it.
-    fn deliver_to_one(
-        &self,
-        share: &Arc<ShareGroup>,
-        mut without: Without,
-        publication: &Publication<'_>,
-        errand: Errand,
-        groups: &mut SmallVec<[GroupShare; 2]>,
-        published: &mut Published,
-    ) {
-        // The first of a node that cannot be reached now: better than nobody.
-        let mut unreachable = None;
-        while let Some(member) = share.choose(&without).or_else(|| unreachable.take()) {
-            let qos = member.qos.min(publication.qos);
-            let here = member.live.filter(|live| live.core == self.id);
-            let endpoint = here.and_then(|live| self.endpoint(live));
-            let clock = self.clock();
-            let allowed = match &endpoint {
-                Some(endpoint) => endpoint.may_receive(publication.topic, clock),
-                None => member.may_receive(publication.topic, clock),
-            };
-            if !allowed {
-                self.metrics.decided(Asked::Receive, false);
-                without.push(member.client);
-                continue;
-            }
-            match (member.group, member.live) {
-                (Some(group), _) if qos != QoS::AtMostOnce => {
-                    group_share(groups, group).directed.push(directed(&member, publication));
-                }
-                (_, None) if let Some(node) = member.node => {
-                    if !without.contains(&member.client) {
-                        without.push(Arc::clone(&member.client));
-                        if !self.shared.fanout.is_linked(node) {
-                            unreachable.get_or_insert(member);
-                            continue;
-                        }
-                    }
-                    let copy = Copy {
-                        member,
-                        share: Arc::clone(share),
-                        without,
-                        publication: publication.keep(),
-                        owed: errand.owed,
-                    };
-                    let copy = Some(Box::new(copy));
-                    self.hand_over_to_node(node, publication, copy, errand, published);
-                }
-                (_, Some(live)) if live.core != self.id => {
-                    let kept = Arc::new(publication.keep());
-                    let to = Box::new(ToMember {
-                        member,
-                        share: Arc::clone(share),
-                        without,
-                        owed: errand.owed,
-                    });
-                    self.hand_over_to(live.core, kept, Some(to), errand, published);
-                }
-                _ => match endpoint {
-                    Some(endpoint) => {
-                        self.deliver_as(&member, &endpoint, publication, groups, published);
-                    }
-                    // It has just gone.
-                    None if here.is_some() => {
-                        without.push(member.client);
-                        continue;
-                    }
-                    // QoS 0 for somebody who is away.
-                    None => self.metrics.dropped(DropReason::Gone),
-                },
-            }
-            return;
-        }
-    }
-
-    /// No member of a shared subscription on a node can take a publication: looks for another one
-    /// elsewhere.
-    pub(crate) fn choose_again(&self, node: u16, copy: Copy, ticket: Option<Ticket>) {
-        let Copy { share, mut without, publication, owed, .. } = copy;
-        without.extend(share.elsewhere(Some(node)));
-        let publication = Publication::kept(&publication);
-        // Its commands can no longer become durable together with the entry's others.
-        let errand = Errand { ticket, origin: None, owed, by: None };
-        let (mut groups, mut published) = (SmallVec::new(), Published::default());
-        self.deliver_to_one(&share, without, &publication, errand, &mut groups, &mut published);
-        self.propose_to_groups(groups, &publication, errand, &mut published);
-        if published.waiting == 0 {
-            self.settle_anywhere(ticket, Ok(()));
-        }
-    }
-
-    fn deliver_as(
-        &self,
-        member: &Member,
-        endpoint: &Rc<Endpoint>,
-        publication: &Publication<'_>,
-        groups: &mut SmallVec<[GroupShare; 2]>,
-        published: &mut Published,
-    ) {
-        let (profile, qos) = (&endpoint.profile, member.qos.min(publication.qos));
-        if let Some(record) =
-            profile.record.filter(|_| profile.persistent && qos != QoS::AtMostOnce)
-        {
-            // Its subscription is not stored yet, but its queue is the only one that numbers.
-            group_share(groups, record.group).directed.push(directed(member, publication));
-            return;
-        }
-        let terms = Terms {
-            qos,
-            retain: publication.retain && member.retain_as_published,
-            subscription_ids: &member.subscription_ids,
-        };
-        self.deliver(endpoint, publication, terms, published);
-    }
-
-    /// Delivers to the member of a shared subscription that another core chose, or to another one
-    /// if that is gone or may not receive it.
-    pub(crate) fn deliver_to_member(
-        &self,
-        to: &ToMember,
-        publication: &Publication<'_>,
-        (ticket, by): (Option<Ticket>, Option<Publisher>),
-        published: &mut Published,
-    ) {
-        let endpoint = to.member.live.and_then(|live| self.endpoint(live));
-        let allowed = |it: &Rc<Endpoint>| it.may_receive(publication.topic, self.clock());
-        let (mut groups, errand) =
-            (SmallVec::new(), Errand { ticket, owed: to.owed, origin: None, by });
-        if let Some(endpoint) = endpoint.filter(allowed) {
-            self.deliver_as(&to.member, &endpoint, publication, &mut groups, published);
-        } else {
-            let mut without = to.without.clone();
-            without.push(Arc::clone(&to.member.client));
-            self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
-        }
-        self.propose_to_groups(groups, publication, errand, published);
     }
 
     /// Places what another core sent.
@@ -483,7 +372,7 @@ impl Core {
                 endpoint.release_queued(handout.seq, &mut pool);
                 continue;
             };
-            let terms = Terms { qos, retain, subscription_ids: &subscription_ids };
+            let terms = Terms { qos, retain, subscription_ids: &subscription_ids, share: None };
             let kept = Publication::kept(&publication);
             let allowed = endpoint.may_receive(kept.topic, clock);
             let delivered = allowed
@@ -534,16 +423,6 @@ impl Pressed {
         if let Some(by) = by.filter(|by| !self.publishers.contains(by)) {
             self.publishers.push(by);
         }
-    }
-}
-
-/// The copy of a publication that a member of a shared subscription gets through its queue.
-fn directed(member: &Member, publication: &Publication<'_>) -> Directed {
-    Directed {
-        client: bytes::Bytes::copy_from_slice(member.client.as_bytes()),
-        qos: member.qos.min(publication.qos) as u32,
-        retain: publication.retain && member.retain_as_published,
-        subscription_ids: member.subscription_ids.to_vec(),
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use cluster::GroupId;
 use fleet::shard::{self, Origin};
 use mqtt::QoS;
+use shadow::Rejected;
 use shadow::topic::{Operation, Reply as ShadowReply, Target};
 
 use crate::core::Core;
@@ -33,18 +34,37 @@ impl Core {
         published: &mut Published,
     ) {
         published.reached = true;
+        let (operation, payload) = (target.operation, publication.payload());
         let (thing, name) = (target.thing.to_owned(), target.name.map(ToOwned::to_owned));
         let group = GroupId::from(self.shared.group_of(target.thing));
-        let payload = Bytes::copy_from_slice(publication.payload());
         let at = self.clock().epoch_ms;
+        // Of any QoS, and before anything is copied: a request may be as large as a packet.
+        let readable = match operation {
+            Operation::Get => shadow::parse_request(payload, &shadow::Limits::default()),
+            Operation::Update | Operation::Delete => shadow::check_size(payload).map(|()| None),
+        };
+        let token = match readable {
+            Ok(token) => token,
+            Err(rejected) => {
+                let asked = Asked { operation, thing, name, at };
+                let core = Rc::clone(self);
+                // Not while the request itself is being routed.
+                actix_rt::spawn(async move { core.answer(&asked, Err(rejected)) });
+                return;
+            }
+        };
         let origin = errand.origin.map(Origin::shadow_request);
-        let command: shard::Command = match target.operation {
-            Operation::Get => return self.get_shadow(group, thing, name, payload, at),
+        let command: shard::Command = match operation {
+            Operation::Get => {
+                return self.get_shadow(group, Asked { operation, thing, name, at }, token);
+            }
             Operation::Update => {
+                let payload = Bytes::copy_from_slice(payload);
                 let (reply, limits) = (true, shard::UpdateShadow::default());
                 shard::UpdateShadow { thing, name, payload, at, reply, origin, ..limits }.into()
             }
             Operation::Delete => {
+                let payload = Bytes::copy_from_slice(payload);
                 shard::DeleteShadow { thing, name, payload, at, reply: true, origin }.into()
             }
         };
@@ -57,41 +77,46 @@ impl Core {
     }
 
     /// Reads a shadow and publishes the answer.
-    fn get_shadow(
-        self: &Rc<Self>,
-        group: GroupId,
-        thing: String,
-        name: Option<String>,
-        payload: Bytes,
-        at: u64,
-    ) {
+    fn get_shadow(self: &Rc<Self>, group: GroupId, asked: Asked, token: Option<String>) {
         let core = Rc::clone(self);
         actix_rt::spawn(async move {
-            let (of, called) = (thing.clone(), name.clone());
+            let (thing, name, at) = (asked.thing.clone(), asked.name.clone(), asked.at);
             let answer = crate::identity::read(&core.shared, group, move |groups| {
                 let shard = groups.get(group).and_then(Machine::shard)?;
-                Some(shard.get_shadow(&of, called.as_deref(), &payload, at))
+                Some(shard.get_shadow(&thing, name.as_deref(), token.as_deref(), at))
             });
             let Some(answer) = answer.await.flatten() else { return };
-            crate::metrics::shadow_operation("get", answer.is_ok());
-            let (reply, body) = match answer {
-                Ok(document) => (ShadowReply::Accepted(Operation::Get), document),
-                Err(rejected) => {
-                    (ShadowReply::Rejected(Operation::Get), rejected.to_json(at / 1000))
-                }
-            };
-            let topic = shadow::topic::reply(&thing, name.as_deref(), reply);
-            let kept = Kept {
-                topic: Bytes::from(topic),
-                payload: Bytes::from(body),
-                qos: QoS::AtLeastOnce as u32,
-                published_at: at,
-                ..Kept::default()
-            };
-            let publication = Publication::kept(&kept);
-            let route = core.route(publication.topic);
-            core.publish(&publication, &route, Errand::default());
-            core.flush();
+            core.answer(&asked, answer);
         });
     }
+
+    /// Publishes the answer to a request that changes nothing.
+    fn answer(self: &Rc<Self>, asked: &Asked, answer: Result<Vec<u8>, Rejected>) {
+        let Asked { operation, ref thing, ref name, at } = *asked;
+        let counted = if operation == Operation::Get { "get" } else { "change" };
+        crate::metrics::shadow_operation(counted, answer.is_ok());
+        let (reply, body) = match answer {
+            Ok(document) => (ShadowReply::Accepted(operation), document),
+            Err(rejected) => (ShadowReply::Rejected(operation), rejected.to_json(at / 1000)),
+        };
+        let kept = Kept {
+            topic: Bytes::from(shadow::topic::reply(thing, name.as_deref(), reply)),
+            payload: Bytes::from(body),
+            qos: QoS::AtLeastOnce as u32,
+            published_at: at,
+            ..Kept::default()
+        };
+        let publication = Publication::kept(&kept);
+        let route = self.route(publication.topic);
+        self.publish(&publication, &route, Errand::default());
+        self.flush();
+    }
+}
+
+/// A request to a shadow that needs no command.
+struct Asked {
+    operation: Operation,
+    thing: String,
+    name: Option<String>,
+    at: u64,
 }

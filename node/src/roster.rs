@@ -70,13 +70,12 @@ impl Roster {
             node: cluster.node,
             folder,
             address: cluster.advertised(),
-            joins: cluster.join,
+            joins: cluster.joins(),
             founders: cluster.founders(),
         });
-        let peers = cluster.map(|cluster| &cluster.peers).into_iter().flatten();
         Self {
             own,
-            configured: peers.map(|peer| (peer.node, peer.address.clone())).collect(),
+            configured: cluster.map(config::Cluster::known).unwrap_or_default(),
             state: RwLock::default(),
             standing: watch::Sender::new(None),
             expelled: watch::Sender::new(None),
@@ -121,7 +120,13 @@ impl Roster {
     /// Whether this node has yet to learn what there is.
     pub fn is_joining(&self) -> bool {
         let joins = self.own.as_ref().is_some_and(|own| own.joins);
-        joins && self.standing.borrow().as_ref().is_none_or(|it| it.status == MemberStatus::Joining)
+        // Who leaves before it has learnt everything serves nobody, either.
+        let learns = |it: &Member| match it.status {
+            MemberStatus::Joining => true,
+            MemberStatus::Leaving => it.drain == Drain::Done,
+            MemberStatus::Active | MemberStatus::Removed => false,
+        };
+        joins && self.standing.borrow().as_ref().is_none_or(learns)
     }
 
     /// Whether the members know this node with its data folder: until then it would not be noticed if it

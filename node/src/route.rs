@@ -15,7 +15,7 @@ use topic::FilterTrie;
 
 use crate::clock::Clock;
 use crate::endpoint::{Endpoint, SubscriptionIds};
-use crate::interest::{Destination, InterestIndex, ShareGroup};
+use crate::interest::{Destination, InterestIndex, ShareGroup, Wants};
 
 /// Recent topics that a core remembers.
 const REMEMBERED: usize = 8192;
@@ -28,6 +28,8 @@ struct Subscriber {
     qos: QoS,
     no_local: bool,
     retain_as_published: bool,
+    /// Its group queues what has a QoS for it.
+    is_queued: bool,
 }
 
 type Subscribers = SmallVec<[Subscriber; 1]>;
@@ -56,15 +58,26 @@ pub struct Route {
     pub topic: Box<str>,
     /// Sessions on this core.
     pub targets: Vec<Target>,
-    /// Other cores that have subscribers.
-    pub cores: SmallVec<[u16; 4]>,
+    /// Other cores that have subscribers, each once.
+    pub cores: Places,
     /// Groups with persistent sessions that want it.
     pub groups: SmallVec<[u16; 4]>,
-    /// Other nodes that have connected subscribers.
-    pub nodes: SmallVec<[u16; 4]>,
+    /// Other nodes that have connected subscribers, each once.
+    pub nodes: Places,
     /// Shared subscriptions.
     pub shares: Vec<Arc<ShareGroup>>,
     generation: (u64, u64),
+}
+
+/// Cores or nodes, with what they want.
+pub type Places = SmallVec<[(u16, Wants); 4]>;
+
+/// Adds what a place wants for one more filter.
+pub fn add_place(places: &mut Places, place: u16, wants: Wants) {
+    match places.iter_mut().find(|(other, _)| *other == place) {
+        Some((_, known)) => *known = wants.max(*known),
+        None => places.push((place, wants)),
+    }
 }
 
 /// Bytes of routes that a core remembers at most.
@@ -79,6 +92,11 @@ fn place(name: &str) -> usize {
 impl Route {
     fn weight(&self) -> usize {
         self.topic.len() + self.targets.len() * size_of::<Target>() + size_of::<Self>()
+    }
+
+    /// Whether a publication of QoS 1 or 2 may be kept in a queue.
+    pub fn is_for_queues(&self) -> bool {
+        !self.groups.is_empty() || self.shares.iter().any(|share| share.keeps_queues())
     }
 
     /// The shadow request that a publication on this topic is, if it is one.
@@ -128,14 +146,14 @@ impl Routes {
         self.generation += 1;
     }
 
-    /// Subscribes a session; `first` tells that nobody on this core wanted the filter before.
+    /// Subscribes a session, in place of the subscription that it may have had.
     pub fn subscribe(
         &mut self,
         filter: &str,
-        slot: u32,
+        (slot, is_persistent): (u32, bool),
         options: SubscribeOptions,
         subscription_id: u32,
-    ) -> Subscribed {
+    ) -> Changed {
         self.generation += 1;
         let subscriber = Subscriber {
             slot,
@@ -143,28 +161,30 @@ impl Routes {
             qos: options.qos,
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
+            is_queued: is_persistent && options.qos != QoS::AtMostOnce,
         };
         let subscribers = self.trie.entry(filter);
-        if let Some(existing) = subscribers.iter_mut().find(|other| other.slot == slot) {
-            *existing = subscriber;
-            return Subscribed { is_new: false, is_first: false };
+        let before = wanted(subscribers);
+        match subscribers.iter_mut().find(|other| other.slot == slot) {
+            Some(existing) => *existing = subscriber,
+            None => subscribers.push(subscriber),
         }
-        subscribers.push(subscriber);
-        Subscribed { is_new: true, is_first: subscribers.len() == 1 }
+        Changed { before, now: wanted(subscribers) }
     }
 
-    /// Ends a subscription; true when nobody on this core wants the filter any more.
-    pub fn unsubscribe(&mut self, filter: &str, slot: u32) -> bool {
+    /// Ends a subscription.
+    pub fn unsubscribe(&mut self, filter: &str, slot: u32) -> Changed {
         self.generation += 1;
-        let Some(subscribers) = self.trie.get_mut(filter) else { return false };
+        let Some(subscribers) = self.trie.get_mut(filter) else { return Changed::default() };
+        let before = wanted(subscribers);
         if let Some(at) = subscribers.iter().position(|other| other.slot == slot) {
             subscribers.swap_remove(at);
         }
-        let last = subscribers.is_empty();
-        if last {
+        let now = wanted(subscribers);
+        if now.is_none() {
             self.trie.remove(filter);
         }
-        last
+        Changed { before, now }
     }
 
     /// What a topic leads to.
@@ -245,17 +265,15 @@ impl Routes {
             generation,
         };
         index.resolve(name, |interest| {
-            for destination in &interest.destinations {
+            for (destination, wants) in &interest.destinations {
                 match *destination {
-                    Destination::Core(other) if other != core && !route.cores.contains(&other) => {
-                        route.cores.push(other);
+                    Destination::Core(other) if other != core => {
+                        add_place(&mut route.cores, other, *wants);
                     }
                     Destination::Group(group) if !route.groups.contains(&group) => {
                         route.groups.push(group);
                     }
-                    Destination::Node(node) if !route.nodes.contains(&node) => {
-                        route.nodes.push(node);
-                    }
+                    Destination::Node(node) => add_place(&mut route.nodes, node, *wants),
                     _ => {}
                 }
             }
@@ -316,11 +334,46 @@ impl Routes {
     }
 }
 
-/// What a subscription changed on its core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subscribed {
-    /// The session had no subscription on this filter.
-    pub is_new: bool,
-    /// Nobody on this core had.
-    pub is_first: bool,
+/// What a core wanted of a filter, and what it wants now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Before.
+    pub before: Option<Wants>,
+    /// Now.
+    pub now: Option<Wants>,
+}
+
+fn wanted(subscribers: &[Subscriber]) -> Option<Wants> {
+    let wants = |it: &Subscriber| if it.is_queued { Wants::QosZero } else { Wants::Everything };
+    subscribers.iter().map(wants).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_wants_what_queues_do_not_hold() {
+        let options = |qos| SubscribeOptions { qos, ..SubscribeOptions::default() };
+        let mut routes = Routes::default();
+        let mut subscribe =
+            |slot, persistent, qos| routes.subscribe("a", (slot, persistent), options(qos), 0).now;
+        use Wants::{Everything, QosZero};
+        for (slot, persistent, qos, wants) in [
+            (1, true, QoS::AtLeastOnce, QosZero),
+            (2, true, QoS::AtMostOnce, Everything),
+            (2, true, QoS::ExactlyOnce, QosZero),
+            (3, false, QoS::AtLeastOnce, Everything),
+        ] {
+            assert_eq!(subscribe(slot, persistent, qos), Some(wants), "{slot} {qos:?}");
+        }
+        for (slot, before, now) in [
+            (3, Some(Everything), Some(QosZero)),
+            (2, Some(QosZero), Some(QosZero)),
+            (1, Some(QosZero), None),
+            (1, None, None),
+        ] {
+            assert_eq!(routes.unsubscribe("a", slot), Changed { before, now }, "{slot}");
+        }
+    }
 }

@@ -54,6 +54,8 @@ pub struct Shared {
     pub queues_full: AtomicBool,
     /// The backups of this node.
     pub backups: Backups,
+    /// Whether all nodes know of queues of shared subscriptions.
+    pub share_queues: AtomicBool,
     /// Groups whose outbox is longer than it should be: [`crate::core::Uses::outbox_bit`].
     pub long_outboxes: AtomicU64,
 }
@@ -106,6 +108,12 @@ impl Shared {
     /// Whether one of these outboxes is so long that publishers have to wait for it.
     pub fn is_long(&self, outboxes: u64) -> bool {
         self.long_outboxes.load(Ordering::Relaxed) & outboxes != 0
+    }
+
+    /// Whether what no member of a shared subscription can have now waits in the subscription's queue;
+    /// else it waits in that of a member.
+    pub fn has_share_queues(&self) -> bool {
+        self.share_queues.load(Ordering::Relaxed)
     }
 
     /// Whether clients are to go to another node.

@@ -378,7 +378,7 @@ class ClusterNode(Skein):
 class SkeinCluster:
     """Nodes on this machine that know each other."""
 
-    def __init__(self, folder, count=3, shards=4, restored_from=None):
+    def __init__(self, folder, count=3, shards=4, restored_from=None, node=ClusterNode):
         self.folder, self.shards, self.restored_from = Path(folder), shards, restored_from
         self.backup = lambda node: ["[backup]", f'folder = "{self.folder / "backups"}"']
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -386,7 +386,7 @@ class SkeinCluster:
         numbers = range(1, count + 1)
         self.nodes = {}
         for number in numbers:
-            self.nodes[number] = ClusterNode(self, number)
+            self.nodes[number] = node(self, number)
         self.make_keys(*numbers)
 
     def make_keys(self, *numbers):

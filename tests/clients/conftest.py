@@ -31,6 +31,7 @@ def pytest_configure(config):
     for line in (
         "clause(*names): the normative statements of the standard that a test covers",
         "skein: needs more than an MQTT broker",
+        "queue_messages(count): how many messages sessions may have",
         "not_mosquitto(why): what mosquitto 2.0.11 does otherwise",
     ):
         config.addinivalue_line("markers", line)

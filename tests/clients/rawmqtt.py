@@ -567,3 +567,12 @@ class Client:
         if got.kind == DISCONNECT:
             self.ended = got
         return got
+
+
+def stall(client, publisher, topic):
+    """Sends a client, which reads nothing from now on, more than its socket takes."""
+    # Most of it is to wait in the broker, not in the kernel.
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    client.subscribe(topic)
+    publisher.send(*[publish(topic, bytes(60_000))] * 150)
+    publisher.ping()

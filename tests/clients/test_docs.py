@@ -122,8 +122,9 @@ def test_kustomize_cluster_is_of_one_piece():
     stateful = objects["StatefulSet", "skein"]["spec"]
     config = tomllib.loads((folder / "skein.toml").read_text())
     first, count = stateful["ordinals"]["start"], stateful["replicas"]
-    peers = {peer["node"]: peer["address"] for peer in config["cluster"]["peers"]}
-    assert peers == {node: f"skein-{node}.{stateful['serviceName']}:7400" for node in range(first, first + count)}
+    # Founders are numbered from 1 on.
+    assert (first, count) == (1, config["cluster"]["founders"])
+    assert config["cluster"]["dns"] == f"skein-{{node}}.{stateful['serviceName']}:7400"
     service = objects["Service", stateful["serviceName"]]["spec"]
     assert service["clusterIP"] == "None" and service["publishNotReadyAddresses"]
     (container,) = stateful["template"]["spec"]["containers"]

@@ -237,6 +237,23 @@ def test_a_certificate_and_its_thing_are_named(skein, dial, watcher, name, tmp_p
     assert event(listens)[1]["disconnectReason"] == "AUTH_ERROR"
 
 
+def test_a_will_on_a_reserved_topic_is_told(dial, watcher, name):
+    listens = watcher(presence(name))
+    assert dial().connect(name, will=m.Will("$SYS/x", b""), check=False).reason == 0x90
+    kind, body = event(listens)
+    assert (kind, body["connectFailureReason"]) == ("connect_failed", "AUTHORIZATION_FAILED")
+
+
+def test_an_answer_that_the_client_does_not_take_is_its_own_doing(dial, watcher, name):
+    listens = watcher(presence(name))
+    client = dial()
+    client.connect(name, props={"maximum_packet_size": 64})
+    assert event(listens)[0] == "connected"
+    client.send(m.subscribe(1, [(f"{name}/{number}", 0) for number in range(64)]))
+    client.refused(0x95)
+    assert event(listens)[1]["disconnectReason"] == "CLIENT_ERROR"
+
+
 def test_a_refused_connection_is_told(skein, dial, watcher, name, tmp_path):
     document = brokers.policy(("Allow", "iot:Connect", f"client/{name}"))
     device = Identity(skein, tmp_path, name, document)

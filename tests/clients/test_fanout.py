@@ -52,6 +52,43 @@ def test_properties_and_flags_go_along(on, name):
     assert publication.props["content_type"] == "text/plain"
 
 
+def test_what_a_queue_gets_does_not_come_by_the_fan_out_too(cluster, on, name):
+    """A persistent session has QoS 1 and 2 from its group, and only QoS 0 from the publisher's node."""
+    props = {"session_expiry_interval": 300}
+    subscriber, publisher = on(2, name, props=props), on(1, f"{name}-publisher")
+
+    def parcels():
+        return cluster[1].metrics()['fanout_parcels_total{direction="out"}']
+
+    def publish(qos, number):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=qos)
+        got = subscriber.receive()
+        return got.qos, got.payload
+
+    subscriber.subscribe(f"{name}/t", qos=1)
+    before = parcels()
+    assert [publish(qos, number) for number, qos in enumerate([1, 2])] == [(1, b"0"), (1, b"1")]
+    assert parcels() == before
+    assert publish(0, 2) == (0, b"2")
+    assert parcels() == before + 1
+    # With QoS 0 granted there is nothing to queue, and the other way round again.
+    subscriber.subscribe(f"{name}/t", qos=0)
+    assert publish(1, 3) == (0, b"3")
+    assert parcels() == before + 2
+    subscriber.subscribe(f"{name}/t", qos=2)
+    assert publish(2, 4) == (2, b"4")
+    assert parcels() == before + 2
+    # A session without a queue wants everything.
+    brief = on(2, f"{name}-brief")
+    brief.subscribe(f"{name}/t", qos=1)
+    assert publish(1, 5) == (1, b"5") and brief.receive().payload == b"5"
+    assert parcels() == before + 3
+    brief.unsubscribe(f"{name}/t")
+    assert publish(1, 6) == (1, b"6")
+    assert parcels() == before + 3
+    subscriber.nothing_more()
+
+
 def test_a_share_takes_its_members_on_all_nodes(on, name):
     members = [on(node, f"{name}-{node}") for node in (2, 3)]
     for member in members:

@@ -1,5 +1,7 @@
 """Publications that are larger than what the log takes at once: answered, and nobody else suffers."""
 
+import json
+
 import pytest
 
 import rawmqtt as m
@@ -8,6 +10,8 @@ from brokers import wait_until
 pytestmark = pytest.mark.skein
 QUOTA_EXCEEDED = 0x97
 LARGE = bytes(17 << 20)
+# The largest request to a shadow.
+SHADOW_REQUEST = 128 << 10
 PERSISTENT = {4: {"clean": False}, 5: {"clean": False, "props": {"session_expiry_interval": 60}}}
 
 
@@ -73,12 +77,17 @@ def test_retained(open, name, version):
     assert late.receive().payload == b"after"
 
 
-def test_a_shadow_request(open, name, version):
-    publisher = open("publisher")
-    topic = f"$aws/things/{name}/shadow/update"
-    if not refused(publisher, m.publish(topic, LARGE, 1, id=9, version=version), m.PUBACK):
-        publisher = open("publisher")
-    publisher.ping()
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("operation, by_content", [("get", 404), ("update", 400), ("delete", 404)])
+def test_a_shadow_request(open, name, version, operation, by_content, qos):
+    """It is refused as shadows refuse, before anybody copies, keeps or reads it."""
+    subscriber, publisher = open("subscriber"), open("publisher")
+    shadow = f"$aws/things/{name}/shadow"
+    subscriber.subscribe(f"{shadow}/{operation}/rejected", qos=1)
+    for size, code in ((len(LARGE), 413), (SHADOW_REQUEST + 1, 413), (SHADOW_REQUEST, by_content)):
+        publisher.publish(f"{shadow}/{operation}", b"{}".ljust(size), qos=qos)
+        answer = json.loads(subscriber.receive().payload)
+        assert answer["code"] == code, (size, answer)
 
 
 @pytest.mark.clause("3.1.1:MQTT-3.3.1-7")

@@ -266,6 +266,16 @@ def test_a_certificate_that_is_no_longer_active(identity, device, dial, name, st
     wait_until("it may connect again", lambda: try_connect(dial, who, name), SOON)
 
 
+def test_a_revoked_device_that_does_not_read(identity, device, connected, name):
+    """What waits for it in the broker is not waited for."""
+    who = identity(*everything(name))
+    watcher = connected()
+    watcher.subscribe(f"$aws/events/presence/disconnected/{name}", qos=1)
+    m.stall(device(who, name), connected(), f"{name}/flood")
+    who.status("REVOKED")
+    assert watcher.receive(timeout=SOON + 0.5).topic.endswith(name)
+
+
 def refused_at_once(dial, who, name):
     assert not try_connect(dial, who, name)
 

@@ -1,6 +1,5 @@
 """When a client is read, how much of what it sent is handled, and when it has been silent for too long."""
 
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,15 +26,18 @@ def test_a_client_that_stops_reading_is_silent(dial, connected, name):
     watcher = connected()
     watcher.subscribe(f"{name}/will", qos=1)
     deaf = dial()
-    # Most of what is sent is to wait in the broker, not in the kernel.
-    deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     deaf.connect(f"{name}-deaf", keep_alive=2, will=m.Will(f"{name}/will", b"gone", 1))
-    deaf.subscribe(f"{name}/flood")
-    publisher = connected()
-    publisher.send(*[m.publish(f"{name}/flood", bytes(60_000))] * 150)
-    publisher.ping()
+    m.stall(deaf, connected(), f"{name}/flood")
     assert watcher.receive(timeout=30).payload == b"gone"
     ends(deaf.socket)
+
+
+def test_a_client_returns_while_its_old_connection_is_stalled(dial, connected, name):
+    old = dial()
+    old.connect(name)
+    m.stall(old, connected(), name)
+    # Less than a connection may take for its last word.
+    dial(timeout=3).connect(name)
 
 
 def test_nothing_is_taken_after_disconnect(dial, connected, name):

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use benches::broker::Recipe;
+use benches::cluster;
 use benches::compare::{self, Comparison};
 use benches::engine::Receivers;
 use benches::frame::{Qos, Version};
@@ -128,6 +129,24 @@ enum Command {
     },
     /// Starts brokers one after the other, runs scenarios against each, and prints the ratios.
     Compare(CompareArgs),
+    /// Starts a cluster of three nodes on this machine and measures what is claimed of it.
+    Cluster(ClusterArgs),
+}
+
+#[derive(Args)]
+struct ClusterArgs {
+    /// The program to start.
+    #[arg(long, default_value = "target/release/skein")]
+    program: PathBuf,
+    /// How often everything runs.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Small counts and half a second each: judges correctness, never speed.
+    #[arg(long)]
+    quick: bool,
+    /// Where the nodes keep their data [default: the system's directory for temporary files].
+    #[arg(long)]
+    data: Option<PathBuf>,
 }
 
 /// Mutual TLS: all four, or plain.
@@ -202,9 +221,9 @@ struct TargetArgs {
     /// each pair over two.
     #[arg(long, value_delimiter = ',')]
     others: Vec<SocketAddr>,
-    /// The broker's process, to measure its CPU time and memory.
-    #[arg(long)]
-    pid: Option<u32>,
+    /// The broker's processes, to measure their CPU time, and the memory of the first.
+    #[arg(long = "pid", value_delimiter = ',')]
+    pids: Vec<u32>,
     /// Protocol version: 3 (meaning 3.1.1) or 5.
     #[arg(long, default_value = "3", value_parser = version)]
     version: Version,
@@ -271,7 +290,7 @@ impl TargetArgs {
         Target {
             address: self.address,
             others: self.others.clone(),
-            pid: self.pid,
+            pids: self.pids.clone(),
             version: self.version,
         }
     }
@@ -340,6 +359,21 @@ impl CompareArgs {
     }
 }
 
+impl ClusterArgs {
+    fn run(self, json: Option<PathBuf>) -> Result<bool> {
+        let comparison = cluster::Comparison {
+            program: self.program,
+            rounds: if self.quick { 1 } else { self.rounds.max(1) },
+            quick: self.quick,
+            root: self.data.unwrap_or_else(std::env::temp_dir),
+        };
+        let results = comparison.run()?;
+        write_json(json, &results)?;
+        results.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
+        Ok(results.failures.is_empty())
+    }
+}
+
 impl Command {
     fn run(self) -> Result<Report> {
         match self {
@@ -363,7 +397,7 @@ impl Command {
             Self::Retained(stored) => stored.stored().retained(&stored.target.target()),
             Self::Offline(stored) => stored.stored().offline(&stored.target.target()),
             Self::Relay { address } => match relay::run(address)? {},
-            Self::Compare(_) => unreachable!("has its own results"),
+            Self::Compare(_) | Self::Cluster(_) => unreachable!("have their own results"),
         }
     }
 }
@@ -384,6 +418,9 @@ fn run(cli: Cli) -> Result<bool> {
     }
     if let Some(core) = cli.core {
         process::pin(core)?;
+    }
+    if let Command::Cluster(arguments) = cli.command {
+        return arguments.run(cli.json);
     }
     let report = cli.command.run()?;
     print!("{report}");

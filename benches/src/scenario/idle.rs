@@ -32,7 +32,7 @@ pub struct Idle {
 impl Idle {
     /// Connects, pings each connection once, and reads the broker's memory before and after.
     pub fn run(&self, target: &Target) -> Result<Report> {
-        let pid = target.pid.context("memory is read by process id: name it with --pid")?;
+        let pid = target.pid().context("memory is read by process id: name it with --pid")?;
         let run = run_name();
         let mut report = Report::new(format!(
             "{} idle connections, keep-alive {} s, {:?}",
@@ -44,7 +44,7 @@ impl Idle {
         let mut unanswered = first.iter().filter(|client| !answers(client)).count();
         sleep(REST);
         let before = process::resident_bytes(pid)?;
-        let meter = Meter::start(target.pid)?;
+        let meter = Meter::start(&target.pids)?;
         let clients =
             (0..self.connections).map(|index| self.connect(target, &format!("i{index}.{run}")));
         let clients = clients.collect::<Result<Vec<_>>>()?;

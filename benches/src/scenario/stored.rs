@@ -41,7 +41,7 @@ impl Stored {
         let mut report = self.report("retained", target);
         self.store(target, &run, shape, "retained/s", &mut report)?;
         let mut client = target.connect(&format!("s.{run}"), true)?;
-        let meter = Meter::start(target.pid)?;
+        let meter = Meter::start(&target.pids)?;
         // The engine reads what follows: publications may come before SUBACK.
         let filter = [format!("{prefix}#")];
         client.stream.write_all(&frame::subscribe(1, &filter, self.qos, target.version))?;
@@ -64,7 +64,7 @@ impl Stored {
         }
         let mut report = self.report("queued for offline sessions", target);
         self.store(target, &run, shape, "queued/s", &mut report)?;
-        let meter = Meter::start(target.pid)?;
+        let meter = Meter::start(&target.pids)?;
         let resume = |name: &String| {
             let client = target.connect(name, false)?;
             ensure!(client.accepted.session_present, "the session of {name} was not kept");
@@ -117,14 +117,14 @@ impl Stored {
     ) -> Result<()> {
         let publisher = |index| target.connect(&format!("p{index}.{run}"), true);
         let publishers = (0..self.publishers).map(publisher).collect::<Result<Vec<_>>>()?;
-        let before = target.pid.map(process::resident_bytes).transpose()?;
+        let before = target.pid().map(process::resident_bytes).transpose()?;
         let mut engine = Engine::new(self.flow(shape, Receivers::None), publishers, Vec::new())?;
         let start = Instant::now();
         let (_, end) = engine.run_out()?;
         let sent = engine.sent();
         let count = sent.iter().sum::<u64>() as f64;
         report.add(figure, count / (end - start).as_secs_f64());
-        if let (Some(pid), Some(before)) = (target.pid, before) {
+        if let (Some(pid), Some(before)) = (target.pid(), before) {
             let grown = process::resident_bytes(pid)? as f64 - before as f64;
             report.add("rss bytes per message", grown / count);
         }

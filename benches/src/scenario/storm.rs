@@ -73,7 +73,7 @@ impl Storm {
             "storm of {kind} connections, {concurrency} at a time, {version:?}"
         ));
         let total = Mutex::new(Tally::default());
-        let meter = Meter::start(target.pid)?;
+        let meter = Meter::start(&target.pids)?;
         let deadline = Instant::now() + self.duration;
         thread::scope(|scope| {
             for worker in 0..concurrency {

@@ -31,7 +31,7 @@ pub struct Subscriptions {
 impl Subscriptions {
     /// Subscribes, reads the broker's memory before and after, and tries a sample.
     pub fn run(&self, target: &Target) -> Result<Report> {
-        let pid = target.pid.context("memory is read by process id: name it with --pid")?;
+        let pid = target.pid().context("memory is read by process id: name it with --pid")?;
         let run = run_name();
         let prefix = format!("load/{run}/device/");
         let mut report = Report::new(format!(
@@ -42,7 +42,7 @@ impl Subscriptions {
         let mut clients = (0..self.connections).map(connect).collect::<Result<Vec<_>>>()?;
         std::thread::sleep(Duration::from_secs(1));
         let before = process::resident_bytes(pid)?;
-        let meter = Meter::start(target.pid)?;
+        let meter = Meter::start(&target.pids)?;
         let numbers: Vec<usize> = (0..self.subscriptions).collect();
         for (turn, batch) in numbers.chunks(self.batch).enumerate() {
             let filters: Vec<_> =

@@ -144,7 +144,7 @@ impl Traffic {
         if self.rate.is_some() {
             engine.record_latencies();
         }
-        let (before, meter) = (engine.counters(), Meter::start(target.pid)?);
+        let (before, meter) = (engine.counters(), Meter::start(&target.pids)?);
         engine.run_for(self.duration)?;
         let after = engine.counters();
         let elapsed = meter.stop(after.received - before.received, &mut report)?;

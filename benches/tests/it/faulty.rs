@@ -84,7 +84,7 @@ fn run(fault: Fault) -> Report {
         .run(&Target {
             address: broker(fault),
             others: Vec::new(),
-            pid: None,
+            pids: Vec::new(),
             version: Version::V3,
         })
         .unwrap()

@@ -6,7 +6,7 @@
 //! fence, and answers with its place. That can only be committed by others. A snapshot of this leader
 //! with the fence in it has everything that the replica could have acknowledged, and nobody without
 //! the fence can be elected any more, whatever the replica had voted for; the argument is in
-//! `docs/adr/0015-a-damaged-replica-is-silent.md`.
+//! `docs/adr/0016-a-damaged-replica-is-silent.md`.
 
 use raft::prelude::{Message, MessageType};
 use raft::{INVALID_ID, ProgressState};

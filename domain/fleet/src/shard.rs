@@ -24,6 +24,7 @@ mod queue;
 mod retained;
 mod session;
 mod shadows;
+mod shares;
 mod stored;
 mod subscribers;
 #[cfg(test)]
@@ -32,10 +33,11 @@ mod timers;
 
 pub use backup::{forget_later_entries, put_back_outbox};
 pub use command::{
-    Acknowledge, Announce, Command, CommandError, Connect, DeleteShadow, Directed, Disconnect,
-    DisconnectReason, Event, Expire, FireWill, ForgetOrigin, Kind, NEVER, Options, Origin,
-    Presence, Publication, Publish, PubrecReceived, ReceiveQos2, ReleaseQos2, Subscribe,
-    Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
+    Acknowledge, Announce, AssignShared, BeginShared, Command, CommandError, Connect, DeleteShadow,
+    Directed, Disconnect, DisconnectReason, EnqueueShared, Event, Expire, FireWill, ForgetOrigin,
+    ForgetShared, Kind, NEVER, Options, Origin, Presence, Publication, Publish, PubrecReceived,
+    ReceiveQos2, ReleaseQos2, ReleaseShared, SharedCopy, Subscribe, Subscription, TrimOutbox,
+    Unsubscribe, UpdateShadow, Will, WillAction,
 };
 pub use instance::Instance;
 pub use outbox::OutboxEntry;
@@ -45,7 +47,7 @@ pub use outcome::{
 };
 pub use session::Session;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,6 +61,7 @@ use self::messages::Messages;
 use self::outbox::Outbox;
 use self::retained::Retained;
 use self::shadows::Shadows;
+use self::shares::Shares;
 use self::subscribers::Index;
 use self::timers::{Timer, Timers};
 
@@ -108,6 +111,8 @@ pub struct Stats {
     pub retained_bytes: usize,
     /// Shadows, without tombstones.
     pub shadows: usize,
+    /// Messages that wait for shared subscriptions.
+    pub shared: usize,
     /// Outbox entries.
     pub outbox: usize,
     /// Their bytes.
@@ -125,6 +130,9 @@ pub struct Shard {
     shadows: Shadows,
     absences: Absences,
     outbox: Outbox,
+    shares: Shares,
+    /// Sessions whose queue has something of a shared subscription; a few that had may be among them.
+    holding: BTreeSet<u64>,
     /// The last sequence seen of each group's outbox, and the part.
     watermarks: BTreeMap<u64, (u64, u32)>,
     timers: Timers,
@@ -151,6 +159,8 @@ impl Default for Shard {
             shadows: Shadows::default(),
             absences: Absences::default(),
             outbox: Outbox::default(),
+            shares: Shares::default(),
+            holding: BTreeSet::new(),
             watermarks: BTreeMap::new(),
             timers: Timers::default(),
             next_session: 1,
@@ -221,18 +231,15 @@ impl Shard {
     }
 
     /// The retained messages that a valid plain filter matches, in topic order, after a topic; they
-    /// may be past their expiry.
-    pub fn retained_matching<'a>(
+    /// may be past their expiry. Looks at no more than `visits` topics, of which any number may match:
+    /// [`topic::Matching::stopped_at`] says where to go on.
+    pub fn retained_matching<'a, 'f>(
         &'a self,
-        filter: &'a str,
+        filter: &'f str,
         after: Option<&str>,
-    ) -> impl Iterator<Item = &'a Arc<Publication>> {
-        let topics = self.retained.topics();
-        let matching = match after {
-            None => topics.matching(filter),
-            Some(last) => topics.matching_after(filter, last),
-        };
-        matching.map(|(_, publication)| publication)
+        visits: usize,
+    ) -> topic::Matching<'a, 'f, Arc<Publication>> {
+        self.retained.topics().matching_within(filter, after, visits)
     }
 
     /// All retained messages in topic order, after a topic; they may be past their expiry.
@@ -242,17 +249,16 @@ impl Shard {
         all.map(|(_, publication)| publication)
     }
 
-    /// The payload of `get/accepted` for a shadow, or why not.
+    /// The payload of `get/accepted` for a shadow, or why not; `token` is the request's.
     pub fn get_shadow(
         &self,
         thing: &str,
         name: Option<&str>,
-        request: &[u8],
+        token: Option<&str>,
         at: u64,
     ) -> Result<Vec<u8>, shadow::Rejected> {
-        let token = shadow::parse_request(request, &shadow::Limits::default())?;
         let record = self.shadows.get(&shadows::key(thing, name));
-        shadow::get(record, name.unwrap_or(thing), token.as_deref(), at / 1000)
+        shadow::get(record, name.unwrap_or(thing), token, at / 1000)
     }
 
     /// Names of a thing's named shadows, ordered, after a name.
@@ -280,6 +286,24 @@ impl Shard {
         self.outbox.from(from)
     }
 
+    /// Shared subscriptions for which messages wait, and how many, ordered, after one of them.
+    pub fn waiting_after(&self, filter: &str) -> impl Iterator<Item = (&str, usize)> {
+        self.shares.after(filter).map(|(filter, queue)| (filter, queue.len()))
+    }
+
+    /// Messages on their way from here to members of a shared subscription.
+    pub fn assigned(&self, filter: &str) -> usize {
+        self.outbox.assigned(filter)
+    }
+
+    /// Sessions without a connection whose queue has something of a shared subscription, ordered by id,
+    /// after one of them.
+    pub fn holding_after(&self, session: u64) -> impl Iterator<Item = &Session> {
+        let after = self.holding.range(session.saturating_add(1)..);
+        let sessions = after.filter_map(|id| self.session_by_id(*id));
+        sessions.filter(|session| !session.connected())
+    }
+
     /// Sizes.
     pub fn stats(&self) -> Stats {
         Stats {
@@ -292,6 +316,7 @@ impl Shard {
             retained: self.retained.topics().len(),
             retained_bytes: self.retained.bytes,
             shadows: self.shadows.len(),
+            shared: self.shares.len(),
             outbox: self.outbox.len(),
             outbox_bytes: self.outbox.bytes,
         }

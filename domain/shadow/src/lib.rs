@@ -22,7 +22,7 @@ pub use record::{
     Change, DecodeError, Deletion, REMEMBERED_SECS, Record, Tombstone, delete, get, update,
 };
 pub use rejected::Rejected;
-pub use request::{Update, parse_request, parse_update};
+pub use request::{Update, check_size, parse_request, parse_update};
 
 /// How large a shadow may be.
 ///
@@ -48,6 +48,10 @@ impl Default for Limits {
         Self { document_bytes: 8192, depth: 8, client_token_bytes: 64 }
     }
 }
+
+/// Bytes of a request, white space included; AWS IoT takes no larger publication. A request becomes many
+/// times its size while it is read.
+pub const MAX_REQUEST_BYTES: usize = 128 * 1024;
 
 /// Bytes of a shadow's name.
 pub const MAX_NAME_BYTES: usize = 64;

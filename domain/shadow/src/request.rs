@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Limits, Rejected};
+use crate::{Limits, MAX_REQUEST_BYTES, Rejected};
 
 /// A well-formed update request.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,9 +15,15 @@ pub struct Update {
     pub(crate) state: Value,
 }
 
+/// Refuses what is larger than [`MAX_REQUEST_BYTES`], whatever is in it.
+pub fn check_size(payload: &[u8]) -> Result<(), Rejected> {
+    if payload.len() <= MAX_REQUEST_BYTES { Ok(()) } else { Err(Rejected::too_large()) }
+}
+
 /// Reads an update request: UTF-8, JSON, shape, depth and size. Only its `version` remains to be
 /// compared with what is stored.
 pub fn parse_update(payload: &[u8], limits: &Limits) -> Result<Update, Rejected> {
+    check_size(payload)?;
     let mut request = object(payload, limits)?;
     let client_token = client_token(&request, limits)?;
     let checked = state_and_version(&mut request, limits).and_then(|(state, version)| {
@@ -34,6 +40,7 @@ pub fn parse_update(payload: &[u8], limits: &Limits) -> Result<Update, Rejected>
 
 /// Reads the payload of a get or delete, which is empty or an object, for its client token.
 pub fn parse_request(payload: &[u8], limits: &Limits) -> Result<Option<String>, Rejected> {
+    check_size(payload)?;
     if payload.trim_ascii().is_empty() {
         return Ok(None);
     }

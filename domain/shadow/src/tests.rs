@@ -144,6 +144,22 @@ fn a_payload_that_is_not_utf8_is_refused() {
     assert_eq!(parse_request(b"\xff", &Limits::default()).unwrap_err().code, 415);
 }
 
+/// One byte more is refused before anything of it is read.
+#[test]
+fn a_request_has_a_largest_size_whatever_it_says() {
+    let update = br#"{"state":{"desired":{"a":1}}}"#;
+    for (request, code) in [(&update[..], None), (b"{}", Some(400)), (b" ", Some(400))] {
+        let fill = |bytes: usize| [request, &b" ".repeat(bytes - request.len())].concat();
+        let limits = Limits::default();
+        let rejected = |payload: &[u8]| parse_update(payload, &limits).err().map(|it| it.code);
+        assert_eq!(rejected(&fill(MAX_REQUEST_BYTES)), code);
+        assert_eq!(rejected(&fill(MAX_REQUEST_BYTES + 1)), Some(413));
+        assert_eq!(parse_request(&fill(MAX_REQUEST_BYTES), &limits), Ok(None));
+        let rejected = parse_request(&fill(MAX_REQUEST_BYTES + 1), &limits);
+        assert_eq!(rejected, Err(Rejected::too_large()));
+    }
+}
+
 #[test]
 fn refusals_have_the_texts_of_aws() {
     for (rejected, expected) in [

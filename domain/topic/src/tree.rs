@@ -68,9 +68,16 @@ impl<V> TopicTree<V> {
         self.matching_from(filter, Bound::Unbounded)
     }
 
-    /// The next page of [`Self::matching`]: the names behind `last`, which need not exist any more.
-    pub fn matching_after<'a, 'f>(&'a self, filter: &'f str, last: &str) -> Matching<'a, 'f, V> {
-        self.matching_from(filter, Bound::Excluded(last))
+    /// As [`Self::matching`], but looks at no more than `visits` names, matching or not, and only at those
+    /// behind `last`, which need not exist any more: see [`Matching::stopped_at`].
+    pub fn matching_within<'a, 'f>(
+        &'a self,
+        filter: &'f str,
+        last: Option<&str>,
+        visits: usize,
+    ) -> Matching<'a, 'f, V> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        Matching { visits, ..self.matching_from(filter, from) }
     }
 
     /// Every name, in order.
@@ -95,7 +102,8 @@ impl<V> TopicTree<V> {
             _ => Bound::Included(first),
         };
         let range = self.names.range::<str, _>((from, Bound::Unbounded));
-        Matching { names: &self.names, range, filter, target: String::new() }
+        let (target, visits, visited) = (String::new(), usize::MAX, None);
+        Matching { names: &self.names, range, filter, target, visits, visited }
     }
 }
 
@@ -113,6 +121,10 @@ pub struct Matching<'a, 'f, V> {
     filter: &'f str,
     /// Where to leap; kept for its memory.
     target: String,
+    /// Names that may still be looked at.
+    visits: usize,
+    /// The last that was, unless none behind it matches.
+    visited: Option<&'a str>,
 }
 
 /// Greater than the separator, with nothing in between.
@@ -136,12 +148,21 @@ impl<'a, V> Iterator for Matching<'a, '_, V> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let (name, value) = self.range.next()?;
+            if self.visits == 0 {
+                return None;
+            }
+            let Some((name, value)) = self.range.next() else {
+                self.visited = None;
+                return None;
+            };
+            self.visits -= 1;
+            self.visited = Some(name);
             match self.judge(name) {
                 Verdict::Match => return Some((name, value)),
                 Verdict::Next => {}
                 Verdict::Leap => self.leap(),
                 Verdict::End => {
+                    self.visited = None;
                     self.range = btree_map::Range::default();
                     return None;
                 }
@@ -152,7 +173,17 @@ impl<'a, V> Iterator for Matching<'a, '_, V> {
 
 impl<V> FusedIterator for Matching<'_, '_, V> {}
 
-impl<V> Matching<'_, '_, V> {
+impl<'a, V> Matching<'a, '_, V> {
+    /// The name that the search stopped at when its visits were used up; more may match behind it.
+    pub fn stopped_at(&self) -> Option<&'a str> {
+        self.visited.filter(|_| self.visits == 0)
+    }
+
+    /// How many names more may be looked at.
+    pub fn visits_left(&self) -> usize {
+        self.visits
+    }
+
     /// Names to pass one by one before searching from the root of the map again.
     const STEPS: usize = 4;
 

@@ -5,4 +5,5 @@
 mod cut;
 mod delivery;
 mod handshake;
+mod names;
 mod support;

@@ -25,7 +25,7 @@ pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 pub(crate) const LOST: &str = "lost";
 
 /// Nothing here takes this long unless it never happens.
-const HANG: Duration = Duration::from_secs(20);
+pub(crate) const HANG: Duration = Duration::from_secs(20);
 
 /// A CA for nodes.
 pub(crate) struct Authority {
@@ -87,6 +87,7 @@ pub(crate) enum Event {
     /// The groups of the messages.
     Received(u64, Vec<u32>),
     Denied(u64, String),
+    Refused(u64),
 }
 
 struct Remembering(mpsc::UnboundedSender<Event>);
@@ -105,6 +106,10 @@ impl Receiver for Remembering {
 
     fn denied(&self, peer: u64, why: &str) {
         let _ = self.0.send(Event::Denied(peer, why.to_owned()));
+    }
+
+    fn refused(&self, peer: u64) {
+        let _ = self.0.send(Event::Refused(peer));
     }
 
     fn lost(&self, stream: Stream) {
@@ -127,6 +132,8 @@ pub(crate) struct Node {
     /// The streams that are open.
     pub(crate) open: HashSet<Stream>,
     pub(crate) denials: usize,
+    /// How often nobody listened where a peer should be.
+    pub(crate) refusals: usize,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -135,7 +142,7 @@ impl Node {
         let (sender, events) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
         let links = Links::start(config, Remembering(sender), &runtime).unwrap();
-        Self { links, open: HashSet::new(), denials: 0, events }
+        Self { links, open: HashSet::new(), denials: 0, refusals: 0, events }
     }
 
     /// The next event, which must be one that may follow on those before it.
@@ -146,6 +153,7 @@ impl Node {
             Event::Connected(stream, _) => assert!(self.open.insert(*stream), "{stream:?} is open"),
             Event::Lost(stream) => assert!(self.open.remove(stream), "{stream:?} is not open"),
             Event::Denied(..) => self.denials += 1,
+            Event::Refused(_) => self.refusals += 1,
             Event::Received(peer, _) => assert!(self.open.contains(&incoming(*peer))),
         }
         event

@@ -107,19 +107,20 @@ impl Standing {
         let gone = gone.map(|(node, _)| format!("node {node} is not linked"));
         let damaged = self.groups.iter().filter(|(_, group)| group.damaged);
         let node = self.node;
-        let damaged = damaged.map(|(id, _)| format!("group {id} is damaged on node {node}"));
+        let damaged = counted(damaged, "is damaged on", "are damaged on");
+        let damaged = damaged.into_iter().map(|what| format!("{what} node {node}"));
         let is_leaderless = |group: &Group| group.leader.is_none() && !group.damaged;
         let leaderless = self.groups.iter().filter(|(_, group)| is_leaderless(group));
-        let leaderless = leaderless.map(|(id, _)| format!("group {id} has no leader"));
+        let leaderless = counted(leaderless, "has no leader", "have no leader");
         let changing = self.groups.iter().filter(|(_, group)| group.changing);
-        let changing = changing.map(|(id, _)| format!("the members of group {id} are changing"));
+        let changing = counted(changing, "is changing its members", "are changing their members");
         let live = self.live();
         let misplaced = |(id, group): &(&u32, &Group)| {
             let next = next_change(**id, &self.members, &group.placement(), None, &live);
             !group.changing && next.is_some()
         };
         let misplaced = self.groups.iter().filter(misplaced);
-        let misplaced = misplaced.map(|(id, _)| format!("group {id} is to get other members"));
+        let misplaced = counted(misplaced, "is to get other members", "are to get other members");
         let members = self.members.iter();
         let unsettled = members.filter_map(|(node, it)| Some((node, in_transit(it)?)));
         let unsettled = unsettled.map(|(node, what)| format!("node {node} is {what}"));
@@ -140,7 +141,8 @@ impl Standing {
             let address = member.map_or("", |member| &member.address);
             let what =
                 member.and_then(in_transit).map_or(String::new(), |what| format!(", {what}"));
-            let _ = writeln!(text, "node {node}: {linked}{what} {address}");
+            let line = format!("node {node}: {linked}{what} {address}");
+            let _ = writeln!(text, "{}", line.trim_end());
         }
         let _ = writeln!(
             text,
@@ -163,6 +165,19 @@ impl Standing {
             let _ = writeln!(text, "{}", line.trim_end());
         }
         text
+    }
+}
+
+/// What is wrong with some groups: a single one is named.
+fn counted<'a>(
+    groups: impl Iterator<Item = (&'a u32, &'a Group)>,
+    one: &str,
+    several: &str,
+) -> Option<String> {
+    match &*groups.map(|(id, _)| id).collect::<Vec<_>>() {
+        [] => None,
+        [id] => Some(format!("group {id} {one}")),
+        ids => Some(format!("{} groups {several}", ids.len())),
     }
 }
 
@@ -216,9 +231,13 @@ mod tests {
         standing.groups.insert(1, group(None));
         assert_eq!(standing.complaints(), ["node 3 is not linked", "group 1 has no leader"]);
         assert!(standing.table().contains("node 3: not linked host-3:7400"));
+        assert!(standing.table().contains("1      none     3       7           1 2 3"));
+        standing.groups.insert(2, group(None));
+        assert_eq!(standing.complaints(), ["node 3 is not linked", "2 groups have no leader"]);
         standing.groups.insert(2, Group { damaged: true, ..group(None) });
         assert!(standing.complaints().contains(&"group 2 is damaged on node 1".to_owned()));
         assert!(standing.table().contains("2      damaged  3       7           1 2 3"));
-        assert!(standing.table().contains("1      none     3       7           1 2 3"));
+        standing.members.clear();
+        assert!(standing.table().contains("node 3: not linked\n"), "no blank at the end");
     }
 }

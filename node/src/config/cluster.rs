@@ -1,13 +1,16 @@
 //! The cluster that a node is part of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{Findings, values};
+
+/// What stands in `dns` for the number of a node.
+const PLACEHOLDER: &str = "{node}";
 
 /// The largest number a node may have.
 pub(super) const MAX_NODE: u64 = 0xFFFF;
@@ -26,8 +29,12 @@ pub struct Cluster {
     pub address: Option<String>,
     /// The nodes that it knows from the start; this one may be among them.
     pub peers: Vec<Peer>,
+    /// Instead of `peers`, a name and a port where the founders are: of each one where `{node}` stands for
+    /// its number, of all otherwise.
+    pub dns: Option<String>,
     /// The nodes with which the cluster began, when these are not all `peers`: the same on every one of
-    /// them, for all time.
+    /// them, for all time. In a file 3 is `[1, 2, 3]`.
+    #[serde(deserialize_with = "values::founders")]
     pub founders: Vec<u64>,
     /// This node is none of the founders: it joins when it is added.
     pub join: bool,
@@ -64,6 +71,7 @@ impl Default for Cluster {
             listen: (Ipv4Addr::UNSPECIFIED, 7400).into(),
             address: None,
             peers: Vec::new(),
+            dns: None,
             founders: Vec::new(),
             join: false,
             restored_from: None,
@@ -80,9 +88,10 @@ impl Cluster {
     /// Where others dial this node, as far as it knows; empty otherwise.
     pub fn advertised(&self) -> String {
         let in_peers = || self.peers.iter().find(|peer| peer.node == self.node);
-        match &self.address {
-            Some(address) => address.clone(),
-            None => match in_peers() {
+        match (&self.address, &self.dns) {
+            (Some(address), _) => address.clone(),
+            (None, Some(dns)) => of_node(dns, self.node),
+            (None, None) => match in_peers() {
                 Some(own) => own.address.clone(),
                 None if self.listen.ip().is_unspecified() => String::new(),
                 None => self.listen.to_string(),
@@ -90,10 +99,23 @@ impl Cluster {
         }
     }
 
+    /// The nodes that it is told of, and where they are.
+    pub fn known(&self) -> BTreeMap<u64, String> {
+        match &self.dns {
+            Some(dns) => self.founders.iter().map(|node| (*node, of_node(dns, *node))).collect(),
+            None => self.peers.iter().map(|it| (it.node, it.address.clone())).collect(),
+        }
+    }
+
+    /// Whether this node is none of the founders.
+    pub fn joins(&self) -> bool {
+        self.join || self.dns.is_some() && !self.founders.contains(&self.node)
+    }
+
     /// The nodes with which the cluster begins, in order; none on a node that joins, which does not
     /// know them.
     pub fn founders(&self) -> Vec<u64> {
-        if self.join {
+        if self.joins() {
             return Vec::new();
         }
         let all: BTreeSet<u64> = match self.founders.is_empty() {
@@ -106,6 +128,15 @@ impl Cluster {
     /// The files it names.
     pub fn files(&mut self) -> [&mut PathBuf; 3] {
         [&mut self.certificate, &mut self.private_key, &mut self.ca]
+    }
+
+    /// The same with their keys.
+    pub fn keyed_files(&self) -> [(&'static str, &Path); 3] {
+        [
+            ("cluster.certificate", &self.certificate),
+            ("cluster.private_key", &self.private_key),
+            ("cluster.ca", &self.ca),
+        ]
     }
 
     pub(super) fn check(&self, found: &mut Findings) {
@@ -134,30 +165,69 @@ impl Cluster {
         if let Some(address) = &self.address {
             check_address("cluster.address", address, found);
         }
-        if self.join && !self.founders.is_empty() {
+        for node in self.founders.iter().filter(|node| !is_node(**node)) {
+            let text = format!("{node} is not a number from 1 to {MAX_NODE}");
+            found.problem("cluster.founders", text);
+        }
+        if let Some(dns) = &self.dns {
+            self.check_dns(dns, found);
+            known = self.founders.iter().copied().collect();
+        } else if self.join && !self.founders.is_empty() {
             found.problem("cluster.founders", "a node that joins does not say who they are");
         }
         if self.join && self.advertised().is_empty() {
             let text = "is missing: others are told where a node is that joins";
             found.problem("cluster.address", text);
         }
-        if known.iter().all(|node| *node == self.node) {
+        let unknown = self.founders.iter().filter(|it| !known.contains(*it) && **it != self.node);
+        for node in unknown {
+            let text = format!(
+                "node {node} is none of the peers: where it is, this node learns from others alone"
+            );
+            found.warning("cluster.founders", text);
+        }
+        let said_already = self.dns.is_some() && known.is_empty();
+        if !said_already && known.iter().all(|node| *node == self.node) {
             let text = "names no other node: a node that is alone needs no [cluster]";
             match self.join {
                 true => found.problem("cluster.peers", "names no node of the cluster to join"),
                 false => found.warning("cluster.peers", text),
             }
         }
-        for (key, file) in [
-            ("cluster.certificate", &self.certificate),
-            ("cluster.private_key", &self.private_key),
-            ("cluster.ca", &self.ca),
-        ] {
+        for (key, file) in self.keyed_files() {
             if file.as_os_str().is_empty() {
                 found.problem(key, "is missing, and the links between nodes need it");
             }
         }
     }
+}
+
+impl Cluster {
+    fn check_dns(&self, dns: &str, found: &mut Findings) {
+        let host = dns.rsplit_once(':').map_or(dns, |(host, _)| host).replacen(PLACEHOLDER, "1", 1);
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        if host.is_empty() || !host.bytes().all(is_plain) || !is_address(dns) {
+            let text = format!(
+                "{dns:?} is not a name and a port, like \"skein-{PLACEHOLDER}.skein:7400\" or \
+                 \"skein.example.com:7400\""
+            );
+            found.problem("cluster.dns", text);
+        }
+        if !self.peers.is_empty() {
+            found.problem("cluster.dns", "nodes are found in one way, and there are cluster.peers");
+        }
+        if self.founders.is_empty() {
+            let text = "is missing: how many nodes the cluster begins with, like 3, or their numbers. \
+                        What a name resolves to at a moment does not say: two halves could found two \
+                        clusters";
+            found.problem("cluster.founders", text);
+        }
+    }
+}
+
+/// Where a node is, by a name that may hold its number.
+fn of_node(dns: &str, node: u64) -> String {
+    dns.replacen(PLACEHOLDER, &node.to_string(), 1)
 }
 
 /// Whether a text is `host:port`.
@@ -169,5 +239,36 @@ pub fn is_address(text: &str) -> bool {
 fn check_address(key: &str, address: &str, found: &mut Findings) {
     if !is_address(address) {
         found.problem(key, format!("{address:?} is not `host:port`, like \"10.0.0.2:7400\""));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_known_and_who_begins() {
+        let peers = "[[peers]]\nnode = 1\naddress = 'a:1'\n[[peers]]\nnode = 2\naddress = 'b:1'\n";
+        let numbered = "dns = 's-{node}.s:1'\nfounders = 2\n";
+        let plain = "dns = 's:1'\nfounders = [2, 1]\n";
+        for (text, known, advertised, founders) in [
+            (format!("node = 1\n{peers}"), "1 a:1, 2 b:1", "a:1", &[1, 2][..]),
+            (format!("node = 3\njoin = true\n{peers}"), "1 a:1, 2 b:1", "", &[]),
+            (format!("node = 2\n{numbered}"), "1 s-1.s:1, 2 s-2.s:1", "s-2.s:1", &[1, 2]),
+            // None of those who begin, so it joins, whether or not it is told to.
+            (format!("node = 3\n{numbered}"), "1 s-1.s:1, 2 s-2.s:1", "s-3.s:1", &[]),
+            // It has lost its data.
+            (format!("node = 2\njoin = true\n{numbered}"), "1 s-1.s:1, 2 s-2.s:1", "s-2.s:1", &[]),
+            (format!("node = 1\n{plain}"), "1 s:1, 2 s:1", "s:1", &[1, 2]),
+            (format!("node = 1\naddress = 'x:1'\n{plain}"), "1 s:1, 2 s:1", "x:1", &[1, 2]),
+        ] {
+            let cluster: Cluster = toml::from_str(&text).unwrap();
+            let said: Vec<_> =
+                cluster.known().iter().map(|(it, at)| format!("{it} {at}")).collect();
+            assert_eq!(said.join(", "), known, "{text}");
+            assert_eq!(cluster.advertised(), advertised, "{text}");
+            assert_eq!(cluster.founders(), founders, "{text}");
+            assert_eq!(cluster.joins(), founders.is_empty(), "{text}");
+        }
     }
 }

@@ -56,6 +56,23 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>,
     texts.into_iter().map(network).collect()
 }
 
+/// Numbers of nodes; 3 is `[1, 2, 3]`.
+pub(super) fn founders<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "founders are how many, like 3, or their numbers, like [1, 2, 3]"
+    )]
+    enum Value {
+        First(u16),
+        These(Vec<u64>),
+    }
+    Ok(match Value::deserialize(from)? {
+        Value::First(count) => (1..=count.into()).collect(),
+        Value::These(numbers) => numbers,
+    })
+}
+
 /// A number with a unit.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     /// What a file may hold; numbers only to say what is wrong with them.

@@ -1,19 +1,27 @@
 //! How a connection ends, and what it leaves behind.
 
 use std::io;
-use std::time::Instant;
+use std::task::Context;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::GroupId;
 use fleet::shard::{self, DisconnectReason, WillAction};
 use mqtt::session::Violation;
-use mqtt::{DecodeError, Disconnect, Reason};
+use mqtt::{DecodeError, Disconnect, Reason, Version};
 use tracing::debug;
 
 use super::Connection;
+use crate::core::Timer;
+use crate::endpoint;
 use crate::host::{Proposal, Signal};
 use crate::identity;
 use crate::interest::Destination;
+
+/// How long a connection that ends tries to say its last word.
+const LAST_WORD: Duration = Duration::from_secs(5);
+/// How long where that is urgent: with the ticks of the wheel less than a second.
+const LAST_WORD_IF_URGENT: Duration = Duration::from_millis(250);
 
 /// Why a connection ends.
 #[derive(Clone, Debug)]
@@ -64,6 +72,8 @@ impl End {
         let (cause, told) = match reason {
             Reason::SessionTakenOver => ("taken_over", DisconnectReason::DuplicateClientid),
             Reason::NotAuthorized => ("not_authorized", DisconnectReason::AuthError),
+            // Than the client itself has said that it takes.
+            Reason::PacketTooLarge => ("protocol", DisconnectReason::ClientError),
             Reason::QuotaExceeded => ("quota", DisconnectReason::Throttled),
             Reason::ServerShuttingDown | Reason::UseAnotherServer => {
                 ("shutdown", DisconnectReason::ServerInitiatedDisconnect)
@@ -110,6 +120,51 @@ impl End {
 }
 
 impl Connection {
+    /// Somebody wants the connection to end.
+    pub(super) fn act_on_doom(&mut self, reason: Reason, cx: &mut Context<'_>) {
+        let urgent = endpoint::is_urgent(reason);
+        if urgent && self.end.is_none() {
+            // What the socket does not take at once is not waited for. An error shows again.
+            let _ = self.write(cx);
+            self.endpoint.cut(&mut self.core.pool.borrow_mut());
+        }
+        self.finish(End::by_server(reason));
+        if urgent {
+            self.last_word_by(self.core.clock().now + LAST_WORD_IF_URGENT);
+        }
+    }
+
+    /// Starts to end: the last packets are flushed, then the actor stops.
+    pub(super) fn finish(&mut self, end: End) {
+        if self.end.is_some() {
+            return;
+        }
+        self.acknowledge();
+        if let Some(reason) = end.tell
+            && self.version() == Version::V5
+        {
+            let elsewhere = self.core.shared.public_host.as_deref();
+            let server_reference = elsewhere.filter(|_| reason == Reason::UseAnotherServer);
+            let disconnect = mqtt::Disconnect { server_reference, ..mqtt::Disconnect::new(reason) };
+            self.endpoint.put(&mut self.core.pool.borrow_mut(), |out| {
+                mqtt::encode_disconnect(Version::V5, &disconnect, out);
+            });
+        }
+        self.endpoint.end();
+        self.end = Some(Box::new(end));
+        self.last_word_by(self.core.clock().now + LAST_WORD);
+    }
+
+    /// Says until when it may try to say its last word, unless that is earlier already.
+    fn last_word_by(&mut self, by: Instant) {
+        let Some(end) = &mut self.end else { return };
+        if end.last_word_by.is_none_or(|before| by < before) {
+            end.last_word_by = Some(by);
+            let timer = Timer::Resume(self.endpoint.profile.live);
+            self.core.wheel.borrow_mut().set(by, timer);
+        }
+    }
+
     /// DISCONNECT from the client.
     pub(super) fn disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), End> {
         if let Some(expiry) = disconnect.session_expiry {
@@ -151,12 +206,14 @@ impl Connection {
             "disconnected"
         );
         let mut pool = self.core.pool.borrow_mut();
+        let left = self.endpoint.take_shared(None, &mut pool);
         self.endpoint.close(&mut pool);
         pool.release_inbound(self.partial_held);
         drop(pool);
         for (filter, _) in std::mem::take(&mut self.filters) {
             self.remove_subscription(&filter);
         }
+        self.core.pass_on(left, &profile.client);
         let slot = profile.live.slot;
         self.core.endpoints.borrow_mut().remove(slot as usize);
         self.core.actors.borrow_mut().remove(&slot);
@@ -185,6 +242,7 @@ impl Connection {
             heard: self.core.shared.hears_presence(&profile.client),
         };
         let command = shard::Command::from(command).encoded();
+        self.core.propose_acknowledged();
         self.core.propose(Proposal::owed(group, command));
         self.core.flush();
     }
@@ -212,8 +270,9 @@ impl Connection {
                 });
             }
             _ => {
-                if self.core.routes.borrow_mut().unsubscribe(filter, profile.live.slot) {
-                    index.remove(filter, Destination::Core(self.core.id));
+                let changed = self.core.routes.borrow_mut().unsubscribe(filter, profile.live.slot);
+                if changed.now != changed.before {
+                    index.set(filter, Destination::Core(self.core.id), changed.now);
                 }
             }
         }

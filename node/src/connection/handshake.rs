@@ -14,7 +14,7 @@ use fleet::registry::ThingName;
 use fleet::shard::{self, Connected, DisconnectReason, Presence, WillAction};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
-use policy::Compiled;
+use policy::{Action, Compiled};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -352,7 +352,8 @@ fn check_policy(
     identity::may_connect(policy, client, request)?;
     let Some(will) = &connect.will else { return Ok(()) };
     if will.topic.starts_with('$') {
-        return Err(Reason::TopicNameInvalid.into());
+        let denial = Denial::reserved(Action::Publish, will.topic);
+        return Err(Refusal { reason: Reason::TopicNameInvalid, ..denial.into() });
     }
     Ok(identity::may_publish(policy, will.topic, will.retain, request)?)
 }
@@ -432,7 +433,9 @@ async fn propose_session(
                 return;
             }
             Ok(Ok(Outcome::Shard(shard::Outcome::Occupied))) => {}
-            Ok(Err(cluster::Refusal::Unseen)) => return disown_unseen(&core, group, &client).await,
+            Ok(Err(cluster::Refusal::Unseen)) => {
+                return disown_unseen(&core, group, client, &answer).await;
+            }
             _ => return,
         }
         let (vacant, vacancy) = oneshot::channel();
@@ -448,15 +451,25 @@ async fn propose_session(
 }
 
 /// Ends the session that a CONNECT may have opened without anybody here having seen it.
-async fn disown_unseen(core: &Rc<Core>, group: GroupId, client: &str) {
-    let (name, own) = (client.to_owned(), core.shared.mesh.own);
+async fn disown_unseen(
+    core: &Rc<Core>,
+    group: GroupId,
+    client: Rc<str>,
+    answer: &oneshot::Sender<Opened>,
+) {
+    let (name, own) = (client.to_string(), core.shared.mesh.own);
     let opened = identity::look(&core.shared, move |groups| {
         let session = groups.get(group)?.shard()?.session(name.as_bytes())?;
         (session.connected() && session.holder() == own).then(|| session.epoch())
     });
-    if let Some(epoch) = opened.await.flatten() {
-        core.disown(client, epoch, WillAction::Discard, DisconnectReason::ConnectionLost);
+    let Some(epoch) = opened.await.flatten() else { return };
+    if !answer.is_closed() {
+        core.disown(&client, epoch, WillAction::Discard, DisconnectReason::ConnectionLost);
+        return;
     }
+    // The handshake has ended, and its claim with it: what was found may be a newcomer's.
+    let name = client.to_string();
+    core.run_on(core.shared.home_of(&client), move |home| home.end_unclaimed(&name, epoch));
 }
 
 /// A session that its group takes for connected. Says that it is not when no connection takes it.

@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that follow.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cluster::GroupId;
@@ -157,10 +158,11 @@ impl Connection {
             });
         } else {
             let mut routes = self.core.routes.borrow_mut();
-            let subscribed = routes.subscribe(filter, profile.live.slot, options, subscription_id);
+            let session = (profile.live.slot, profile.persistent);
+            let changed = routes.subscribe(filter, session, options, subscription_id);
             drop(routes);
-            if subscribed.is_first {
-                index.add(filter, Destination::Core(self.core.id));
+            if changed.now != changed.before {
+                index.set(filter, Destination::Core(self.core.id), changed.now);
             }
         }
         match self.filters.get_mut(filter) {
@@ -182,6 +184,9 @@ impl Connection {
             });
             if known {
                 self.remove_subscription(filter);
+                let of = Some(filter);
+                let left = self.endpoint.take_shared(of, &mut self.core.pool.borrow_mut());
+                self.core.pass_on(left, &self.endpoint.profile.client);
                 filters.push(filter.to_owned());
             }
         }
@@ -197,7 +202,8 @@ impl Connection {
         let mut safe = Vec::new();
         if let Some(record) = self.persistent_record().filter(|_| !filters.is_empty()) {
             let client = Bytes::copy_from_slice(endpoint.profile.client.as_bytes());
-            let command = shard::Unsubscribe { client, epoch: record.epoch, filters };
+            let (epoch, sent_below) = (record.epoch, endpoint.sent_below());
+            let command = shard::Unsubscribe { client, epoch, filters, sent_below };
             self.uses.groups = true;
             safe.push(self.ask(record.group, command.into()));
         }
@@ -304,8 +310,8 @@ fn answer(
     }
 }
 
-/// Retained messages that one look at a group gives back.
-const PAGE: usize = 256;
+/// Topics that one look at the groups passes, whether they match or not: their thread has more to do.
+const VISITS: usize = 1024;
 
 /// Sends the retained messages that new subscriptions match [v5 MQTT-3.3.1-9]: one lookup at a time
 /// per connection, as fast as the client takes them.
@@ -323,13 +329,14 @@ fn send_retained(core: &Rc<Core>, endpoint: &Rc<Endpoint>, lookups: Vec<Lookup>)
                     true => (1..=core.shared.shards).map(|id| (GroupId::from(id), None)).collect(),
                     false => vec![(core.shared.group_of(&lookup.filter).into(), None)],
                 };
+            let groups = places.iter().map(|(group, _)| *group);
+            if identity::catch_up(&core.shared, groups).await.is_none() {
+                // SUBACK would say that nothing is kept; elsewhere it may be known.
+                return endpoint.doom(Reason::ServerBusy);
+            }
             while !places.is_empty() && !endpoint.is_closed() {
                 let found = find_retained(&core, lookup.filter.clone(), places).await;
-                let Some(found) = found else {
-                    // SUBACK would say that nothing is kept; elsewhere it may be known.
-                    endpoint.doom(Reason::ServerBusy);
-                    return;
-                };
+                let Some(found) = found else { return endpoint.doom(Reason::ServerBusy) };
                 places = found.places;
                 if !endpoint.profile.persistent {
                     send_waiting_suback(&core, &endpoint, &mut suback);
@@ -364,7 +371,7 @@ fn send_waiting_suback(core: &Core, endpoint: &Endpoint, suback: &mut Option<Box
 
 #[derive(Default)]
 struct Found {
-    publications: Vec<std::sync::Arc<Kept>>,
+    publications: Vec<Arc<Kept>>,
     places: Vec<(GroupId, Option<String>)>,
 }
 
@@ -374,20 +381,21 @@ async fn find_retained(
     filter: String,
     places: Vec<(GroupId, Option<String>)>,
 ) -> Option<Found> {
-    let groups: Vec<_> = places.iter().map(|(group, _)| *group).collect();
-    let found = identity::read_all(&core.shared, groups.into_iter(), move |groups| {
+    let found = identity::look(&core.shared, move |groups| {
         let mut found = Found::default();
+        let mut visits = VISITS;
         for (group, after) in places {
             let Some(shard) = groups.get(group).and_then(crate::host::Machine::shard) else {
                 continue;
             };
-            let before = found.publications.len();
-            let matching = shard.retained_matching(&filter, after.as_deref());
-            found.publications.extend(matching.take(PAGE).cloned());
-            if found.publications.len() - before == PAGE {
-                let last = found.publications.last().and_then(|last| last.topic_name());
-                found.places.push((group, last.map(ToOwned::to_owned)));
+            if visits == 0 {
+                found.places.push((group, after));
+                continue;
             }
+            let mut matching = shard.retained_matching(&filter, after.as_deref(), visits);
+            found.publications.extend(matching.by_ref().map(|(_, kept)| Arc::clone(kept)));
+            found.places.extend(matching.stopped_at().map(|last| (group, Some(last.to_owned()))));
+            visits = matching.visits_left();
         }
         found
     });
@@ -418,6 +426,7 @@ async fn send_one_retained(
             qos: qos as u32,
             retain: true,
             subscription_ids: ids.to_vec(),
+            ..Directed::default()
         };
         let command = shard::Publish {
             publication: kept.clone(),
@@ -439,7 +448,7 @@ async fn send_one_retained(
         }
         return None;
     }
-    let terms = Terms { qos, retain: true, subscription_ids: &ids };
+    let terms = Terms { qos, retain: true, subscription_ids: &ids, share: None };
     let delivered = endpoint.deliver(&publication, terms, clock, &mut core.pool.borrow_mut());
     match delivered {
         Delivered::Pressed => {

@@ -22,7 +22,7 @@ impl Endpoint {
         if !pressed || state.slow {
             return Delivered::Taken;
         }
-        state.behind_since.get_or_insert_with(|| Box::new(clock.now));
+        state.rare.get_or_insert_default().behind_since.get_or_insert(clock.now);
         if state.pressed_since.is_none() {
             state.pressed_since = Some(clock.now);
             // It may itself wait for somebody, with its acknowledgements unread.
@@ -89,7 +89,9 @@ impl Endpoint {
             && state.pending_bytes <= self.budget.pending / 4;
         if calm {
             state.slow = false;
-            state.behind_since = None;
+            if let Some(rare) = &mut state.rare {
+                rare.behind_since = None;
+            }
             if state.pressed_since.take().is_some() {
                 state.wake_waiters();
             }
@@ -105,9 +107,10 @@ impl State {
     /// Whether nobody is to wait for this connection any more; those who do go on.
     fn give_up(&mut self, now: Instant, patience: Duration) -> bool {
         let passed = |since: Instant| now.duration_since(since);
+        let behind_since = self.rare.as_ref().and_then(|rare| rare.behind_since);
         self.slow = self.slow
             || self.pressed_since.is_some_and(|since| passed(since) >= patience)
-            || self.behind_since.as_ref().is_some_and(|since| passed(**since) >= patience * BEHIND);
+            || behind_since.is_some_and(|since| passed(since) >= patience * BEHIND);
         if self.slow {
             self.wake_waiters();
         }

@@ -55,7 +55,7 @@ impl Session {
     /// The queue hands out a PUBLISH.
     fn deliver(&mut self, seq: u64, qos: QoS, payload: &[u8]) {
         let publication = Publication::borrowed("topic", payload, qos, false);
-        let terms = Terms { qos, retain: false, subscription_ids: &[] };
+        let terms = Terms { qos, retain: false, subscription_ids: &[], share: None };
         let endpoint = &self.endpoint;
         let delivered =
             endpoint.deliver_queued(&publication, terms, seq, false, self.clock, &mut self.pool);
@@ -65,7 +65,7 @@ impl Session {
     /// A publication comes that is in no queue.
     fn publish(&mut self, qos: QoS, payload: &[u8]) -> Delivered {
         let publication = Publication::borrowed("topic", payload, qos, false);
-        let terms = Terms { qos, retain: false, subscription_ids: &[] };
+        let terms = Terms { qos, retain: false, subscription_ids: &[], share: None };
         self.endpoint.deliver(&publication, terms, self.clock, &mut self.pool)
     }
 
@@ -214,5 +214,20 @@ fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
         for kind in [AckKind::PubAck, AckKind::PubRec] {
             assert_eq!(session.settle(kind, 8), Settled::Unknown, "its exchange is over");
         }
+    }
+}
+
+#[test]
+fn what_is_urgent_is_so_whatever_else_a_connection_was_to_end_for() {
+    use Reason::{NotAuthorized, QuotaExceeded, ServerBusy, SessionTakenOver};
+    for (reasons, expected) in [
+        ([QuotaExceeded, ServerBusy], QuotaExceeded),
+        ([QuotaExceeded, SessionTakenOver], SessionTakenOver),
+        ([NotAuthorized, QuotaExceeded], NotAuthorized),
+        ([NotAuthorized, SessionTakenOver], NotAuthorized),
+    ] {
+        let endpoint = endpoint();
+        reasons.iter().for_each(|reason| endpoint.doom(*reason));
+        assert_eq!(endpoint.doomed(), Some(expected), "{reasons:?}");
     }
 }

@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
 use super::metrics::Metrics;
-use crate::interest::{InterestIndex, Member};
+use crate::interest::{InterestIndex, Member, Wants};
 
 /// About as many bytes go into one message of a snapshot.
 const SNAPSHOT_BYTES: usize = 64 << 10;
@@ -127,14 +127,14 @@ impl Announcer {
         }
     }
 
-    /// This node wants a filter.
-    pub fn added(&self, filter: &str) {
-        self.tell(Routes { added: vec![filter.to_owned()], ..Routes::default() });
-    }
-
-    /// It wants it no more.
-    pub fn removed(&self, filter: &str) {
-        self.tell(Routes { removed: vec![filter.to_owned()], ..Routes::default() });
+    /// What this node wants of a filter has changed.
+    pub fn wants(&self, filter: &str, wants: Option<Wants>) {
+        let mut routes = Routes::default();
+        match wants {
+            Some(wants) => add_route(&mut routes, filter.to_owned(), wants),
+            None => routes.removed.push(filter.to_owned()),
+        }
+        self.tell(routes);
     }
 
     /// A member of a shared subscription is connected here, or wants publications otherwise.
@@ -291,6 +291,14 @@ impl Question {
 
 fn sync(token: u64, group: Option<u16>) -> Kind {
     Kind::Sync(Sync { token, group: group.map(Into::into), applied_index: 0 })
+}
+
+/// A filter that is wanted, as peers are told of it.
+pub fn add_route(routes: &mut Routes, filter: String, wants: Wants) {
+    match wants {
+        Wants::Everything => routes.added.push(filter),
+        Wants::QosZero => routes.added_qos0.push(filter),
+    }
 }
 
 /// A member as peers are told of it.

@@ -13,7 +13,6 @@ use cluster::GroupId;
 use links::proto::fanout_message::Kind;
 use links::proto::{Deliver, FanoutMessage, Sync, Synced};
 use links::{Parcel, Unreadable, encoded_parcels};
-use smallvec::SmallVec;
 use tracing::warn;
 
 use super::inbound::Verdict;
@@ -27,6 +26,7 @@ use crate::interest::Destination;
 use crate::pending::Asker;
 use crate::publication::Publication;
 use crate::publish::Published;
+use crate::route::{Places, add_place};
 use crate::shared::Shared;
 
 /// How long to wait before a group that has no leader is asked again.
@@ -158,7 +158,7 @@ struct Sorted {
 fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unreadable> {
     let mut for_cores: Vec<Vec<Received>> = shared.cores.iter().map(|_| Vec::new()).collect();
     // Of the publication before; one topic often follows itself.
-    let mut cores: SmallVec<[u16; 8]> = SmallVec::new();
+    let mut cores = Places::new();
     let mut of = None;
     let mut count = 0;
     for (parcel, at) in (0..).zip(encoded_parcels(batch)) {
@@ -186,16 +186,15 @@ fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unre
             cores.clear();
             let topic = Publication::from_peer(&publication).topic;
             shared.interest.resolve(topic, |interest| {
-                for destination in &interest.destinations {
-                    if let Destination::Core(core) = destination
-                        && !cores.contains(core)
-                    {
-                        cores.push(*core);
+                for (destination, wants) in &interest.destinations {
+                    if let Destination::Core(core) = destination {
+                        add_place(&mut cores, *core, *wants);
                     }
                 }
             });
         }
-        for core in &cores {
+        let qos = Publication::from_peer(&publication).qos;
+        for (core, _) in cores.iter().filter(|(_, wants)| wants.includes(qos)) {
             let received = Received { at: at.clone(), parcel, to: None, asks };
             for_cores[usize::from(*core)].push(received);
         }

@@ -5,6 +5,8 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::interest::Wants;
+
 /// A member of a shared subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct MemberName {
@@ -33,7 +35,7 @@ pub(super) struct RouteTable {
     /// The snapshot that is under way.
     snapshot: Option<u64>,
     /// With the mark at which each was named last.
-    filters: FxHashMap<Box<str>, u64>,
+    filters: FxHashMap<Box<str>, (u64, Wants)>,
     members: FxHashMap<MemberName, u64>,
 }
 
@@ -45,12 +47,12 @@ impl RouteTable {
     }
 
     /// A filter is wanted; true when that is new.
-    pub(super) fn add(&mut self, filter: &str) -> bool {
+    pub(super) fn add(&mut self, filter: &str, wants: Wants) -> bool {
+        let now = (self.mark, wants);
         match self.filters.get_mut(filter) {
-            Some(mark) => *mark = self.mark,
-            None => return self.filters.insert(filter.into(), self.mark).is_none(),
+            Some(known) => std::mem::replace(known, now).1 != wants,
+            None => self.filters.insert(filter.into(), now).is_none(),
         }
-        false
     }
 
     /// A filter is wanted no more; true when it was.
@@ -76,7 +78,7 @@ impl RouteTable {
         self.snapshot = None;
         let mark = self.mark;
         Gone {
-            filters: self.filters.extract_if(|_, at| *at != mark).map(|(it, _)| it).collect(),
+            filters: self.filters.extract_if(|_, (at, _)| *at != mark).map(|(it, _)| it).collect(),
             members: self.members.extract_if(|_, at| *at != mark).map(|(it, _)| it).collect(),
         }
     }
@@ -100,6 +102,8 @@ impl RouteTable {
 mod tests {
     use super::*;
 
+    const ALL: Wants = Wants::Everything;
+
     fn member(client: &str) -> MemberName {
         MemberName { share: "s".into(), filter: "a/#".into(), client: client.into() }
     }
@@ -114,17 +118,18 @@ mod tests {
     fn a_snapshot_replaces_what_it_does_not_name() {
         let mut table = RouteTable::default();
         table.begin(1);
-        assert!(table.add("a") && table.add("b") && table.add("c"));
-        assert!(!table.add("a"), "once");
+        assert!(table.add("a", ALL) && table.add("b", ALL) && table.add("c", ALL));
+        assert!(!table.add("a", ALL), "once");
+        assert!(table.add("c", Wants::QosZero) && !table.add("c", Wants::QosZero));
         table.join(member("x"));
         table.join(member("y"));
         assert_eq!(table.end(1), Gone::default());
         assert_eq!(table.len(), 5);
 
         table.begin(2);
-        assert!(!table.add("a"));
+        assert!(!table.add("a", ALL));
         // A change among it.
-        assert!(table.add("d") && table.remove("b"));
+        assert!(table.add("d", ALL) && table.remove("b"));
         table.join(member("y"));
         assert_eq!(table.end(1), Gone::default(), "another snapshot's end");
         let gone = Gone { filters: vec!["c".into()], members: vec![member("x")] };
@@ -139,11 +144,11 @@ mod tests {
     #[test]
     fn a_snapshot_that_is_cut_off_takes_nothing_away() {
         let mut table = RouteTable::default();
-        table.add("a");
+        table.add("a", ALL);
         table.begin(1);
-        table.add("b");
+        table.add("b", ALL);
         table.begin(2);
-        table.add("a");
+        table.add("a", ALL);
         let gone = Gone { filters: vec!["b".into()], members: Vec::new() };
         assert_eq!(table.end(2), gone);
     }

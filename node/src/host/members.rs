@@ -5,6 +5,7 @@
 //! and what was lost is said again. A leader changes the members of one group at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +18,10 @@ use super::{Machine, NodeHost};
 use crate::roster::{Own, Roster};
 
 /// The version of the data that this node writes.
-const DATA_VERSION: u32 = 1;
+const DATA_VERSION: u32 = 2;
+
+/// The first version that knows of queues of shared subscriptions.
+const SHARE_QUEUES: u32 = 2;
 
 /// Between two looks: rarely is something proposed twice before it is decided.
 const EVERY: Duration = Duration::from_millis(300);
@@ -111,6 +115,12 @@ impl NodeHost {
         if mesh.roster.note(members) {
             mesh.follow_roster();
         }
+        let version = match mesh.roster.own {
+            Some(_) => readable_by_all(members),
+            None => DATA_VERSION,
+        };
+        metrics::gauge!("cluster_data_version").set(version);
+        self.shared.share_queues.store(version >= SHARE_QUEUES, Ordering::Relaxed);
     }
 
     /// Does what this node has to do for the members of the cluster; gives what it proposes.
@@ -180,6 +190,12 @@ impl NodeHost {
     }
 }
 
+/// The version of the data that every member can read; 0 while one has not said.
+fn readable_by_all(members: &BTreeMap<u64, Member>) -> u32 {
+    let members = members.values().filter(|it| it.status != MemberStatus::Removed);
+    members.map(|member| member.data_version).min().unwrap_or(0)
+}
+
 /// Whether a node is the only member.
 fn is_alone(own: &Own, members: &BTreeMap<u64, Member>) -> bool {
     let is_gone = |(node, member): (&u64, &Member)| {
@@ -203,6 +219,37 @@ mod tests {
     fn announce(node: u64, address: &str) -> Command {
         let Own { folder, address, .. } = own(node, address);
         Command::AnnounceMember { node, folder, address, data_version: DATA_VERSION }
+    }
+
+    #[test]
+    fn nothing_is_written_that_a_member_cannot_read() {
+        let announce = |node: u64, data_version| Command::AnnounceMember {
+            node,
+            folder: format!("folder-{node}"),
+            address: String::new(),
+            data_version,
+        };
+        let mut registry = Registry::default();
+        let mut after = |command| {
+            registry.apply(command).unwrap();
+            readable_by_all(registry.members())
+        };
+        let nodes = (1..=2).map(|node| (node, format!("host-{node}:1"))).collect();
+        let add = Command::AddMember { node: 3, address: "host-3:1".into() };
+        for (case, command, expected) in [
+            ("nobody has said", Command::FoundCluster { nodes }, 0),
+            ("one has", announce(1, 2), 0),
+            ("one is of the version before", announce(2, 1), 1),
+            ("all do", announce(2, 3), 2),
+            ("one comes that has not said", add, 0),
+            ("it does too", announce(3, 2), 2),
+            ("it is of the version before", announce(3, 1), 1),
+            ("it goes", Command::RemoveMember { node: 3, dead: true }, 1),
+            ("it is gone", Command::RetireMember { node: 3 }, 2),
+        ] {
+            assert_eq!(after(command), expected, "{case}");
+        }
+        assert_eq!(readable_by_all(&BTreeMap::new()), 0, "members are not known");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::format::{
 };
 use super::index::Index;
 use super::segment::{Files, Segment, segment_id, segment_path};
-use super::{Damage, Found, Log, OnDamage, Options};
+use super::{Damage, Found, Log, OnDamage, Options, batch_space};
 use crate::dice::Dice;
 use crate::disk::{Disk, is_damage, is_full};
 
@@ -44,6 +44,26 @@ struct Flaw {
 }
 
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Log, OpenError> {
+    let (mut log, highest) = read_all(disk, dir, options)?;
+    start(&mut log, highest)?;
+    Ok(log)
+}
+
+/// Gives the disk back what is kept for the log and holds nothing of it.
+pub(super) fn give_back(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: &Options,
+) -> Result<(), OpenError> {
+    let (mut log, _) = read_all(disk, dir, options)?;
+    for spare in std::mem::take(&mut log.files.spares) {
+        log.files.disk.remove(&spare).map_err(failed("remove", &spare))?;
+    }
+    cut(&mut log)
+}
+
+/// The log as it was found, and the highest id of its segments.
+fn read_all(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Log, u64), OpenError> {
     disk.create_dir(dir).map_err(failed("create", dir))?;
     let mut log = Log {
         files: Files {
@@ -88,8 +108,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result
         log.damages.push(Damage { path: dir.to_owned(), offset: 0, what });
     }
     // One that begins behind nothing says so for as long as it is there.
-    start(&mut log, if is_gone { 1 } else { highest })?;
-    Ok(log)
+    Ok((log, if is_gone { 1 } else { highest }))
 }
 
 fn corrupt(Damage { path, offset, what }: Damage) -> OpenError {
@@ -415,22 +434,27 @@ fn later_batch(bytes: &[u8], salt: u64, sequence: u64) -> Option<u64> {
     })
 }
 
-/// Cuts the last segment where it ends and starts the next, so that nothing is ever appended
-/// behind remains of an earlier life.
-fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
-    // With nothing that can be relied on before it, it ends nowhere.
-    let (mut previous, mut previous_end) = (highest, 0);
-    if let Some(last) = log.segments.back_mut() {
-        let path = segment_path(&log.files.dir, last.id);
-        // A sector stays, for what will say that another segment follows.
-        let len = (last.end + SECTOR).min(last.len);
-        last.file.cut(len).map_err(failed("truncate", &path))?;
-        let rest = vec![0; (len - last.end) as usize];
+/// Cuts the last segment behind its end. A sector stays, for what will say that another segment follows;
+/// until then it has the seal of an orderly stop, which the next start is to find if this one fails.
+fn cut(log: &mut Log) -> Result<(), OpenError> {
+    let Some(last) = log.segments.back_mut() else { return Ok(()) };
+    let path = segment_path(&log.files.dir, last.id);
+    last.len = (last.end + batch_space(0)).min(last.len);
+    last.file.cut(last.len).map_err(failed("truncate", &path))?;
+    if !log.found.clean {
+        let rest = vec![0; (last.len - last.end) as usize];
         last.file.write_at(last.end, &rest).map_err(failed("write", &path))?;
-        last.file.sync_data().map_err(failed("sync", &path))?;
-        last.len = len;
-        (previous, previous_end) = (last.id, last.end);
     }
+    last.file.sync_data().map_err(failed("sync", &path))
+}
+
+/// Cuts the last segment and starts the next, so that nothing is ever appended behind remains of an
+/// earlier life.
+fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
+    cut(log)?;
+    // With nothing that can be relied on before it, it ends nowhere.
+    let end = log.segments.back().map(|last| (last.id, last.end));
+    let (previous, previous_end) = end.unwrap_or((highest, 0));
     let places = Record::Checkpoint(log.index.places());
     let header = SegmentHeader {
         id: highest + 1,
@@ -440,19 +464,16 @@ fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
         first: log.next,
     };
     let path: PathBuf = log.files.path(header.id);
-    let space = ((BATCH_HEADER + places.len()) as u64).next_multiple_of(SECTOR);
+    let space = batch_space(places.len());
     // A full disk has room for little more than was cut off: the node must be able to start on it to
     // say so, and to give back what it can.
-    let usual = log.files.segment_bytes;
+    let mut usual = log.files.segment_bytes;
     let started = loop {
-        match log.start_segment(&header, space, places.clone()) {
-            Err(AppendError::Full(_)) if log.files.segment_bytes > space => {
-                log.files.segment_bytes /= 2;
-            }
+        match log.start_segment(&header, usual, space, places.clone()) {
+            Err(AppendError::Full(_)) if usual > space => usual /= 2,
             started => break started,
         }
     };
-    log.files.segment_bytes = usual;
     match started {
         Ok(()) => {}
         Err(AppendError::Full(source)) => return Err(failed("write", &path)(source)),

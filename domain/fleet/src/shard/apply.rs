@@ -5,6 +5,7 @@ mod announce;
 mod connect;
 mod publish;
 mod shadow;
+mod share;
 mod subscribe;
 
 use bytes::Bytes;
@@ -35,6 +36,11 @@ impl Shard {
             Kind::TrimOutbox(command) => self.trim_outbox(command),
             Kind::ForgetOrigin(command) => self.forget_origin(command),
             Kind::Announce(command) => self.announce_event(command),
+            Kind::EnqueueShared(command) => self.enqueue_shared(command),
+            Kind::AssignShared(command) => self.assign_shared(command),
+            Kind::ReleaseShared(command) => self.release_shared(command),
+            Kind::BeginShared(command) => self.begin_shared(command),
+            Kind::ForgetShared(command) => self.forget_shared(command),
         })
     }
 

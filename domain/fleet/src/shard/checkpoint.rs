@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use super::absences::Absence;
 use super::queue::Entry;
 use super::session::Session;
+use super::shares::Waiting;
 use super::stored::{
     Key, StoredAbsence, StoredCounters, StoredEntry, StoredOutboxEntry, StoredPosition,
-    StoredSession, StoredWatermark, opaque, value,
+    StoredSession, StoredWaiting, StoredWatermark, opaque, outbox_value, value,
 };
 use super::{OutboxEntry, Shard};
 
@@ -106,6 +107,8 @@ impl Shard {
         );
         let absences = self.absences.iter();
         pairs.extend(absences.map(|(client, each)| (Key::Absence(client).bytes(), absence(each))));
+        let shares = self.shares.iter();
+        pairs.extend(shares.map(|each| (Key::Waiting(each.1.place).bytes(), waiting(each))));
         pairs.extend(self.outbox.from(0).map(|each| (Key::Outbox(each.seq).bytes(), outbox(each))));
         pairs.extend(self.watermarks.iter().map(|(&group, &(seq, part))| {
             (Key::Watermark(group).bytes(), value(&StoredWatermark { seq, part: Some(part) }))
@@ -135,6 +138,8 @@ impl Shard {
             next_epoch: self.next_epoch,
             next_message: self.messages.next_id,
             next_outbox: self.outbox.next_seq,
+            // As it was written before there was any.
+            next_waiting: Some(self.shares.next_place).filter(|&next| next > 1).unwrap_or(0),
         }
     }
 
@@ -182,6 +187,9 @@ impl Shard {
     fn settle_messages(&mut self, pairs: &mut Vec<Change>) {
         self.messages.settle(|id, each| pairs.push((Key::Message(id).bytes(), each.map(value))));
         self.outbox.settle(|seq, each| pairs.push((Key::Outbox(seq).bytes(), each.map(outbox))));
+        self.shares.settle(|place, each| {
+            pairs.push((Key::Waiting(place).bytes(), each.map(waiting)));
+        });
     }
 
     fn settle_rest(&mut self, pairs: &mut Vec<Change>) {
@@ -237,6 +245,8 @@ fn position(session: &Session) -> Vec<u8> {
         sent_below: session.queue.sent_below,
         inbound: session.inbound.iter().copied().map(u32::from).collect(),
         earliest_expiry: session.queue.earliest_expiry,
+        // As it was written before there was any.
+        begun_below: Some(session.queue.begun_below()).filter(|&below| below > 1).unwrap_or(0),
     })
 }
 
@@ -246,12 +256,18 @@ fn entry(entry: &Entry) -> Vec<u8> {
         qos: u32::from(entry.qos),
         retain: entry.retain,
         ids: entry.ids.to_vec(),
+        share: entry.share.as_deref().unwrap_or_default().to_owned(),
     })
 }
 
+fn waiting((filter, waiting, returned): (&str, Waiting, bool)) -> Vec<u8> {
+    value(&StoredWaiting { filter: filter.to_owned(), message: waiting.message, returned })
+}
+
 pub(super) fn outbox(entry: &OutboxEntry) -> Vec<u8> {
-    value(&StoredOutboxEntry {
+    outbox_value(&StoredOutboxEntry {
         publication: entry.publication.as_ref().clone(),
         store_retained: entry.store_retained,
+        share: entry.share.as_deref().cloned(),
     })
 }

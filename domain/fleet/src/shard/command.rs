@@ -4,6 +4,12 @@
 //! one writes. Every byte field is a slice of the entry it came in: decoding copies no payload.
 //! Times are milliseconds since the epoch, filled in by whoever proposes.
 
+mod share;
+
+pub use share::{
+    AssignShared, BeginShared, EnqueueShared, ForgetShared, ReleaseShared, SharedCopy,
+};
+
 use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
@@ -318,6 +324,10 @@ pub struct Unsubscribe {
     /// Filters as they were subscribed.
     #[prost(string, repeated, tag = "3")]
     pub filters: Vec<String>,
+    /// Entries of the session's queue before this place have been sent and stay; what else it has of a
+    /// shared subscription goes to other members.
+    #[prost(uint64, tag = "4")]
+    pub sent_below: u64,
 }
 
 /// A copy for one session that the router chose: a member of a shared subscription, or the
@@ -336,6 +346,13 @@ pub struct Directed {
     /// Subscription identifiers it will carry.
     #[prost(uint32, repeated, tag = "4")]
     pub subscription_ids: Vec<u32>,
+    /// The filter of the shared subscription that the session is a member of, so that another member
+    /// may have it when this one goes. Empty for a copy that is this session's alone.
+    #[prost(string, tag = "5")]
+    pub share: String,
+    /// It has waited in the queue of that subscription, and goes back there if there is no room.
+    #[prost(bool, tag = "6")]
+    pub assigned: bool,
 }
 
 /// Which outbox entry a command comes from, so that a repetition is recognised.
@@ -350,7 +367,8 @@ pub struct Origin {
     /// Its place there.
     #[prost(uint64, tag = "2")]
     pub seq: u64,
-    /// What of the entry: 0 the shadow request that it is, 1 its publication. The version before parts
+    /// What of the entry: 0 the shadow request that it is, 1 its publication, 2 its publication for
+    /// queues of shared subscriptions. The version before parts
     /// wrote none, for shadow requests as well: those are read as publications, so what the same entry
     /// asks of the same shard afterwards is taken for a repetition, as that version took it.
     #[prost(uint32, optional, tag = "3")]
@@ -368,6 +386,12 @@ impl Origin {
     #[must_use]
     pub fn publication(self) -> Self {
         Self { part: Some(1), ..self }
+    }
+
+    /// As the part that is a publication for queues of shared subscriptions.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        Self { part: Some(2), ..self }
     }
 
     /// Where it stands among all commands that come from the group's outbox.
@@ -568,7 +592,10 @@ pub struct ForgetOrigin {
 #[derive(Clone, PartialEq, Message)]
 pub struct Command {
     /// What it asks. A kind that this version does not know decodes as none.
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
+    #[prost(
+        oneof = "Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+    )]
     pub kind: Option<Kind>,
 }
 
@@ -608,6 +635,16 @@ pub enum Kind {
     ForgetOrigin(ForgetOrigin),
     #[prost(message, tag = "16")]
     Announce(Announce),
+    #[prost(message, tag = "17")]
+    EnqueueShared(EnqueueShared),
+    #[prost(message, tag = "18")]
+    AssignShared(AssignShared),
+    #[prost(message, tag = "19")]
+    ReleaseShared(ReleaseShared),
+    #[prost(message, tag = "20")]
+    BeginShared(BeginShared),
+    #[prost(message, tag = "21")]
+    ForgetShared(ForgetShared),
 }
 
 /// Why bytes are not a command, or not what came of one.
@@ -669,4 +706,9 @@ commands!(
     TrimOutbox,
     ForgetOrigin,
     Announce,
+    EnqueueShared,
+    AssignShared,
+    ReleaseShared,
+    BeginShared,
+    ForgetShared,
 );

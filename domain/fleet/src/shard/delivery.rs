@@ -53,6 +53,16 @@ pub enum Content<'a> {
     Release,
 }
 
+/// What is to be done about entries that were not handed out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pumped {
+    /// Entries that were skipped because they are expired: acknowledge them.
+    pub expired: Vec<u64>,
+    /// The next entry is one of a shared subscription, of QoS 2: that it begins, and with it all before
+    /// this place, has to be known before it is sent ([`BeginShared`](super::BeginShared)).
+    pub begin_below: Option<u64>,
+}
+
 /// The connections of one shard's sessions; `T` is how the node reaches one.
 pub struct Dispatcher<T> {
     attached: FxHashMap<u64, Attachment<T>>,
@@ -131,27 +141,25 @@ impl<T> Dispatcher<T> {
         self.attached.remove(&session).map(|attachment| attachment.target)
     }
 
-    /// Hands out what the window allows. Returns the entries that were skipped because they are
-    /// expired: acknowledge them.
+    /// Hands out what the window allows.
     pub fn pump(
         &mut self,
         shard: &Shard,
         session: u64,
         now: u64,
         emit: &mut impl FnMut(&T, Delivery<'_>),
-    ) -> Vec<u64> {
-        let mut expired = Vec::new();
-        let Some(attachment) = self.attached.get_mut(&session) else { return expired };
-        let Some(state) = shard.session_by_id(session) else { return expired };
+    ) -> Pumped {
+        let mut pumped = Pumped::default();
+        let Some(attachment) = self.attached.get_mut(&session) else { return pumped };
+        let Some(state) = shard.session_by_id(session) else { return pumped };
         if state.epoch != attachment.epoch || !attachment.has_room() {
-            return expired;
+            return pumped;
         }
         for entry in state.queue.from(attachment.cursor) {
             let seq = entry.seq;
             if !attachment.has_room() || !attachment.flight.reaches(seq) {
                 break;
             }
-            attachment.cursor = seq + 1;
             let content = if entry.message == RELEASED {
                 Content::Release
             } else {
@@ -160,17 +168,25 @@ impl<T> Dispatcher<T> {
                 // A QoS 2 exchange that has begun is ended properly, or its packet identifier would
                 // stay taken at the client.
                 if publication.expired(now) && !(dup && entry.qos == 2) {
-                    expired.push(seq);
+                    attachment.cursor = seq + 1;
+                    pumped.expired.push(seq);
                     continue;
+                }
+                if entry.qos == 2 && state.queue.may_return(entry) {
+                    let room = attachment.window - attachment.flight.len;
+                    let last = state.queue.from(seq).take(room).last();
+                    pumped.begin_below = last.map(|last| last.seq + 1);
+                    break;
                 }
                 let (qos, retain, subscription_ids) = (entry.qos, entry.retain, &*entry.ids);
                 Content::Publish { qos, dup, retain, subscription_ids, publication }
             };
+            attachment.cursor = seq + 1;
             attachment.flight.depart(seq);
             let packet_id = packet_id(seq);
             emit(&attachment.target, Delivery { session, seq, packet_id, content });
         }
-        expired
+        pumped
     }
 
     /// An entry is done: its place in the window is free at once. Pump afterwards. False when it

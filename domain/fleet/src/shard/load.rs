@@ -15,9 +15,11 @@ use super::few::Few;
 use super::lifecycle::Who;
 use super::queue::{Entry, Queue, RELEASED};
 use super::session::{Present, Session};
+use super::shares::Waiting;
 use super::stored::{
     COUNTER_LIMIT, Key, StoredAbsence, StoredCounters, StoredEntry, StoredOutboxEntry,
-    StoredPosition, StoredSession, StoredWatermark, content, options_valid, read,
+    StoredPosition, StoredSession, StoredWaiting, StoredWatermark, content, options_valid, read,
+    read_outbox,
 };
 use super::{LoadError, OutboxEntry, Shard};
 
@@ -31,6 +33,7 @@ pub(super) struct Loading {
     entries: BTreeMap<(u64, u64), StoredEntry>,
     messages: BTreeMap<u64, (Publication, u32)>,
     outbox: BTreeMap<u64, StoredOutboxEntry>,
+    waiting: BTreeMap<u64, StoredWaiting>,
 }
 
 impl Shard {
@@ -47,7 +50,8 @@ impl Shard {
             }
             Key::Entry(id, seq) => drop(loading.entries.insert((id, seq), read(value)?)),
             Key::Message(id) => drop(loading.messages.insert(id, (publication(value)?, 0))),
-            Key::Outbox(seq) => drop(loading.outbox.insert(seq, read(value)?)),
+            Key::Outbox(seq) => drop(loading.outbox.insert(seq, read_outbox(value)?)),
+            Key::Waiting(place) => drop(loading.waiting.insert(place, read(value)?)),
             Key::Watermark(group) => {
                 let StoredWatermark { seq, part } = read(value)?;
                 self.watermarks.insert(group, (seq, part.unwrap_or(u32::MAX)));
@@ -78,6 +82,7 @@ impl Shard {
             self.restore_session(session)?;
         }
         loading.nothing_left()?;
+        self.restore_shares(&mut loading, counters.next_waiting.max(1))?;
         for (id, (publication, references)) in loading.messages {
             below(id, counters.next_message, "message")?;
             match references {
@@ -118,10 +123,27 @@ impl Shard {
         self.queued += session.queue.len();
         self.connected += usize::from(session.connected());
         self.timers.arm(&session);
+        if session.queue.holds_shared() {
+            self.holding.insert(id);
+        }
         if self.clients.insert(session.client.clone(), id).is_some() {
             return Err(LoadError(format!("session {id}: another has its client id")));
         }
         self.sessions.insert(id, Box::new(session));
+        Ok(())
+    }
+
+    fn restore_shares(&mut self, loading: &mut Loading, next: u64) -> Result<(), LoadError> {
+        for (place, stored) in std::mem::take(&mut loading.waiting) {
+            let StoredWaiting { filter, message, returned } = stored;
+            below(place, next, "message of a shared subscription")?;
+            let lost = || LoadError(format!("message {message} of a shared subscription is lost"));
+            let (publication, references) = loading.messages.get_mut(&message).ok_or_else(lost)?;
+            *references += 1;
+            let (bytes, expiry) = (publication.bytes() as u64, publication.expires_at);
+            self.shares.restore(&filter, Waiting { place, message }, returned, bytes, expiry);
+        }
+        self.shares.restored(next);
         Ok(())
     }
 
@@ -130,11 +152,12 @@ impl Shard {
         entries: BTreeMap<u64, StoredOutboxEntry>,
         next_seq: u64,
     ) -> Result<(), LoadError> {
-        for (seq, StoredOutboxEntry { publication, store_retained }) in entries {
+        for (seq, StoredOutboxEntry { publication, store_retained, share }) in entries {
             below(seq, next_seq, "outbox entry")?;
             named(&publication)?;
             let publication = Arc::new(publication);
-            if !self.outbox.restore(OutboxEntry { seq, publication, store_retained }) {
+            let share = share.map(Box::new);
+            if !self.outbox.restore(OutboxEntry { seq, publication, store_retained, share }) {
                 return Err(LoadError(format!("gap before outbox entry {seq}")));
             }
         }
@@ -152,8 +175,11 @@ impl Loading {
             next_epoch: 1,
             next_message: 1,
             next_outbox: 1,
+            next_waiting: 0,
         });
-        let StoredCounters { next_session, next_epoch, next_message, next_outbox } = counters;
+        let StoredCounters { next_session, next_epoch, next_message, next_outbox, next_waiting } =
+            counters;
+        below(next_waiting, COUNTER_LIMIT, "counter")?;
         for next in [next_session, next_epoch, next_message, next_outbox] {
             if next == 0 {
                 return Err(LoadError("counter at zero".into()));
@@ -209,6 +235,7 @@ impl Loading {
             queue: Queue::restored(
                 position.next_seq,
                 position.sent_below,
+                position.begun_below.max(1),
                 position.earliest_expiry,
             ),
             record_changed: false,
@@ -257,7 +284,8 @@ impl Loading {
             };
             let qos = stored.qos as u8;
             let entry = Entry::new(seq, stored.message, qos, stored.retain, stored.ids.into());
-            session.queue.restore(entry, bytes);
+            let share = Some(stored.share.as_str()).filter(|share| !share.is_empty());
+            session.queue.restore(entry, share, bytes);
         }
         Ok(())
     }

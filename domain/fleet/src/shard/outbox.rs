@@ -1,11 +1,12 @@
 //! What the state itself publishes, in order, until every taker has it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::command::Publication;
+use super::command::{Publication, SharedCopy};
 
-/// A publication that the shard itself makes: wills, QoS 2 publications, shadow notifications.
+/// A publication that the shard itself makes: wills, QoS 2 publications, shadow notifications; or a copy
+/// of one for a shared subscription.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutboxEntry {
     /// Its place; grows by one.
@@ -14,6 +15,8 @@ pub struct OutboxEntry {
     pub publication: Arc<Publication>,
     /// Whether it becomes the retained message of its topic.
     pub store_retained: bool,
+    /// It is a copy for one member of a shared subscription and nobody else.
+    pub share: Option<Box<SharedCopy>>,
 }
 
 pub(super) struct Outbox {
@@ -26,6 +29,8 @@ pub(super) struct Outbox {
     settled_below: u64,
     /// Settled entries that are gone since the last checkpoint.
     removed: Vec<u64>,
+    /// Copies on their way to members, by the shared subscription.
+    assigned: BTreeMap<Box<str>, usize>,
 }
 
 impl Default for Outbox {
@@ -36,6 +41,7 @@ impl Default for Outbox {
             next_seq: 1,
             settled_below: 1,
             removed: Vec::new(),
+            assigned: BTreeMap::new(),
         }
     }
 }
@@ -46,10 +52,28 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, publication: Publication, store_retained: bool) {
-        let (seq, publication) = (self.next_seq, Arc::new(publication));
+        self.append(Arc::new(publication), store_retained, None);
+    }
+
+    /// Appends a copy for a shared subscription.
+    pub(super) fn push_copy(&mut self, publication: Arc<Publication>, copy: SharedCopy) {
+        self.append(publication, false, Some(Box::new(copy)));
+    }
+
+    fn append(
+        &mut self,
+        publication: Arc<Publication>,
+        store_retained: bool,
+        share: Option<Box<SharedCopy>>,
+    ) {
+        let seq = self.next_seq;
         self.next_seq += 1;
-        self.bytes += publication.bytes();
-        self.entries.push_back(OutboxEntry { seq, publication, store_retained });
+        self.restore(OutboxEntry { seq, publication, store_retained, share });
+    }
+
+    /// Copies on their way to members of a shared subscription.
+    pub(super) fn assigned(&self, filter: &str) -> usize {
+        self.assigned.get(filter).copied().unwrap_or(0)
     }
 
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &OutboxEntry> {
@@ -68,6 +92,14 @@ impl Outbox {
         while self.entries.front().is_some_and(|entry| entry.seq <= upto) {
             let Some(entry) = self.entries.pop_front() else { break };
             self.bytes -= entry.publication.bytes();
+            if let Some(copy) = entry.share.filter(|copy| copy.assigned)
+                && let Some(count) = self.assigned.get_mut(&*copy.filter)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.assigned.remove(&*copy.filter);
+                }
+            }
             if entry.seq < self.settled_below {
                 self.removed.push(entry.seq);
             }
@@ -92,6 +124,12 @@ impl Outbox {
     pub(super) fn restore(&mut self, entry: OutboxEntry) -> bool {
         let fits = self.entries.back().is_none_or(|last| last.seq + 1 == entry.seq);
         self.bytes += entry.publication.bytes();
+        if let Some(copy) = entry.share.as_ref().filter(|copy| copy.assigned) {
+            match self.assigned.get_mut(&*copy.filter) {
+                Some(count) => *count += 1,
+                None => drop(self.assigned.insert(copy.filter.as_str().into(), 1)),
+            }
+        }
         self.entries.push_back(entry);
         fits
     }

@@ -22,7 +22,7 @@ pub enum Outcome {
     Subscribed(Vec<Subscribed>),
     /// Of `Unsubscribe`: per filter, whether it existed.
     Unsubscribed(Vec<bool>),
-    /// Of `Publish`.
+    /// Of `Publish` and `EnqueueShared`.
     Published(Published),
     /// Of `ReceiveQos2`.
     Received {
@@ -50,8 +50,14 @@ pub enum Outcome {
     Repeated,
     /// Of `TrimOutbox`.
     Trimmed,
-    /// Of `ForgetOrigin`.
+    /// Of `ForgetOrigin` and `ForgetShared`.
     Forgotten,
+    /// Of `AssignShared`: how many messages are on their way to the member.
+    Assigned(u32),
+    /// Of `ReleaseShared`: how many messages are on their way back to the subscription's queue.
+    TakenBack(u32),
+    /// Of `BeginShared`.
+    Begun,
     /// Of `Announce`.
     Announced,
     /// The command is of a connection that lost its client id to a newer one, or of a session that
@@ -88,15 +94,17 @@ pub enum Subscribed {
     Invalid,
 }
 
-/// What came of a `Publish`.
+/// What came of a `Publish` or an `EnqueueShared`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// Sessions that got an entry.
+    /// Queues that got an entry.
     pub queued: u32,
-    /// Sessions whose queue was full.
+    /// Queues that were full.
     pub dropped: u32,
     /// Directed copies whose session is gone.
     pub gone: u32,
+    /// Copies for a member of a shared subscription that could not keep it: another one gets them.
+    pub passed_on: u32,
 }
 
 /// The answer to a shadow request as REST gives it. What MQTT clients see of an update or a deletion

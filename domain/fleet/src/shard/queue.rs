@@ -5,6 +5,7 @@
 //! entry by its seq is one subtraction in the common case and never more than a binary search.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -27,11 +28,13 @@ pub(super) struct Entry {
     pub(super) retain: bool,
     dead: bool,
     pub(super) ids: Ids,
+    /// The shared subscription that it comes by: another member may have it, unless it has begun.
+    pub(super) share: Option<Arc<str>>,
 }
 
 impl Entry {
     pub(super) fn new(seq: u64, message: u64, qos: u8, retain: bool, ids: Ids) -> Self {
-        Self { seq, message, qos, retain, dead: false, ids }
+        Self { seq, message, qos, retain, dead: false, ids, share: None }
     }
 }
 
@@ -49,6 +52,23 @@ pub(super) struct Queue {
     pub(super) bytes: u64,
     /// No entry that was never sent expires before this time.
     pub(super) earliest_expiry: u64,
+    /// Boxed, because few sessions are members of shared subscriptions.
+    shared: Option<Box<Shared>>,
+}
+
+/// What a queue knows of shared subscriptions.
+#[derive(Debug)]
+struct Shared {
+    /// QoS 2 entries before it may have been sent, on whatever connection.
+    begun_below: u64,
+    /// The subscriptions that entries come by, and how many.
+    counts: Vec<(Arc<str>, u32)>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { begun_below: 1, counts: Vec::new() }
+    }
 }
 
 impl Default for Queue {
@@ -61,6 +81,7 @@ impl Default for Queue {
             stored_below: 1,
             bytes: 0,
             earliest_expiry: u64::MAX,
+            shared: None,
         }
     }
 }
@@ -77,24 +98,75 @@ impl Queue {
         qos: u8,
         retain: bool,
         ids: Ids,
+        share: Option<&str>,
         bytes: u64,
     ) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.bytes += bytes;
-        self.slots.push_back(Entry::new(seq, message, qos, retain, ids));
+        self.restore(Entry::new(seq, message, qos, retain, ids), share, bytes);
         seq
     }
 
     /// The queue that a checkpoint held, before its entries.
-    pub(super) fn restored(next_seq: u64, sent_below: u64, earliest_expiry: u64) -> Self {
-        Self { next_seq, sent_below, stored_below: next_seq, earliest_expiry, ..Self::default() }
+    pub(super) fn restored(
+        next_seq: u64,
+        sent_below: u64,
+        begun_below: u64,
+        earliest_expiry: u64,
+    ) -> Self {
+        let stored_below = next_seq;
+        let mut queue =
+            Self { next_seq, sent_below, stored_below, earliest_expiry, ..Self::default() };
+        queue.begin(begun_below);
+        queue
     }
 
     /// Puts back an entry that a checkpoint held; in order.
-    pub(super) fn restore(&mut self, entry: Entry, bytes: u64) {
+    pub(super) fn restore(&mut self, entry: Entry, share: Option<&str>, bytes: u64) {
         self.bytes += bytes;
-        self.slots.push_back(entry);
+        let share = share.map(|share| self.come_by(share));
+        self.slots.push_back(Entry { share, ..entry });
+    }
+
+    /// Counts an entry of a shared subscription; its name is kept once per queue.
+    fn come_by(&mut self, share: &str) -> Arc<str> {
+        let counts = &mut self.shared.get_or_insert_default().counts;
+        if let Some((known, count)) = counts.iter_mut().find(|(known, _)| **known == *share) {
+            *count += 1;
+            return Arc::clone(known);
+        }
+        let share: Arc<str> = share.into();
+        counts.push((Arc::clone(&share), 1));
+        share
+    }
+
+    /// The shared subscriptions that entries come by.
+    pub(super) fn shares(&self) -> impl Iterator<Item = &str> {
+        self.shared.iter().flat_map(|shared| &shared.counts).map(|(share, _)| &**share)
+    }
+
+    /// Whether any entry comes by a shared subscription.
+    pub(super) fn holds_shared(&self) -> bool {
+        self.shares().next().is_some()
+    }
+
+    /// QoS 2 entries of shared subscriptions before it may have been sent.
+    pub(super) fn begun_below(&self) -> u64 {
+        self.shared.as_ref().map_or(1, |shared| shared.begun_below)
+    }
+
+    /// QoS 2 entries of shared subscriptions before a place are about to be sent.
+    pub(super) fn begin(&mut self, below: u64) {
+        if below > self.begun_below() {
+            self.shared.get_or_insert_default().begun_below = below;
+        }
+    }
+
+    /// Whether another member of its shared subscription may have an entry instead: QoS 2 only while
+    /// the exchange has not begun [v5 MQTT-4.8.2-5].
+    pub(super) fn may_return(&self, entry: &Entry) -> bool {
+        let begun = entry.qos == 2 && entry.seq < self.begun_below();
+        entry.share.is_some() && entry.message != RELEASED && !begun
     }
 
     pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
@@ -112,6 +184,14 @@ impl Queue {
         let message = slot.message;
         slot.dead = true;
         slot.ids = Ids::new();
+        if let (Some(share), Some(shared)) = (slot.share.take(), &mut self.shared)
+            && let Some(at) = shared.counts.iter().position(|(known, _)| *known == share)
+        {
+            shared.counts[at].1 -= 1;
+            if shared.counts[at].1 == 0 {
+                shared.counts.swap_remove(at);
+            }
+        }
         self.dead += 1;
         self.sweep();
         Some(message)
@@ -165,7 +245,7 @@ mod tests {
             let mut queue = Queue::default();
             let mut model = BTreeMap::new();
             for message in 1..=500 {
-                model.insert(queue.push(message, 1, false, Ids::new(), 1), message);
+                model.insert(queue.push(message, 1, false, Ids::new(), None, 1), message);
             }
             for step in 0..500 {
                 let seq = step * stride % 500 + 1;

@@ -133,6 +133,23 @@ impl Session {
         Some(later(end, delay))
     }
 
+    /// Messages and bytes that its queue has room for.
+    pub fn room(&self) -> (usize, u64) {
+        let messages = (self.queue_limit_messages as usize).saturating_sub(self.queue.len());
+        (messages, self.queue_limit_bytes.saturating_sub(self.queue.bytes))
+    }
+
+    /// The shared subscriptions that messages in its queue come by.
+    pub fn holds_of(&self) -> impl Iterator<Item = &str> {
+        self.queue.shares()
+    }
+
+    /// Whether its queue has something of a shared subscription that another member may have.
+    pub fn may_return(&self, filter: &str) -> bool {
+        let mut entries = self.queue.from(0);
+        entries.any(|entry| entry.share.as_deref() == Some(filter) && self.queue.may_return(entry))
+    }
+
     /// Whether `bytes` more fit into its queue.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         self.queue.len() < self.queue_limit_messages as usize

@@ -7,10 +7,14 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::LoadError;
-use super::command::{Options, Presence, Publication, Will};
+use super::command::{Options, Presence, Publication, SharedCopy, Will};
 
-/// Version of every value this version writes.
+/// Version of every value, but for [`WITH_SHARES`].
 const VERSION: u8 = 1;
+
+/// Version of an outbox entry that is a copy for a shared subscription: whoever does not know of those
+/// must not take it for a publication.
+const WITH_SHARES: u8 = 2;
 
 /// Counters stay below this, so that adding to them never overflows.
 pub(super) const COUNTER_LIMIT: u64 = 1 << 62;
@@ -29,6 +33,7 @@ pub(super) enum Key<'a> {
     Retained(&'a [u8]),
     Shadow(&'a [u8]),
     Absence(&'a [u8]),
+    Waiting(u64),
 }
 
 impl<'a> Key<'a> {
@@ -45,6 +50,7 @@ impl<'a> Key<'a> {
             Self::Retained(topic) => [&b"r"[..], topic].concat(),
             Self::Shadow(key) => [&b"h"[..], key].concat(),
             Self::Absence(client) => [&b"a"[..], client].concat(),
+            Self::Waiting(place) => joined(b'g', place, &[]),
         }
     }
 
@@ -70,6 +76,7 @@ impl<'a> Key<'a> {
             b'r' => Self::Retained(rest),
             b'h' => Self::Shadow(rest),
             b'a' => Self::Absence(rest),
+            b'g' => Self::Waiting(number()?),
             _ => return None,
         })
     }
@@ -94,6 +101,9 @@ pub(super) struct StoredCounters {
     pub(super) next_message: u64,
     #[prost(uint64, tag = "4")]
     pub(super) next_outbox: u64,
+    /// 0 while nothing has waited for a shared subscription.
+    #[prost(uint64, tag = "5")]
+    pub(super) next_waiting: u64,
 }
 
 /// What changes with connections.
@@ -149,6 +159,9 @@ pub(super) struct StoredPosition {
     pub(super) inbound: Vec<u32>,
     #[prost(uint64, tag = "4")]
     pub(super) earliest_expiry: u64,
+    /// 0 while no QoS 2 message of a shared subscription has begun.
+    #[prost(uint64, tag = "5")]
+    pub(super) begun_below: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -162,6 +175,20 @@ pub(super) struct StoredEntry {
     pub(super) retain: bool,
     #[prost(uint32, repeated, tag = "4")]
     pub(super) ids: Vec<u32>,
+    /// The shared subscription that it comes by; empty for none.
+    #[prost(string, tag = "5")]
+    pub(super) share: String,
+}
+
+/// A message that waits for a shared subscription.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StoredWaiting {
+    #[prost(string, tag = "1")]
+    pub(super) filter: String,
+    #[prost(uint64, tag = "2")]
+    pub(super) message: u64,
+    #[prost(bool, tag = "3")]
+    pub(super) returned: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -170,6 +197,8 @@ pub(super) struct StoredOutboxEntry {
     pub(super) publication: Publication,
     #[prost(bool, tag = "2")]
     pub(super) store_retained: bool,
+    #[prost(message, optional, tag = "3")]
+    pub(super) share: Option<SharedCopy>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -182,8 +211,25 @@ pub(super) struct StoredWatermark {
 }
 
 pub(super) fn value(message: &impl Message) -> Vec<u8> {
+    versioned(VERSION, message)
+}
+
+/// The value of an outbox entry.
+pub(super) fn outbox_value(entry: &StoredOutboxEntry) -> Vec<u8> {
+    versioned(if entry.share.is_some() { WITH_SHARES } else { VERSION }, entry)
+}
+
+/// The outbox entry of a value.
+pub(super) fn read_outbox(value: &[u8]) -> Result<StoredOutboxEntry, LoadError> {
+    match value.split_first() {
+        Some((&WITH_SHARES, content)) => decode(content),
+        _ => read(value),
+    }
+}
+
+fn versioned(version: u8, message: &impl Message) -> Vec<u8> {
     let mut value = Vec::with_capacity(1 + message.encoded_len());
-    value.push(VERSION);
+    value.push(version);
     // A vector grows as it must, so there is always room.
     let _ = message.encode(&mut value);
     value
@@ -204,8 +250,11 @@ pub(super) fn content(value: &[u8]) -> Result<&[u8], LoadError> {
 }
 
 pub(super) fn read<M: Message + Default>(value: &[u8]) -> Result<M, LoadError> {
-    let content = Bytes::copy_from_slice(content(value)?);
-    M::decode(content).map_err(|error| LoadError(error.to_string()))
+    decode(content(value)?)
+}
+
+fn decode<M: Message + Default>(content: &[u8]) -> Result<M, LoadError> {
+    M::decode(Bytes::copy_from_slice(content)).map_err(|error| LoadError(error.to_string()))
 }
 
 impl StoredEntry {

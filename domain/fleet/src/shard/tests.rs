@@ -10,6 +10,7 @@ mod messages;
 mod model;
 mod robustness;
 mod shadows;
+mod shares;
 mod subscriptions;
 
 use std::ops::{Deref, DerefMut};

@@ -96,7 +96,7 @@ impl Window {
     }
 
     /// The number after the last one that was opened.
-    fn next_seq(&self) -> u64 {
+    pub fn next_seq(&self) -> u64 {
         self.base + self.states.len() as u64
     }
 

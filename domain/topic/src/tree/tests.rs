@@ -57,3 +57,20 @@ fn an_exhausted_search_stays_exhausted() {
     assert_eq!(found.next(), Some(("a/b", &0)));
     assert_eq!((found.next(), found.next()), (None, None));
 }
+
+/// However many names there are, and whether they match or not.
+#[test]
+fn a_search_stops_after_as_many_names_as_it_may_visit() {
+    let names: Vec<_> = (0..1000).map(|n| format!("{n}/a")).collect();
+    let tree = tree(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for (filter, found) in [("+/a", 10), ("#", 10), ("+/b", 0), ("+/+/+", 0)] {
+        let mut look = tree.matching_within(filter, None, 10);
+        assert_eq!(look.by_ref().count(), found, "{filter}");
+        assert_eq!((look.visits_left(), look.next()), (0, None), "{filter}");
+        let place = look.stopped_at().unwrap();
+        let behind = names.iter().filter(|name| ***name > *place).count();
+        assert!(behind > 900, "{filter} stopped at {place}");
+    }
+    let mut look = tree.matching_within("x/#", None, 10);
+    assert_eq!((look.next(), look.stopped_at(), look.visits_left()), (None, None, 10));
+}

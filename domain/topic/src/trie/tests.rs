@@ -267,11 +267,16 @@ proptest! {
             });
             prop_assert_eq!(&found, &expected, "{}", filter);
 
-            let mut paged: Vec<&String> = tree.matching(&filter).take(page).map(|it| it.1).collect();
-            for _ in 0..names.len() {
-                let Some(last) = paged.last() else { break };
-                paged.extend(tree.matching_after(&filter, last).take(page).map(|it| it.1));
+            let (mut paged, mut place) = (Vec::new(), None);
+            for _ in 0..=names.len() {
+                let mut look = tree.matching_within(&filter, place, page);
+                paged.extend(look.by_ref().map(|it| it.1));
+                place = look.stopped_at();
+                if place.is_none() {
+                    break;
+                }
             }
+            prop_assert_eq!(place, None, "every look gets on");
             prop_assert_eq!(&paged, &expected, "{} by pages", filter);
         }
     }

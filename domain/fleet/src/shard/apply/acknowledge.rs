@@ -17,6 +17,9 @@ impl Shard {
             self.changes.entry(session, seq);
             removed += 1;
         }
+        if !session.queue.holds_shared() {
+            self.holding.remove(&id);
+        }
         self.queued -= removed as usize;
         Outcome::Acknowledged { removed }
     }

@@ -190,7 +190,10 @@ impl Shard {
 
     /// Ends a session and all that it held; its will cannot wait any longer.
     fn remove_session(&mut self, id: u64, at: u64) {
+        // Before the queue goes: a session that has ended leaves it to others [v5 4.8.2].
+        self.take_back(id, None, 0, u32::MAX, u64::MAX);
         let Some(mut session) = self.sessions.remove(&id) else { return };
+        self.holding.remove(&id);
         self.timers.disarm(&session);
         self.clients.remove(&session.client);
         if session.connected() {

@@ -1,11 +1,15 @@
 //! Publications come in: into queues, into the retained messages, or through the outbox.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use super::valid_topic;
 use crate::shard::checkpoint::Changes;
 use crate::shard::command::{
-    ForgetOrigin, Origin, Publication, Publish, ReceiveQos2, ReleaseQos2, TrimOutbox,
+    Directed, ForgetOrigin, Origin, Publication, Publish, ReceiveQos2, ReleaseQos2, SharedCopy,
+    TrimOutbox,
 };
 use crate::shard::messages::Messages;
 use crate::shard::queue::{Ids, RELEASED};
@@ -26,6 +30,7 @@ impl Shard {
             messages: &mut self.messages,
             effects: &mut self.effects,
             changes: &mut self.changes,
+            holding: &mut self.holding,
             publication: &command.publication,
             bytes: command.publication.bytes() as u64,
             expired: 0,
@@ -36,18 +41,24 @@ impl Shard {
             let own = |session| clients.get(publisher) == Some(&session);
             self.index.matches(name, own, |each| {
                 let retain = each.retain_as_published && command.publication.retain;
-                intake.offer(each.session, each.qos, retain, || each.ids().collect());
+                let terms = Terms { qos: each.qos, retain, share: None };
+                if intake.offer(each.session, terms, || each.ids().collect()) == Offered::Full {
+                    intake.published.dropped += 1;
+                }
             });
         }
+        let mut passed_on = Vec::new();
         for copy in &command.directed {
-            match self.clients.get(&copy.client) {
-                Some(&session) => intake.offer(session, copy.qos, copy.retain, || {
-                    Ids::from_slice(&copy.subscription_ids)
-                }),
-                None => intake.published.gone += 1,
-            }
+            let session = self.clients.get(&copy.client).copied();
+            passed_on.extend(intake.direct(session, copy));
         }
         let Intake { expired, published, .. } = intake;
+        if !passed_on.is_empty() {
+            let publication = Arc::new(command.publication.clone());
+            for copy in passed_on {
+                self.pass_on(Arc::clone(&publication), copy);
+            }
+        }
         self.queued = self.queued + published.queued as usize - expired;
         self.effects.expired += expired as u64;
         self.effects.dropped += u64::from(published.dropped);
@@ -118,6 +129,7 @@ struct Intake<'a> {
     messages: &'a mut Messages,
     effects: &'a mut Effects,
     changes: &'a mut Changes,
+    holding: &'a mut BTreeSet<u64>,
     publication: &'a Publication,
     bytes: u64,
     /// Entries that made room.
@@ -125,23 +137,71 @@ struct Intake<'a> {
     published: Published,
 }
 
+/// How a session wants a publication.
+struct Terms<'a> {
+    qos: u32,
+    retain: bool,
+    /// The shared subscription that it comes by.
+    share: Option<&'a str>,
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Offered {
+    Taken,
+    /// There is no room.
+    Full,
+    /// The session is gone, or does not queue it.
+    Unwanted,
+}
+
 impl Intake<'_> {
-    fn offer(&mut self, id: u64, qos: u32, retain: bool, ids: impl FnOnce() -> Ids) {
+    /// A copy for one session. One for a member of a shared subscription that cannot keep it, or is
+    /// none any more, is given back for another.
+    fn direct(&mut self, session: Option<u64>, copy: &Directed) -> Option<SharedCopy> {
+        let share = Some(&*copy.share).filter(|share| !share.is_empty());
+        let is_member = |id: &u64| {
+            let session = self.sessions.get(id);
+            session.is_some_and(|it| share.is_none_or(|it_| it.subscriptions.get(it_).is_some()))
+        };
+        let terms = Terms { qos: copy.qos, retain: copy.retain, share };
+        let offered = session
+            .filter(is_member)
+            .map(|session| self.offer(session, terms, || Ids::from_slice(&copy.subscription_ids)));
+        match (offered, share) {
+            (Some(Offered::Taken | Offered::Unwanted), _) => None,
+            (_, Some(share)) => {
+                self.published.passed_on += 1;
+                let (filter, returned) = (share.to_owned(), copy.assigned);
+                Some(SharedCopy { filter, returned, ..SharedCopy::default() })
+            }
+            (Some(Offered::Full), None) => {
+                self.published.dropped += 1;
+                None
+            }
+            (None, None) => {
+                self.published.gone += 1;
+                None
+            }
+        }
+    }
+
+    fn offer(&mut self, id: u64, terms: Terms<'_>, ids: impl FnOnce() -> Ids) -> Offered {
+        let Terms { qos, retain, share } = terms;
         let qos = qos.min(self.publication.qos);
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return Offered::Unwanted };
         if qos == 0 {
-            return;
+            return Offered::Unwanted;
         }
         if !session.has_room(self.bytes) {
             let now = self.publication.published_at;
             self.expired += session.drop_expired(now, self.messages, self.changes);
             if !session.has_room(self.bytes) {
-                self.published.dropped += 1;
-                return;
+                return Offered::Full;
             }
         }
         let queue = &mut session.queue;
-        queue.push(self.messages.next_id, qos as u8, retain, ids(), self.bytes);
+        queue.push(self.messages.next_id, qos as u8, retain, ids(), share, self.bytes);
         let expiry = self.publication.expires_at.unwrap_or(u64::MAX);
         queue.earliest_expiry = queue.earliest_expiry.min(expiry);
         self.changes.position(session);
@@ -149,6 +209,10 @@ impl Intake<'_> {
         if self.effects.grown.last() != Some(&id) {
             self.effects.grown.push(id);
         }
+        if share.is_some() {
+            self.holding.insert(id);
+        }
+        Offered::Taken
     }
 }
 

@@ -20,8 +20,14 @@ impl Shard {
 
     pub(super) fn unsubscribe(&mut self, command: Unsubscribe) -> Outcome {
         let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
-        let filters = command.filters.iter();
-        Outcome::Unsubscribed(filters.map(|filter| self.cut(id, filter)).collect())
+        let mut known = Vec::with_capacity(command.filters.len());
+        for filter in &command.filters {
+            known.push(self.cut(id, filter));
+            if filter.starts_with(SHARED) {
+                self.take_back(id, Some(filter), command.sent_below, u32::MAX, u64::MAX);
+            }
+        }
+        Outcome::Unsubscribed(known)
     }
 
     fn add(&mut self, id: u64, filter: &str, options: Options) -> Subscribed {

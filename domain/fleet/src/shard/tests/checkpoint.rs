@@ -66,6 +66,22 @@ pub(super) fn furnished() -> Probe {
         let thing = "lamp".into();
         probe.told(UpdateShadow { thing, name, payload, reply: true, ..Default::default() });
     }
+    let share = "$share/g/t/#";
+    let publication = super::publication("t/s", "shared", 2);
+    let (client, _) = probe.fence("a");
+    let directed = vec![Directed { client, qos: 2, share: share.into(), ..Directed::default() }];
+    probe.told(Publish { publication: publication.clone(), directed, ..Publish::default() });
+    let (client, epoch) = probe.fence("a");
+    probe.told(BeginShared { client, epoch, below: 5 });
+    for returned in [false, true, false] {
+        let (publication, filters) = (publication.clone(), vec![share.into()]);
+        let (limit_bytes, limit_messages, origin) = (99, 9, None);
+        let command =
+            EnqueueShared { publication, filters, returned, limit_bytes, limit_messages, origin };
+        probe.told(command);
+    }
+    let (filter, most, most_bytes) = (share.into(), 1, 99);
+    probe.told(AssignShared { filter, most, most_bytes, ..AssignShared::default() });
     for (name, expiry_secs) in [("seen", 100), ("away", 0)] {
         probe.connected(Connect { expiry_secs, ..present(name) });
     }
@@ -93,6 +109,9 @@ fn a_loaded_shard_is_the_same_and_goes_on_the_same() {
         probe.connected(present("away"));
         probe.connected(Connect { clean_start: true, ..client("a") });
         probe.acknowledge("b", &[2]);
+        let (filter, most, most_bytes) = ("$share/g/t/#".into(), 1, 99);
+        probe.told(AssignShared { filter, most, most_bytes, ..AssignShared::default() });
+        assert_eq!(probe.assigned("$share/g/t/#"), 2);
     }
     assert_eq!(loaded.digest(), probe.digest());
     assert_eq!(loaded.effects, probe.effects);
@@ -143,6 +162,12 @@ fn only_what_changed_and_lasted_is_written() {
     probe.connected(Connect { clean_start: true, expiry_secs: 0, ..client("b") });
     probe.disconnect("b", 0, WillAction::Discard);
     assert_eq!(kinds(&mut probe), "c", "sessions that came and went");
+    let filters = vec!["$share/g/t".into()];
+    let (publication, returned) = (super::publication("t", "waits", 1), true);
+    probe.told(EnqueueShared { publication, filters, returned, ..EnqueueShared::default() });
+    assert_eq!(kinds(&mut probe), "cgm");
+    probe.told(ForgetShared { filter: "$share/g/t".into() });
+    assert_eq!(kinds(&mut probe), "-g-m");
 }
 
 fn kinds(probe: &mut Probe) -> String {
@@ -172,6 +197,7 @@ fn damaged_stores_are_refused() {
         ('a', false),
         ('h', false),
         ('o', false),
+        ('g', false),
     ] {
         assert!(whole.keys().any(|key| key[0] == kind as u8), "{kind}");
         let mut store = whole.clone();
@@ -189,7 +215,7 @@ fn damaged_stores_are_refused() {
 #[test]
 fn a_message_that_nobody_holds_is_deleted_after_loading() {
     let mut store: Store = furnished().dump().into_iter().collect();
-    store.retain(|key, _| key[0] != b'q');
+    store.retain(|key, _| key[0] != b'q' && key[0] != b'g');
     let mut shard = load(&store).unwrap();
     assert_eq!(shard.stats().messages, 0);
     let changes = shard.checkpoint();

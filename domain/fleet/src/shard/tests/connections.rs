@@ -88,7 +88,8 @@ fn an_older_connection_changes_nothing() {
         }
         .into(),
         Subscribe { client: client.clone(), epoch, filters }.into(),
-        Unsubscribe { client: client.clone(), epoch, filters: vec!["a".into()] }.into(),
+        Unsubscribe { client: client.clone(), epoch, filters: vec!["a".into()], sent_below: 0 }
+            .into(),
         ReceiveQos2 { client: client.clone(), epoch, packet_id, publication, store_retained }
             .into(),
         ReleaseQos2 { client: client.clone(), epoch, packet_id }.into(),

@@ -12,6 +12,8 @@ struct Served {
     dispatcher: Dispatcher<&'static str>,
     session: u64,
     epoch: u64,
+    /// What the last pump said must begin first.
+    begin_below: Option<u64>,
 }
 
 /// One delivery as a test says it: `seq`, `seq dup`, or `seq release`.
@@ -35,7 +37,7 @@ impl Served {
     fn reconnect(&mut self, window: u16) {
         let connected = self.probe.connected(client("c"));
         (self.session, self.epoch) = (connected.session, connected.epoch);
-        let Self { probe, dispatcher, session, epoch } = self;
+        let Self { probe, dispatcher, session, epoch, .. } = self;
         assert!(dispatcher.attach(probe, *session, *epoch, window, "link"));
     }
 
@@ -52,11 +54,12 @@ impl Served {
 
     fn pump(&mut self, now: u64) -> (Vec<String>, Vec<u64>) {
         let mut out = Vec::new();
-        let expired = self.dispatcher.pump(&self.probe, self.session, now, &mut |target, each| {
+        let pumped = self.dispatcher.pump(&self.probe, self.session, now, &mut |target, each| {
             assert_eq!(*target, "link");
             out.push(said(&each));
         });
-        (out, expired)
+        self.begin_below = pumped.begin_below;
+        (out, pumped.expired)
     }
 
     fn pumped(&mut self) -> Vec<String> {
@@ -153,6 +156,32 @@ fn a_released_entry_is_released_again_on_resume() {
     served.acknowledge(&[2]);
     served.reconnect(10);
     assert_eq!(served.pumped(), ["1 dup", "3 dup"]);
+}
+
+/// What other members may have instead must not be sent before it is known to have begun.
+#[test]
+fn qos_2_of_a_shared_subscription_begins_before_it_is_sent() {
+    let mut served = Served::connect(3);
+    served.probe.subscribed("c", "$share/g/s", qos(2));
+    let direct = |served: &mut Served, qos| {
+        let share = "$share/g/s".into();
+        let directed = vec![Directed { client: "c".into(), qos, share, ..Directed::default() }];
+        let publication = publication("s", "p", 2);
+        served.probe.told(Publish { publication, directed, ..Publish::default() });
+    };
+    for qos in [1, 2, 1, 2, 2] {
+        direct(&mut served, qos);
+    }
+    served.publish(1, 2);
+    assert_eq!((served.pumped(), served.begin_below), (vec!["1".into()], Some(4)));
+    assert_eq!((served.pumped(), served.begin_below), (vec![], Some(4)));
+    let (client, epoch) = served.probe.fence("c");
+    served.probe.told(BeginShared { client, epoch, below: 4 });
+    assert_eq!(served.probe.effects.grown, [served.session]);
+    let sent = ["2", "3"].map(String::from).to_vec();
+    assert_eq!((served.pumped(), served.begin_below), (sent, None));
+    served.acknowledge(&[1, 2, 3]);
+    assert_eq!((served.pumped(), served.begin_below), (vec![], Some(7)));
 }
 
 #[test]

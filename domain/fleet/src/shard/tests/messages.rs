@@ -88,6 +88,7 @@ fn directed_copies_reach_their_session() {
         qos,
         retain,
         subscription_ids,
+        ..Directed::default()
     };
     let outcome = probe.told(Publish {
         publication: publication("t", "p", 2),
@@ -99,7 +100,7 @@ fn directed_copies_reach_their_session() {
         ],
         ..Publish::default()
     });
-    let expected = Published { queued: 2, dropped: 0, gone: 1 };
+    let expected = Published { queued: 2, gone: 1, ..Published::default() };
     assert_eq!(outcome, Outcome::Published(expected));
     let queue: Vec<_> = probe
         .queue(session, 0)
@@ -218,7 +219,8 @@ fn retained_messages_are_stored_replaced_and_deleted() {
     keep("a/3", "", 5, None);
     keep("b", "late", 6, Some(60));
     let payloads = |probe: &Probe, filter: &str, after| -> Vec<_> {
-        probe.retained_matching(filter, after).map(|each| text(&each.payload)).collect()
+        let matching = probe.retained_matching(filter, after, 9);
+        matching.map(|(_, each)| text(&each.payload)).collect()
     };
     assert_eq!(payloads(&probe, "#", None), ["one", "new", "late"]);
     assert_eq!(payloads(&probe, "a/+", Some("a/1")), ["new"]);

@@ -38,7 +38,9 @@ struct SessionSeen {
 struct Seen {
     sessions: BTreeMap<String, SessionSeen>,
     retained: Vec<Publication>,
-    outbox: Vec<(u64, Publication, bool)>,
+    outbox: Vec<(u64, Publication, bool, Option<SharedCopy>)>,
+    /// What waits for shared subscriptions, in the order in which it leaves.
+    waiting: Vec<(String, Publication)>,
     shadows: BTreeMap<String, Vec<String>>,
     wanted: BTreeSet<String>,
     members: BTreeMap<(String, String, u64), (bool, Options)>,
@@ -152,15 +154,20 @@ impl World {
             Some((name.to_owned(), session_seen(shard, session)))
         });
         let alive = |each: &&Arc<Publication>| !each.expired(self.now);
-        let outbox = shard
-            .outbox(0)
-            .map(|each| (each.seq, each.publication.as_ref().clone(), each.store_retained));
+        let outbox = shard.outbox(0).map(|each| {
+            let share = each.share.as_deref().cloned();
+            (each.seq, each.publication.as_ref().clone(), each.store_retained, share)
+        });
+        let waiting = shard.shares.iter().map(|(filter, waiting, _)| {
+            let publication = shard.messages.get(waiting.message).unwrap();
+            (filter.to_owned(), publication.as_ref().clone())
+        });
         let shadows = steps::THINGS.iter().map(|&thing| {
             let mut documents = shard.named_shadows(thing, None, 99);
             let documents: Vec<_> = [None]
                 .into_iter()
                 .chain(documents.drain(..).map(Some))
-                .filter_map(|name| shard.get_shadow(thing, name, b"", self.now).ok())
+                .filter_map(|name| shard.get_shadow(thing, name, None, self.now).ok())
                 .map(|document| text(&document))
                 .collect();
             (thing.to_owned(), documents)
@@ -174,6 +181,7 @@ impl World {
                 .map(|it| it.as_ref().clone())
                 .collect(),
             outbox: outbox.collect(),
+            waiting: waiting.collect(),
             shadows: shadows.collect(),
             wanted: told.wanted,
             members: told.members,

@@ -97,13 +97,15 @@ proptest! {
 
     /// Real commands with bytes changed get further.
     #[test]
-    fn damaged_commands_do_not_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), pick in 0..6_usize) {
+    fn damaged_commands_do_not_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), pick in 0..8_usize) {
         let mut probe = furnished();
         let (client, epoch) = probe.fence("a");
-        let commands: [Command; 6] = [
+        let commands: [Command; 8] = [
+            EnqueueShared { publication: publication("t", "p", 2), filters: vec!["$share/g/t/#".into()], limit_bytes: 99, limit_messages: 9, ..Default::default() }.into(),
+            AssignShared { filter: "$share/g/t/#".into(), at: 5, most: 3, most_bytes: 99, ..Default::default() }.into(),
             Connect { will: will("w", 1), ..super::client("a") }.into(),
             enqueued(publication("t", "payload", 2)).into(),
-            Publish { publication: publication("t", "kept", 2), store_retained: true, origin: Some(Origin { group: 3, seq: 10, part: Some(1) }), directed: vec![Directed { client: client.clone(), qos: 1, retain: true, subscription_ids: vec![7] }], enqueue: true }.into(),
+            Publish { publication: publication("t", "kept", 2), store_retained: true, origin: Some(Origin { group: 3, seq: 10, part: Some(1) }), directed: vec![Directed { client: client.clone(), qos: 1, retain: true, subscription_ids: vec![7], share: "$share/g/t/#".into(), assigned: true }], enqueue: true }.into(),
             Acknowledge { client: client.clone(), epoch, seqs: vec![1, 2, 3] }.into(),
             ReceiveQos2 { client: client.clone(), epoch, packet_id: 5, publication: publication("t", "p", 2), store_retained: true }.into(),
             Subscribe { client, epoch, filters: vec![Subscription { filter: "a/+".into(), options: qos(1) }] }.into(),
@@ -146,6 +148,7 @@ proptest! {
         if pairs.iter().all(|(key, value)| probe.shard.load(key, value).is_ok())
             && probe.shard.loaded().is_ok()
         {
+            probe.told(AssignShared { filter: "$share/g/t/#".into(), most: 9, most_bytes: 99, ..Default::default() });
             probe.acknowledge("a", &[1, 2, 3, 4]);
             probe.pubrec("a", &[1, 2, 3, 4]);
             probe.published(publication("t", "p", 2));

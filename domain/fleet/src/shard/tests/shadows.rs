@@ -31,6 +31,7 @@ fn requests_are_answered_through_the_outbox() {
         (r#"{"state":{"reported":{"on":true}}}"#, 200, &["update/accepted", "update/documents"]),
         (r#"{"state":{"reported":{"on":true}},"version":1}"#, 409, &["update/rejected"]),
         ("nonsense", 400, &["update/rejected"]),
+        (" ".repeat(shadow::MAX_REQUEST_BYTES + 1).leak(), 413, &["update/rejected"]),
     ] {
         assert_eq!(code(update(&mut probe, None, request, 5_000)), expected_code, "{request}");
         assert!(probe.effects.outbox_grew);
@@ -61,7 +62,7 @@ fn versions_go_on_after_a_deletion_until_it_is_forgotten() {
         // Another shadow's command clears what is forgotten.
         update(&mut probe, Some("other"), r#"{"state":{"desired":{"on":true}}}"#, pause);
         update(&mut probe, None, r#"{"state":{"desired":{"on":true}}}"#, pause);
-        let document = text(&probe.get_shadow("lamp", None, b"", pause).unwrap());
+        let document = text(&probe.get_shadow("lamp", None, None, pause).unwrap());
         assert!(document.contains(&format!(r#""version":{version}"#)), "{document}");
         assert_eq!(probe.stats().shadows, 2);
     }
@@ -77,7 +78,7 @@ fn named_shadows_are_listed_in_pages() {
     assert_eq!(probe.named_shadows("lamp", None, 2), ["a", "aa"]);
     assert_eq!(probe.named_shadows("lamp", Some("aa"), 9), ["b", "c"]);
     assert_eq!(probe.named_shadows("lam", None, 9), [""; 0]);
-    assert_eq!(probe.get_shadow("lamp", Some("x"), b"", 0).unwrap_err().code, 404);
+    assert_eq!(probe.get_shadow("lamp", Some("x"), None, 0).unwrap_err().code, 404);
 }
 
 #[test]

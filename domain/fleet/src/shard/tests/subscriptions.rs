@@ -18,7 +18,7 @@ fn filters_are_new_replaced_or_refused() {
     }
     let (client, epoch) = probe.fence("c");
     let filters = ["a/b", "a/b", "x", "$share/g/a/b", "a/#/b", "a/#"].map(String::from).to_vec();
-    let outcome = probe.told(Unsubscribe { client, epoch, filters });
+    let outcome = probe.told(Unsubscribe { client, epoch, filters, sent_below: 0 });
     assert_eq!(outcome, Outcome::Unsubscribed(vec![true, false, false, true, false, true]));
     assert_eq!(probe.stats().subscriptions, 0);
     assert_eq!(probe.interests(), []);
@@ -45,7 +45,12 @@ fn interest_begins_and_ends_once() {
             Some(maximum) => drop(probe.subscribed(client, "a/+", qos(maximum))),
             None => {
                 let (client, epoch) = probe.fence(client);
-                probe.told(Unsubscribe { client, epoch, filters: vec!["a/+".into()] });
+                probe.told(Unsubscribe {
+                    client,
+                    epoch,
+                    filters: vec!["a/+".into()],
+                    sent_below: 0,
+                });
             }
         }
         let filter = "a/+".to_owned();
@@ -81,7 +86,12 @@ fn members_of_shares_are_told_one_by_one() {
     assert_eq!(probe.effects.interest, [member(true, 1)]);
     assert_eq!(probe.interests(), [member(true, 1)]);
     let (c, epoch) = probe.fence("c");
-    probe.told(Unsubscribe { client: c, epoch, filters: vec!["$share/g/a/#".into()] });
+    probe.told(Unsubscribe {
+        client: c,
+        epoch,
+        filters: vec!["$share/g/a/#".into()],
+        sent_below: 0,
+    });
     let (share, filter) = ("g".to_owned(), "a/#".to_owned());
     assert_eq!(probe.effects.interest, [Interest::Left { share, filter, session }]);
     // What is shared is not matched here.

@@ -15,6 +15,8 @@ struct Entry {
     ids: Vec<u32>,
     /// Number and content; none when released.
     message: Option<(u64, Publication)>,
+    /// The shared subscription that it comes by.
+    share: Option<String>,
 }
 
 struct Known {
@@ -28,6 +30,7 @@ struct Known {
     queue: Vec<Entry>,
     next_seq: u64,
     sent_below: u64,
+    begun_below: u64,
 }
 
 #[derive(Default)]
@@ -37,7 +40,9 @@ pub(super) struct Model {
     claims: u64,
     messages: u64,
     retained: BTreeMap<String, Publication>,
-    outbox: Vec<(u64, Publication, bool)>,
+    outbox: Vec<(u64, Publication, bool, Option<SharedCopy>)>,
+    /// By shared subscription: what was returned, and what nobody had.
+    waiting: BTreeMap<String, [Vec<(u64, Publication)>; 2]>,
     emitted: u64,
     seen_of: BTreeMap<u64, (u64, u32)>,
     shadows: BTreeMap<(String, Option<String>), Record>,
@@ -82,6 +87,7 @@ impl Known {
         qos: u32,
         retain: bool,
         ids: Vec<u32>,
+        share: Option<String>,
     ) -> bool {
         if !self.has_room(message.bytes()) && self.disconnected_at.is_some() {
             let sent_below = self.sent_below;
@@ -96,7 +102,7 @@ impl Known {
         }
         let (seq, message) = (self.next_seq, Some((number, message.clone())));
         self.next_seq += 1;
-        self.queue.push(Entry { seq, qos: qos as u8, retain, ids, message });
+        self.queue.push(Entry { seq, qos: qos as u8, retain, ids, message, share });
         true
     }
 }
@@ -134,12 +140,54 @@ impl Model {
                     Outcome::Subscribed(answers.collect())
                 })
             }
-            Kind::Unsubscribe(Unsubscribe { client, epoch, filters }) => {
-                self.with(&client, epoch, |_, session| {
-                    let subscriptions = &mut session.subscriptions;
-                    let removed = filters.iter().map(|it| subscriptions.remove(it).is_some());
-                    Outcome::Unsubscribed(removed.collect())
+            Kind::Unsubscribe(Unsubscribe { client, epoch, filters, sent_below }) => {
+                self.with(&client, epoch, |model, session| {
+                    let mut removed = Vec::new();
+                    for filter in &filters {
+                        removed.push(session.subscriptions.remove(filter).is_some());
+                        model.take_back(session, Some(filter), sent_below, usize::MAX);
+                    }
+                    Outcome::Unsubscribed(removed)
                 })
+            }
+            Kind::EnqueueShared(command) => self.enqueue_shared(command),
+            Kind::AssignShared(AssignShared { filter, member, at, most, .. }) => {
+                let mut assigned = 0;
+                while assigned < most {
+                    let [returned, fresh] = self.waiting.entry(filter.clone()).or_default();
+                    let lane = if returned.is_empty() { fresh } else { returned };
+                    if lane.is_empty() {
+                        break;
+                    }
+                    let (_, message) = lane.remove(0);
+                    if message.expired(at) {
+                        continue;
+                    }
+                    assigned += 1;
+                    let (filter, member) = (filter.clone(), member.clone());
+                    let copy = SharedCopy { filter, assigned: true, member, returned: true };
+                    self.pass_on(message, copy);
+                }
+                Outcome::Assigned(assigned)
+            }
+            Kind::ReleaseShared(ReleaseShared { client, epoch, filter, most, .. }) => {
+                self.with(&client, epoch, |model, session| match session.disconnected_at {
+                    None => Outcome::Stale,
+                    Some(_) => {
+                        let count = model.take_back(session, Some(&filter), 0, most as usize);
+                        Outcome::TakenBack(count as u32)
+                    }
+                })
+            }
+            Kind::BeginShared(BeginShared { client, epoch, below }) => {
+                self.with(&client, epoch, |_, session| {
+                    session.begun_below = session.begun_below.max(below.min(session.next_seq));
+                    Outcome::Begun
+                })
+            }
+            Kind::ForgetShared(ForgetShared { filter }) => {
+                self.waiting.remove(&filter);
+                Outcome::Forgotten
             }
             Kind::Publish(command) => self.publish(command),
             Kind::ReceiveQos2(command) => {
@@ -175,8 +223,8 @@ impl Model {
                         let Some(entry) = found.filter(|entry| entry.qos == 2) else {
                             return false;
                         };
-                        let (retain, ids) = (false, Vec::new());
-                        *entry = Entry { seq, qos: 2, retain, ids, message: None };
+                        let (retain, ids, share) = (false, Vec::new(), entry.share.take());
+                        *entry = Entry { seq, qos: 2, retain, ids, message: None, share };
                         true
                     });
                     Outcome::PubrecRecorded(owed.collect())
@@ -222,7 +270,10 @@ impl Model {
         let mut session = self.sessions.remove(&name).unwrap();
         let outcome = act(self, &mut session);
         match session.ended_at {
-            Some(at) => self.publish_will(&mut session, at),
+            Some(at) => {
+                self.take_back(&mut session, None, 0, usize::MAX);
+                self.publish_will(&mut session, at);
+            }
             None => drop(self.sessions.insert(name, session)),
         }
         outcome
@@ -243,6 +294,7 @@ impl Model {
                 self.fire(&mut session, connect.at);
                 known = Some(session);
             } else {
+                self.take_back(&mut session, None, 0, usize::MAX);
                 self.publish_will(&mut session, connect.at);
             }
         }
@@ -259,6 +311,7 @@ impl Model {
             queue: Vec::new(),
             next_seq: 1,
             sent_below: 1,
+            begun_below: 1,
         });
         (session.epoch, session.connect, session.disconnected_at) = (epoch, connect, None);
         let subscription = |(filter, options): (&String, &Options)| Subscription {
@@ -323,27 +376,107 @@ impl Model {
             let mut ids: Vec<_> = ids.collect();
             ids.sort();
             if command.enqueue {
-                copies.push((name.clone(), qos, retain, ids));
+                copies.push((name.clone(), qos, retain, ids, None));
             }
         }
-        for Directed { client, qos, retain, subscription_ids } in &command.directed {
-            copies.push((text(client), *qos, *retain, subscription_ids.clone()));
+        for copy in &command.directed {
+            let Directed { client, qos, retain, subscription_ids, share, assigned } = copy.clone();
+            let share = (!share.is_empty()).then_some((share, assigned));
+            copies.push((text(&client), qos, retain, subscription_ids, share));
         }
         self.messages += 1;
-        for (name, qos, retain, ids) in copies {
-            let Some(session) = self.sessions.get_mut(&name) else {
-                published.gone += 1;
-                continue;
-            };
+        let mut passed_on = Vec::new();
+        for (name, qos, retain, ids, share) in copies {
             let qos = qos.min(message.qos);
-            if qos > 0 {
-                match session.offer(self.messages, message, qos, retain, ids) {
-                    true => published.queued += 1,
-                    false => published.dropped += 1,
+            let is_member = |session: &&mut Known| {
+                share.as_ref().is_none_or(|(share, _)| session.subscriptions.contains_key(share))
+            };
+            let session = self.sessions.get_mut(&name).filter(is_member);
+            let filter = share.clone().map(|(filter, _)| filter);
+            let taken = session.map(|session| {
+                qos == 0 || session.offer(self.messages, message, qos, retain, ids, filter)
+            });
+            match (taken, share) {
+                (Some(true), _) => published.queued += u32::from(qos > 0),
+                (_, Some((filter, returned))) => {
+                    published.passed_on += 1;
+                    passed_on.push(SharedCopy { filter, returned, ..SharedCopy::default() });
                 }
+                (Some(false), None) => published.dropped += 1,
+                (None, None) => published.gone += 1,
             }
         }
+        for copy in passed_on {
+            self.pass_on(message.clone(), copy);
+        }
         Outcome::Published(published)
+    }
+
+    fn enqueue_shared(&mut self, command: EnqueueShared) -> Outcome {
+        let message = &command.publication;
+        if message.qos == 0 {
+            return Outcome::Invalid;
+        }
+        if self.is_repeated(command.origin) {
+            return Outcome::Repeated;
+        }
+        self.messages += 1;
+        let mut published = Published::default();
+        for filter in &command.filters {
+            let lanes = self.waiting.entry(filter.clone()).or_default();
+            let has_room = |lanes: &[Vec<(u64, Publication)>; 2]| {
+                let held: Vec<_> = lanes.iter().flatten().collect();
+                let bytes: usize = held.iter().map(|(_, message)| message.bytes()).sum();
+                held.len() < command.limit_messages as usize
+                    && (bytes + message.bytes()) as u64 <= command.limit_bytes
+            };
+            if !command.returned && !has_room(lanes) {
+                for lane in &mut *lanes {
+                    lane.retain(|(_, it)| !it.expired(message.published_at));
+                }
+                if !has_room(lanes) {
+                    published.dropped += 1;
+                    continue;
+                }
+            }
+            lanes[usize::from(!command.returned)].push((self.messages, message.clone()));
+            published.queued += 1;
+        }
+        Outcome::Published(published)
+    }
+
+    /// What others may have of a session's queue goes to the subscription's.
+    fn take_back(
+        &mut self,
+        session: &mut Known,
+        filter: Option<&str>,
+        from: u64,
+        most: usize,
+    ) -> usize {
+        let begun_below = session.begun_below;
+        let (mut left, mut taken) = (Vec::new(), 0);
+        for entry in session.queue.drain(..) {
+            let wanted = entry.share.as_deref().filter(|it| filter.is_none_or(|of| of == *it));
+            let begun = entry.qos == 2 && entry.seq < begun_below;
+            match (wanted, &entry.message) {
+                (Some(share), Some((_, message)))
+                    if !begun && entry.seq >= from && taken < most =>
+                {
+                    taken += 1;
+                    let (filter, returned) = (share.to_owned(), true);
+                    let copy = SharedCopy { filter, returned, ..SharedCopy::default() };
+                    self.pass_on(message.clone(), copy);
+                }
+                _ => left.push(entry),
+            }
+        }
+        session.queue = left;
+        taken
+    }
+
+    fn pass_on(&mut self, publication: Publication, copy: SharedCopy) {
+        self.emitted += 1;
+        self.outbox.push((self.emitted, publication, false, Some(copy)));
     }
 
     fn is_repeated(&mut self, origin: Option<Origin>) -> bool {
@@ -427,7 +560,7 @@ impl Model {
 
     fn emit(&mut self, publication: Publication, store_retained: bool) {
         self.emitted += 1;
-        self.outbox.push((self.emitted, publication, store_retained));
+        self.outbox.push((self.emitted, publication, store_retained, None));
     }
 
     pub(super) fn seen(&self, now: u64) -> Seen {
@@ -451,6 +584,7 @@ impl Model {
             sessions: self.sessions.iter().map(|(name, it)| (name.clone(), it.seen())).collect(),
             retained: retained.cloned().collect(),
             outbox: self.outbox.clone(),
+            waiting: self.waiting().map(|(filter, (_, it))| (filter.clone(), it.clone())).collect(),
             shadows: steps::THINGS
                 .iter()
                 .map(|it| (it.to_string(), self.documents(it, now)))
@@ -460,6 +594,11 @@ impl Model {
             stats: self.stats(),
             deadline: timers.flatten().min(),
         }
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = (&String, &(u64, Publication))> {
+        let queues = self.waiting.iter();
+        queues.flat_map(|(filter, lanes)| lanes.iter().flatten().map(move |each| (filter, each)))
     }
 
     fn documents(&self, thing: &str, now: u64) -> Vec<String> {
@@ -474,6 +613,7 @@ impl Model {
         let entries = self.sessions.values().flat_map(|session| &session.queue);
         let messages: BTreeMap<_, _> = entries
             .filter_map(|entry| entry.message.as_ref())
+            .chain(self.waiting().map(|(_, message)| message))
             .map(|(number, message)| (number, message.bytes()))
             .collect();
         let present = self.shadows.values().filter(|it| matches!(it, Record::Present(_)));
@@ -488,6 +628,7 @@ impl Model {
             retained: 0,
             retained_bytes: 0,
             shadows: present.count(),
+            shared: self.waiting().count(),
             outbox: self.outbox.len(),
             outbox_bytes: self.outbox.iter().map(|(_, message, ..)| message.bytes()).sum(),
         }
@@ -496,7 +637,7 @@ impl Model {
 
 impl Known {
     fn seen(&self) -> SessionSeen {
-        let queue = self.queue.iter().map(|Entry { seq, qos, retain, ids, message }| {
+        let queue = self.queue.iter().map(|Entry { seq, qos, retain, ids, message, .. }| {
             let message = message.as_ref().map(|(_, message)| message.clone());
             (*seq, *qos, *retain, ids.clone(), message)
         });

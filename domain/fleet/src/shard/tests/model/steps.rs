@@ -9,6 +9,7 @@ pub(super) const THINGS: [&str; 2] = ["lamp", "lam"];
 const TOPICS: [&str; 5] = ["a", "a/b", "a/b/c", "$sys/a", "b"];
 const FILTERS: [&str; 10] =
     ["a", "a/b", "a/+", "a/#", "#", "+/b", "$sys/#", "$share/g/a/#", "$share/h/a/b", "a/#/b"];
+const SHARES: [&str; 2] = ["$share/g/a/#", "$share/h/a/b"];
 const SHADOWS: [Option<&str>; 3] = [None, Some("blue"), Some("bl")];
 const DOCUMENTS: [&str; 5] = [
     r#"{"state":{"desired":{"on":true}}}"#,
@@ -46,12 +47,36 @@ pub(super) enum Step {
     Unsubscribe {
         who: Who,
         filters: Vec<usize>,
+        sent_below: u64,
     },
+    EnqueueShared {
+        message: Message,
+        shares: usize,
+        returned: bool,
+        limit: u32,
+        origin: Option<Origin>,
+    },
+    AssignShared {
+        share: usize,
+        to: Option<usize>,
+        most: u32,
+    },
+    ReleaseShared {
+        who: Who,
+        share: usize,
+        most: u32,
+    },
+    BeginShared {
+        who: Who,
+        below: u64,
+    },
+    ForgetShared(usize),
     Publish {
         message: Message,
         store: bool,
         enqueue: bool,
-        directed: Vec<(usize, u32)>,
+        /// Who, its QoS, and whether it comes by a shared subscription.
+        directed: Vec<(usize, u32, Option<usize>)>,
         origin: Option<Origin>,
     },
     Receive {
@@ -140,9 +165,11 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     let expiry = || 0..EXPIRIES.len();
     let will = prop::option::of((expiry(), any::<bool>()));
     let filters = prop::collection::vec((0..FILTERS.len(), options()), 1..4);
-    let directed = prop::collection::vec((0..CLIENTS.len(), 0..3_u32), 0..2);
+    let share = || 0..SHARES.len();
+    let directed = (0..CLIENTS.len(), 0..3_u32, prop::option::of(share()));
+    let directed = prop::collection::vec(directed, 0..3);
     let origin = || {
-        let origin = (1..3_u64, 1..6_u64, prop::option::of(0..2_u32));
+        let origin = (1..3_u64, 1..6_u64, prop::option::of(0..3_u32));
         let origin = origin.prop_map(|(group, seq, part)| Origin { group, seq, part });
         prop::option::weighted(0.2, origin)
     };
@@ -163,8 +190,20 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         3 => (who(), prop::option::weighted(0.2, expiry()), any::<bool>())
             .prop_map(|(who, expiry, publish)| Step::Disconnect { who, expiry, publish }),
         6 => (who(), filters).prop_map(|(who, filters)| Step::Subscribe { who, filters }),
-        2 => (who(), prop::collection::vec(0..FILTERS.len(), 1..4))
-            .prop_map(|(who, filters)| Step::Unsubscribe { who, filters }),
+        2 => (who(), prop::collection::vec(0..FILTERS.len(), 1..4), 0..4_u64).prop_map(
+            |(who, filters, sent_below)| Step::Unsubscribe { who, filters, sent_below }
+        ),
+        4 => (message(), 1..=SHARES.len(), any::<bool>(), 0..4_u32, origin()).prop_map(
+            |(message, shares, returned, limit, origin)| {
+                Step::EnqueueShared { message, shares, returned, limit, origin }
+            }
+        ),
+        3 => (share(), prop::option::of(0..CLIENTS.len()), 0..4_u32)
+            .prop_map(|(share, to, most)| Step::AssignShared { share, to, most }),
+        3 => (who(), share(), 0..4_u32)
+            .prop_map(|(who, share, most)| Step::ReleaseShared { who, share, most }),
+        2 => (who(), 0..9_u64).prop_map(|(who, below)| Step::BeginShared { who, below }),
+        1 => share().prop_map(Step::ForgetShared),
         12 => (message(), any::<bool>(), prop::bool::weighted(0.8), directed, origin()).prop_map(
             |(message, store, enqueue, directed, origin)| {
                 Step::Publish { message, store, enqueue, directed, origin }
@@ -268,17 +307,51 @@ impl Step {
                 });
                 Subscribe { client, epoch, filters: filters.collect() }.into()
             }
-            Self::Unsubscribe { who, filters } => {
+            Self::Unsubscribe { who, filters, sent_below } => {
                 let (client, epoch) = who.fence(probe);
                 let filters = filters.into_iter().map(|filter| FILTERS[filter].to_owned());
-                Unsubscribe { client, epoch, filters: filters.collect() }.into()
+                Unsubscribe { client, epoch, filters: filters.collect(), sent_below }.into()
             }
+            Self::EnqueueShared { message, shares, returned, limit: limit_messages, origin } => {
+                EnqueueShared {
+                    publication: message.publication(at),
+                    filters: SHARES[..shares].iter().map(ToString::to_string).collect(),
+                    returned,
+                    limit_bytes: 20,
+                    limit_messages,
+                    origin,
+                }
+                .into()
+            }
+            Self::AssignShared { share, to, most } => {
+                let member = to.map(|to| Directed {
+                    client: Bytes::from_static(CLIENTS[to].as_bytes()),
+                    qos: 2,
+                    share: SHARES[share].into(),
+                    assigned: true,
+                    ..Directed::default()
+                });
+                let (filter, most_bytes) = (SHARES[share].into(), u64::MAX);
+                AssignShared { filter, member, at, most, most_bytes }.into()
+            }
+            Self::ReleaseShared { who, share, most } => {
+                let (client, epoch) = who.fence(probe);
+                let (filter, most_bytes) = (SHARES[share].into(), u64::MAX);
+                ReleaseShared { client, epoch, filter, most, most_bytes }.into()
+            }
+            Self::BeginShared { who, below } => {
+                let (client, epoch) = who.fence(probe);
+                BeginShared { client, epoch, below }.into()
+            }
+            Self::ForgetShared(share) => ForgetShared { filter: SHARES[share].into() }.into(),
             Self::Publish { message, store, enqueue, directed, origin } => {
-                let directed = directed.into_iter().map(|(who, qos)| Directed {
+                let directed = directed.into_iter().map(|(who, qos, share)| Directed {
                     client: Bytes::from_static(CLIENTS[who].as_bytes()),
                     qos,
                     retain: qos == 1,
                     subscription_ids: vec![qos; qos as usize],
+                    share: share.map(|it| SHARES[it].to_owned()).unwrap_or_default(),
+                    assigned: who == 0,
                 });
                 Publish {
                     publication: message.publication(at),

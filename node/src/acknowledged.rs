@@ -1,0 +1,110 @@
+//! What clients have acknowledged of their sessions' queues, on its way to the groups.
+//!
+//! Nobody waits for it, so a core gathers it for [`DELAY`] and each session's goes as one command: one
+//! entry of the log instead of as many as there are reads. A node that dies in that time has those
+//! publications sent again, as if it had died before it heard of them. Bounded by [`MUCH`].
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use cluster::GroupId;
+use fleet::shard;
+use rustc_hash::FxHashMap;
+
+use crate::core::Core;
+use crate::endpoint::{Endpoint, Record};
+use crate::host::{Proposal, Signal};
+
+/// How long an acknowledgement waits for others.
+const DELAY: Duration = Duration::from_millis(10);
+
+/// So many do not wait.
+const MUCH: usize = 4096;
+
+/// See the module.
+#[derive(Default)]
+pub struct Acknowledged(RefCell<State>);
+
+#[derive(Default)]
+struct State {
+    sessions: FxHashMap<Record, OfSession>,
+    count: usize,
+    /// Somebody will come for it.
+    is_awaited: bool,
+}
+
+struct OfSession {
+    client: Rc<str>,
+    seqs: Vec<u64>,
+    /// How many of them have made room in the session's window.
+    told: usize,
+    /// A window of this many lacks some of them.
+    window: usize,
+}
+
+impl OfSession {
+    /// Makes room in the session's window. When it fails the node is stopping.
+    fn tell(&mut self, core: &Core, record: Record) {
+        let (group, session) = (record.group.into(), record.session);
+        let seqs = self.seqs[self.told..].to_vec();
+        self.told = self.seqs.len();
+        let _ = core.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
+    }
+}
+
+impl Core {
+    /// A client has acknowledged an entry of its session's queue, or cannot take it.
+    pub fn acknowledge_queued(&self, endpoint: &Endpoint, seq: u64) {
+        let Some(record) = endpoint.profile.record else { return };
+        let state = &mut *self.acknowledged.0.borrow_mut();
+        state.count += 1;
+        let of_session = state.sessions.entry(record).or_insert_with(|| OfSession {
+            client: Rc::clone(&endpoint.profile.client),
+            seqs: Vec::new(),
+            told: 0,
+            window: endpoint.receive_maximum().into(),
+        });
+        of_session.seqs.push(seq);
+        // A client that cannot be sent much more must not wait.
+        if (of_session.seqs.len() - of_session.told) * 4 >= of_session.window {
+            of_session.tell(self, record);
+        }
+    }
+
+    /// Has what was acknowledged proposed in time.
+    pub(crate) fn flush_acknowledged(self: &Rc<Self>) {
+        let mut state = self.acknowledged.0.borrow_mut();
+        if state.count >= MUCH {
+            drop(state);
+            self.propose_acknowledged();
+        } else if state.count > 0 && !state.is_awaited {
+            state.is_awaited = true;
+            let core = Rc::clone(self);
+            actix_rt::spawn(async move {
+                tokio::time::sleep(DELAY).await;
+                core.acknowledged.0.borrow_mut().is_awaited = false;
+                core.propose_acknowledged();
+                core.flush();
+            });
+        }
+    }
+
+    /// Adds what was acknowledged to what is proposed at the end of the batch.
+    pub(crate) fn propose_acknowledged(&self) {
+        let state = &mut *self.acknowledged.0.borrow_mut();
+        state.count = 0;
+        for (record, mut of_session) in state.sessions.drain() {
+            if of_session.told < of_session.seqs.len() {
+                of_session.tell(self, record);
+            }
+            let command = shard::Acknowledge {
+                client: bytes::Bytes::copy_from_slice(of_session.client.as_bytes()),
+                epoch: record.epoch,
+                seqs: of_session.seqs,
+            };
+            let command = shard::Command::from(command).encoded();
+            self.propose(Proposal::owed(GroupId::from(record.group), command));
+        }
+    }
+}

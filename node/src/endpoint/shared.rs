@@ -1,0 +1,94 @@
+//! What a connection that keeps no queue has of shared subscriptions: kept until its client has
+//! acknowledged it, so that another member gets it when the connection ends first.
+//!
+//! QoS 2 is kept only until it is sent: from then on it is this client's alone [v5 MQTT-4.8.2-5].
+//! Bound: [`Budget::pending`](super::Budget) bytes that were sent; what is more is not passed on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mqtt::{PacketId, QoS};
+
+use super::{Endpoint, Pending, State};
+use crate::interest::ShareGroup;
+use crate::outbox::Pool;
+use crate::publication::Kept;
+
+/// What was sent and is not acknowledged.
+#[derive(Debug, Default)]
+pub(super) struct Unacknowledged {
+    sent: VecDeque<(PacketId, Kept, Arc<ShareGroup>)>,
+    bytes: usize,
+}
+
+fn bytes_of(kept: &Kept) -> usize {
+    kept.bytes() + 128
+}
+
+impl Endpoint {
+    /// Takes what others may have now: of all shared subscriptions at the end of the connection, of one
+    /// that it has unsubscribed from what was not sent; in order.
+    pub fn take_shared(&self, of: Option<&str>, pool: &mut Pool) -> Vec<(Kept, Arc<ShareGroup>)> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let mut taken = Vec::new();
+        if of.is_none()
+            && let Some(rare) = &mut state.rare
+        {
+            let unacknowledged = std::mem::take(&mut rare.shared);
+            pool.release(unacknowledged.bytes);
+            taken.extend(unacknowledged.sent.into_iter().map(|(_, kept, share)| (kept, share)));
+        }
+        let is_taken = |pending: &Pending| {
+            let share = pending.share.as_ref();
+            share.is_some_and(|share| of.is_none_or(|of| *share.subscribed == *of))
+        };
+        if !state.pending.iter().any(is_taken) {
+            return taken;
+        }
+        let (passed, left) = std::mem::take(&mut state.pending).into_iter().partition(is_taken);
+        state.pending = left;
+        let passed: VecDeque<Pending> = passed;
+        for pending in passed {
+            state.pending_bytes -= pending.bytes();
+            pool.release(pending.bytes());
+            taken.extend(pending.share.map(|share| (pending.publication, share)));
+        }
+        taken
+    }
+}
+
+impl State {
+    /// A publication of a shared subscription was sent.
+    pub(super) fn keep_shared(
+        &mut self,
+        (id, qos): (PacketId, QoS),
+        share: &Arc<ShareGroup>,
+        budget: usize,
+        pool: &mut Pool,
+        keep: impl FnOnce() -> Kept,
+    ) {
+        if qos != QoS::AtLeastOnce {
+            return;
+        }
+        let unacknowledged = &mut self.rare.get_or_insert_default().shared;
+        if unacknowledged.bytes >= budget {
+            return;
+        }
+        let kept = keep();
+        unacknowledged.bytes += bytes_of(&kept);
+        pool.hold(bytes_of(&kept));
+        unacknowledged.sent.push_back((id, kept, Arc::clone(share)));
+    }
+
+    /// The client has acknowledged a publication.
+    pub(super) fn forget_shared(&mut self, id: PacketId, pool: &mut Pool) {
+        let Some(rare) = &mut self.rare else { return };
+        let unacknowledged = &mut rare.shared;
+        let at = unacknowledged.sent.iter().position(|(sent, ..)| *sent == id);
+        if let Some((_, kept, _)) = at.and_then(|at| unacknowledged.sent.remove(at)) {
+            unacknowledged.bytes -= bytes_of(&kept);
+            pool.release(bytes_of(&kept));
+        }
+    }
+}

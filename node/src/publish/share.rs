@@ -1,0 +1,265 @@
+//! Shared subscriptions: which member gets a publication, and what becomes of it when none can have it
+//! now or the one that had it goes.
+//!
+//! A member that keeps a queue, and is connected anywhere, gets its copy through that queue. While only
+//! such members are left that are away, it waits in the queue of the subscription, in the group of its
+//! filter, for whoever comes first.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fleet::shard::{Directed, Origin, SharedCopy};
+use mqtt::QoS;
+use smallvec::SmallVec;
+
+use super::{Errand, GroupShare, Published, group_share};
+use crate::core::{Core, Publisher, Ticket, ToMember};
+use crate::endpoint::{DropReason, Endpoint, Terms};
+use crate::fanout::Copy;
+use crate::interest::{Member, ShareGroup, Without};
+use crate::metrics::Asked;
+use crate::publication::{Kept, Publication};
+
+impl Core {
+    /// Delivers to one member of a shared subscription: the first in turn that may receive it.
+    pub(super) fn deliver_to_one(
+        &self,
+        share: &Arc<ShareGroup>,
+        mut without: Without,
+        publication: &Publication<'_>,
+        errand: Errand,
+        groups: &mut SmallVec<[GroupShare; 2]>,
+        published: &mut Published,
+    ) {
+        // The first of a node that cannot be reached now: better than nobody.
+        let mut unreachable = None;
+        while let Some(member) = share.choose(&without).or_else(|| unreachable.take()) {
+            let qos = member.qos.min(publication.qos);
+            let here = member.live.filter(|live| live.core == self.id);
+            let endpoint = here.and_then(|live| self.endpoint(live));
+            let clock = self.clock();
+            let allowed = match &endpoint {
+                Some(endpoint) => endpoint.may_receive(publication.topic, clock),
+                None => member.may_receive(publication.topic, clock),
+            };
+            if !allowed {
+                self.metrics.decided(Asked::Receive, false);
+                without.push(member.client);
+                continue;
+            }
+            match (member.group, member.live) {
+                (Some(_), _) if qos != QoS::AtMostOnce && self.is_for_queue(&member) => {
+                    self.keep_for(&share.subscribed, groups);
+                }
+                (Some(group), _) if qos != QoS::AtMostOnce => {
+                    let copy = self.directed(&member, share, publication);
+                    group_share(groups, group).directed.push(copy);
+                }
+                (_, None) if let Some(node) = member.node => {
+                    if !without.contains(&member.client) {
+                        without.push(Arc::clone(&member.client));
+                        if !self.shared.fanout.is_linked(node) {
+                            unreachable.get_or_insert(member);
+                            continue;
+                        }
+                    }
+                    let copy = Copy {
+                        member,
+                        share: Arc::clone(share),
+                        without,
+                        publication: publication.keep(),
+                        owed: errand.owed,
+                    };
+                    let copy = Some(Box::new(copy));
+                    self.hand_over_to_node(node, publication, copy, errand, published);
+                }
+                (_, Some(live)) if live.core != self.id => {
+                    let kept = Arc::new(publication.keep());
+                    let to = Box::new(ToMember {
+                        member,
+                        share: Arc::clone(share),
+                        without,
+                        owed: errand.owed,
+                    });
+                    self.hand_over_to(live.core, kept, Some(to), errand, published);
+                }
+                _ => match endpoint {
+                    Some(endpoint) => {
+                        let to = (share, &member);
+                        self.deliver_as(to, &endpoint, publication, groups, published);
+                    }
+                    // It has just gone.
+                    None if here.is_some() => {
+                        without.push(member.client);
+                        continue;
+                    }
+                    // QoS 0 for somebody who is away.
+                    None => self.metrics.dropped(DropReason::Gone),
+                },
+            }
+            return;
+        }
+    }
+
+    /// No member of a shared subscription on a node can take a publication: looks for another one
+    /// elsewhere.
+    pub(crate) fn choose_again(&self, node: u16, copy: Copy, ticket: Option<Ticket>) {
+        let Copy { share, mut without, publication, owed, .. } = copy;
+        without.extend(share.elsewhere(Some(node)));
+        let publication = Publication::kept(&publication);
+        // Its commands can no longer become durable together with the entry's others.
+        let errand = Errand { ticket, origin: None, owed, returned: owed, by: None };
+        let (mut groups, mut published) = (SmallVec::new(), Published::default());
+        self.deliver_to_one(&share, without, &publication, errand, &mut groups, &mut published);
+        self.propose_to_groups(groups, &publication, errand, &mut published);
+        if published.waiting == 0 {
+            self.settle_anywhere(ticket, Ok(()));
+        }
+    }
+
+    fn deliver_as(
+        &self,
+        (share, member): (&Arc<ShareGroup>, &Member),
+        endpoint: &Rc<Endpoint>,
+        publication: &Publication<'_>,
+        groups: &mut SmallVec<[GroupShare; 2]>,
+        published: &mut Published,
+    ) {
+        let (profile, qos) = (&endpoint.profile, member.qos.min(publication.qos));
+        if let Some(record) =
+            profile.record.filter(|_| profile.persistent && qos != QoS::AtMostOnce)
+        {
+            // Its subscription is not stored yet, but its queue is the only one that numbers.
+            let copy = self.directed(member, share, publication);
+            group_share(groups, record.group).directed.push(copy);
+            return;
+        }
+        let terms = Terms {
+            qos,
+            retain: publication.retain && member.retain_as_published,
+            subscription_ids: &member.subscription_ids,
+            share: Some(share),
+        };
+        self.deliver(endpoint, publication, terms, published);
+    }
+
+    /// Delivers to the member of a shared subscription that another core chose, or to another one
+    /// if that is gone or may not receive it.
+    pub(crate) fn deliver_to_member(
+        &self,
+        to: &ToMember,
+        publication: &Publication<'_>,
+        (ticket, by): (Option<Ticket>, Option<Publisher>),
+        published: &mut Published,
+    ) {
+        let endpoint = to.member.live.and_then(|live| self.endpoint(live));
+        let allowed = |it: &Rc<Endpoint>| it.may_receive(publication.topic, self.clock());
+        let (owed, mut groups) = (to.owed, SmallVec::new());
+        let errand = Errand { ticket, owed, returned: owed, origin: None, by };
+        if let Some(endpoint) = endpoint.filter(allowed) {
+            let member = (&to.share, &to.member);
+            self.deliver_as(member, &endpoint, publication, &mut groups, published);
+        } else {
+            let mut without = to.without.clone();
+            without.push(Arc::clone(&to.member.client));
+            self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
+        }
+        self.propose_to_groups(groups, publication, errand, published);
+    }
+
+    /// Carries a copy for a shared subscription out of a group's outbox: to the member that it was
+    /// assigned to, or to the subscription's queue.
+    pub(crate) fn route_copy(
+        &self,
+        kept: &Kept,
+        copy: SharedCopy,
+        (ticket, origin, by): (Option<Ticket>, Origin, Publisher),
+    ) -> Published {
+        let SharedCopy { filter, assigned, member, returned } = copy;
+        let (publication, mut published) = (Publication::kept(kept), Published::default());
+        let errand = Errand { ticket, origin: Some(origin), owed: true, returned, by: Some(by) };
+        let mut groups = SmallVec::new();
+        if publication.remaining(self.clock().epoch_ms) == Some(None) {
+            self.metrics.dropped(DropReason::Expired);
+            return published;
+        }
+        match member {
+            Some(mut member) if assigned => {
+                member.retain &= publication.retain;
+                let client = String::from_utf8_lossy(&member.client);
+                let group = self.shared.group_of(&client);
+                group_share(&mut groups, group).directed.push(member);
+            }
+            _ if assigned => {
+                let (publication, groups) = (&publication, &mut groups);
+                self.deliver_to_any(&filter, publication, errand, groups, &mut published);
+            }
+            _ => self.keep_for(&filter, &mut groups),
+        }
+        self.propose_to_groups(groups, &publication, errand, &mut published);
+        published
+    }
+
+    /// Delivers to whoever is connected; if nobody is any more, it goes back to the queue.
+    fn deliver_to_any(
+        &self,
+        filter: &str,
+        publication: &Publication<'_>,
+        errand: Errand,
+        groups: &mut SmallVec<[GroupShare; 2]>,
+        published: &mut Published,
+    ) {
+        let share = match topic::parse_subscription(filter) {
+            Ok(topic::Subscription::Shared(share)) => self.shared.interest.share_group(share),
+            _ => None,
+        };
+        match share.filter(|share| share.is_connected_beside(b"")) {
+            Some(share) => {
+                let without = Without::new();
+                self.deliver_to_one(&share, without, publication, errand, groups, published);
+            }
+            None => self.keep_for(filter, groups),
+        }
+    }
+
+    /// Gives others what a connection that kept no queue has had of shared subscriptions and has not
+    /// acknowledged.
+    pub(crate) fn pass_on(&self, left: Vec<(Kept, Arc<ShareGroup>)>, client: &str) {
+        for (kept, share) in left {
+            let publication = Publication::kept(&kept);
+            let errand = Errand { owed: true, returned: true, ..Errand::default() };
+            let (mut groups, mut published) = (SmallVec::new(), Published::default());
+            let without = Without::from_iter([Arc::from(client)]);
+            self.deliver_to_one(&share, without, &publication, errand, &mut groups, &mut published);
+            self.propose_to_groups(groups, &publication, errand, &mut published);
+        }
+    }
+
+    /// Whether what a member that was chosen cannot have now waits for all of them.
+    fn is_for_queue(&self, member: &Member) -> bool {
+        !member.is_connected() && self.shared.has_share_queues()
+    }
+
+    fn keep_for(&self, filter: &str, groups: &mut SmallVec<[GroupShare; 2]>) {
+        let group = self.shared.group_of(filter);
+        group_share(groups, group).queues.push(filter.to_owned());
+    }
+
+    /// The copy of a publication that a member gets through its queue.
+    fn directed(
+        &self,
+        member: &Member,
+        share: &ShareGroup,
+        publication: &Publication<'_>,
+    ) -> Directed {
+        let is_known = self.shared.has_share_queues();
+        Directed {
+            client: bytes::Bytes::copy_from_slice(member.client.as_bytes()),
+            qos: member.qos.min(publication.qos) as u32,
+            retain: publication.retain && member.retain_as_published,
+            subscription_ids: member.subscription_ids.to_vec(),
+            share: if is_known { share.subscribed.to_string() } else { String::new() },
+            assigned: false,
+        }
+    }
+}

@@ -433,7 +433,9 @@ async fn propose_session(
                 return;
             }
             Ok(Ok(Outcome::Shard(shard::Outcome::Occupied))) => {}
-            Ok(Err(cluster::Refusal::Unseen)) => return disown_unseen(&core, group, client, &answer).await,
+            Ok(Err(cluster::Refusal::Unseen)) => {
+                return disown_unseen(&core, group, client, &answer).await;
+            }
             _ => return,
         }
         let (vacant, vacancy) = oneshot::channel();

@@ -18,6 +18,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=4, help="before the kill, until the restart, and after it (4)")
     parser.add_argument("--node", type=int, default=2, choices=(1, 2, 3), help="that is killed (2)")
     chosen = parser.parse_args()
+    if chosen.sensors < 1 or chosen.seconds <= 0:
+        parser.error("--sensors and --seconds are more than nothing")
     with tempfile.TemporaryDirectory(prefix="three-nodes-") as folder, Cluster(Path(folder)) as cluster:
         return tell(chosen, cluster)
 

@@ -37,7 +37,7 @@ enum DialError {
     Http(#[from] hyper::Error),
     #[error("this node refuses the peer: {0}")]
     Refused(#[from] Refusal),
-    #[error("the peer refuses: {}", tls::chain(.0))]
+    #[error("the peer refuses: {}", said(.0))]
     Status(#[from] Status),
 }
 
@@ -75,6 +75,15 @@ impl DialError {
             }
             _ => None,
         }
+    }
+}
+
+/// What a peer has said, without the words of gRPC around it.
+fn said(status: &Status) -> String {
+    match status.code() {
+        Code::FailedPrecondition | Code::PermissionDenied => status.message().to_owned(),
+        // It comes from the connection: what caused it says more.
+        _ => tls::chain(status),
     }
 }
 

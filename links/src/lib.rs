@@ -43,7 +43,7 @@ pub use message::{Batch, Direction, MAX_MESSAGE_BYTES, Message, Purpose, Stream}
 pub use outbox::Refused;
 pub use parcel::{Member, Parcel, Publication, Unreadable, encode_parcel, encoded_parcels};
 pub use resolve::{Resolve, System};
-pub use tls::{Identity, certificate_name};
+pub use tls::{Identity, Part, Unfit, certificate_name};
 
 /// What a peer says of itself.
 #[derive(Clone, Copy, Debug)]
@@ -103,30 +103,17 @@ pub trait Receiver: Send + Sync + 'static {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
         /// What the operating system said.
+        #[source]
         error: std::io::Error,
     },
-    /// A part of the identity is not PEM, or not what it should be.
-    #[error("cannot read the {part} of the links: {error}")]
-    Pem {
-        /// CA, certificate or private key.
-        part: &'static str,
-        /// What is wrong with it.
-        error: rustls_pki_types::pem::Error,
-    },
-    /// The CA cannot be used to check peers.
-    #[error("the CA of the links cannot be used: {0}")]
-    Ca(#[from] rustls::server::VerifierBuilderError),
-    /// A part of the identity is not fit for TLS, or the key does not fit the certificate.
-    #[error("the certificates of the links cannot be used: {0}")]
-    Tls(#[from] rustls::Error),
-    /// The certificate is another node's.
-    #[error("the certificate of the links is not valid for the name {0}")]
-    Name(String),
+    /// Nobody would believe that this is the node.
+    #[error(transparent)]
+    Identity(#[from] Unfit),
 }
 
 /// The links of this node. A clone is another handle to the same links; they end with

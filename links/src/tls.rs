@@ -1,5 +1,6 @@
 //! Mutual TLS between nodes: who a certificate says it is, and which are believed.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use rustls::client::verify_server_name;
@@ -9,11 +10,11 @@ use rustls::{
     CertificateError, CipherSuite, ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite,
     version,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use thiserror::Error;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::StartError;
 use crate::handshake::Refusal;
 
 /// Who this node is and which CA it believes, in PEM.
@@ -32,6 +33,64 @@ pub struct Identity {
     pub private_key: Vec<u8>,
 }
 
+/// A part of an [`Identity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// See [`Identity::ca`].
+    Ca,
+    /// See [`Identity::certificate`].
+    Certificate,
+    /// See [`Identity::private_key`].
+    PrivateKey,
+}
+
+/// What is wrong with an identity.
+#[derive(Debug, Error)]
+#[error("{why}")]
+pub struct Unfit {
+    /// Where it is wrong.
+    pub part: Part,
+    /// In words.
+    pub why: String,
+}
+
+impl Unfit {
+    fn new(part: Part, why: impl Display) -> Self {
+        Self { part, why: why.to_string() }
+    }
+}
+
+impl Identity {
+    /// Whether other nodes of the same CA would believe at a time that this is a node. One that is not
+    /// valid yet is no finding: it may be the clock.
+    pub fn check(&self, node: u64, now: UnixTime) -> Result<(), Unfit> {
+        Tls::new(node, self)?;
+        let roots = Arc::new(roots(&self.ca)?);
+        let chain = certificates(Part::Certificate, &self.certificate)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map_err(|error| Unfit::new(Part::Ca, error))?;
+        let unfit = |why: &dyn Display| Err(Unfit::new(Part::Certificate, why));
+        match verifier.verify_client_cert(&chain[0], &chain[1..], now) {
+            Ok(_) => Ok(()),
+            Err(rustls::Error::InvalidCertificate(error)) => match error {
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    Ok(())
+                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    unfit(&"it has expired")
+                }
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    unfit(&"the CA has not signed it")
+                }
+                other => unfit(&other),
+            },
+            Err(error) => unfit(&error),
+        }
+    }
+}
+
 /// The DNS name that the certificate of a node must have.
 pub fn certificate_name(node: u64) -> String {
     format!("node-{node}.skein")
@@ -44,18 +103,21 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) fn new(node: u64, identity: &Identity) -> Result<Self, StartError> {
-        let mut roots = RootCertStore::empty();
-        for ca in certificates("CA", &identity.ca)? {
-            roots.add(ca)?;
-        }
-        let roots = Arc::new(roots);
-        let chain = certificates("certificate", &identity.certificate)?;
-        if !chain.first().is_some_and(|certificate| is_of(certificate, node)) {
-            return Err(StartError::Name(certificate_name(node)));
+    pub(crate) fn new(node: u64, identity: &Identity) -> Result<Self, Unfit> {
+        let roots = Arc::new(roots(&identity.ca)?);
+        let chain = certificates(Part::Certificate, &identity.certificate)?;
+        if !is_of(&chain[0], node) {
+            let why = format!("it is not valid for the name {}", certificate_name(node));
+            return Err(Unfit::new(Part::Certificate, why));
         }
         let key = PrivateKeyDer::from_pem_slice(&identity.private_key)
-            .map_err(|error| StartError::Pem { part: "private key", error })?;
+            .map_err(|error| unreadable(Part::PrivateKey, &error))?;
+        let unfit = |error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                Unfit::new(Part::PrivateKey, "it does not belong to the certificate")
+            }
+            other => Unfit::new(Part::Certificate, other),
+        };
 
         let mut provider = aws_lc_rs::default_provider();
         // Both sides dial, so both prefer the suite that costs least by byte.
@@ -64,27 +126,50 @@ impl Tls {
         provider.cipher_suites.sort_by_key(|suite| !is_cheap(suite));
         let provider = Arc::new(provider);
         let mut client = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&version::TLS13])?
+            .with_protocol_versions(&[&version::TLS13])
+            .map_err(unfit)?
             .with_root_certificates(roots.clone())
-            .with_client_auth_cert(chain.clone(), key.clone_key())?;
+            .with_client_auth_cert(chain.clone(), key.clone_key())
+            .map_err(unfit)?;
         client.alpn_protocols = vec![b"h2".to_vec()];
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build()?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+            .build()
+            .map_err(|error| Unfit::new(Part::Ca, error))?;
         let mut server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&version::TLS13])?
+            .with_protocol_versions(&[&version::TLS13])
+            .map_err(unfit)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
+            .with_single_cert(chain, key)
+            .map_err(unfit)?;
         server.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self { connector: Arc::new(client).into(), acceptor: Arc::new(server).into() })
     }
 }
 
-fn certificates(
-    part: &'static str,
-    pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, StartError> {
-    let all: Result<_, _> = CertificateDer::pem_slice_iter(pem).collect();
-    all.map_err(|error| StartError::Pem { part, error })
+/// At least one certificate.
+fn certificates(part: Part, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unfit> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(|error| unreadable(part, &error))?;
+    if all.is_empty() {
+        return Err(unreadable(part, &pem::Error::NoItemsFound));
+    }
+    Ok(all)
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, Unfit> {
+    let mut roots = RootCertStore::empty();
+    for ca in certificates(Part::Ca, pem)? {
+        roots.add(ca).map_err(|error| Unfit::new(Part::Ca, error))?;
+    }
+    Ok(roots)
+}
+
+fn unreadable(part: Part, error: &pem::Error) -> Unfit {
+    let what = if part == Part::PrivateKey { "private key" } else { "certificate" };
+    match error {
+        pem::Error::NoItemsFound => Unfit::new(part, format!("it holds no {what} in PEM")),
+        error => Unfit::new(part, format!("its {what} cannot be read: {error}")),
+    }
 }
 
 /// The name under which TLS looks for a node.

@@ -3,7 +3,7 @@
 pub mod change;
 pub mod cluster;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use axum::{Json, Router};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::backup::{Backups, Standing};
+use crate::config::is_address;
 use crate::identity;
 use crate::process::ProcessMetrics;
 use crate::shared::Shared;
@@ -106,6 +107,9 @@ async fn begin_backup(
 /// Asks a node by its admin listener, with JSON in `body` or nothing; gives the body of an answer that is
 /// a success.
 pub fn ask(admin: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+    if !is_address(admin) || admin.contains('/') {
+        bail!("--admin {admin:?} is not HOST:PORT, without http://, like 127.0.0.1:9464");
+    }
     let cannot = || format!("cannot ask the node at {admin}");
     let mut stream = TcpStream::connect(admin).with_context(cannot)?;
     stream.set_read_timeout(Some(PATIENCE * 5))?;
@@ -115,10 +119,23 @@ pub fn ask(admin: &str, method: &str, path: &str, body: &str) -> anyhow::Result<
         body.len()
     );
     stream.write_all(request.as_bytes()).with_context(cannot)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(cannot)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        // Something else is spoken there.
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+            return Err(error).with_context(cannot);
+        }
+        _ => {}
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    let Some((head, body)) = answer.split_once("\r\n\r\n").filter(|_| answer.starts_with("HTTP/"))
+    else {
+        bail!("{admin} does not answer in HTTP: is it the admin listener?");
+    };
     let status = head.split(' ').nth(1).unwrap_or_default();
+    if matches!(status, "400" | "401" | "403" | "404") && body.trim_start().starts_with('{') {
+        bail!("{admin} answers {status}: is it the admin listener?");
+    }
     if !status.starts_with('2') {
         bail!("the node at {admin} answers {status}: {}", body.trim());
     }
@@ -126,6 +143,10 @@ pub fn ask(admin: &str, method: &str, path: &str, body: &str) -> anyhow::Result<
 }
 
 fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) {
+    if filter.trim().is_empty() {
+        let why = "the body is empty; it is a filter like `info,node=debug`\n";
+        return (StatusCode::BAD_REQUEST, why.into());
+    }
     match log_filter.set(filter.trim()) {
         Ok(()) => (StatusCode::NO_CONTENT, String::new()),
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error:#}\n")),

@@ -343,12 +343,12 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// It is not TOML, has an unknown key or a value of the wrong kind.
-    #[error("{path}: {}{}", error.to_string().trim_end(), hints::hint(error.message()))]
+    #[error("{path}: {problem}")]
     Parse {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        error: Box<toml::de::Error>,
+        problem: String,
     },
     /// A variable of the environment fits no key.
     #[error("{variable}: {problem}")]
@@ -372,7 +372,8 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Read { path: path.into(), error })?;
-        let parse = |error| ConfigError::Parse { path: path.into(), error: Box::new(error) };
+        let parse =
+            |error| ConfigError::Parse { path: path.into(), problem: unparsed(&text, &error) };
         // Once for errors that name line and column, once more with the environment over it.
         let _: Config = toml::from_str(&text).map_err(parse)?;
         let table: toml::Table = text.parse().map_err(parse)?;
@@ -402,6 +403,22 @@ impl Config {
             }
         }
     }
+}
+
+/// What the TOML reader says of a file, with the line it is about, where that can hold no secret.
+fn unparsed(text: &str, error: &toml::de::Error) -> String {
+    let hint = hints::hint(error.message());
+    let start = error.span().map_or(0, |span| span.start).min(text.len());
+    let end = text[start..].find('\n').map_or(text.len(), |length| start + length);
+    let is_secret = |line: &str| {
+        let line = line.trim_start();
+        !line.starts_with('#') && (line.contains("access_key") || line.contains("secret"))
+    };
+    if !text[..end].lines().any(is_secret) {
+        return format!("{}{hint}", hints::plain(error.to_string().trim_end()));
+    }
+    let line = text[..start].matches('\n').count() + 1;
+    format!("line {line}: {}{hint}", hints::without_value(error.message()))
 }
 
 /// Whether a file with secrets can be read by everybody on the machine.

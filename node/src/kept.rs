@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Account, Config, Findings};
@@ -40,6 +40,7 @@ pub fn check(config: &Config, found: &mut Findings) {
         Err(error) => found.problem("data", format!("{error:#}")),
     }
     check_cluster(config, found);
+    check_restored(config, found);
     match account(&config.data) {
         Ok(Some(kept)) if kept != named(&config.account) => {
             let text = format!(
@@ -58,7 +59,7 @@ pub fn check(config: &Config, found: &mut Findings) {
 fn check_cluster(config: &Config, found: &mut Findings) {
     let data = config.data.display();
     match place_kept(config) {
-        Ok(Some(kept)) if kept != place(config) => {
+        Ok(Some(kept)) if kept != place(config) && kept != place(&otherwise(config)) => {
             let text = format!(
                 "it is \"{}\", but the state in {data} was made as \"{kept}\"; a node keeps its cluster, \
                  its number and the founders for all time: use those, or another data folder",
@@ -82,6 +83,24 @@ fn place(config: &Config) -> String {
         Some(backup) => format!("{place} restored from {backup}"),
         None => place,
     }
+}
+
+/// A configuration that says otherwise whether its node joins.
+fn otherwise(config: &Config) -> Config {
+    let mut config = config.clone();
+    if let Some(cluster) = &mut config.cluster {
+        cluster.join = !cluster.joins();
+    }
+    config
+}
+
+/// A configuration for the node of its folder. Whether a node joins is asked of an empty folder; any
+/// other remembers, so that one configuration can do for nodes that have joined and those that began.
+pub fn settled(config: &Config) -> anyhow::Result<Config> {
+    let otherwise = otherwise(config);
+    let kept = place_kept(config)?.filter(|kept| *kept != place(config));
+    let is_otherwise = kept.is_some_and(|kept| kept == place(&otherwise));
+    Ok(if is_otherwise { otherwise } else { config.clone() })
 }
 
 /// What the folder says; one with state that says nothing is of a version without clusters.
@@ -146,24 +165,29 @@ pub fn keep_restored(data: &Path, restored: &Restored) -> anyhow::Result<()> {
     write(data, RESTORED, &serde_json::to_string(restored)?)
 }
 
-/// Refuses a folder that should have been restored and was not, or not to the end: with others like
-/// it, it would begin a cluster that has forgotten everything.
-pub fn refuse_unrestored(config: &Config) -> anyhow::Result<()> {
+/// Finds a folder that should have been restored and was not, or not to the end: with others like it,
+/// it would begin a cluster that has forgotten everything.
+fn check_restored(config: &Config, found: &mut Findings) {
     let data = config.data.display();
-    let restored = restored(&config.data)?;
+    let restored = match restored(&config.data) {
+        Ok(restored) => restored,
+        Err(error) => return found.problem("data", format!("{error:#}")),
+    };
     if restored.is_some() && !cluster::DataDir::is_used(&config.data) {
-        bail!("the restoration of {data} was cut off: empty the folder and restore it again");
+        let text =
+            format!("the restoration of {data} was cut off: empty the folder and restore it again");
+        found.problem("data", text);
     }
-    let Some(cluster) = &config.cluster else { return Ok(()) };
-    let Some(wanted) = &cluster.restored_from else { return Ok(()) };
+    let Some(cluster) = &config.cluster else { return };
+    let Some(wanted) = &cluster.restored_from else { return };
     let is_founder = cluster.founders().contains(&cluster.node);
     if is_founder && restored.as_ref().is_none_or(|it| it.backup != *wanted) {
-        bail!(
-            "cluster.restored_from names backup {wanted}, and {data} was not restored from it: run \
-             `skein cluster restore` first"
+        let text = format!(
+            "names backup {wanted}, and {data} was not restored from it: run `skein cluster restore` \
+             first"
         );
+        found.problem("cluster.restored_from", text);
     }
-    Ok(())
 }
 
 /// The account that a folder was made with, as [`named`] says it.
@@ -256,6 +280,22 @@ mod tests {
             keep(&config(folder.path(), &made)).unwrap();
             let kept = keep(&config(folder.path(), &again));
             assert_eq!(kept.is_err(), refused, "{made:?}, then {again:?}");
+        }
+        // Whether it joins counts for an empty folder only.
+        let named = "[cluster]\nid = 'c'\nnode = 1\ndns = 's-{node}.s:1'\nfounders = [1, 2, 3]";
+        let joins = format!("{named}\njoin = true");
+        for (made, again, founders) in [(named, &*joins, &[1, 2, 3][..]), (&*joins, named, &[])] {
+            let folder = tempfile::tempdir().unwrap();
+            keep(&config(folder.path(), made)).unwrap();
+            for text in [made, again] {
+                let settled = settled(&config(folder.path(), text)).unwrap();
+                keep(&settled).unwrap();
+                assert_eq!(
+                    settled.cluster.unwrap().founders(),
+                    founders,
+                    "{made:?}, then {text:?}"
+                );
+            }
         }
         // Of a version without clusters.
         let folder = tempfile::tempdir().unwrap();

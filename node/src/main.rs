@@ -19,9 +19,13 @@ use tokio::runtime::Runtime;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Where more is said than in the help.
+const DOCUMENTATION: &str = "Documentation: README.md and docs/ of the source; first-node.md, configuration.md, cluster.md, \
+     runbook.md";
+
 /// A self-hosted IoT core.
 #[derive(Parser)]
-#[command(name = "skein", version)]
+#[command(name = "skein", version, after_help = DOCUMENTATION)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -49,9 +53,8 @@ enum Command {
     },
     /// Runs a node in production.
     Serve {
-        /// The configuration, in TOML. `SKEIN__A__B=value` in the environment overrides `a.b`.
-        #[arg(long)]
-        config: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
         /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
         #[arg(long)]
         accept_log_loss: bool,
@@ -193,9 +196,26 @@ impl Asking {
 enum ConfigCommand {
     /// Checks a file and says what a node would do with it.
     Check {
-        /// The configuration, in TOML.
-        file: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
     },
+}
+
+/// A configuration, by whichever of two names it is given.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct ConfigFile {
+    /// The configuration, in TOML. `SKEIN__A__B=value` in the environment overrides `a.b`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The same.
+    file: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn path(self) -> PathBuf {
+        self.config.or(self.file).expect("the group is required")
+    }
 }
 
 fn main() -> ExitCode {
@@ -208,9 +228,9 @@ fn main() -> ExitCode {
         Command::Dev { data, port_offset, account_id, region, accept_log_loss } => {
             dev(Options { data, port_offset, account: account_id, region, accept_log_loss })
         }
-        Command::Serve { config, accept_log_loss } => serve(&config, accept_log_loss),
+        Command::Serve { config, accept_log_loss } => serve(&config.path(), accept_log_loss),
         Command::Cluster { command } => operate(command),
-        Command::Config { command: ConfigCommand::Check { file } } => check(&file),
+        Command::Config { command: ConfigCommand::Check { config } } => check(&config.path()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -253,6 +273,12 @@ fn operate(command: ClusterCommand) -> anyhow::Result<()> {
 }
 
 fn dev(options: Options) -> anyhow::Result<()> {
+    let ignored = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ignored: Vec<_> = ignored.filter(|name| name.starts_with("SKEIN__")).collect();
+    if !ignored.is_empty() {
+        let ignored = ignored.join(", ");
+        eprintln!("warning: `skein dev` reads no configuration: {ignored} has no effect");
+    }
     let dev = Dev::prepare(options)?;
     run::run(dev.config.clone(), Some(dev)).map_err(|error| match is_port_taken(&error) {
         true => anyhow!("{error:#}; choose other ports with --port-offset"),
@@ -279,7 +305,10 @@ fn status(admin: &str) -> anyhow::Result<()> {
     let standing = cluster::Standing::of(admin)?;
     print!("{}", standing.table());
     match &*standing.complaints() {
-        [] => Ok(()),
+        [] => {
+            println!("all is well");
+            Ok(())
+        }
         complaints => bail!("{}", complaints.join("; ")),
     }
 }

@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use cluster::{GroupId, PeerMessage, Peers};
 use fleet::shard::Instance;
 use links::proto::GroupMessage;
-use links::{Batch, Denied, Direction, Identity, Introduction, Links, Message, Purpose, Stream};
+use links::{
+    Batch, Denied, Direction, Identity, Introduction, Links, Message, Part, Purpose, StartError,
+    Stream, Unfit,
+};
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
@@ -22,6 +24,7 @@ use crate::config;
 use crate::fanout::Fanout;
 use crate::roster::Roster;
 use crate::shared::Shared;
+use crate::tls::Unusable;
 
 /// What is known of a node.
 #[derive(Clone, Copy, Debug)]
@@ -63,13 +66,7 @@ impl Mesh {
         shared: &Arc<Shared>,
         runtime: &Runtime,
     ) -> anyhow::Result<()> {
-        let read =
-            |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        let identity = Identity {
-            ca: read(&config.ca)?,
-            certificate: read(&config.certificate)?,
-            private_key: read(&config.private_key)?,
-        };
+        let identity = identity(config)?;
         let id = cluster_id(config, shared.shards);
         let own = self.roster.own.as_ref();
         let links = links::Config {
@@ -79,8 +76,10 @@ impl Mesh {
             ..links::Config::new(config.node, incarnation, id, config.listen, identity)
         };
         let ears = Ears(Arc::clone(shared));
-        let links = Links::start(links, ears, runtime.handle())
-            .context("cannot start the links between nodes")?;
+        let links = Links::start(links, ears, runtime.handle()).map_err(|error| match error {
+            StartError::Identity(unfit) => anyhow::Error::new(unusable(config, unfit)),
+            listen => anyhow::Error::new(listen).context("cluster.listen"),
+        })?;
         shared.interest.announce_to(shared.fanout.announcer());
         shared.fanout.start(links.clone());
         runtime.spawn(Fanout::run(Arc::clone(shared)));
@@ -135,6 +134,26 @@ impl Mesh {
             life.has_ended |= life.lost.is_some();
         }
     }
+}
+
+/// What other nodes know this one by.
+pub fn identity(config: &config::Cluster) -> Result<Identity, Unusable> {
+    let [certificate, private_key, ca] = config.keyed_files().map(|(key, file)| {
+        let cannot = || format!("cannot read {}", file.display());
+        fs::read(file).with_context(cannot).map_err(|why| Unusable { key, why })
+    });
+    Ok(Identity { certificate: certificate?, private_key: private_key?, ca: ca? })
+}
+
+/// A file of the identity with which no node is believed.
+pub fn unusable(config: &config::Cluster, unfit: Unfit) -> Unusable {
+    let [certificate, private_key, ca] = config.keyed_files();
+    let (key, file) = match unfit.part {
+        Part::Certificate => certificate,
+        Part::PrivateKey => private_key,
+        Part::Ca => ca,
+    };
+    Unusable { key, why: anyhow!("{} cannot be used: {unfit}", file.display()) }
 }
 
 /// What tells this cluster from others.

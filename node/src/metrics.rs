@@ -85,6 +85,8 @@ pub fn describe() {
         count,
         "Connections to the REST and admin listeners beyond their max_connections"
     );
+    // There from the start: an alert on what has not happened yet has something to look at.
+    counter!("http_connections_refused_total").increment(0);
     describe_counter!("gateway_disconnects_total", count, "Connections that ended, by cause");
     describe_counter!("gateway_publishes_received_total", count, "PUBLISH packets from clients");
     describe_counter!("gateway_publishes_sent_total", count, "PUBLISH packets to clients");

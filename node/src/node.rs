@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustls::ServerConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -53,10 +53,10 @@ impl Node {
             Some(cores) => usize::from(cores),
             None => std::thread::available_parallelism().map_or(1, Into::into),
         };
-        kept::refuse_unrestored(&config)?;
         let data = cluster::DataDir::open(&config.data)
             .with_context(|| format!("cannot use the data folder {}", config.data.display()))?;
         kept::keep(&config)?;
+        let config = kept::settled(&config)?;
         let incarnation = data.next_incarnation()?;
         let raft = cluster::Config { incarnation, ..raft_config(&config) };
         let (groups, inbox) = Groups::new(&raft);
@@ -129,8 +129,10 @@ impl Node {
         ready: impl FnOnce(),
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let doors = doors(&self.config, data_plane, verifier)?;
-        let cores = self.inboxes.len();
+        let doors = match doors(&self.config, data_plane, verifier) {
+            Ok(doors) => doors,
+            Err(why) => return give_up(self.running, self.links, why).await,
+        };
         let (mut stop, mut stopped) = (pin!(stop), self.stopped);
         let cluster = self.config.cluster.as_ref();
         let roster = &self.shared.mesh.roster;
@@ -148,22 +150,8 @@ impl Node {
                 Some(Err(why)) => return give_up(self.running, self.links, why).await,
             }
         }
-        // Every address is taken before any client is let in.
-        let mut bound: Vec<Vec<Bound>> = Vec::new();
-        for door in &doors {
-            door.probe().with_context(|| cannot_listen(door.key, door.address))?;
-        }
-        for _ in 0..cores {
-            let bind =
-                |door: &Door| door.bind().with_context(|| cannot_listen(door.key, door.address));
-            bound.push(doors.iter().map(bind).collect::<anyhow::Result<_>>()?);
-        }
-        for ((id, inbox), bound) in self.inboxes.into_iter().enumerate().zip(bound) {
-            let shared = Arc::clone(&self.shared);
-            start_core(id as u16, shared, inbox, bound)?;
-        }
-        for door in &doors {
-            info!(listener = door.key, address = %door.address, "listening");
+        if let Err(why) = open(&self.shared, &doors, self.inboxes) {
+            return give_up(self.running, self.links, why).await;
         }
         self.shared.serving.store(true, Ordering::Relaxed);
         ready();
@@ -187,24 +175,24 @@ impl Node {
     }
 }
 
-fn cannot_go_on(error: Option<String>) -> String {
-    format!("the node cannot go on: {}", error.as_deref().unwrap_or("its groups have ended"))
+fn cannot_go_on(error: Option<String>) -> anyhow::Error {
+    anyhow!("the node cannot go on: {}", error.as_deref().unwrap_or("its groups have ended"))
 }
 
-fn no_member(why: &str) -> String {
-    format!("this node is no member of the cluster: {why}")
+fn no_member(why: &str) -> anyhow::Error {
+    anyhow!("this node is no member of the cluster: {why}")
 }
 
 /// Ends what can still be ended in order.
 async fn give_up(
     running: cluster::Running,
     links: Option<Runtime>,
-    why: String,
+    why: anyhow::Error,
 ) -> anyhow::Result<()> {
     if let Err(error) = close(running, links).await {
         warn!(error = format!("{error:#}"), "the end is not in order");
     }
-    bail!(why)
+    Err(why)
 }
 
 /// Waits until this node has been added to its cluster and knows everything.
@@ -299,6 +287,27 @@ fn acceptor(
     };
     let server: Arc<ServerConfig> = tls::server_config(certificate, private_key, clients, alpn)?;
     Ok(TlsAcceptor::from(server))
+}
+
+/// Opens the listeners on every core. Every address is taken before any client is let in.
+fn open(
+    shared: &Arc<Shared>,
+    doors: &[Door],
+    inboxes: Vec<mpsc::UnboundedReceiver<ToCore>>,
+) -> anyhow::Result<()> {
+    for door in doors {
+        door.probe().with_context(|| cannot_listen(door.key, door.address))?;
+    }
+    let bind = |door: &Door| door.bind().with_context(|| cannot_listen(door.key, door.address));
+    let bind_all = || doors.iter().map(bind).collect::<anyhow::Result<Vec<Bound>>>();
+    let bound = inboxes.iter().map(|_| bind_all()).collect::<anyhow::Result<Vec<_>>>()?;
+    for ((id, inbox), bound) in inboxes.into_iter().enumerate().zip(bound) {
+        start_core(id as u16, Arc::clone(shared), inbox, bound)?;
+    }
+    for door in doors {
+        info!(listener = door.key, address = %door.address, "listening");
+    }
+    Ok(())
 }
 
 /// Starts the arbiter of a core. Only `main` and this function know how many there are.

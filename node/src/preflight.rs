@@ -3,10 +3,14 @@
 //! `skein config check` and the start do the same. Nothing is changed: the data folder is not made.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
+use socket2::{Domain, Protocol, Socket, Type};
 use storage::data::DataDir;
 use time::OffsetDateTime;
 
@@ -14,6 +18,7 @@ use crate::backup;
 use crate::clock::now_ms;
 use crate::config::{Config, Findings};
 use crate::kept;
+use crate::mesh;
 use crate::run;
 use crate::tls::{self, ClientCertificates, Unusable};
 
@@ -28,6 +33,8 @@ pub fn check(config: &Config) -> Findings {
     kept::check(config, &mut found);
     check_certificate(config, &mut found);
     check_issuer(config, &mut found);
+    check_cluster(config, &mut found);
+    check_addresses(config, &mut found);
     check_backup(config, &mut found);
     found
 }
@@ -91,6 +98,10 @@ fn check_issuer(config: &Config, found: &mut Findings) {
     if found.problems.len() > before {
         return;
     }
+    if tls::is_encrypted(key) {
+        found.problem("tls.issuer_private_key", tls::passphrase(key));
+        return;
+    }
     match run::issuer(config) {
         Err(error) => found.problem("tls.issuer_certificate", format!("{error:#}")),
         // Device certificates are known by their own id, whatever becomes of their issuer.
@@ -104,14 +115,72 @@ fn check_issuer(config: &Config, found: &mut Findings) {
     }
 }
 
+/// Whether other nodes would believe that this is the node that the configuration names.
+fn check_cluster(config: &Config, found: &mut Findings) {
+    let Some(cluster) = &config.cluster else { return };
+    let named = cluster.keyed_files().into_iter().filter(|(_, it)| !it.as_os_str().is_empty());
+    for (key, file) in named {
+        if let Err(error) = fs::read(file) {
+            found.problem(key, format!("cannot read {}: {error}", file.display()));
+        }
+    }
+    check_key_mode("cluster.private_key", &cluster.private_key, found);
+    if tls::is_encrypted(&cluster.private_key) {
+        found.problem("cluster.private_key", tls::passphrase(&cluster.private_key));
+        return;
+    }
+    // What cannot be read is said already.
+    let Ok(identity) = mesh::identity(cluster) else { return };
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(now_ms()));
+    if let Err(unfit) = identity.check(cluster.node, now) {
+        let Unusable { key, why } = mesh::unusable(cluster, unfit);
+        found.problem(key, format!("{why:#}"));
+    } else if let Ok(validity) = tls::validity(&cluster.certificate) {
+        check_validity("cluster.certificate", &cluster.certificate, &validity, found);
+    }
+}
+
+/// Whether this machine has the addresses, and this process may take them. That somebody else has taken
+/// one is seen at the start: it may be the node that runs already.
+fn check_addresses(config: &Config, found: &mut Findings) {
+    for (key, address) in config.addresses() {
+        // Nobody is listened to: a client would be lost.
+        let domain = Domain::for_address(address);
+        let taken = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))
+            .and_then(|socket| socket.set_reuse_address(true).map(|()| socket))
+            .and_then(|socket| socket.bind(&address.into()));
+        let Err(error) = taken else { continue };
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                "; ports below 1024 need CAP_NET_BIND_SERVICE, under systemd AmbientCapabilities= and \
+                 CapabilityBoundingSet="
+            }
+            ErrorKind::AddrNotAvailable => "; no interface of this machine has it",
+            _ => continue,
+        };
+        found.problem(key, format!("cannot listen on {address}: {error}{remedy}"));
+    }
+}
+
 /// A node serves whether or not backups can be taken.
 fn check_backup(config: &Config, found: &mut Findings) {
     if let Some(credentials) = &config.backup.s3.credentials {
         check_key_mode("backup.s3.credentials", credentials, found);
     }
-    if let Err(error) = backup::check_place(&config.backup) {
-        found.warning("backup", format!("none can be taken: {error:#}"));
+    let place = backup::check_place(&config.backup).map_err(|error| format!("{error:#}"));
+    let folder = config.backup.folder.as_deref().map_or(Ok(()), |it| check_folder(it, config));
+    for why in [place, folder].into_iter().filter_map(Result::err) {
+        found.warning("backup", format!("none can be taken: {why}"));
     }
+}
+
+/// Whether backups could be written into a folder, and would outlive the state.
+fn check_folder(folder: &Path, config: &Config) -> Result<(), String> {
+    if folder.starts_with(&config.data) {
+        let (folder, data) = (folder.display(), config.data.display());
+        return Err(format!("{folder} is in the data folder {data}, and would be lost with it"));
+    }
+    DataDir::check(folder).map(drop).map_err(|error| error.to_string())
 }
 
 /// A key that everybody can read is no secret.

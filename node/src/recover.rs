@@ -15,6 +15,7 @@ use crate::preflight;
 /// Does it if the loss is accepted, and tells what was done.
 pub fn recover(config: &Config, accepts_loss: bool) -> anyhow::Result<String> {
     preflight::check(config).refuse_problems()?;
+    let config = &kept::settled(config)?;
     let Some(cluster) = &config.cluster else {
         bail!("this node has no cluster: there is nothing to recover");
     };
@@ -24,8 +25,8 @@ pub fn recover(config: &Config, accepts_loss: bool) -> anyhow::Result<String> {
     if !accepts_loss {
         bail!(
             "this would make node {node} the only member of cluster {:?}. What other nodes have \
-             acknowledged and node {node} does not have in {data} is lost; what was never acknowledged may \
-             appear. Choose the node that has applied most (`skein cluster status` of each). The others \
+             acknowledged and node {node} does not have in {data} is lost; some of what nobody acknowledged \
+             may be there. Choose the node that has applied most (`skein cluster status` of each). The others \
              must never be started again with their data folders. To do it, say --accept-loss",
             cluster.id
         );

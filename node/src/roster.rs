@@ -117,7 +117,13 @@ impl Roster {
     /// Whether this node has yet to learn what there is.
     pub fn is_joining(&self) -> bool {
         let joins = self.own.as_ref().is_some_and(|own| own.joins);
-        joins && self.standing.borrow().as_ref().is_none_or(|it| it.status == MemberStatus::Joining)
+        // Who leaves before it has learnt everything serves nobody, either.
+        let learns = |it: &Member| match it.status {
+            MemberStatus::Joining => true,
+            MemberStatus::Leaving => it.drain == Drain::Done,
+            MemberStatus::Active | MemberStatus::Removed => false,
+        };
+        joins && self.standing.borrow().as_ref().is_none_or(learns)
     }
 
     /// Whether the members know this node with its data folder: until then it would not be noticed if it

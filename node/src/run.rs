@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -64,13 +64,13 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     }
     let shared = node.shared.clone();
     let system = actix::System::new();
+    let stop = system.block_on(async { stop_signal() })?;
     let result = system.block_on(async move {
-        let stop = stop_signal()?;
         let ready = || {
             if let Some(dev) = &dev {
                 print!("{}", dev.welcome());
             }
-            info!("ready");
+            info!("serving; /readyz on the admin listener says when it is ready");
         };
         node.serve(data_plane, verifier, ready, stop).await
     });
@@ -146,16 +146,30 @@ pub fn explain(config: &Config) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: String| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{key:<24}{value}");
+        let _ = writeln!(text, "{key:<28}{value}");
     };
     line("data", config.data.display().to_string());
     line("account", format!("{} in {}", config.account.id, config.account.region));
     line("shards", config.shards.to_string());
+    line("public_host", config.public_host.clone().unwrap_or_else(|| "none".into()));
+    if let Some(cluster) = &config.cluster {
+        line("cluster", format!("{}, node {}", cluster.id, cluster.node));
+        line("cluster.listen", cluster.listen.to_string());
+        let known = cluster.known().into_iter();
+        let known: Vec<_> = known.map(|(node, address)| format!("{node} at {address}")).collect();
+        line("cluster.peers", known.join(", "));
+        line("cluster.certificate", cluster.certificate.display().to_string());
+    }
     for (key, listener) in config.listeners.all() {
         let address = listener.address.map_or("closed".into(), |address| address.to_string());
         let anonymous = listener.anonymous_policy.as_ref().map_or("", |_| ", anonymous clients");
         line(key, format!("{address}{anonymous}"));
     }
+    let of = |file: &Option<PathBuf>| {
+        file.as_ref().map_or("none".into(), |file| file.display().to_string())
+    };
+    line("tls.certificate", of(&config.tls.certificate));
+    line("tls.issuer_certificate", of(&config.tls.issuer_certificate));
     let backups = config.backup.place().map_or("nowhere".into(), |it| it.display().to_string());
     line("backups", backups);
     line("access keys", config.access_keys.len().to_string());

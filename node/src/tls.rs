@@ -1,6 +1,7 @@
 //! TLS of the gateway: the node's certificate, and client certificates that are proved here and
 //! judged by the registry.
 
+use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub enum ClientCertificates {
 
 /// A file that TLS cannot use, and why, in words.
 #[derive(Debug, thiserror::Error)]
-#[error("{why:#}")]
+#[error("{key}: {why:#}")]
 pub struct Unusable {
     /// Its key in the configuration.
     pub key: &'static str,
@@ -110,10 +111,30 @@ fn read_chain(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(chain)
 }
 
-fn unreadable(file: &Path, what: &str, error: &pem::Error) -> anyhow::Error {
-    let file = file.display();
+/// Whether a file holds a private key that is of no use without a passphrase.
+pub fn is_encrypted(key: &Path) -> bool {
+    fs::read_to_string(key).is_ok_and(|text| text.lines().any(says_encrypted))
+}
+
+/// PKCS #8 says it in its first line, the older format in its second.
+fn says_encrypted(line: &str) -> bool {
+    line == "-----BEGIN ENCRYPTED PRIVATE KEY-----" || line == "Proc-Type: 4,ENCRYPTED"
+}
+
+/// What is to be done about one.
+pub fn passphrase(key: &Path) -> String {
+    let key = key.display();
+    format!(
+        "the private key in {key} has a passphrase, which nobody types at a start: remove it with \
+         `openssl pkey -in {key} -out NEW`"
+    )
+}
+
+fn unreadable(path: &Path, what: &str, error: &pem::Error) -> anyhow::Error {
+    let file = path.display();
     match error {
         pem::Error::Io(error) => anyhow!("cannot read {file}: {error}"),
+        _ if is_encrypted(path) => anyhow!("{}", passphrase(path)),
         pem::Error::NoItemsFound => anyhow!("{file} holds no {what} in PEM"),
         error => anyhow!("the {what} in {file} cannot be read: {error}"),
     }

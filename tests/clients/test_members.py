@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import rawmqtt as m
-from brokers import SkeinCluster, skein_binary, wait_until
+from brokers import SkeinCluster, free_port, skein_binary, wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
@@ -74,6 +74,36 @@ def test_a_node_is_added_and_serves_what_was_there_before(cluster, on, name):
     node.kill()
     node.start()
     wait_until("it serves again", node.is_serving, 20)
+
+
+def test_a_node_that_never_came_is_removed_at_once(cluster):
+    """It was added and has not joined: it leaves without deciding about anything, and nobody waits for it."""
+    free = f"127.0.0.1:{free_port()}"
+    code, said = cluster.operate("add", 4, f"127.0.0.1:{cluster[2].port('peer')}")
+    assert code == 1 and "is the address of node 2" in said, said
+    code, said = cluster.operate("add", 4, free, "--timeout", 0)
+    assert code == 1 and "node 4 is joining" in said, said
+    code, said = cluster.operate("add", 4, "127.0.0.1:1")
+    assert code == 1 and f"already a member, joining, at {free}" in said and "skein cluster remove 4" in said, said
+    code, said = cluster.operate("remove", 4)
+    assert code == 0 and "node 4 is removed" in said, said
+    assert voters(settle(cluster)) == {1, 2, 3}
+
+
+def test_a_node_that_has_just_come_is_removed_and_serves_nobody(cluster):
+    node = cluster.joining(4)
+    code, said = cluster.operate("add", 4, "127.0.0.1:%d" % node.port("peer"), "--timeout", 0)
+    assert code == 1, said
+    code, said = cluster.operate("remove", 4)
+    assert code == 0, said
+    start_in_vain(node)
+    assert "serving" not in node.log.read_text()
+    assert voters(settle(cluster)) == {1, 2, 3}
+
+
+def test_a_live_node_is_not_replaced(cluster):
+    code, said = cluster.operate("replace", 3)
+    assert code == 1 and "node 3 is alive" in said and "--dead" not in said, said
 
 
 def test_a_node_that_moves_is_followed(cluster, on, name):
@@ -174,7 +204,7 @@ def leads(cluster, by):
 @pytest.mark.parametrize("words, said", [
     (("remove", 9), "node 9 is no member of the cluster"),
     (("drain", 9), "node 9 is no member of the cluster"),
-    (("add", 2, "127.0.0.1:7400"), "node 2 is a member already"),
+    (("add", 2, "127.0.0.1:7400"), "node 2 is already a member"),
     (("add", 4, "nowhere"), "is not `host:port`"),
     (("transfer", 99, 1), "there is no group 99"),
     (("transfer", 1, 9), "node 9 is no member of the cluster"),
@@ -233,7 +263,7 @@ def test_a_node_with_an_empty_disk_does_not_vote_and_is_replaced(cluster, on, na
     # As long as nobody has replaced it, another empty folder is of no use, whatever it is started as.
     start_in_vain(cluster[2])
     code, said = cluster.operate("replace", 2, "--timeout", 5, by=3)
-    assert code == 1 and "node 2 is removed" in said and "it goes on" in said, said
+    assert code == 1 and "start node 2 with an empty data folder" in said and "it goes on" in said, said
     cluster[2].start()
     wait_until("it serves", cluster[2].is_serving, 30)
     assert voters(settle(cluster)) == {1, 2, 3}

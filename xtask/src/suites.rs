@@ -60,18 +60,22 @@ fn load(tally: &mut Tally, binary: &Path) {
         if !generator.is_file() {
             bail!("{} is not there: `cargo build --release -p benches`", generator.display());
         }
-        // What each round did goes to the other stream.
-        let mut load = shell::command(&["sh", "-c", "exec \"$0\" \"$@\" 2>&1"]);
-        load.arg(&generator).args(["compare", "--quick", "--broker"]);
-        load.arg(format!("skein={}", binary.display()));
-        shell::read_along(load, |line| {
-            if line.starts_with("round ") {
-                count.passed += 1;
-            } else if line.starts_with("  FAILED") {
-                count.passed -= 1;
-                count.failed += 1;
-            }
-        })
+        let skein = binary.display();
+        let (broker, program) = (format!("--broker=skein={skein}"), format!("--program={skein}"));
+        for words in [["compare", "--quick", &broker], ["cluster", "--quick", &program]] {
+            // What each round did goes to the other stream.
+            let mut load = shell::command(&["sh", "-c", "exec \"$0\" \"$@\" 2>&1"]);
+            load.arg(&generator).args(words);
+            shell::read_along(load, |line| {
+                if line.starts_with("round ") {
+                    count.passed += 1;
+                } else if line.starts_with("  FAILED") {
+                    count.passed -= 1;
+                    count.failed += 1;
+                }
+            })?;
+        }
+        Ok(())
     });
 }
 

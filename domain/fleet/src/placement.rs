@@ -121,6 +121,14 @@ mod tests {
                 &[1, 2, 3, 4],
                 None,
             ),
+            (
+                "it leaves again before it decides",
+                vec![add(4), RemoveMember { node: 4, dead: false }],
+                &placed(&[1, 2, 3], &[4]),
+                None,
+                &[1, 2, 3, 4],
+                Some(placed(&[1, 2, 3], &[])),
+            ),
             ("one leaves and is not drained", vec![removed(false)], &three, None, &[1, 2, 3], None),
             (
                 "it is drained",

@@ -3,7 +3,6 @@
 //!
 //! A wish is taken or refused at once; what follows from it goes on whether or not somebody waits.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -79,9 +78,12 @@ pub async fn change(
             "it is not noted yet that this node goes on alone: ask again soon",
         ));
     }
+    let refused = |why: String| (StatusCode::CONFLICT, format!("{why}\n"));
+    if shared.mesh.roster.own.is_none() {
+        return Err(refused("this node is alone: its configuration has no [cluster]".into()));
+    }
     let standing = Standing::look(&shared).await;
     let standing = standing.ok_or_else(|| unavailable("the groups do not answer"))?;
-    let refused = |why: String| (StatusCode::CONFLICT, format!("{why}\n"));
     let command = command(&wish, &standing).map_err(refused)?;
     let (answer, outcome) = oneshot::channel();
     let proposal = Proposal::asked(GroupId::META, command, Reply::Once(answer));
@@ -107,10 +109,10 @@ pub async fn change(
 /// decided when it is applied.
 fn command(wish: &Wish, standing: &Standing) -> Result<Bytes, String> {
     if standing.members.is_empty() {
-        return Err("this node has no cluster, or its cluster has not begun yet".into());
+        return Err("the cluster has not begun yet: see `skein cluster status`".into());
     }
     let command = match *wish {
-        Wish::Add { node, ref address } => addition(node, address)?,
+        Wish::Add { node, ref address } => addition(standing, node, address)?,
         Wish::Remove { node, dead } => removal(standing, node, dead)?,
         Wish::Drain { node, undo: false } => Command::DrainMember { node, drain: Drain::Wanted },
         Wish::Drain { node, undo: true } => Command::DrainMember { node, drain: Drain::No },
@@ -119,14 +121,40 @@ fn command(wish: &Wish, standing: &Standing) -> Result<Bytes, String> {
     Ok(command.encode().into())
 }
 
-fn addition(node: u64, address: &str) -> Result<Command, String> {
+fn addition(standing: &Standing, node: u64, address: &str) -> Result<Command, String> {
     if !(1..=MAX_NODE).contains(&node) {
         return Err(format!("{node} is not a number from 1 to {MAX_NODE}"));
     }
     if !is_address(address) {
         return Err(format!("{address:?} is not `host:port`, like \"10.0.0.4:7400\""));
     }
-    Ok(Command::AddMember { node, address: address.to_owned() })
+    let mut members = standing.members.iter();
+    let owner = members.find(|(id, it)| {
+        it.status != MemberStatus::Removed && **id != node && it.address == address
+    });
+    if let Some((owner, _)) = owner {
+        return Err(format!("{address} is the address of node {owner}"));
+    }
+    match standing.members.get(&node) {
+        Some(known) if known.status != MemberStatus::Removed => Err(already(node, known)),
+        _ => Ok(Command::AddMember { node, address: address.to_owned() }),
+    }
+}
+
+/// Why a member cannot be added, and how its address is corrected.
+fn already(node: u64, known: &Member) -> String {
+    let (state, otherwise) = match known.status {
+        MemberStatus::Joining => {
+            (", joining,", format!(", or `skein cluster remove {node}` and add it again"))
+        }
+        MemberStatus::Leaving => (", leaving,", String::new()),
+        MemberStatus::Active | MemberStatus::Removed => ("", String::new()),
+    };
+    let address = &known.address;
+    format!(
+        "node {node} is already a member{state} at {address}. To correct its address, set it in its own \
+         configuration and start it{otherwise}"
+    )
 }
 
 fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String> {
@@ -140,7 +168,8 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
     if dead && is_live {
         return Err(format!("node {node} is alive: stop it first, or leave --dead away"));
     }
-    if !dead && !is_live {
+    let serves = standing.members[&node].status != MemberStatus::Joining;
+    if !dead && !is_live && serves {
         return Err(format!(
             "node {node} does not answer, so it cannot be drained: start it, or say --dead if it never \
              returns"
@@ -223,7 +252,7 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
         },
         Wish::Remove { node, .. } => match member(node) {
             Some(Member { status: MemberStatus::Removed, .. }) | None => Progress::Done(format!(
-                "node {node} is removed: stop it and delete its data folder"
+                "node {node} is removed: its process stops; delete its data folder"
             )),
             Some(it) if it.status != MemberStatus::Leaving => {
                 Progress::Failed(format!("node {node} was added again meanwhile"))
@@ -262,6 +291,12 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
 
 /// Asks a node for something and says how it goes until it is so.
 pub fn carry_out(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<()> {
+    println!("{}", await_end(admin, wish, patience)?);
+    Ok(())
+}
+
+/// The same; gives what is to be said in the end.
+fn await_end(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<String> {
     ask(admin, "POST", "/admin/cluster", &serde_json::to_string(wish)?)?;
     let until = Instant::now() + patience;
     let mut said = String::new();
@@ -272,10 +307,7 @@ pub fn carry_out(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result
             Err(error) => Progress::Going(format!("{error:#}")),
         };
         match now {
-            Progress::Done(text) => {
-                println!("{text}");
-                return Ok(());
-            }
+            Progress::Done(text) => return Ok(text),
             Progress::Failed(text) => bail!(text),
             Progress::Going(text) if Instant::now() >= until => {
                 bail!("not within {} s, but it goes on: {text}", patience.as_secs())
@@ -298,13 +330,18 @@ pub fn replace(
     address: Option<String>,
     patience: Duration,
 ) -> anyhow::Result<()> {
-    let members: BTreeMap<u64, Member> = Standing::of(admin)?.members;
-    let Some(member) = members.get(&node) else {
+    let standing = Standing::of(admin)?;
+    let Some(member) = standing.members.get(&node) else {
         bail!("node {node} is no member of the cluster");
     };
     let address = address.unwrap_or_else(|| member.address.clone());
     if member.status != MemberStatus::Removed {
-        carry_out(admin, &Wish::Remove { node, dead: true }, patience)?;
+        if standing.live().contains(&node) {
+            bail!(
+                "node {node} is alive: only one that is stopped and has lost its data is replaced"
+            );
+        }
+        await_end(admin, &Wish::Remove { node, dead: true }, patience)?;
     }
     println!("start node {node} with an empty data folder and `join = true` now");
     carry_out(admin, &Wish::Add { node, address }, patience)
@@ -312,6 +349,8 @@ pub fn replace(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use fleet::registry::Registry;
 
     use super::*;
@@ -352,10 +391,23 @@ mod tests {
         let add = |node, address: &str| Wish::Add { node, address: address.into() };
         let transfer = |group, node| Wish::Transfer { group, node: Some(node) };
         let drained = || vec![Command::DrainMember { node: 2, drain: Drain::Wanted }];
+        let joining = || vec![Command::AddMember { node: 4, address: "host-4:7400".into() }];
         for (commands, linked, learners, wish, refused) in [
             (vec![], &[2, 3][..], &[][..], add(4, "host:7400"), None),
             (vec![], &[2, 3], &[], add(4, "host"), Some("is not `host:port`")),
             (vec![], &[2, 3], &[], add(0, "host:7400"), Some("is not a number")),
+            (joining(), &[2, 3], &[], add(5, "host-4:7400"), Some("is the address of node 4")),
+            (
+                joining(),
+                &[2, 3],
+                &[],
+                add(4, "other:7400"),
+                Some("node 4 is already a member, joining, at host-4:7400"),
+            ),
+            (joining(), &[2, 3], &[], add(4, "host-4:7400"), Some("`skein cluster remove 4`")),
+            (vec![], &[2, 3], &[], add(3, "host:7400"), Some("node 3 is already a member at")),
+            // What nobody has served needs no drain.
+            (joining(), &[2, 3], &[4], remove(4, false), None),
             (vec![], &[2, 3], &[], remove(3, false), None),
             (vec![], &[2], &[], remove(3, false), Some("does not answer")),
             (vec![], &[2], &[], remove(3, true), None),
@@ -380,7 +432,7 @@ mod tests {
             assert!(is_as_expected, "{wish:?}: {found:?}, not {refused:?}");
         }
         let alone = Standing { members: BTreeMap::new(), ..standing(vec![], &[], &[]) };
-        assert!(command(&remove(1, false), &alone).unwrap_err().contains("has no cluster"));
+        assert!(command(&remove(1, false), &alone).unwrap_err().contains("has not begun"));
     }
 
     #[test]

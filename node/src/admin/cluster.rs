@@ -102,16 +102,16 @@ impl Standing {
         let gone = self.peers.iter().filter(|(_, linked)| !**linked);
         let gone = gone.map(|(node, _)| format!("node {node} is not linked"));
         let leaderless = self.groups.iter().filter(|(_, group)| group.leader.is_none());
-        let leaderless = leaderless.map(|(id, _)| format!("group {id} has no leader"));
+        let leaderless = counted(leaderless, "has no leader", "have no leader");
         let changing = self.groups.iter().filter(|(_, group)| group.changing);
-        let changing = changing.map(|(id, _)| format!("the members of group {id} are changing"));
+        let changing = counted(changing, "is changing its members", "are changing their members");
         let live = self.live();
         let misplaced = |(id, group): &(&u32, &Group)| {
             let next = next_change(**id, &self.members, &group.placement(), None, &live);
             !group.changing && next.is_some()
         };
         let misplaced = self.groups.iter().filter(misplaced);
-        let misplaced = misplaced.map(|(id, _)| format!("group {id} is to get other members"));
+        let misplaced = counted(misplaced, "is to get other members", "are to get other members");
         let members = self.members.iter();
         let unsettled = members.filter_map(|(node, it)| Some((node, in_transit(it)?)));
         let unsettled = unsettled.map(|(node, what)| format!("node {node} is {what}"));
@@ -131,7 +131,8 @@ impl Standing {
             let address = member.map_or("", |member| &member.address);
             let what =
                 member.and_then(in_transit).map_or(String::new(), |what| format!(", {what}"));
-            let _ = writeln!(text, "node {node}: {linked}{what} {address}");
+            let line = format!("node {node}: {linked}{what} {address}");
+            let _ = writeln!(text, "{}", line.trim_end());
         }
         let _ = writeln!(
             text,
@@ -150,6 +151,19 @@ impl Standing {
             let _ = writeln!(text, "{}", line.trim_end());
         }
         text
+    }
+}
+
+/// What is wrong with some groups: a single one is named.
+fn counted<'a>(
+    groups: impl Iterator<Item = (&'a u32, &'a Group)>,
+    one: &str,
+    several: &str,
+) -> Option<String> {
+    match &*groups.map(|(id, _)| id).collect::<Vec<_>>() {
+        [] => None,
+        [id] => Some(format!("group {id} {one}")),
+        ids => Some(format!("{} groups {several}", ids.len())),
     }
 }
 
@@ -203,5 +217,9 @@ mod tests {
         assert_eq!(standing.complaints(), ["node 3 is not linked", "group 1 has no leader"]);
         assert!(standing.table().contains("node 3: not linked host-3:7400"));
         assert!(standing.table().contains("1      none    3       7           1 2 3"));
+        standing.groups.insert(2, group(None));
+        assert_eq!(standing.complaints(), ["node 3 is not linked", "2 groups have no leader"]);
+        standing.members.clear();
+        assert!(standing.table().contains("node 3: not linked\n"), "no blank at the end");
     }
 }

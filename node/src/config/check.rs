@@ -133,9 +133,8 @@ impl Config {
         for (key, listener) in listeners.all() {
             check_listener(key, listener, found);
         }
-        for (first, second) in listeners.collisions() {
-            let text = format!("the address is also that of {first}");
-            found.problem(format!("{second}.address"), text);
+        for (first, second) in self.collisions() {
+            found.problem(second, format!("the address is also that of {first}"));
         }
         let is_open = |listener: &Listener| listener.address.is_some();
         if listeners.all().iter().all(|(key, it)| *key == "listeners.admin" || !is_open(it)) {
@@ -296,18 +295,24 @@ fn check_policy(policy: &str) -> Result<(), String> {
         .map_err(|error| format!("it is not an IoT policy document: {error}"))
 }
 
-impl super::Listeners {
-    /// Listeners that would take each other's connections, the earlier one first.
-    fn collisions(&self) -> Vec<(&'static str, &'static str)> {
-        let all = self.all();
+impl Config {
+    /// Every address that is listened on, with its key.
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let listeners = self.listeners.all().into_iter();
+        let open = listeners.filter_map(|(key, it)| Some((format!("{key}.address"), it.address?)));
+        let links = self.cluster.iter().map(|it| ("cluster.listen".to_owned(), it.listen));
+        open.chain(links).collect()
+    }
+
+    /// Keys of addresses that would take each other's connections, the earlier one first.
+    fn collisions(&self) -> Vec<(String, String)> {
+        let all = self.addresses();
         let mut found = Vec::new();
-        for (number, (second, listener)) in all.iter().enumerate() {
-            let Some(address) = listener.address else { continue };
+        for (number, (second, address)) in all.iter().enumerate() {
             let before = all[..number].iter();
-            let mut same =
-                before.filter(|(_, other)| other.address.is_some_and(|it| overlap(it, address)));
+            let mut same = before.filter(|(_, other)| overlap(*other, *address));
             if let Some((first, _)) = same.next() {
-                found.push((*first, *second));
+                found.push((first.clone(), second.clone()));
             }
         }
         found

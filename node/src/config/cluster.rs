@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -130,6 +130,15 @@ impl Cluster {
         [&mut self.certificate, &mut self.private_key, &mut self.ca]
     }
 
+    /// The same with their keys.
+    pub fn keyed_files(&self) -> [(&'static str, &Path); 3] {
+        [
+            ("cluster.certificate", &self.certificate),
+            ("cluster.private_key", &self.private_key),
+            ("cluster.ca", &self.ca),
+        ]
+    }
+
     pub(super) fn check(&self, found: &mut Findings) {
         let is_node = |node: u64| (1..=MAX_NODE).contains(&node);
         if self.id.is_empty() {
@@ -170,6 +179,13 @@ impl Cluster {
             let text = "is missing: others are told where a node is that joins";
             found.problem("cluster.address", text);
         }
+        let unknown = self.founders.iter().filter(|it| !known.contains(*it) && **it != self.node);
+        for node in unknown {
+            let text = format!(
+                "node {node} is none of the peers: where it is, this node learns from others alone"
+            );
+            found.warning("cluster.founders", text);
+        }
         let said_already = self.dns.is_some() && known.is_empty();
         if !said_already && known.iter().all(|node| *node == self.node) {
             let text = "names no other node: a node that is alone needs no [cluster]";
@@ -178,11 +194,7 @@ impl Cluster {
                 false => found.warning("cluster.peers", text),
             }
         }
-        for (key, file) in [
-            ("cluster.certificate", &self.certificate),
-            ("cluster.private_key", &self.private_key),
-            ("cluster.ca", &self.ca),
-        ] {
+        for (key, file) in self.keyed_files() {
             if file.as_os_str().is_empty() {
                 found.problem(key, "is missing, and the links between nodes need it");
             }

@@ -9,6 +9,12 @@ const PREFIX: &str = "SKEIN__";
 /// What somebody writes who does not know that it takes two.
 const NEARLY: &str = "SKEIN_";
 
+/// What makes a value a line of TOML.
+const BEFORE: &str = "value = ";
+
+/// How the one value is written that is never shown.
+const KEYS_HINT: &str = r#"it is TOML: [{ id = "…", secret = "…" }]"#;
+
 /// Underscores of a name that may have been meant as two.
 const UNDERSCORES: usize = 5;
 
@@ -28,16 +34,28 @@ pub(super) fn put_over(
         let path = path.to_ascii_lowercase();
         let keys: Vec<&str> = path.split("__").collect();
         let wrong = |problem: String| ConfigError::Variable { variable: variable.clone(), problem };
-        let parsed = format!("value = {text}").parse::<Table>().ok();
-        let parsed = parsed.and_then(|mut parsed| parsed.remove("value"));
-        let is_text = parsed.as_ref().is_none_or(Value::is_str);
+        let is_secret = keys[0] == "access_keys";
+        let said = |error: &toml::de::Error| match is_secret {
+            true => format!("{}; {KEYS_HINT}", hints::without_value(error.message())),
+            false => said(error),
+        };
+        let parsed = read(&text);
+        if is_secret && let Err(complaint) = parsed {
+            return Err(wrong(format!("{complaint}; {KEYS_HINT}")));
+        }
+        let is_text = parsed.as_ref().map_or(true, Value::is_str);
+        // What looks like a list or a table was meant as one.
+        let complaint = parsed.as_ref().err().filter(|_| text.trim_start().starts_with(['[', '{']));
+        let complaint = complaint.cloned();
         *place(&mut table, &keys).map_err(&wrong)? =
-            parsed.unwrap_or_else(|| Value::String(text.clone()));
+            parsed.unwrap_or_else(|_| Value::String(text.clone()));
         let Err(error) = config(&table) else { continue };
         if is_text {
-            return Err(wrong(said(&error)));
+            return Err(wrong(complaint.unwrap_or_else(|| said(&error))));
         }
-        *place(&mut table, &keys).map_err(&wrong)? = Value::String(text);
+        if !is_secret {
+            *place(&mut table, &keys).map_err(&wrong)? = Value::String(text);
+        }
         // The error about what it looks like says more than the one about a string.
         config(&table).map_err(|_| wrong(said(&error)))?;
     }
@@ -46,6 +64,17 @@ pub(super) fn put_over(
         problem: said(&error),
     })?;
     Ok(Config { suspicions, ..config })
+}
+
+/// The value that a text is in TOML, or where and why it is none.
+fn read(text: &str) -> Result<Value, String> {
+    match format!("{BEFORE}{text}").parse::<Table>() {
+        Ok(mut parsed) => parsed.remove("value").ok_or_else(|| "it is no value".into()),
+        Err(error) => {
+            let at = error.span().map_or(0, |span| span.start.saturating_sub(BEFORE.len()));
+            Err(format!("character {}: {}", at + 1, said(&error)))
+        }
+    }
 }
 
 /// A variable that has no effect, though with more underscores it would name a key.
@@ -91,7 +120,7 @@ fn place<'a>(table: &'a mut Table, keys: &[&str]) -> Result<&'a mut Value, Strin
 
 /// An error in one line.
 fn said(error: &toml::de::Error) -> String {
-    format!("{}{}", error.message(), hints::hint(error.message()))
+    format!("{}{}", hints::plain(error.message()), hints::hint(error.message()))
 }
 
 fn config(table: &Table) -> Result<Config, toml::de::Error> {

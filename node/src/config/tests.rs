@@ -226,7 +226,23 @@ fn bad_configurations_say_what_and_where() {
         (&no_secret, &[], "access_keys[0].secret: 0 characters; it needs at least 16"),
         (&short_secret, &[], "access_keys[0].secret: 15 characters; it needs at least 16"),
         (&twice, &[], "access_keys[1].id: \"AKIA-EXAMPLE_1\" is there twice"),
+        ("[listeners.mqtts]\naddress = 0.0.0.0:8883", &[], "text stands in quotes"),
+        ("[listeners.mqtts]\naddress = localhost:1", &[], "text stands in quotes"),
+        ("[account]\nid = 000000000000", &[], "text stands in quotes"),
+        ("[limits]\nmaximum_session_expiry = 7days", &[], "text stands in quotes"),
+        ("data = /var/lib/skein", &[], "text stands in quotes"),
         ("", &[("SKEIN__SHARDS", "many")], "SKEIN__SHARDS: invalid type"),
+        (
+            "",
+            &[("SKEIN__LISTENERS__MQTT__PROXY_FROM", "10.0.0.0/8")],
+            "expected a list; a list is like [\"10.0.0.0/8\"]",
+        ),
+        ("", &[("SKEIN__LISTENERS__MQTT__PROXY_FROM", "[10.0.0.0/8]")], "text stands in quotes"),
+        (
+            "",
+            &[("SKEIN__LISTENERS", "4")],
+            "SKEIN__LISTENERS: invalid type: integer `4`, expected a table",
+        ),
         ("", &[("SKEIN__ACCOUNT", "4")], "SKEIN__ACCOUNT: invalid type"),
         ("", &[("SKEIN__SHARDZ", "4")], "SKEIN__SHARDZ: unknown field"),
         ("", &[("SKEIN__SHARDZ", "4")], "did you mean `shards`?"),
@@ -265,10 +281,14 @@ fn two_listeners_do_not_share_an_address() {
             "[listeners.mqtt]\naddress = '{first}'\n[listeners.admin]\naddress = '{second}'"
         );
         let read = read(&text, &[]).map(drop);
-        let said = "listeners.admin.address: the address is also that of listeners.mqtt";
+        let said = "listeners.admin.address: the address is also that of listeners.mqtt.address";
         let expected = if collide { Err(said.to_owned()) } else { Ok(()) };
         assert_eq!(read, expected, "{first} {second}");
     }
+    let text = "[listeners.admin]\naddress = '127.0.0.1:7400'\n[cluster]\nlisten = '0.0.0.0:7400'";
+    let error = read(text, &[]).unwrap_err();
+    let said = "cluster.listen: the address is also that of listeners.admin.address";
+    assert!(error.contains(said), "{error}");
 }
 
 #[test]
@@ -280,6 +300,10 @@ fn what_cannot_work_is_warned_of() {
         ("[listeners.ws]\naddress = '127.0.0.1:1'", &["listeners.ws: without anonymous_policy"]),
         ("[listeners.http]\naddress = '127.0.0.1:1'", &["listeners.http: without access_keys"]),
         ("[listeners.https]\naddress = '127.0.0.1:1'", &["listeners.https: without tls.issuer"]),
+        (
+            "[cluster]\nnode = 1\nfounders = [1, 2, 9]\n[[cluster.peers]]\nnode = 2\naddress = 'h:1'",
+            &["cluster.founders: node 9 is none of the peers", "listeners: none has"],
+        ),
     ] {
         let config: Config = toml::from_str(text).unwrap();
         let warnings = config.check().warnings;
@@ -332,6 +356,49 @@ fn a_file_with_secrets_is_its_owners_alone() {
         let said = warnings.iter().any(|it| it.text.contains("holds secrets and has mode 0644"));
         assert_eq!(said, warned, "{mode:o} {text:?}: {warnings:?}");
     }
+}
+
+#[test]
+fn a_mistyped_secret_is_not_shown() {
+    let hint = "it is TOML: [{ id = \"…\", secret = \"…\" }]";
+    for value in [
+        r#"[{ id = "AKIA1234", secret = "hidden-hidden-hidden" }"#,
+        r#"[{"id": "AKIA1234", "secret": "hidden-hidden-hidden"}]"#,
+        r#"[{ id = "AKIA1234", secret = 'hidden-hidden-hidden }]"#,
+        r#"[{ id = "AKIA1234", secret = hidden-hidden-hidden }]"#,
+        r#"[{ id = "AKIA1234", secert = "hidden-hidden-hidden" }]"#,
+        r#"'[{ id = "AKIA1234", secret = "hidden-hidden-hidden" }]'"#,
+        r#"AKIA1234:hidden-hidden-hidden"#,
+        r#""hidden-hidden-hidden""#,
+        r#"["hidden-hidden-hidden"]"#,
+        r#"{ id = "AKIA1234", secret = "hidden-hidden-hidden" }"#,
+    ] {
+        let error = read("", &[("SKEIN__ACCESS_KEYS", value)]).unwrap_err();
+        assert!(!error.contains("hidden"), "{value}: {error}");
+        assert!(error.contains(hint), "{value}: {error}");
+    }
+    let error = read("", &[("SKEIN__ACCESS_KEYS", r#"[{ id = "AKIA", secret = 4711471147 }]"#)]);
+    assert!(!error.as_ref().unwrap_err().contains("4711"), "{error:?}");
+    for secret in [
+        "secret = \"hidden",
+        "secert = \"hidden\"",
+        "secret = hidden",
+        "secret = 'hidden'\nsecret = 'hidden'",
+        "secret = 4711471147",
+        "secret: \"hidden\"",
+    ] {
+        for before in ["[[access_keys]]\nid = 'AKIA'\n", "[[access_key]]\nid = 'AKIA'\n"] {
+            let error = read(&format!("# A secret.\n{before}{secret}"), &[]).unwrap_err();
+            let is_shown = error.contains("hidden") || error.contains("4711");
+            assert!(!is_shown && error.starts_with("FILE: "), "{secret}: {error}");
+        }
+    }
+    let inline = "access_keys = [{ id = 'AKIA', secret = 'hidden' }";
+    let error = read(inline, &[]).unwrap_err();
+    assert!(error.contains("line 1: ") && !error.contains("hidden"), "{error}");
+    // Anything else is shown where it stands.
+    let error = read("# A secret.\nshards = many", &[]).unwrap_err();
+    assert!(error.contains("2 | shards = many"), "{error}");
 }
 
 #[test]

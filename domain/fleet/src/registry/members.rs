@@ -212,6 +212,10 @@ impl Registry {
         if !self.members.iter().any(stays) {
             return Err(Rejection::LastMember(node));
         }
+        if member.status == MemberStatus::Joining {
+            // It serves nobody, so there is nothing to wait for, and it is never asked to decide.
+            member.drain = Drain::Done;
+        }
         member.status = MemberStatus::Leaving;
         member.dead |= dead;
         if member.drain == Drain::No {

@@ -109,6 +109,24 @@ fn a_node_joins_moves_drains_and_leaves() {
 }
 
 #[test]
+fn who_leaves_without_having_been_active_never_decides() {
+    for dead in [false, true] {
+        for before in [vec![], vec![announce(4, "a")], vec![drain(4, Drain::Wanted)]] {
+            let mut registry = found();
+            for command in [vec![add(4)], before, vec![remove(4, dead)]].concat() {
+                registry.apply(command).unwrap();
+                let member = &registry.members()[&4];
+                assert!(!member.may_vote() && !member.may_lead(), "{member:?}");
+            }
+            // Nobody waits for what it would have to say.
+            assert!(!registry.members()[&4].is_placed());
+            registry.apply(Command::RetireMember { node: 4 }).unwrap();
+            assert_eq!(status(&registry, 4), MemberStatus::Removed);
+        }
+    }
+}
+
+#[test]
 fn a_survivor_is_all_there_is() {
     let mut registry = found();
     registry.apply(announce(2, "b")).unwrap();

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::{
-    Config, GroupId, Groups, GroupsView, Host, LoadError, NoPeers, OnFull, Pairs, Proposal,
-    Refusal, StateMachine, Unreadable, start,
+    Config, DataDir, GroupId, Groups, GroupsView, Host, LoadError, NoPeers, OnFull, Pairs,
+    Proposal, Refusal, StateMachine, Unreadable, start,
 };
 
 const SHARDS: u32 = 16;
@@ -92,8 +92,9 @@ fn committed(dir: &Path, in_flight: usize) -> Rate {
     let (groups, inbox) = Groups::new(&config);
     let (to, answers) = channel();
     let host = Answers { turn: Vec::new(), to };
+    let data = DataDir::open(&config.data).expect("a fresh directory");
     let mut running =
-        start(config, inbox, |_| Keys::default(), host, NoPeers).expect("a fresh directory");
+        start(config, data, inbox, |_| Keys::default(), host, NoPeers).expect("a fresh directory");
     running.wait_started().expect("a fresh directory");
     let command = Bytes::from(vec![7; COMMAND_BYTES]);
     let mut next = 0;

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use storage::data::DataDir;
 use storage::disk::{Disk, RealDisk};
 use storage::log::{Log, Options};
-use storage::store::{SledStore, Store};
+use storage::store::Store;
 use tracing::warn;
 
 use crate::config::{Config, GroupConfig};
 use crate::error::Error;
 use crate::machine::GroupId;
 use crate::members::{self, Members};
+use crate::thread::open_store;
 
 /// What a group was before its recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct Recovered {
 /// Nothing is changed unless it has something of every group. Done twice it is as done once.
 pub fn recover(config: &Config) -> Result<Vec<Recovered>, Error> {
     let data = DataDir::open(&config.data)?;
-    let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;
+    let mut store = open_store(config, &data)?;
     recover_in(config, Arc::new(RealDisk), &data.log(), &mut store)
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use storage::data::DataDir;
 use storage::disk::RealDisk;
-use storage::store::SledStore;
+use storage::log::{Log, Options};
+use storage::store::{SledStore, StoreError};
 use tracing::{error, info, warn};
 
 use crate::checkpoint::Worker;
@@ -75,11 +76,12 @@ impl Drop for Running {
     }
 }
 
-/// Starts the raft thread `skein-raft` on the data directory. Each group's machine is made by
+/// Starts the raft thread `skein-raft` on a data directory, that of `config`, and holds it. Each group's machine is made by
 /// `machine` on that thread, so it need not be `Send`. What the groups have to say to other nodes
 /// goes to `peers`; what those say comes through [`crate::Groups::receive`].
 pub fn start<M, H>(
     config: Config,
+    data: DataDir,
     inbox: Inbox<H::Reply, H::Signal>,
     machine: impl FnMut(GroupId) -> M + Send + 'static,
     host: H,
@@ -91,7 +93,7 @@ where
 {
     let closer = inbox.share();
     let (up, started) = channel();
-    let run = move || run(config, &inbox, machine, host, peers, up);
+    let run = move || run(config, data, &inbox, machine, host, peers, up);
     let thread = thread::Builder::new().name("skein-raft".into()).spawn(run);
     let thread = Some(thread.map_err(Error::Thread)?);
     Ok(Running { close: Box::new(move || closer.close()), started, thread })
@@ -99,6 +101,7 @@ where
 
 fn run<M, H>(
     mut config: Config,
+    data: DataDir,
     inbox: &Inbox<H::Reply, H::Signal>,
     machine: impl FnMut(GroupId) -> M + 'static,
     mut host: H,
@@ -110,12 +113,8 @@ where
     H: Host<M>,
 {
     let clock = Clock::new();
-    let data = match DataDir::open(&config.data) {
-        Ok(data) => data,
-        Err(error) => return failed(inbox, &mut host, error.into()),
-    };
     if config.incarnation == 0 {
-        config.incarnation = match DataDir::next_incarnation(&config.data) {
+        config.incarnation = match data.next_incarnation() {
             Ok(next) => next,
             Err(error) => return failed(inbox, &mut host, error.into()),
         };
@@ -147,12 +146,30 @@ fn open<M: StateMachine, R: Send + 'static, S: Send + 'static>(
     machine: impl FnMut(GroupId) -> M + 'static,
     inbox: &Inbox<R, S>,
 ) -> Result<(Opened<M>, Worker), Error> {
-    let mut store = SledStore::open(&data.state(), config.store_cache_bytes)?;
+    let mut store = open_store(config, data)?;
     let opened = Opened::load(config, Arc::new(RealDisk), &data.log(), None, &mut store, machine)?;
     data.mark_used()?;
     let nudger = inbox.share();
     let worker = Worker::thread(Box::new(store), move || nudger.nudge())?;
     Ok((opened, worker))
+}
+
+/// Opens the state store. It must come to that on a full disk, too, for which the log has room to give.
+pub(crate) fn open_store(config: &Config, data: &DataDir) -> Result<SledStore, Error> {
+    let open = || SledStore::open(&data.state(), config.store_cache_bytes);
+    match open() {
+        Err(error @ StoreError::Full { .. }) => {
+            warn!(%error, "the disk is full: the log gives back what it does not need");
+            let options = Options {
+                segment_bytes: config.segment_bytes,
+                truncate_at_corruption: config.accept_log_loss,
+                seed: None,
+            };
+            Log::give_back(Arc::new(RealDisk), &data.log(), &options)?;
+            Ok(open()?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Takes turns until the inbox is closed and empty.

@@ -53,9 +53,11 @@ impl Node {
             Some(cores) => usize::from(cores),
             None => std::thread::available_parallelism().map_or(1, Into::into),
         };
+        let data = cluster::DataDir::open(&config.data)
+            .with_context(|| format!("cannot use the data folder {}", config.data.display()))?;
         kept::keep(&config)?;
         let config = kept::settled(&config)?;
-        let incarnation = cluster::DataDir::next_incarnation(&config.data)?;
+        let incarnation = data.next_incarnation()?;
         let raft = cluster::Config { incarnation, ..raft_config(&config) };
         let (groups, inbox) = Groups::new(&raft);
         let recovery = kept::recovery(&config.data);
@@ -107,8 +109,9 @@ impl Node {
         let restored =
             restored.into_iter().map(|(group, end)| (cluster::GroupId(group), end)).collect();
         let host = NodeHost::new(Arc::clone(&shared), &raft, restored, tell);
-        let mut running = cluster::start(raft, inbox, Machine::new, host, GroupPeers(mesh))
-            .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
+        let mut running =
+            cluster::start(raft, data, inbox, Machine::new, host, GroupPeers(mesh))
+                .with_context(|| format!("cannot open the state in {}", config.data.display()))?;
         running.wait_started().context("cannot start")?;
         Ok(Self { shared, config, running, stopped, inboxes, links })
     }

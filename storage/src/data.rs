@@ -91,11 +91,11 @@ impl DataDir {
         Ok(Some(mode).filter(|mode| there == path && mode & 0o007 != 0))
     }
 
-    /// A number that is greater at each start of a node on this directory; makes the directory if
-    /// need be. About the time in milliseconds, so that it grows also where an older directory was
-    /// brought back. Needs no room on the disk but at the first start.
-    pub fn next_incarnation(path: &Path) -> Result<u64, DataError> {
-        RealDisk.create_dir(path).map_err(failed("create", path))?;
+    /// A number that is greater at each start of a node on this directory. About the time in
+    /// milliseconds, so that it grows also where an older directory was brought back. Needs no room on
+    /// the disk but at the first start.
+    pub fn next_incarnation(&self) -> Result<u64, DataError> {
+        let path = &self.path;
         let (file, new) = (path.join("incarnation"), path.join("incarnation.new"));
         let last = match fs::read_to_string(&file) {
             Ok(text) => text.trim().parse().unwrap_or_default(),
@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn every_incarnation_is_greater() {
         let dir = tempfile::tempdir().unwrap();
-        let next = || DataDir::next_incarnation(dir.path()).unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let next = || data.next_incarnation().unwrap();
         let first = next();
         assert!(next() > first);
         // Also when the clock is set back.

@@ -122,6 +122,12 @@ impl Log {
         recover::open(disk, dir, options)
     }
 
+    /// Gives the disk back what is kept in a directory for the log and holds nothing of it, where something
+    /// else needs the room for a start.
+    pub fn give_back(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(), OpenError> {
+        recover::give_back(disk, dir, options)
+    }
+
     /// How the log was found.
     pub fn found(&self) -> Found {
         self.found
@@ -345,16 +351,18 @@ impl Log {
             previous_end,
             first: self.next,
         };
-        self.start_segment(&header, first + space, places)
+        self.start_segment(&header, self.files.segment_bytes, first + space, places)
     }
 
+    /// Starts a segment of the `usual` length, or longer where it must have more `space`.
     fn start_segment(
         &mut self,
         header: &SegmentHeader,
+        usual: u64,
         space: u64,
         places: Record,
     ) -> Result<(), AppendError> {
-        let mut segment = match self.files.create(header, space) {
+        let mut segment = match self.files.create(header, usual, space) {
             Ok(segment) => segment,
             Err(error) if is_full(&error) => return Err(AppendError::Full(error)),
             Err(error) => return Err(self.fail(error)),

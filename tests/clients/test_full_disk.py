@@ -107,8 +107,13 @@ def test_what_was_taken_is_delivered_when_there_is_room_again(small_disk, name):
         broker.stop()
 
 
+def checkpoints(broker):
+    return broker.metrics().get("storage_checkpoint_seconds_count", 0)
+
+
 @pytest.mark.skein
-def test_a_node_starts_on_a_disk_that_is_full_to_the_last_byte(small_disk):
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_node_starts_on_a_disk_that_is_full_to_the_last_byte(small_disk, stored):
     broker = Skein(small_disk / "broker").start()
     try:
         kept = {"session_expiry_interval": 3600}
@@ -118,6 +123,9 @@ def test_a_node_starts_on_a_disk_that_is_full_to_the_last_byte(small_disk):
         with m.Client(broker.plain, 5) as client:
             client.connect("publisher")
             client.publish("kept", b"taken", 1)
+        if stored:
+            # From then on the state store needs room to open.
+            wait_until("a checkpoint is written", lambda: checkpoints(broker) > 0, 60)
         broker.kill()
         fill(small_disk, 0)
 

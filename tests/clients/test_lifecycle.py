@@ -365,8 +365,10 @@ def test_what_dev_cannot_use_is_named(tmp_path, fresh_broker):
     done = skein("dev", "--data", tmp_path / "file")
     assert done.returncode != 0 and "it is not a folder" in done.stderr, done.stderr
     other = brokers.Skein(fresh_broker.folder)
+    incarnation = (fresh_broker.data / "incarnation").read_text()
     with pytest.raises(RuntimeError, match="in use by process .*: stop it, or choose another data folder"):
         other.start()
+    assert (fresh_broker.data / "incarnation").read_text() == incarnation
     fresh_broker.stop()
     (fresh_broker.pki / "device.key").unlink()
     with pytest.raises(RuntimeError, match="device.key is missing"):

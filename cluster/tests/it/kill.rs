@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use cluster::{Config, GroupId, Groups, NoPeers, start};
+use cluster::{Config, DataDir, GroupId, Groups, NoPeers, start};
 use storage::dice::Dice;
 
 use crate::chronicle::{Chronicle, Ledger, command};
@@ -32,7 +32,8 @@ fn child() {
     let (groups, inbox) = Groups::new(&config);
     let (told, hear) = channel();
     let host = Ledger { told: Some(told), held: Some(Vec::new()), ..Ledger::default() };
-    let mut running = start(config, inbox, |_| Chronicle::default(), host, NoPeers).unwrap();
+    let data = DataDir::open(&config.data).unwrap();
+    let mut running = start(config, data, inbox, |_| Chronicle::default(), host, NoPeers).unwrap();
     running.wait_started().unwrap();
     let mut out = std::io::stdout().lock();
     groups.signal(0).unwrap();

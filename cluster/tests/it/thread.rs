@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::Duration;
 
 use cluster::{
-    Config, Error, GroupBackup, GroupId, Groups, NoPeers, Refusal, Restoration, Running, start,
+    Config, DataDir, GroupBackup, GroupId, Groups, NoPeers, Refusal, Restoration, Running, start,
 };
 
 use crate::chronicle::{Chronicle, Ledger, command};
@@ -15,8 +15,9 @@ fn run(config: &Config) -> (Groups<u64, u64>, Running, Told) {
     let (groups, inbox) = Groups::new(config);
     let (told, hear) = channel();
     let host = Ledger { told: Some(told), ..Ledger::default() };
+    let data = DataDir::open(&config.data).unwrap();
     let mut running =
-        start(config.clone(), inbox, |_| Chronicle::default(), host, NoPeers).unwrap();
+        start(config.clone(), data, inbox, |_| Chronicle::default(), host, NoPeers).unwrap();
     running.wait_started().unwrap();
     (groups, running, hear)
 }
@@ -51,13 +52,10 @@ fn a_second_node_on_the_same_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.path(), 1) };
     let (_groups, running, _told) = run(&config);
-    let (_, inbox) = Groups::new(&config);
-    let mut second =
-        start(config, inbox, |_| Chronicle::default(), Ledger::default(), NoPeers).unwrap();
-    let error = second.wait_started().unwrap_err();
-    assert!(matches!(error, Error::Data(_)), "{error}");
+    let error = DataDir::open(&config.data).unwrap_err();
     assert!(error.to_string().contains("in use by process"), "{error}");
     running.stop().unwrap();
+    DataDir::open(&config.data).unwrap();
 }
 
 #[test]

@@ -227,7 +227,7 @@ fn what_is_urgent_is_so_whatever_else_a_connection_was_to_end_for() {
         ([NotAuthorized, SessionTakenOver], NotAuthorized),
     ] {
         let endpoint = endpoint();
-        reasons.map(|reason| endpoint.doom(reason));
+        reasons.iter().for_each(|reason| endpoint.doom(*reason));
         assert_eq!(endpoint.doomed(), Some(expected), "{reasons:?}");
     }
 }

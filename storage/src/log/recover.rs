@@ -17,7 +17,7 @@ use super::format::{
 };
 use super::index::Index;
 use super::segment::{Files, Segment, segment_id, segment_path};
-use super::{Found, Log, Options};
+use super::{Found, Log, Options, batch_space};
 use crate::dice::Dice;
 use crate::disk::Disk;
 
@@ -44,6 +44,26 @@ struct Damage {
 }
 
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Log, OpenError> {
+    let (mut log, highest) = read_all(disk, dir, options)?;
+    start(&mut log, highest)?;
+    Ok(log)
+}
+
+/// Gives the disk back what is kept for the log and holds nothing of it.
+pub(super) fn give_back(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: &Options,
+) -> Result<(), OpenError> {
+    let (mut log, _) = read_all(disk, dir, options)?;
+    for spare in std::mem::take(&mut log.files.spares) {
+        log.files.disk.remove(&spare).map_err(failed("remove", &spare))?;
+    }
+    cut(&mut log)
+}
+
+/// The log as it was found, and the highest id of its segments.
+fn read_all(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Log, u64), OpenError> {
     disk.create_dir(dir).map_err(failed("create", dir))?;
     let mut log = Log {
         files: Files {
@@ -78,8 +98,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result
         }
         return Err(OpenError::Missing { dir: dir.to_owned(), group, from, to });
     }
-    start(&mut log, highest)?;
-    Ok(log)
+    Ok((log, highest))
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
@@ -349,17 +368,22 @@ fn later_batch(bytes: &[u8], salt: u64, sequence: u64) -> Option<u64> {
     })
 }
 
-/// Cuts the last segment where it ends and starts the next, so that nothing is ever appended
-/// behind remains of an earlier life.
+/// Cuts the last segment where it ends: behind the seal of an orderly stop, which the next start is to
+/// find if this one fails.
+fn cut(log: &mut Log) -> Result<(), OpenError> {
+    let Some(last) = log.segments.back_mut() else { return Ok(()) };
+    let path = segment_path(&log.files.dir, last.id);
+    let seal = if log.found.clean { batch_space(0) } else { 0 };
+    last.len = last.end + seal;
+    last.file.cut(last.len).map_err(failed("truncate", &path))?;
+    last.file.sync_data().map_err(failed("sync", &path))
+}
+
+/// Cuts the last segment and starts the next, so that nothing is ever appended behind remains of an
+/// earlier life.
 fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
-    let (mut previous, mut previous_end) = (0, 0);
-    if let Some(last) = log.segments.back_mut() {
-        let path = segment_path(&log.files.dir, last.id);
-        last.file.cut(last.end).map_err(failed("truncate", &path))?;
-        last.file.sync_data().map_err(failed("sync", &path))?;
-        last.len = last.end;
-        (previous, previous_end) = (last.id, last.end);
-    }
+    cut(log)?;
+    let (previous, previous_end) = log.segments.back().map_or((0, 0), |last| (last.id, last.end));
     let places = Record::Checkpoint(log.index.places());
     let header = SegmentHeader {
         id: highest + 1,
@@ -369,19 +393,16 @@ fn start(log: &mut Log, highest: u64) -> Result<(), OpenError> {
         first: log.next,
     };
     let path: PathBuf = log.files.path(header.id);
-    let space = ((BATCH_HEADER + places.len()) as u64).next_multiple_of(SECTOR);
+    let space = batch_space(places.len());
     // A full disk has room for little more than was cut off: the node must be able to start on it to
     // say so, and to give back what it can.
-    let usual = log.files.segment_bytes;
+    let mut usual = log.files.segment_bytes;
     let started = loop {
-        match log.start_segment(&header, space, places.clone()) {
-            Err(AppendError::Full(_)) if log.files.segment_bytes > space => {
-                log.files.segment_bytes /= 2;
-            }
+        match log.start_segment(&header, usual, space, places.clone()) {
+            Err(AppendError::Full(_)) if usual > space => usual /= 2,
             started => break started,
         }
     };
-    log.files.segment_bytes = usual;
     match started {
         Ok(()) => {}
         Err(AppendError::Full(source)) => return Err(failed("write", &path)(source)),

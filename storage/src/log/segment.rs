@@ -85,20 +85,25 @@ impl Files {
         segment_path(&self.dir, id)
     }
 
-    /// The length of a new segment of at least `bytes`.
-    fn len_for(&self, bytes: u64) -> u64 {
-        self.segment_bytes.max(HEADER_BYTES + bytes + SECTOR).next_multiple_of(PAGE)
+    /// The length of a new segment of the `usual` one, or of at least `bytes`.
+    fn len_for(usual: u64, bytes: u64) -> u64 {
+        usual.max(HEADER_BYTES + bytes + SECTOR).next_multiple_of(PAGE)
     }
 
     /// What [`Files::create`] would take from the disk.
     pub(super) fn growth(&self, bytes: u64) -> u64 {
-        let len = self.len_for(bytes);
+        let len = Self::len_for(self.segment_bytes, bytes);
         if len == self.segment_bytes && !self.spares.is_empty() { 0 } else { len }
     }
 
-    /// A new segment of at least `bytes`; it has its name only once its header is safe.
-    pub(super) fn create(&mut self, header: &SegmentHeader, bytes: u64) -> io::Result<Segment> {
-        let len = self.len_for(bytes);
+    /// A new segment of the `usual` length, or of at least `bytes`; it has its name only once its header is safe.
+    pub(super) fn create(
+        &mut self,
+        header: &SegmentHeader,
+        usual: u64,
+        bytes: u64,
+    ) -> io::Result<Segment> {
+        let len = Self::len_for(usual, bytes);
         let recycled = if len == self.segment_bytes { self.spares.pop() } else { None };
         let (path, fresh) = match recycled {
             Some(path) => (path, false),

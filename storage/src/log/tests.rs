@@ -360,6 +360,46 @@ fn a_start_needs_no_room_on_the_disk() {
     assert!(same(&held(&start().unwrap()), &after));
 }
 
+/// Also what an orderly stop has left is found so, however many starts have failed since.
+#[test]
+fn what_the_log_does_not_need_is_given_back() {
+    let options = Options { segment_bytes: 1 << 20, ..options(4) };
+    let disk = SimDisk::new(4);
+    let start = || Log::open(Arc::new(disk.clone()), Path::new(DIR), &options);
+    let give_back = || Log::give_back(Arc::new(disk.clone()), Path::new(DIR), &options);
+    let mut batch = Batch::new();
+    for (orderly, compacted) in [(false, 0), (true, 0), (true, 30), (false, 60)] {
+        let mut log = start().unwrap();
+        for _ in 0..30 {
+            let index = log.last_index(7) + 1;
+            batch.entry(7, index, 1, Bytes::from(vec![1; 100_000]));
+            log.append(&mut batch).unwrap();
+        }
+        if compacted > 0 {
+            batch.compact(7, compacted, 1);
+            log.append(&mut batch).unwrap();
+        }
+        let before = held(&log);
+        match orderly {
+            true => log.seal().unwrap(),
+            false => drop(log),
+        }
+        disk.crash();
+        for _ in 0..2 {
+            give_back().unwrap();
+            let bytes: usize = before[&7].entries.iter().map(|entry| entry.data.len()).sum();
+            // Of the oldest segment some is compacted.
+            assert!(disk.used_bytes() < bytes as u64 + (1 << 20) + (64 << 10));
+        }
+        disk.set_capacity(0);
+        start().map(drop).unwrap_err();
+        disk.set_capacity(u64::MAX);
+        let log = start().unwrap();
+        assert_eq!(log.found().clean, orderly, "{compacted}");
+        assert!(same(&held(&log), &before));
+    }
+}
+
 #[test]
 fn compacted_segments_go_and_are_used_again() {
     let disk = SimDisk::new(1);

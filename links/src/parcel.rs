@@ -18,7 +18,7 @@ use thiserror::Error;
 #[error("not in the encoding of the contract")]
 pub struct Unreadable;
 
-/// A [`proto::Parcel`] in the memory of somebody else.
+/// A [`proto::Parcel`](crate::proto::Parcel) in the memory of somebody else.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parcel<'a> {
     /// What was published.
@@ -31,7 +31,7 @@ pub struct Parcel<'a> {
     pub owed: bool,
 }
 
-/// A [`proto::Publication`] in the memory of somebody else.
+/// A [`proto::Publication`](crate::proto::Publication) in the memory of somebody else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Publication<'a> {
     /// UTF-8, checked by whoever took it.
@@ -63,7 +63,7 @@ pub struct Member<'a> {
     pub client: &'a str,
 }
 
-/// Adds a parcel to an encoded [`proto::Parcels`].
+/// Adds a parcel to an encoded [`proto::Parcels`](crate::proto::Parcels).
 pub fn encode_parcel(parcel: &Parcel<'_>, to: &mut Vec<u8>) {
     let publication = parcel.publication.encoded_len();
     let len = delimited_len(publication)

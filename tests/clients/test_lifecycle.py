@@ -480,7 +480,8 @@ def test_errors_and_warnings_are_always_logged(fresh_broker):
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    for number, text in enumerate(["", "off", "node=debug"], 1):
+    assert put("")[0] == 400
+    for number, text in enumerate(["off", "node=debug"], 1):
         assert put(text)[0] == 204
         assert fresh_broker.log.read_text().count("what is logged has changed") == number
     assert fresh_broker.get("/admin/log")[1].strip() == "node=debug,warn"

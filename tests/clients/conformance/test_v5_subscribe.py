@@ -98,6 +98,29 @@ def test_retained_replace_and_remove(connected, name):
         late.nothing_more()
 
 
+def test_retained_of_many_topics(connected, name):
+    """More than one look at them passes, and each is found once, however few of them match."""
+    publisher, subscriber = connected(), connected()
+    topics = [f"{name}/{number}/{'odd' if number % 2 else 'even'}" for number in range(4000)]
+
+    def keep(payload):
+        for at in range(0, len(topics), 500):
+            some = enumerate(topics[at : at + 500], 1)
+            publisher.send(*[m.publish(topic, payload(topic), 1, True, id=id) for id, topic in some])
+            for _ in range(500):
+                publisher.expect(m.PUBACK)
+
+    keep(str)
+    for filter, wanted in [
+        (f"{name}/+/none", []), (f"{name}/+/odd", topics[1::2]), (f"{name}/#", topics), (topics[7], topics[7:8])
+    ]:
+        subscriber.subscribe(filter)
+        got = [payload.decode() for payload in subscriber.receive_payloads(len(wanted))]
+        assert sorted(got) == sorted(wanted), filter
+        subscriber.nothing_more()
+    keep(lambda _: "")
+
+
 @clause("MQTT-4.6.0-5", "MQTT-4.6.0-6", "MQTT-3.3.1-9")
 def test_retained_never_follows_what_is_newer(connected, name):
     """Whoever takes the last message for the truth must not be left with an old one."""

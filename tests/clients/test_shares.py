@@ -58,6 +58,11 @@ def members_away(cluster, on, name, *nodes):
     wait_until("they are away", lambda: connected(cluster, 0))
 
 
+def queues_are_empty(cluster):
+    """What was acknowledged has left the queues: a full one would not take another message."""
+    return all(node.metrics()["session_queue_messages"] == 0 for node in cluster.nodes.values())
+
+
 def waiting(cluster):
     return cluster[1].metrics().get("share_queue_messages")
 
@@ -249,6 +254,7 @@ def test_a_member_whose_queue_is_full_leaves_the_rest_to_others(cluster, on, nam
     while len(got) < 2 * COUNT:
         got.add(other.receive(timeout=20).payload)
     assert got == set(numbers(2 * COUNT)) and {it.payload for it in had} < got
+    wait_until("the queues are empty", lambda: queues_are_empty(cluster))
     other.nothing_more()
 
 
@@ -260,4 +266,5 @@ def test_what_waits_is_bounded_and_what_was_taken_before_stays(cluster, on, name
         publisher.publish(f"{name}/t", b"%d" % number, qos=1)
     back = on(3, f"{name}-2", clean=False, props=LASTING)
     assert payloads(back, 20) == numbers(20)
+    wait_until("the queues are empty", lambda: queues_are_empty(cluster))
     back.nothing_more()

@@ -136,8 +136,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 held.transfers.remove(at);
                 self.groups[place].raft.report_snapshot(from, SnapshotStatus::Finish);
             }
-            // It has forgotten what it had.
-            Taken::Chunks(0) => (transfer.taken, transfer.sent) = (0, 0),
+            // It has forgotten what it had. Each chunk that is under way says so again, and must not
+            // bring all of them once more.
+            Taken::Chunks(0) if transfer.taken > 0 => (transfer.taken, transfer.sent) = (0, 0),
             Taken::Chunks(count) if count > transfer.taken && count <= of => {
                 (transfer.taken, transfer.stalled) = (count, 0);
                 transfer.sent = transfer.sent.max(count);

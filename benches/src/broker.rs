@@ -207,17 +207,7 @@ impl Broker {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("ended with {status}");
-            }
-            match self.target.connect("load.ready", true) {
-                Ok(client) => return client.disconnect(),
-                Err(error) if start.elapsed() > START => return Err(error),
-                Err(_) => sleep(Duration::from_millis(50)),
-            }
-        }
+        wait_until_ready(&mut self.child, &self.target, START)
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -232,6 +222,25 @@ impl Broker {
             sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+}
+
+/// Waits until a broker that was started accepts connections.
+pub(crate) fn wait_until_ready(
+    child: &mut Child,
+    target: &Target,
+    patience: Duration,
+) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            bail!("ended with {status}");
+        }
+        match target.connect("load.ready", true) {
+            Ok(client) => return client.disconnect(),
+            Err(error) if start.elapsed() > patience => return Err(error),
+            Err(_) => sleep(Duration::from_millis(50)),
+        }
     }
 }
 

@@ -8,12 +8,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use tempfile::TempDir;
 
+use crate::broker::wait_until_ready;
 use crate::engine::Receivers;
 use crate::frame::{Qos, Version};
 use crate::report::{CPU_RATE, P99, RATE, Report, number};
@@ -44,9 +45,9 @@ enum Bar {
     AtMost(f64),
 }
 
-/// What to run.
+/// How its claims are measured.
 #[derive(Clone, Debug)]
-pub struct Comparison {
+pub struct Measurement {
     /// The `skein` to start.
     pub program: PathBuf,
     /// How often everything runs.
@@ -66,7 +67,7 @@ pub struct Results {
     pub failures: Vec<String>,
 }
 
-impl Comparison {
+impl Measurement {
     /// Runs everything against one cluster, and prints it.
     pub fn run(&self) -> Result<Results> {
         let cluster = Cluster::start(&self.program, &self.root)?;
@@ -132,7 +133,7 @@ impl Comparison {
 struct Cluster {
     nodes: Vec<Child>,
     addresses: Vec<SocketAddr>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Cluster {
@@ -148,8 +149,8 @@ impl Cluster {
             .status()?;
         ensure!(status.success(), "no keys for the nodes");
         let [mqtt, admin, peer] = [free_ports()?, free_ports()?, free_ports()?];
-        let mut cluster = Self { nodes: Vec::new(), addresses: mqtt.clone(), _folder: folder };
-        let path = cluster._folder.path().to_owned();
+        let mut cluster = Self { nodes: Vec::new(), addresses: mqtt.clone(), folder };
+        let path = cluster.folder.path().to_owned();
         for at in 0..NODES {
             let file = path.join(format!("node-{}.toml", at + 1));
             let data = path.join(format!("node-{}", at + 1));
@@ -179,22 +180,13 @@ impl Cluster {
     }
 
     fn wait_until_ready(&mut self, path: &Path) -> Result<()> {
-        let started = Instant::now();
         for at in 0..NODES {
-            let target = Target { others: Vec::new(), ..self.target().node(at) };
-            loop {
-                let log = || fs::read_to_string(path.join(format!("node-{}.log", at + 1)));
-                if let Some(status) = self.nodes[at].try_wait()? {
-                    bail!("node {} ended with {status}; it says:\n{}", at + 1, log()?);
-                }
-                match target.connect(&format!("load.ready.{at}"), true) {
-                    Ok(client) => break client.disconnect()?,
-                    Err(error) if started.elapsed() > START => {
-                        return Err(error).with_context(|| format!("node {} is not ready", at + 1));
-                    }
-                    Err(_) => sleep(Duration::from_millis(50)),
-                }
-            }
+            let target = self.target().node(at);
+            wait_until_ready(&mut self.nodes[at], &target, START).with_context(|| {
+                let log = path.join(format!("node-{}.log", at + 1));
+                let output = fs::read_to_string(log).unwrap_or_default();
+                format!("node {} did not start; it says:\n{output}", at + 1)
+            })?;
         }
         Ok(())
     }

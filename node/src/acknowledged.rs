@@ -40,8 +40,8 @@ struct OfSession {
     seqs: Vec<u64>,
     /// How many of them have made room in the session's window.
     told: usize,
-    /// A window of this many lacks some of them.
-    window: usize,
+    /// The client's Receive Maximum.
+    receive_maximum: usize,
 }
 
 impl OfSession {
@@ -64,11 +64,11 @@ impl Core {
             client: Rc::clone(&endpoint.profile.client),
             seqs: Vec::new(),
             told: 0,
-            window: endpoint.receive_maximum().into(),
+            receive_maximum: endpoint.receive_maximum().into(),
         });
         of_session.seqs.push(seq);
         // A client that cannot be sent much more must not wait.
-        if (of_session.seqs.len() - of_session.told) * 4 >= of_session.window {
+        if (of_session.seqs.len() - of_session.told) * 4 >= of_session.receive_maximum {
             of_session.tell(self, record);
         }
     }

@@ -21,7 +21,6 @@ use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Host, Refusal};
 use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Instance, Interest, OutboxEntry, Shard};
-use mqtt::QoS;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -39,6 +38,7 @@ use crate::core::{Core, Ticket, ToCore, Uses};
 use crate::courier::WINDOW;
 use crate::identity;
 use crate::interest::{Destination, Live, Wants};
+use crate::publication::qos_of;
 use crate::shared::Shared;
 
 /// Entries and bytes of one group's outbox from which on publishers have to wait.
@@ -627,8 +627,4 @@ impl Host<Machine> for NodeHost {
             let _ = stopped.send(error.map(ToString::to_string));
         }
     }
-}
-
-fn qos_of(qos: u32) -> QoS {
-    u8::try_from(qos).ok().and_then(|qos| QoS::try_from(qos).ok()).unwrap_or_default()
 }

@@ -102,6 +102,11 @@ pub fn describe() {
     describe_counter!("gateway_subscribes_total", count, "Subscriptions granted");
     describe_gauge!("sessions", count, "Sessions that have a record in a group");
     describe_gauge!(
+        "sessions_connected",
+        count,
+        "Of those, sessions that have a connection on any node"
+    );
+    describe_gauge!(
         "session_queue_messages",
         count,
         "Messages that session queues hold, once each"
@@ -294,6 +299,7 @@ pub fn set_stored(stats: impl Iterator<Item = fleet::shard::Stats>) {
     let mut all = fleet::shard::Stats::default();
     for stats in stats {
         all.sessions += stats.sessions;
+        all.connected += stats.connected;
         all.messages += stats.messages;
         all.message_bytes += stats.message_bytes;
         all.retained += stats.retained;
@@ -303,6 +309,7 @@ pub fn set_stored(stats: impl Iterator<Item = fleet::shard::Stats>) {
         all.outbox += stats.outbox;
     }
     gauge!("sessions").set(all.sessions as f64);
+    gauge!("sessions_connected").set(all.connected as f64);
     gauge!("session_queue_messages").set(all.messages as f64);
     gauge!("session_queue_bytes").set(all.message_bytes as f64);
     gauge!("retained_messages").set(all.retained as f64);

@@ -53,7 +53,7 @@ impl<'a> Publication<'a> {
             payload: &kept.payload,
             shared,
             properties: &kept.properties,
-            qos: QoS::try_from(u8::try_from(kept.qos).unwrap_or(0)).unwrap_or_default(),
+            qos: qos_of(kept.qos),
             retain: kept.retain,
             expires_at: kept.expires_at,
             publisher: std::str::from_utf8(&kept.publisher).unwrap_or_default(),
@@ -68,7 +68,7 @@ impl<'a> Publication<'a> {
             payload: of.payload,
             shared: OnceCell::new(),
             properties: of.properties,
-            qos: QoS::try_from(u8::try_from(of.qos).unwrap_or(0)).unwrap_or_default(),
+            qos: qos_of(of.qos),
             retain: of.retain,
             expires_at: of.expires_at,
             publisher: std::str::from_utf8(of.publisher).unwrap_or_default(),
@@ -118,6 +118,11 @@ impl<'a> Publication<'a> {
             Some(u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX))
         })
     }
+}
+
+/// The QoS that a stored or sent number means; it was written from one.
+pub fn qos_of(qos: u32) -> QoS {
+    u8::try_from(qos).ok().and_then(|qos| QoS::try_from(qos).ok()).unwrap_or_default()
 }
 
 /// A publication that is kept: the form the replicated state uses too.

@@ -45,6 +45,24 @@ def member(on, node, client_id, name, props=LASTING, **more):
     return client
 
 
+def connected(cluster, count):
+    """Every node knows that so many clients are connected."""
+    gauges = [node.metrics().get("sessions_connected") for node in cluster.nodes.values()]
+    return gauges == [count] * len(gauges)
+
+
+def members_away(cluster, on, name, *nodes):
+    """Members with persistent sessions, one of each node, that every node knows to be away."""
+    for node in nodes:
+        member(on, node, f"{name}-{node}", name).disconnect()
+    wait_until("they are away", lambda: connected(cluster, 0))
+
+
+def queues_are_empty(cluster):
+    """What was acknowledged has left the queues: a full one would not take another message."""
+    return all(node.metrics()["session_queue_messages"] == 0 for node in cluster.nodes.values())
+
+
 def waiting(cluster):
     return cluster[1].metrics().get("share_queue_messages")
 
@@ -59,20 +77,18 @@ def test_members_of_all_nodes_have_their_part(on, name, props):
         client.nothing_more()
 
 
-def test_who_is_connected_is_preferred(on, name):
-    for node in (1, 2):
-        member(on, node, f"{name}-away-{node}", name).disconnect()
+def test_who_is_connected_is_preferred(cluster, on, name):
+    members_away(cluster, on, name, 1, 2)
     here = member(on, 3, f"{name}-here", name)
     feed(on(1, f"{name}-publisher"), name, COUNT)
     assert payloads(here, COUNT) == numbers(COUNT)
-    away = on(1, f"{name}-away-1", clean=False, props=LASTING)
+    away = on(1, f"{name}-1", clean=False, props=LASTING)
     assert away.connack.session_present
     away.nothing_more()
 
 
 def test_whoever_comes_first_gets_what_came_while_all_were_away(cluster, on, name):
-    for node in (1, 2, 3):
-        member(on, node, f"{name}-{node}", name).disconnect()
+    members_away(cluster, on, name, 1, 2, 3)
     feed(on(1, f"{name}-publisher"), name, COUNT)
     wait_until("they wait on all nodes", lambda: waiting(cluster) == COUNT)
     first = on(3, f"{name}-2", clean=False, props=LASTING)
@@ -84,8 +100,8 @@ def test_whoever_comes_first_gets_what_came_while_all_were_away(cluster, on, nam
     wait_until("nothing waits", lambda: waiting(cluster) == 0)
 
 
-def test_a_newcomer_that_keeps_no_session_gets_it_too(on, name):
-    member(on, 1, f"{name}-away", name).disconnect()
+def test_a_newcomer_that_keeps_no_session_gets_it_too(cluster, on, name):
+    members_away(cluster, on, name, 1)
     feed(on(2, f"{name}-publisher"), name, COUNT)
     newcomer = member(on, 3, f"{name}-newcomer", name, props=None)
     assert payloads(newcomer, COUNT) == numbers(COUNT)
@@ -93,8 +109,7 @@ def test_a_newcomer_that_keeps_no_session_gets_it_too(on, name):
 
 
 def test_what_waits_outlives_every_node(cluster, on, name):
-    for node in (1, 2):
-        member(on, node, f"{name}-{node}", name).disconnect()
+    members_away(cluster, on, name, 1, 2)
     feed(on(1, f"{name}-publisher"), name, COUNT)
     for node in cluster.nodes.values():
         node.kill()
@@ -105,14 +120,14 @@ def test_what_waits_outlives_every_node(cluster, on, name):
     assert payloads(back, COUNT) == numbers(COUNT)
 
 
-def test_what_waits_expires(on, name):
-    member(on, 1, name, name).disconnect()
+def test_what_waits_expires(cluster, on, name):
+    members_away(cluster, on, name, 1)
     publisher = on(2, f"{name}-publisher")
     for number in range(10):
         props = {"message_expiry_interval": 1} if number % 2 else {}
         publisher.publish(f"{name}/t", b"%d" % number, qos=2, props=props)
     time.sleep(1.2)
-    back = on(3, name, clean=False, props=LASTING)
+    back = on(3, f"{name}-1", clean=False, props=LASTING)
     assert payloads(back, 5) == numbers(0, 10, 2)
     back.nothing_more()
 
@@ -239,15 +254,17 @@ def test_a_member_whose_queue_is_full_leaves_the_rest_to_others(cluster, on, nam
     while len(got) < 2 * COUNT:
         got.add(other.receive(timeout=20).payload)
     assert got == set(numbers(2 * COUNT)) and {it.payload for it in had} < got
+    wait_until("the queues are empty", lambda: queues_are_empty(cluster))
     other.nothing_more()
 
 
 @pytest.mark.queue_messages(20)
 def test_what_waits_is_bounded_and_what_was_taken_before_stays(cluster, on, name):
-    member(on, 2, name, name).disconnect()
+    members_away(cluster, on, name, 2)
     publisher = on(1, f"{name}-publisher")
     for number in range(COUNT):
         publisher.publish(f"{name}/t", b"%d" % number, qos=1)
-    back = on(3, name, clean=False, props=LASTING)
+    back = on(3, f"{name}-2", clean=False, props=LASTING)
     assert payloads(back, 20) == numbers(20)
+    wait_until("the queues are empty", lambda: queues_are_empty(cluster))
     back.nothing_more()

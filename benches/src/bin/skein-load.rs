@@ -361,13 +361,13 @@ impl CompareArgs {
 
 impl ClusterArgs {
     fn run(self, json: Option<PathBuf>) -> Result<bool> {
-        let comparison = cluster::Comparison {
+        let measurement = cluster::Measurement {
             program: self.program,
             rounds: if self.quick { 1 } else { self.rounds.max(1) },
             quick: self.quick,
             root: self.data.unwrap_or_else(std::env::temp_dir),
         };
-        let results = comparison.run()?;
+        let results = measurement.run()?;
         write_json(json, &results)?;
         results.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
         Ok(results.failures.is_empty())

@@ -24,7 +24,7 @@ use crate::endpoint::Endpoint;
 use crate::identity;
 use crate::interest::Destination;
 use crate::pending::Asker;
-use crate::publication::Publication;
+use crate::publication::{Publication, qos_of};
 use crate::publish::Published;
 use crate::route::{Places, add_place};
 use crate::shared::Shared;
@@ -184,7 +184,7 @@ fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unre
         if of != Some(publication.topic) {
             of = Some(publication.topic);
             cores.clear();
-            let topic = Publication::from_peer(&publication).topic;
+            let topic = std::str::from_utf8(publication.topic).unwrap_or_default();
             shared.interest.resolve(topic, |interest| {
                 for (destination, wants) in &interest.destinations {
                     if let Destination::Core(core) = destination {
@@ -193,7 +193,7 @@ fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unre
                 }
             });
         }
-        let qos = Publication::from_peer(&publication).qos;
+        let qos = qos_of(publication.qos);
         for (core, _) in cores.iter().filter(|(_, wants)| wants.includes(qos)) {
             let received = Received { at: at.clone(), parcel, to: None, asks };
             for_cores[usize::from(*core)].push(received);

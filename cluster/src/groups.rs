@@ -277,9 +277,9 @@ impl<R, S> Inbox<R, S> {
         Self { shared: Arc::clone(&self.shared) }
     }
 
-    /// Moves what waits into an empty input; tells whether the node shall stop. Blocks, up to
+    /// Moves what waits into an empty input, at the beginning of a turn; tells whether the node shall stop. Blocks, up to
     /// `timeout`, while there is nothing. Proposals are left alone unless `accept`.
-    pub(crate) fn take(&self, input: &mut Input<R, S>, accept: bool, timeout: Duration) -> bool {
+    pub fn take(&self, input: &mut Input<R, S>, accept: bool, timeout: Duration) -> bool {
         let mut waiting = self.shared.lock();
         let idle = |waiting: &mut Waiting<R, S>| {
             let nothing = waiting.input.signals.is_empty()

@@ -2,9 +2,8 @@
 
 mod checker;
 mod damage;
-mod network;
-mod node;
 mod stories;
+mod witness;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,7 +3,9 @@
 use cluster::Refusal;
 
 use super::stories::{GROUP, cluster, isolate, leader, much, until};
+use super::witness::Witness;
 use super::world::World;
+use crate::chronicle::Chronicle;
 
 /// The node is down, and its log is gone.
 fn lose_log(world: &mut World, id: u64) {
@@ -109,14 +111,14 @@ fn who_decides_alone_does_not_start_with_a_damaged_log_or_store() {
         let mut world = cluster(1, 0);
         much(&mut world);
         stay_down(&mut world, 1);
-        let now = world.now();
+        let now = world.now(1);
         let node = world.nodes.get_mut(&1).unwrap();
         match stored {
             true => node.store.damage(GROUP.0),
             false => node.harm_log(),
         }
         let files = node.disk.files();
-        assert!(node.start(1, now).is_err());
+        assert!(node.start(1, now, |_| Chronicle::default(), |_| Witness::default()).is_err());
         assert_eq!(node.disk.files(), files);
     }
 }

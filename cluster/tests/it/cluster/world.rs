@@ -2,23 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
+use std::ops::{Deref, DerefMut};
 
-use cluster::{Config, Error, GroupConfig, GroupId, Now, OnFull, Order, Proposal, Refusal, Status};
+use cluster::{GroupId, OnFull, Order, Proposal, Refusal, Status};
+use simulation::{Cluster, Turned, small};
 use storage::dice::Dice;
-use storage::store::{Failing, StoreError};
 
 use super::checker::Checker;
-use super::network::{Network, Weather};
-use super::node::{Heard, SimNode};
-use crate::chronicle::command;
+use super::witness::{Heard, Witness};
+use crate::chronicle::{Chronicle, command};
 
 const GROUPS: u32 = 3;
-/// Milliseconds between two looks at everything.
-const STEP: u64 = 5;
-/// How long faults go on, and how soon after their end everything must be well.
+/// How long faults go on, and how soon after their end everything must be well: some nodes send
+/// snapshots a few bytes at a time.
 const TROUBLE: u64 = 40_000;
-const RECOVERY: u64 = 30_000;
+const RECOVERY: u64 = 60_000;
 
 /// What may happen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,15 +30,23 @@ pub(super) struct Plan {
     pub(super) size: Option<(u64, u64)>,
 }
 
+/// What a node has shown in its present life.
+#[derive(Default)]
+struct Shown {
+    /// How many commands of each group.
+    seen: [usize; GROUPS as usize],
+    /// Which groups it leads, by what its host heard.
+    leads: [bool; GROUPS as usize],
+    /// Whether it was a member of all groups after its last turn: within one that can change.
+    was_member: bool,
+}
+
 pub(super) struct World {
-    seed: u64,
     plan: Plan,
-    dice: Dice,
-    pub(super) millis: u64,
+    cluster: Cluster<Chronicle, Witness>,
+    shown: BTreeMap<u64, Shown>,
     /// Whether the disks say that they have synced and have not.
     lies: bool,
-    pub(super) nodes: BTreeMap<u64, SimNode>,
-    pub(super) network: Network,
     pub(super) checker: Checker,
     /// Proposals without an answer, and the node that was asked.
     asked: BTreeMap<u64, u64>,
@@ -58,6 +64,20 @@ pub(super) struct World {
     pub(super) trace: u64,
 }
 
+impl Deref for World {
+    type Target = Cluster<Chronicle, Witness>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.cluster
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.cluster
+    }
+}
+
 impl World {
     pub(super) fn new(seed: u64, plan: Plan) -> Self {
         let mut dice = Dice::new(seed);
@@ -66,20 +86,19 @@ impl World {
             (count, dice.below(3))
         });
         let founders: Vec<u64> = (1..=count).collect();
-        let mut nodes = BTreeMap::new();
+        let mut cluster = Cluster::new(seed, dice);
         // Some run at first without being members, and of these some without knowing any.
         for id in 1..=count + others {
-            let is_unfounded = id > count && plan.size.is_none() && dice.one_in(2);
+            let is_unfounded = id > count && plan.size.is_none() && cluster.dice.one_in(2);
             let voters = if is_unfounded { &[][..] } else { &founders };
-            nodes.insert(id, SimNode::new(id, seed, config(id, voters, &mut dice)));
+            let config = small(id, GROUPS, voters, &mut cluster.dice);
+            cluster.add(id, config);
         }
         Self {
-            seed,
             plan,
-            millis: 0,
+            cluster,
+            shown: BTreeMap::new(),
             lies: false,
-            nodes,
-            network: Network::new(),
             checker: Checker::default(),
             asked: BTreeMap::new(),
             next_number: 1,
@@ -91,15 +110,14 @@ impl World {
             changes: 0,
             damages: 0,
             trace: 0,
-            dice,
         }
     }
 
     /// Another node, which knows nobody.
     pub(super) fn add_unfounded(&mut self) -> u64 {
         let id = self.nodes.len() as u64 + 1;
-        let config = config(id, &[], &mut self.dice);
-        self.nodes.insert(id, SimNode::new(id, self.seed, config));
+        let config = small(id, GROUPS, &[], &mut self.dice);
+        self.add(id, config);
         self.step(0).expect("it starts");
         id
     }
@@ -160,12 +178,8 @@ impl World {
     }
 
     pub(super) fn leaders(&self, group: GroupId) -> impl Iterator<Item = u64> {
-        let leads = move |node: &&SimNode| node.leads[group.0 as usize];
-        self.nodes.values().filter(leads).map(|node| node.id)
-    }
-
-    pub(super) fn status(&self, id: u64, group: GroupId) -> Option<Status> {
-        self.nodes[&id].engine.as_ref()?.status(group)
+        let leads = move |(_, shown): &(&u64, &Shown)| shown.leads[group.0 as usize];
+        self.shown.iter().filter(leads).map(|(id, _)| *id)
     }
 
     /// What is not as it should be when nothing is in the way.
@@ -207,52 +221,20 @@ impl World {
         (0..GROUPS).any(|group| is_damaged_in(GroupId(group)))
     }
 
-    pub(super) fn now(&self) -> Now {
-        Now { monotonic: Duration::from_millis(self.millis), unix_ms: self.millis }
-    }
-
     /// A moment passes; clients ask with a chance of `busy` in a hundred.
     pub(super) fn step(&mut self, busy: u64) -> Result<(), String> {
-        self.millis += STEP;
-        for (to, message) in self.network.arrived(self.millis) {
-            let node = self.nodes.get_mut(&to).expect("nobody knows of other nodes");
-            if node.engine.is_some() {
-                node.input.messages.push(message);
-            }
-        }
+        self.pass();
         if self.dice.below(100) < busy {
             self.ask();
         }
-        let now = self.now();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            let node = self.nodes.get_mut(&id).expect("it was just there");
-            if node.engine.is_none() && node.up_at <= self.millis {
-                match node.start(self.seed, now) {
-                    Ok(()) => self.listen(id)?,
-                    // On a full disk it tries again.
-                    Err(_) if node.is_full => self.crash(id),
-                    // And with a store that cannot be written, where it has a damage to note.
-                    Err(Error::Store(StoreError::Failed { .. } | StoreError::Full { .. })) => {
-                        self.crash(id);
-                    }
-                    Err(error) => return Err(format!("node {id} does not start: {error}")),
-                }
-                continue;
-            }
-            match node.turn(self.millis, now) {
-                Ok(true) => self.listen(id)?,
-                Ok(false) => {}
-                // The disk was made to fail: what it told until then counts.
-                Err(_) => {
+            let turned = self.turn(id, |_| Chronicle::default(), |_| Witness::default());
+            match turned.map_err(|error| format!("node {id} does not start: {error}"))? {
+                Turned::Idle => {}
+                Turned::Started | Turned::Took => self.listen(id)?,
+                Turned::Failed => {
                     self.listen(id)?;
                     self.crash(id);
-                    continue;
-                }
-            }
-            let node = self.nodes.get_mut(&id).expect("it was just there");
-            if node.busy_until <= self.millis {
-                for (to, batch) in std::mem::take(&mut node.unsent) {
-                    self.network.send(&mut self.dice, self.millis, (id, to), batch);
                 }
             }
         }
@@ -273,10 +255,10 @@ impl World {
         let group = GroupId(self.dice.below(GROUPS.into()) as u32);
         let id = self.likely_leader(group);
         let (mut voters, mut learners) = (Vec::new(), Vec::new());
-        for id in self.nodes.keys().copied() {
-            match self.dice.below(4) {
+        for id in self.cluster.nodes.keys().copied() {
+            match self.cluster.dice.below(4) {
                 0 | 1 => voters.push(id),
-                2 if self.dice.one_in(2) => learners.push(id),
+                2 if self.cluster.dice.one_in(2) => learners.push(id),
                 _ => {}
             }
         }
@@ -297,11 +279,11 @@ impl World {
     fn ask(&mut self) {
         let group = GroupId(self.dice.below(GROUPS.into()) as u32);
         let id = self.anybody();
-        let node = self.nodes.get_mut(&id).expect("nodes are numbered from 1");
+        let node = self.cluster.nodes.get_mut(&id).expect("nodes are numbered from 1");
         if node.engine.is_none() {
             return;
         }
-        if self.dice.one_in(5) {
+        if self.cluster.dice.one_in(5) {
             let look = (group, self.checker.acknowledged_count(group));
             node.input.reads.push((group, look));
             return;
@@ -323,7 +305,7 @@ impl World {
         let number = self.next_number;
         self.next_number += 1;
         self.asked.insert(number, id);
-        self.checker.proposed(number, id, self.nodes[&id].lives, on_full);
+        self.checker.proposed(number, id, self.cluster.nodes[&id].lives, on_full);
         let command = command(number, len);
         let reply = Some(number);
         let node = self.nodes.get_mut(&id).expect("only known nodes are asked");
@@ -332,20 +314,21 @@ impl World {
 
     /// Checks what a node shows after a turn.
     fn listen(&mut self, id: u64) -> Result<(), String> {
-        let node = self.nodes.get_mut(&id).expect("only known nodes take turns");
+        let node = self.cluster.nodes.get_mut(&id).expect("only known nodes take turns");
+        let shown = self.shown.entry(id).or_default();
         let Some(engine) = &mut node.engine else { return Ok(()) };
         let heard = std::mem::take(&mut engine.host().heard);
         for group in (0..GROUPS).map(GroupId) {
             let machine = engine.machine(group).expect("every group has a machine");
             let applied = engine.status(group).expect("every group has a status").applied;
-            let seen = &mut node.seen[group.0 as usize];
+            let seen = &mut shown.seen[group.0 as usize];
             self.checker
                 .applied(group, machine, *seen, applied)
                 .map_err(|e| format!("node {id} group {group}: {e}"))?;
             *seen = machine.numbers.len();
         }
         let mut hasher = DefaultHasher::new();
-        (self.trace, self.millis, id, format!("{heard:?}")).hash(&mut hasher);
+        (self.trace, self.cluster.millis, id, format!("{heard:?}")).hash(&mut hasher);
         self.trace = hasher.finish();
         let takes_part =
             |it: Status| !it.removed && (it.voters.contains(&id) || it.learners.contains(&id));
@@ -353,7 +336,7 @@ impl World {
         for event in heard {
             match event {
                 Heard::Led(group, count) => {
-                    let leads = &mut node.leads[group.0 as usize];
+                    let leads = &mut shown.leads[group.0 as usize];
                     if std::mem::replace(leads, true) {
                         return Err(format!("node {id} is told twice that it leads {group}"));
                     }
@@ -361,7 +344,7 @@ impl World {
                     self.checker.led(group, id, term, count)?;
                 }
                 Heard::Lost(group) => {
-                    let leads = &mut node.leads[group.0 as usize];
+                    let leads = &mut shown.leads[group.0 as usize];
                     if !std::mem::replace(leads, false) {
                         return Err(format!("node {id} loses {group}, which it did not lead"));
                     }
@@ -383,24 +366,19 @@ impl World {
                 Heard::Refused(number, why) => {
                     answered(&mut self.asked, number)?;
                     self.refused.push(why);
-                    self.checker.refused(number, why, node.was_member && is_member)?;
+                    self.checker.refused(number, why, shown.was_member && is_member)?;
                 }
             }
         }
-        node.was_member = is_member;
+        shown.was_member = is_member;
         Ok(())
     }
 
     pub(super) fn crash(&mut self, id: u64) {
-        let up_at = self.millis + 50 + self.dice.below(3000);
-        let node = self.nodes.get_mut(&id).expect("only known nodes crash");
-        node.crash(&mut self.dice, up_at);
+        self.cluster.crash(id);
+        self.shown.remove(&id);
         // Nobody is left to answer.
         self.asked.retain(|_, of| *of != id);
-    }
-
-    fn anybody(&mut self) -> u64 {
-        1 + self.dice.below(self.nodes.len() as u64)
     }
 
     /// Now and then something goes wrong, or is mended.
@@ -414,55 +392,10 @@ impl World {
         if !self.dice.one_in(120) {
             return;
         }
-        let id = self.anybody();
-        match self.dice.below(17) {
-            0..3 => self.crash(id),
-            3 => {
-                // Its disk takes nothing any more; it finds out with its next sync.
-                if self.nodes[&id].engine.is_some() {
-                    self.nodes[&id].disk.fail_syncs();
-                }
-            }
-            4 => {
-                let parts = 2 + self.dice.below(2);
-                let part = |dice: &mut Dice| dice.below(parts);
-                let ids: Vec<_> = self.nodes.keys().copied().collect();
-                let parts = ids.into_iter().map(|id| (id, part(&mut self.dice))).collect();
-                self.network.split(&parts);
-            }
-            5 => {
-                let ids = self.nodes.keys().copied();
-                self.network.split(&ids.map(|other| (other, u64::from(other == id))).collect());
-            }
-            6 => {
-                let other = self.anybody();
-                self.network.cut(id, other);
-            }
-            7 => {
-                self.network.weather = Weather {
-                    lost: self.dice.below(200),
-                    doubled: self.dice.below(100),
-                    overtaking: self.dice.below(500),
-                    delay: 1 + self.dice.below(300),
-                };
-            }
-            8..10 => self.network.heal(),
-            10 => {
-                let slow = if self.dice.one_in(2) { self.dice.below(300) } else { 0 };
-                self.nodes.get_mut(&id).expect("it is one of them").sync_ms = slow;
-            }
-            11 => {
-                let failing = if self.dice.one_in(2) { Failing::Yes } else { Failing::Full };
-                self.nodes[&id].store.set_failing(failing);
-            }
-            12 => self.nodes[&id].store.set_failing(Failing::No),
-            13..16 => self.order(),
-            _ => {
-                let node = self.nodes.get_mut(&id).expect("it is one of them");
-                node.is_full = self.dice.one_in(2);
-                let room = if node.is_full { 2000 } else { u64::MAX };
-                node.disk.set_capacity(node.disk.used_bytes().saturating_add(room));
-            }
+        if self.dice.one_in(6) {
+            self.order();
+        } else if let Some(id) = self.cluster.trouble() {
+            self.crash(id);
         }
     }
 
@@ -480,8 +413,8 @@ impl World {
         self.crash(id);
         self.rotten = Some(id);
         self.damages += 1;
-        let node = self.nodes.get_mut(&id).expect("only known nodes rot");
-        node.rot(&mut self.dice);
+        let Cluster { nodes, dice, .. } = &mut self.cluster;
+        nodes.get_mut(&id).expect("only known nodes rot").rot(dice);
     }
 
     /// All disks begin to lie, and soon after the power fails.
@@ -493,35 +426,6 @@ impl World {
             self.lies = true;
             self.nodes.values().for_each(|node| node.disk.lie_about_syncs());
         }
-    }
-
-    fn heal(&mut self) {
-        self.network.heal();
-        for node in self.nodes.values_mut() {
-            (node.sync_ms, node.is_full) = (0, false);
-            node.store.set_failing(Failing::No);
-            node.disk.set_capacity(u64::MAX);
-            node.up_at = node.up_at.min(self.millis + 500);
-        }
-    }
-}
-
-/// How a node runs its groups: everything is small.
-fn config(id: u64, voters: &[u64], dice: &mut Dice) -> Config {
-    let group = |group| GroupConfig { id: GroupId(group), voters: voters.to_vec() };
-    Config {
-        node: id,
-        groups: (0..GROUPS).map(group).collect(),
-        segment_bytes: 16 << 10,
-        checkpoint_bytes: 24 << 10,
-        checkpoint_interval: Duration::from_secs(3),
-        max_log_bytes: 16 << 20,
-        max_command_bytes: 4 << 10,
-        min_free_bytes: 0,
-        lag_bytes: if dice.one_in(2) { 0 } else { 64 << 10 },
-        snapshot_chunk_bytes: 1 + dice.below(1000) as usize,
-        snapshot_window_bytes: 2000,
-        ..Config::new("/data", 0)
     }
 }
 

@@ -7,21 +7,29 @@ use storage::dice::Dice;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Weather {
-    /// Of a thousand messages so many are lost, come twice, or overtake others.
-    pub(super) lost: u64,
-    pub(super) doubled: u64,
-    pub(super) overtaking: u64,
+pub struct Weather {
+    /// Of a thousand messages so many are lost,
+    pub lost: u64,
+    /// so many come twice,
+    pub doubled: u64,
+    /// and so many overtake others.
+    pub overtaking: u64,
     /// A message takes between one and so many milliseconds.
-    pub(super) delay: u64,
+    pub delay: u64,
 }
 
 impl Weather {
-    pub(super) const FINE: Self = Self { lost: 0, doubled: 0, overtaking: 0, delay: 3 };
+    /// Nothing is lost, and little late.
+    pub const FINE: Self = Self { lost: 0, doubled: 0, overtaking: 0, delay: 3 };
 }
 
-pub(super) struct Network {
-    pub(super) weather: Weather,
+/// See the module.
+pub struct Network {
+    /// How bad it is now.
+    pub weather: Weather,
+    /// Whether nodes talk over streams, as they do: where nothing comes back, nothing goes. Raft can do
+    /// without that.
+    pub streams: bool,
     /// From whom to whom nothing goes.
     cuts: BTreeSet<(u64, u64)>,
     /// By arrival; the second number tells messages of one millisecond apart.
@@ -31,18 +39,22 @@ pub(super) struct Network {
     last: BTreeMap<(u64, u64), u64>,
 }
 
-impl Network {
-    pub(super) fn new() -> Self {
+impl Default for Network {
+    fn default() -> Self {
         Self {
             weather: Weather::FINE,
+            streams: false,
             cuts: BTreeSet::new(),
             flying: BTreeMap::new(),
             sent: 0,
             last: BTreeMap::new(),
         }
     }
+}
 
-    pub(super) fn send(
+impl Network {
+    /// Takes what one node has for another.
+    pub fn send(
         &mut self,
         dice: &mut Dice,
         now: u64,
@@ -50,7 +62,7 @@ impl Network {
         batch: Vec<(GroupId, Vec<u8>)>,
     ) {
         for (group, message) in batch {
-            if self.cuts.contains(&(from, to)) || dice.below(1000) < self.weather.lost {
+            if self.is_cut(from, to) || dice.below(1000) < self.weather.lost {
                 continue;
             }
             let copies = if dice.below(1000) < self.weather.doubled { 2 } else { 1 };
@@ -69,19 +81,25 @@ impl Network {
     }
 
     /// What has arrived by now, and where.
-    pub(super) fn arrived(&mut self, now: u64) -> Vec<(u64, PeerMessage)> {
+    pub fn arrived(&mut self, now: u64) -> Vec<(u64, PeerMessage)> {
         let later = self.flying.split_off(&(now + 1, 0));
         let arrived = std::mem::replace(&mut self.flying, later).into_values();
-        arrived.filter(|(to, message)| !self.cuts.contains(&(message.from, *to))).collect()
+        arrived.filter(|(to, message)| !self.is_cut(message.from, *to)).collect()
     }
 
-    pub(super) fn heal(&mut self) {
+    /// Whether what one node sends does not reach another.
+    pub fn is_cut(&self, from: u64, to: u64) -> bool {
+        self.cuts.contains(&(from, to)) || self.streams && self.cuts.contains(&(to, from))
+    }
+
+    /// All is well again.
+    pub fn heal(&mut self) {
         self.weather = Weather::FINE;
         self.cuts.clear();
     }
 
     /// Cuts the nodes into parts that do not hear each other; `parts` says which is in which.
-    pub(super) fn split(&mut self, parts: &BTreeMap<u64, u64>) {
+    pub fn split(&mut self, parts: &BTreeMap<u64, u64>) {
         self.cuts.clear();
         for (&a, part) in parts {
             self.cuts.extend(parts.iter().filter(|(_, of)| *of != part).map(|(&b, _)| (a, b)));
@@ -89,7 +107,7 @@ impl Network {
     }
 
     /// Nothing goes from one node to another any more, but back it does.
-    pub(super) fn cut(&mut self, from: u64, to: u64) {
+    pub fn cut(&mut self, from: u64, to: u64) {
         self.cuts.insert((from, to));
     }
 }

@@ -32,6 +32,8 @@ pub enum Promise {
     Marked,
     /// A session that lasts is there.
     Present,
+    /// The will of a client that left in good order is not published.
+    Withdrawn,
     /// At most one connection of a client id is alive.
     Alone,
     /// Whoever reads gets what was written last.
@@ -108,6 +110,8 @@ fn name(what: &What) -> &'static str {
         What::Acknowledged { .. } => "acknowledged",
         What::Refused { .. } => "refused",
         What::Delivered { .. } => "delivered",
+        What::Shared { .. } => "shared",
+        What::Withdrawn { .. } => "wills withdrawn",
         What::Wrote { acknowledged: true, .. } => "written",
         What::Wrote { .. } => "perhaps written",
         What::Read { .. } => "read",

@@ -105,6 +105,23 @@ pub enum What {
         /// The broker says that it has sent it before.
         dup: bool,
     },
+    /// PUBLISH has come to a member of a shared subscription; [`What::Subscribed`] names the
+    /// subscription, too, instead of a client.
+    Shared {
+        /// The subscription.
+        share: String,
+        /// The topic.
+        topic: String,
+        /// Which publication.
+        number: u64,
+    },
+    /// A client has left in good order: this will of it is nobody's business.
+    Withdrawn {
+        /// The topic of the will.
+        topic: String,
+        /// Which publication.
+        number: u64,
+    },
     /// A value was written, or may have been, if nobody said so.
     Wrote {
         /// Where.

@@ -12,6 +12,7 @@ struct Topic {
     qos: QoS,
     sent: HashMap<u64, At>,
     acknowledged: Vec<u64>,
+    withdrawn: HashSet<u64>,
 }
 
 /// What one session is owed and was given.
@@ -21,6 +22,8 @@ struct Session<'a> {
     copies: BTreeMap<&'a str, Vec<Copy>>,
     connected: bool,
     gone: Vec<String>,
+    /// Its members have their copies from several queues, in no order that could be told.
+    is_shared: bool,
 }
 
 struct Copy {
@@ -37,7 +40,12 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
     for Event { at, what } in history {
         match what {
             What::Published { topic, number, qos } => {
-                let new = || Topic { qos: *qos, sent: HashMap::new(), acknowledged: Vec::new() };
+                let new = || Topic {
+                    qos: *qos,
+                    sent: HashMap::new(),
+                    acknowledged: Vec::new(),
+                    withdrawn: HashSet::new(),
+                };
                 topics.entry(topic).or_insert_with(new).sent.insert(*number, *at);
             }
             What::Acknowledged { topic, number } => {
@@ -59,6 +67,18 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
                     session.gone.push(format!("{at:?}, node {node}: present is {present}"));
                 }
                 session.connected |= !clean;
+            }
+            What::Shared { share, topic, number } => {
+                let session = sessions.entry(share).or_default();
+                session.is_shared = true;
+                let copy =
+                    Copy { at: *at, number: *number, attempt: 0, qos: QoS::AtLeastOnce, dup: true };
+                session.copies.entry(topic).or_default().push(copy);
+            }
+            What::Withdrawn { topic, number } => {
+                if let Some(topic) = topics.get_mut(topic.as_str()) {
+                    topic.withdrawn.insert(*number);
+                }
             }
             _ => {}
         }
@@ -91,6 +111,11 @@ impl Session<'_> {
         let invented = |copy: &&Copy| topic.sent.get(&copy.number).is_none_or(|at| *at > copy.at);
         let invented: Vec<_> = copies.iter().filter(invented).map(Copy::told).collect();
         verdict.tell(Promise::Sent, &who, &invented);
+        let withdrawn = copies.iter().filter(|copy| topic.withdrawn.contains(&copy.number));
+        verdict.tell(Promise::Withdrawn, &who, &withdrawn.map(Copy::told).collect::<Vec<_>>());
+        if self.is_shared {
+            return;
+        }
         verdict.tell(Promise::Ordered, &who, &disordered(copies));
         let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
         match topic.qos.min(granted) {

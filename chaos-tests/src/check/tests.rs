@@ -12,7 +12,8 @@ use mqtt::QoS;
 /// got CLIENT TOPIC NUMBER QOS [dup] [again]             con CLIENT CONNECTION ASKED [clean] [present]
 /// ping CONNECTION ASKED        stop SINCE               wait SECONDS
 /// put KEY VALUE ASKED [VERSION]   try KEY VALUE ASKED   get KEY VALUE ASKED [VERSION]
-/// told CLIENT KEY VALUE VERSION
+/// told CLIENT KEY VALUE VERSION                         shared SHARE TOPIC NUMBER
+/// withdrawn TOPIC NUMBER
 /// ```
 fn history(text: &str) -> Vec<Event> {
     let mut now = 0;
@@ -70,6 +71,8 @@ fn event(words: &[&str]) -> Option<What> {
         "told" => {
             What::Told { client: text(1), key: text(2), value: number(3), version: number(4) }
         }
+        "shared" => What::Shared { share: text(1), topic: text(2), number: number(3) },
+        "withdrawn" => What::Withdrawn { topic: text(1), number: number(2) },
         other => panic!("{other}"),
     })
 }
@@ -103,6 +106,15 @@ fn histories_are_judged() {
         ("con c 1 0 clean; con c 2 1 clean", &[]),
         ("con c 1 0 clean; con c 2 1 clean present", &[Present]),
         ("sub c t 1; con c 1 0; pub t 0 1; ack t 0; con c 2 4 present", &[Delivered]),
+        // Shared subscriptions: some member has it.
+        ("sub s t 1; pub t 0 1; pub t 1 1; ack t 0; shared s t 1; shared s t 0; shared s t 0", &[]),
+        ("sub s t 1; pub t 0 1; pub t 1 1; ack t 0; ack t 1; shared s t 1", &[Delivered]),
+        ("sub s t 1; pub t 0 1; shared s t 1", &[Sent]),
+        // Wills are published as if their clients did it when they are gone.
+        ("sub c w 2; pub w 0 2; withdrawn w 0", &[]),
+        ("sub c w 2; pub w 0 2; withdrawn w 0; got c w 0 2", &[Withdrawn]),
+        ("sub c w 2; pub w 0 2; ack w 0", &[Delivered]),
+        ("sub c w 2; pub w 0 2; ack w 0; got c w 0 2; got c w 0 2", &[Once]),
         // Connections: the first lives from second 1 on.
         ("con c 1 0 clean; ping 1 1; con c 2 2 clean; ping 2 3", &[]),
         ("con c 1 0 clean; con c 2 1 clean; ping 1 1; ping 2 3", &[]),

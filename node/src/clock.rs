@@ -1,6 +1,11 @@
 //! The time as the node's shells see it. What decides is told the time.
 
+use std::cell::Cell;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+thread_local! {
+    static SIMULATED_MS: Cell<Option<u64>> = const { Cell::new(None) };
+}
 
 /// The time, read once per batch.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +19,8 @@ pub struct Clock {
 impl Clock {
     /// Reads the time.
     pub fn read() -> Self {
-        Self { now: Instant::now(), epoch_ms: now_ms() }
+        // Tokio's, which a simulation moves on by itself.
+        Self { now: tokio::time::Instant::now().into_std(), epoch_ms: now_ms() }
     }
 
     /// A question to a policy at this time.
@@ -25,6 +31,15 @@ impl Clock {
 
 /// Milliseconds of the epoch.
 pub fn now_ms() -> u64 {
+    if let Some(simulated) = SIMULATED_MS.get() {
+        return simulated;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Says what the wall clock shows on this thread from now on: a simulation runs nodes there whose
+/// clocks differ and jump.
+pub fn simulate(epoch_ms: u64) {
+    SIMULATED_MS.set(Some(epoch_ms));
 }

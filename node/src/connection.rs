@@ -119,7 +119,7 @@ pub struct Start {
 impl Connection {
     /// A connection whose CONNACK is in the outbox.
     pub fn new(start: Start) -> Self {
-        let now = Instant::now();
+        let now = start.core.read_clock().now;
         let rate = start.core.shared.limits.publish_rate.map(|rate| Box::new(Rate::new(rate, now)));
         Self {
             core: start.core,
@@ -389,7 +389,7 @@ impl Connection {
             _ => {}
         }
         let last_word_by = self.end.as_ref().and_then(|end| end.last_word_by);
-        if last_word_by.is_some_and(|by| Instant::now() >= by) {
+        if last_word_by.is_some_and(|by| self.core.read_clock().now >= by) {
             ctx.stop();
             return Poll::Ready(());
         }

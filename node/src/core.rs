@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cluster::{Refusal, Refused};
@@ -308,6 +308,7 @@ impl Core {
     pub fn new(id: u16, shared: Arc<Shared>, metrics: CoreMetrics) -> Rc<Self> {
         let cores = shared.cores.len();
         let budget = shared.limits.core_bytes;
+        let clock = Clock::read();
         let batch = |_| Batch { from: id, ..Batch::default() };
         Rc::new(Self {
             id,
@@ -318,7 +319,7 @@ impl Core {
             routes: RefCell::default(),
             pool: RefCell::new(Pool::new(budget)),
             read_buffer: Cell::new(vec![0; READ_BUFFER]),
-            wheel: RefCell::new(Wheel::new(Instant::now())),
+            wheel: RefCell::new(Wheel::new(clock.now)),
             claims: RefCell::default(),
             pendings: RefCell::default(),
             couriers: RefCell::default(),
@@ -334,7 +335,7 @@ impl Core {
             proposals: RefCell::default(),
             proposals_bytes: Cell::default(),
             proposing: Cell::new(false),
-            clock: Cell::new(Clock::read()),
+            clock: Cell::new(clock),
             loop_delay: Cell::default(),
         })
     }

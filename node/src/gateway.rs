@@ -258,7 +258,8 @@ pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 pub struct Place(Arc<Open>);
 
 impl Place {
-    fn take(door: &Door) -> Option<Self> {
+    /// A place among the connections of a listener, if it has one more.
+    pub fn take(door: &Door) -> Option<Self> {
         let open = door.open.count.fetch_add(1, Ordering::Relaxed);
         let place = Self(Arc::clone(&door.open));
         (open < door.max_connections).then_some(place)

@@ -15,7 +15,6 @@ mod shares;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Host, Refusal};
@@ -23,6 +22,7 @@ use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Instance, Interest, OutboxEntry, Shard};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use holders::Holders;

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use cluster::{GroupId, PeerMessage, Peers};
@@ -19,6 +18,7 @@ use links::{
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use crate::config;
 use crate::fanout::Fanout;
@@ -94,7 +94,7 @@ impl Mesh {
 
     /// Whether this node has others.
     pub fn has_peers(&self) -> bool {
-        self.links.get().is_some()
+        self.roster.own.is_some()
     }
 
     /// Has the links follow the roster.
@@ -116,12 +116,14 @@ impl Mesh {
         linked.map(|(node, _)| *node).collect()
     }
 
-    fn up(&self, node: u64, incarnation: u64) {
+    /// A node is linked, and this is its life.
+    pub fn up(&self, node: u64, incarnation: u64) {
         let instance = Instance::new(node, incarnation);
         self.lives.write().insert(node, Life { instance, lost: None, has_ended: false });
     }
 
-    fn down(&self, node: u64) {
+    /// Nothing is heard of a node any more.
+    pub fn down(&self, node: u64) {
         if let Some(life) = self.lives.write().get_mut(&node) {
             life.lost.get_or_insert_with(Instant::now);
         }
@@ -129,7 +131,7 @@ impl Mesh {
 
     /// Nobody listens where the node is dialled. A node that lives always does: it opens that port
     /// first and closes it last.
-    fn ended(&self, node: u64) {
+    pub fn ended(&self, node: u64) {
         if let Some(life) = self.lives.write().get_mut(&node) {
             life.has_ended |= life.lost.is_some();
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow, bail};
 use rustls::ServerConfig;
@@ -13,15 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use crate::backup::Backups;
 use crate::config::Config;
 use crate::core::{Core, ToCore};
 use crate::drain;
-use crate::fanout::Fanout;
 use crate::gateway::admission::Gate;
 use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
 use crate::host::{Groups, Machine, NodeHost};
-use crate::interest::InterestIndex;
 use crate::kept;
 use crate::mesh::{GroupPeers, Mesh};
 use crate::metrics::{self, CoreMetrics};
@@ -29,9 +26,6 @@ use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::telemetry::Traces;
 use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
-
-/// What a command holds besides the publication: client ids, of at most 64 KiB each, and numbers.
-const AROUND_PUBLICATION: usize = 256 << 10;
 
 /// A node whose state is restored. Its listeners are bound and not open yet.
 pub struct Node {
@@ -69,33 +63,14 @@ impl Node {
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation, roster));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
-        let shared = Arc::new(Shared {
-            interest: InterestIndex::default(),
-            cores: senders,
-            groups,
-            mesh: Arc::clone(&mesh),
-            fanout: Fanout::default(),
-            shards: config.shards,
-            publication_bytes: raft.max_command_bytes.saturating_sub(AROUND_PUBLICATION),
-            arns: policy::Arns {
-                partition: config.account.partition.clone(),
-                region: config.account.region.clone(),
-                account: config.account.id.clone(),
-            },
-            limits: config.limits.clone(),
-            lifecycle_events: config.lifecycle_events,
+        let shared = Shared::new(
+            &config,
             traces,
-            serving: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            resting: AtomicBool::new(false),
-            drained: AtomicBool::new(false),
-            public_host: config.public_host.clone(),
-            queues_full: AtomicBool::new(false),
-            backups: Backups::new(&config),
-            share_queues: AtomicBool::new(false),
-            long_outboxes: AtomicU64::new(0),
-        });
+            (groups, raft.max_command_bytes),
+            Arc::clone(&mesh),
+            senders,
+        );
+        let shared = Arc::new(shared);
         let links = match &config.cluster {
             Some(cluster) => {
                 let runtime = links_runtime()?;

@@ -6,13 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 use crate::backup::Backups;
-use crate::config::Limits;
+use crate::config::{Config, Limits};
 use crate::core::ToCore;
 use crate::fanout::Fanout;
 use crate::host::Groups;
 use crate::interest::InterestIndex;
 use crate::mesh::Mesh;
 use crate::telemetry::Traces;
+
+/// What a command holds besides the publication: client ids, of at most 64 KiB each, and numbers.
+const AROUND_PUBLICATION: usize = 256 << 10;
 
 /// See the module.
 pub struct Shared {
@@ -61,6 +64,44 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What the threads of a node share before it serves anybody: its groups, whose commands have so many
+    /// bytes at most, the other nodes, and the inboxes of its cores.
+    pub fn new(
+        config: &Config,
+        traces: Option<Traces>,
+        (groups, max_command_bytes): (Groups, usize),
+        mesh: Arc<Mesh>,
+        cores: Vec<mpsc::UnboundedSender<ToCore>>,
+    ) -> Self {
+        Self {
+            interest: InterestIndex::default(),
+            cores,
+            groups,
+            mesh,
+            fanout: Fanout::default(),
+            shards: config.shards,
+            publication_bytes: max_command_bytes.saturating_sub(AROUND_PUBLICATION),
+            arns: policy::Arns {
+                partition: config.account.partition.clone(),
+                region: config.account.region.clone(),
+                account: config.account.id.clone(),
+            },
+            limits: config.limits.clone(),
+            lifecycle_events: config.lifecycle_events,
+            traces,
+            serving: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            public_host: config.public_host.clone(),
+            queues_full: AtomicBool::new(false),
+            backups: Backups::new(config),
+            share_queues: AtomicBool::new(false),
+            long_outboxes: AtomicU64::new(0),
+        }
+    }
+
     /// The group that a client id, a topic or a thing name belongs to. The function is part of the
     /// stored format: FNV-1a, 64 bit, folded.
     pub fn group_of(&self, key: &str) -> u16 {

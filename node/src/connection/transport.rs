@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use smallvec::SmallVec;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -19,6 +19,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// In memory: the client is in this process.
+    Memory(DuplexStream),
 }
 
 /// MQTT bytes to and from a client.
@@ -36,6 +38,7 @@ impl Stream {
         let read = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
         };
         read.map_ok(|()| buffer.filled().len())
     }
@@ -49,6 +52,7 @@ impl Stream {
         let written = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
         match ready!(written)? {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -59,7 +63,7 @@ impl Stream {
     /// Writes what the TLS layer still holds.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Memory(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -69,6 +73,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -97,7 +97,7 @@ impl Endpoint {
             }
         } else if state.outbox.len() < before {
             // Progress counts as patience regained.
-            state.pressed_since = state.pressed_since.map(|_| Instant::now());
+            state.pressed_since = state.pressed_since.map(|_| Clock::read().now);
         }
         result
     }

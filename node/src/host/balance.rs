@@ -4,10 +4,11 @@
 //! on their disks, so that all nodes find the same without asking, and the loss of a node moves only
 //! what it led; an operator may prefer another of these.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::{GroupId, GroupsView, Order};
 use fleet::placement::weight;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Machine, NodeHost};

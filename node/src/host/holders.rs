@@ -7,12 +7,13 @@
 //! heard of for [`LOST_AFTER`], which is longer: never are there two.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView};
 use fleet::shard::{Held, Instance, Shard, Vacated};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Machine, NodeHost};

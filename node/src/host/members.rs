@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Order, Status};
 use fleet::placement::{Placement, next_change};
 use fleet::registry::{Command, Drain, Member, MemberStatus};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::{Machine, NodeHost};

@@ -5,12 +5,13 @@
 //! of it at a time, so it goes on wherever a lead goes. What was asked for and is not answered yet is not
 //! asked for again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::{GroupId, GroupsView};
 use fleet::shard::{self, Directed, Shard};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::{Machine, NodeHost, Proposal, Reply};

@@ -1,6 +1,6 @@
 //! What should happen when a disk does not give back what was written.
 
-use cluster::Refusal;
+use cluster::{PeerMessage, Refusal};
 
 use super::stories::{GROUP, cluster, isolate, leader, much, until};
 use super::world::World;
@@ -118,5 +118,32 @@ fn who_decides_alone_does_not_start_with_a_damaged_log_or_store() {
         let files = node.disk.files();
         assert!(node.start(1, now).is_err());
         assert_eq!(node.disk.files(), files);
+    }
+}
+
+/// What a damaged replica says, and how a leader's answer begins.
+const CALL: [u8; 9] = [11, 7, 0, 0, 0, 0, 0, 0, 0];
+const ANSWER: u8 = 12;
+
+#[test]
+fn a_leader_promises_nothing_after_it_was_deposed_in_the_same_turn() {
+    let mut world = cluster(5, 0);
+    let first = leader(&world);
+    // It hears of the next leader and of the damage at once.
+    world.nodes.get_mut(&first).unwrap().busy_until = u64::MAX;
+    until(&mut world, |world| world.leaders(GROUP).any(|id| id != first));
+    let next = world.leaders(GROUP).find(|&id| id != first).unwrap();
+    let damaged = (1..=5).find(|id| ![first, next].contains(id)).unwrap();
+    (0..100).for_each(|_| world.step(0).unwrap());
+    for (id, answers) in [(first, false), (next, true)] {
+        let now = world.now();
+        let node = world.nodes.get_mut(&id).unwrap();
+        let call = CALL.to_vec().into();
+        node.input.messages.push(PeerMessage { from: damaged, group: GROUP, message: call });
+        node.busy_until = 0;
+        assert!(node.turn(world.millis, now).unwrap());
+        let said = node.unsent.iter().filter(|(to, _)| *to == damaged).flat_map(|(_, batch)| batch);
+        let mut kinds = said.filter(|(group, _)| *group == GROUP).map(|(_, message)| message[0]);
+        assert_eq!(kinds.any(|kind| kind == ANSWER), answers, "node {id}");
     }
 }

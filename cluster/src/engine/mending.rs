@@ -225,3 +225,29 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_snapshot_of_the_leader_behind_its_fence_mends() {
+        let kept = HardState { term: 5, vote: 2, commit: 0 };
+        let answer = Some((2, 5, 10));
+        let cases = [
+            ("it is", answer, (2, 5, 10), kept, true),
+            ("nobody has answered", None, (2, 5, 10), kept, false),
+            ("another sends it", answer, (3, 5, 10), kept, false),
+            ("of another term", answer, (2, 6, 10), kept, false),
+            ("from before the fence", answer, (2, 5, 9), kept, false),
+            ("the term is not safe", answer, (2, 5, 10), HardState { term: 4, ..kept }, false),
+            ("the vote is not safe", answer, (2, 5, 10), HardState { vote: 3, ..kept }, false),
+        ];
+        for (case, answer, (from, term, index), kept, is_mended) in cases {
+            let mending = Mending { answer, ..Mending::new(1) };
+            let mut message = Message { from, term, ..Message::default() };
+            message.mut_snapshot().mut_metadata().index = index;
+            assert_eq!(mending.is_mended_by(&message, kept), is_mended, "{case}");
+        }
+    }
+}

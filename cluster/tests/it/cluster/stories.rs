@@ -47,7 +47,7 @@ pub(super) fn much(world: &mut World) {
     (0..2000).for_each(|_| world.step(0).unwrap());
 }
 
-fn order(world: &mut World, order: Order) {
+pub(super) fn order(world: &mut World, order: Order) {
     let leader = leader(world);
     world.nodes.get_mut(&leader).unwrap().input.orders.push(order);
 }

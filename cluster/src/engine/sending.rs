@@ -194,7 +194,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             std::mem::take(&mut *it.raft.store().wanted.borrow_mut())
         };
         let Some(group) = self.groups.iter().find(|group| wants(group)) else { return };
-        if group.members_changed {
+        if group.reconfigured > group.stored.index {
             // The snapshot would not know those who joined. They ask again.
             self.begin_checkpoint(now);
             return;

@@ -6,6 +6,7 @@
 
 mod alone;
 mod delivery;
+mod expiry;
 mod register;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::record::{Event, What};
+
+pub(crate) use expiry::LATEST_END;
 
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +35,8 @@ pub enum Promise {
     Marked,
     /// A session that lasts is there.
     Present,
+    /// A session ends when its time is over, and not before.
+    Expired,
     /// At most one connection of a client id is alive.
     Alone,
     /// Whoever reads gets what was written last.
@@ -92,6 +97,7 @@ pub fn check(history: &[Event]) -> Verdict {
     }
     delivery::check(history, &mut verdict);
     alone::check(history, &mut verdict);
+    expiry::check(history, &mut verdict);
     register::check(history, &mut verdict);
     version::check(history, &mut verdict);
     verdict
@@ -112,6 +118,8 @@ fn name(what: &What) -> &'static str {
         What::Wrote { .. } => "perhaps written",
         What::Read { .. } => "read",
         What::Told { .. } => "versions told",
+        What::Woke { present: true, .. } => "woken in time",
+        What::Woke { .. } => "woken too late",
         What::Broken { .. } => "broken",
     }
 }

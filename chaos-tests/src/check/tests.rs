@@ -12,7 +12,7 @@ use mqtt::QoS;
 /// got CLIENT TOPIC NUMBER QOS [dup] [again]             con CLIENT CONNECTION ASKED [clean] [present]
 /// ping CONNECTION ASKED        stop SINCE               wait SECONDS
 /// put KEY VALUE ASKED [VERSION]   try KEY VALUE ASKED   get KEY VALUE ASKED [VERSION]
-/// told CLIENT KEY VALUE VERSION
+/// told CLIENT KEY VALUE VERSION          woke CLIENT LEFT ASKED KEPT [present]
 /// ```
 fn history(text: &str) -> Vec<Event> {
     let mut now = 0;
@@ -70,6 +70,13 @@ fn event(words: &[&str]) -> Option<What> {
         "told" => {
             What::Told { client: text(1), key: text(2), value: number(3), version: number(4) }
         }
+        "woke" => What::Woke {
+            client: text(1),
+            left: second(2),
+            asked: second(3),
+            kept: second(4),
+            present: has("present"),
+        },
         other => panic!("{other}"),
     })
 }
@@ -103,6 +110,14 @@ fn histories_are_judged() {
         ("con c 1 0 clean; con c 2 1 clean", &[]),
         ("con c 1 0 clean; con c 2 1 clean present", &[Present]),
         ("sub c t 1; con c 1 0; pub t 0 1; ack t 0; con c 2 4 present", &[Delivered]),
+        // Sessions that end.
+        ("wait 9; woke c 1 9 10 present", &[]),
+        ("wait 9; woke c 1 9 10", &[Expired]),
+        ("wait 9; woke c 1 9 9", &[]),
+        ("wait 9; woke c 1 9 9 present", &[]),
+        ("wait 39; woke c 1 37 10", &[]),
+        ("wait 39; woke c 1 37 10 present", &[Expired]),
+        ("wait 39; woke c 1 36 10 present", &[]),
         // Connections: the first lives from second 1 on.
         ("con c 1 0 clean; ping 1 1; con c 2 2 clean; ping 2 3", &[]),
         ("con c 1 0 clean; con c 2 1 clean; ping 1 1; ping 2 3", &[]),

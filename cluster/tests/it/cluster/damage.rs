@@ -162,17 +162,16 @@ fn said(world: &mut World, by: u64, to: u64, kind: u8) -> Vec<Vec<u64>> {
 fn a_leader_appends_one_fence_for_each_damage() {
     let mut world = cluster(3, 0);
     let (first, damaged) = (leader(&world), 1 + leader(&world) % 3);
-    let mut last = world.status(first, GROUP).unwrap().applied;
-    let term = world.status(first, GROUP).unwrap().term;
+    let before = world.status(first, GROUP).unwrap();
     isolate(&mut world, damaged);
-    for number in [7, 8] {
+    for (number, index) in [(7, before.applied + 1), (8, before.applied + 2)] {
         for _ in 0..2 {
             tell(&mut world, first, damaged, CALL, &[number]);
-            assert_eq!(said(&mut world, first, damaged, ANSWER), [[number, term, last + 1]]);
+            let answers = said(&mut world, first, damaged, ANSWER);
+            assert_eq!(answers, [[number, before.term, index]]);
             world.step(0).unwrap();
-            until(&mut world, |world| world.status(first, GROUP).unwrap().applied == last + 1);
+            until(&mut world, |world| world.status(first, GROUP).unwrap().applied == index);
         }
-        last += 1;
     }
 }
 

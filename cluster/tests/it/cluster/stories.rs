@@ -111,6 +111,19 @@ fn a_node_that_knows_nobody_joins_by_a_snapshot_though_the_log_has_everything() 
 }
 
 #[test]
+fn a_node_joins_by_a_snapshot_while_commands_come_without_a_pause() {
+    let mut world = cluster(3, 1);
+    much(&mut world);
+    let voters = (1..=4).collect();
+    order(&mut world, Order::ChangeMembers { group: GROUP, voters, learners: vec![] });
+    until(&mut world, |world| {
+        let leader = leader(world);
+        world.propose(leader, GROUP, 30);
+        world.status(leader, GROUP).unwrap().voters == [1, 2, 3, 4]
+    });
+}
+
+#[test]
 fn a_survivor_goes_on_alone_with_all_it_has_and_takes_in_others() {
     // Before anything is stored, and after; also while members are being changed.
     for (stores, changes) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -1,7 +1,8 @@
 //! Three nodes on this machine that are one cluster, and what is claimed of them.
 //!
-//! Nodes and generator share all cores: three nodes on two of them say nothing of a node's limit, so
-//! what crosses nodes is compared with what does not, in the same round, by CPU time of all nodes.
+//! Nodes and generator share all cores, and machines differ: so all is compared with something else
+//! in the same round. What the cluster makes durable, with what mosquitto keeps in memory, alone on
+//! this machine; what crosses nodes, with what does not, by CPU time of all nodes.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,13 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::broker::wait_until_ready;
+use crate::broker::{Recipe, wait_until_ready};
 use crate::engine::Receivers;
 use crate::frame::{Qos, Version};
+use crate::process::cores;
 use crate::report::{CPU_RATE, P99, RATE, Report, number};
 use crate::scenario::Target;
 use crate::scenario::traffic::Traffic;
@@ -26,17 +28,20 @@ const NODES: usize = 3;
 const START: Duration = Duration::from_secs(60);
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// Publications per second of the latency run: a third of the bar for throughput.
-const LATENCY_RATE: f64 = 20_000.0;
+/// QoS 1 publications per second that mosquitto passes on the machine that the bars are for.
+const YARDSTICK: f64 = 98_000.0;
+/// What is claimed of that machine: publications per second, and a third of that for latency.
+const CLAIMED_RATE: f64 = 60_000.0;
+const LATENCY_RATE: f64 = CLAIMED_RATE / 3.0;
 
 /// What is claimed: its name, and in which direction it may not be missed.
 const BARS: [(&str, Bar); 3] = [
-    (QUORUM, Bar::AtLeast(60_000.0)),
+    (QUORUM, Bar::AtLeast(100.0 * CLAIMED_RATE / YARDSTICK)),
     (LATENCY, Bar::AtMost(30_000.0)),
     (CROSSING, Bar::AtLeast(60.0)),
 ];
-const QUORUM: &str = "quorum-fsynced QoS 1, per second";
-const LATENCY: &str = "p99 at a third of 60,000/s, us";
+const QUORUM: &str = "quorum-fsynced QoS 1, % of mosquitto's QoS 1 in memory";
+const LATENCY: &str = "p99 at a third of the claimed rate, us";
 const CROSSING: &str = "QoS 0 across nodes, % of same-node per cpu second";
 
 #[derive(Clone, Copy)]
@@ -76,6 +81,7 @@ impl Measurement {
         }
         let mut results = Results::default();
         let mut values: [Vec<f64>; BARS.len()] = Default::default();
+        let mosquitto: Recipe = "mosquitto".parse().map_err(Error::msg)?;
         for round in 1..=self.rounds {
             println!("round {round} of {}", self.rounds);
             let mut run = |traffic: Traffic, target: &Target| -> Result<Report> {
@@ -87,12 +93,19 @@ impl Measurement {
             };
             let everywhere = cluster.target();
             let one = Target { others: Vec::new(), ..everywhere.clone() };
+            let figure = |report: &Report, name| report.figure(name).unwrap_or(f64::NAN);
+            let yardstick = {
+                let broker = mosquitto.start(cores()?[0], Version::V3, &self.root)?;
+                let in_memory = Traffic { persistent: false, ..self.traffic(100, Qos::One, None) };
+                figure(&run(in_memory, &broker.target)?, RATE)
+            };
             let quorum = run(self.traffic(100, Qos::One, None), &everywhere)?;
-            let latency = run(self.traffic(100, Qos::One, Some(LATENCY_RATE)), &everywhere)?;
+            // As much for this machine as the claimed rate is for the one that mosquitto was fast on.
+            let rate = LATENCY_RATE * yardstick / YARDSTICK;
+            let latency = run(self.traffic(100, Qos::One, Some(rate.round())), &everywhere)?;
             let across = run(self.traffic(10, Qos::Zero, None), &everywhere)?;
             let same = run(self.traffic(10, Qos::Zero, None), &one)?;
-            let figure = |report: &Report, name| report.figure(name).unwrap_or(f64::NAN);
-            values[0].push(figure(&quorum, RATE));
+            values[0].push(100.0 * figure(&quorum, RATE) / yardstick);
             values[1].push(figure(&latency, P99));
             values[2].push(100.0 * figure(&across, CPU_RATE) / figure(&same, CPU_RATE));
         }
@@ -105,7 +118,7 @@ impl Measurement {
                 Bar::AtMost(bar) => (median > bar, format!("<= {}", number(bar))),
             };
             let median = number(median);
-            println!("{name:<52} {median:>9} ({} to {}), bar {bar}", number(least), number(most));
+            println!("{name:<55} {median:>9} ({} to {}), bar {bar}", number(least), number(most));
             if missed && !self.quick {
                 results.failures.push(format!("{name}: {median}, bar {bar}"));
             }

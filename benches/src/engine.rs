@@ -55,9 +55,12 @@ pub struct Flow<'a> {
     pub limit: Option<u64>,
     /// Publications per second of all publishers together: an open loop without window or backlog.
     pub rate: Option<f64>,
+    /// Whether brokers use the generator's core, too: then an open loop does not spin.
+    pub shares_cores: bool,
 }
 
-/// How long the generator looks away when it has nothing to do in a flood. A thread that waits in
+/// How long the generator looks away when it has nothing to do in a flood, or takes a core from the
+/// brokers. A thread that waits in
 /// epoll is woken by each write of a broker on the same machine, which costs the broker a tenth of
 /// its time and would cost it nothing with devices that are elsewhere.
 const NAP: Duration = Duration::from_micros(50);
@@ -131,7 +134,10 @@ impl<'a> Engine<'a> {
         };
         let open = if flow.shape.qos > Qos::Zero { flow.window } else { flow.backlog };
         let mut engine = Self {
-            naps: open.saturating_mul(count as u64) >= ENOUGH_FOR_NAPS,
+            naps: match flow.rate {
+                Some(_) => flow.shares_cores,
+                None => open.saturating_mul(count as u64) >= ENOUGH_FOR_NAPS,
+            },
             ledger: Ledger::new(flow.receivers),
             poll,
             epoch: Instant::now(),
@@ -245,7 +251,8 @@ impl<'a> Engine<'a> {
     }
 
     fn turn(&mut self, events: &mut Events) -> Result<()> {
-        let busy = !self.runnable.is_empty() || self.flow.rate.is_some();
+        let spins = self.flow.rate.is_some() && !self.naps;
+        let busy = !self.runnable.is_empty() || spins;
         let mut timeout = Duration::ZERO;
         if self.naps && !busy {
             sleep(NAP);

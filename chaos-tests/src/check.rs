@@ -6,6 +6,7 @@
 
 mod alone;
 mod delivery;
+mod expiry;
 mod register;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::record::{Event, What};
+
+pub(crate) use expiry::LATEST_END;
 
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +37,8 @@ pub enum Promise {
     Present,
     /// The will of a client that left in good order is not published.
     Withdrawn,
+    /// A session ends when its time is over, and not before.
+    Expired,
     /// At most one connection of a client id is alive.
     Alone,
     /// Whoever reads gets what was written last.
@@ -94,6 +99,7 @@ pub fn check(history: &[Event]) -> Verdict {
     }
     delivery::check(history, &mut verdict);
     alone::check(history, &mut verdict);
+    expiry::check(history, &mut verdict);
     register::check(history, &mut verdict);
     version::check(history, &mut verdict);
     verdict
@@ -116,6 +122,8 @@ fn name(what: &What) -> &'static str {
         What::Wrote { .. } => "perhaps written",
         What::Read { .. } => "read",
         What::Told { .. } => "versions told",
+        What::Woke { present: true, .. } => "woken in time",
+        What::Woke { .. } => "woken too late",
         What::Broken { .. } => "broken",
     }
 }

@@ -4,6 +4,7 @@ mod member;
 mod network;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -138,6 +139,28 @@ impl Cluster {
     /// Starts a node that is down; it need not serve yet.
     pub fn spawn(&self, node: u64) -> Result<()> {
         self.member(node).spawn()
+    }
+
+    /// kill -9, and a start with an empty disk once another node has been told and says so.
+    pub fn replace(&self, node: u64, asked: u64) -> Result<()> {
+        self.kill9(node)?;
+        self.member(node).lose_data()?;
+        let admin = self.member(asked).admin().to_string();
+        // Refused until the others have noticed that it is gone.
+        self.wait(&format!("node {node} is replaced"), || {
+            let mut replacing = Command::new(binary())
+                .args(["cluster", "replace", &node.to_string(), "--admin", &admin])
+                .args(["--timeout", &PATIENCE.as_secs().to_string()])
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let said = BufReader::new(replacing.stdout.take().context("it is piped")?);
+            for line in said.lines() {
+                if line?.starts_with("start node") {
+                    self.spawn(node)?;
+                }
+            }
+            Ok(replacing.wait()?.success())
+        })
     }
 
     /// SIGSTOP: the process stands still, its connections stay.

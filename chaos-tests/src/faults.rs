@@ -30,11 +30,13 @@ pub enum Fault {
     Clock,
     /// kill -9 of a node that nobody hears of at once: its machine is gone.
     Power,
+    /// A node is replaced by one with an empty disk.
+    Replace,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Kill,
         Self::Stop,
         Self::Cut,
@@ -43,6 +45,7 @@ impl Fault {
         Self::Term,
         Self::Clock,
         Self::Power,
+        Self::Replace,
     ];
 }
 
@@ -57,6 +60,7 @@ impl fmt::Display for Fault {
             Self::Term => "term",
             Self::Clock => "clock",
             Self::Power => "power",
+            Self::Replace => "replace",
         })
     }
 }
@@ -92,6 +96,7 @@ impl Faults<'_> {
             Fault::Term => self.restart_all()?,
             Fault::Clock => self.set_clock()?,
             Fault::Power => self.power()?,
+            Fault::Replace => self.replace()?,
         }
         *self.done.entry(fault).or_default() += 1;
         Ok(())
@@ -206,6 +211,14 @@ impl Faults<'_> {
         self.tell(format!("node {node} has power"));
         self.cluster.heal();
         self.cluster.spawn(node)
+    }
+
+    /// The others must be well: what was on the disk is on two of them.
+    fn replace(&mut self) -> Result<()> {
+        self.mend()?;
+        let (node, role) = self.victim();
+        self.tell(format!("node {node}, {role}, is replaced by one with an empty disk"));
+        self.cluster.replace(node, self.other_than(node))
     }
 
     fn slow(&mut self) -> Result<()> {

@@ -4,10 +4,12 @@
 mod duellist;
 mod inbox;
 mod link;
+mod mortal;
 mod publisher;
 mod retained;
 mod roamer;
 mod shadows;
+mod sleeper;
 mod subscriber;
 mod swarm;
 
@@ -24,9 +26,11 @@ use crate::record::Recorder;
 use crate::{Client, Dice};
 
 use duellist::Duellist;
+use mortal::Mortal;
 use publisher::Publisher;
 use retained::Keeper;
 use shadows::Shadower;
+use sleeper::Sleeper;
 use subscriber::Subscriber;
 pub(crate) use swarm::Swarm;
 
@@ -81,6 +85,8 @@ pub(crate) struct Fleet {
     duellists: Vec<Duellist>,
     keepers: Vec<Keeper>,
     shadowers: Vec<Shadower>,
+    mortals: Vec<Mortal>,
+    sleepers: Vec<Sleeper>,
 }
 
 /// What is running: who comes to an end by itself, and who goes on until the end.
@@ -97,7 +103,8 @@ impl Running<'_> {
 }
 
 impl Fleet {
-    pub(crate) fn new(dice: &mut Dice) -> Self {
+    /// Everybody. Where clocks go wrong nobody relies on when a session ends.
+    pub(crate) fn new(clocks_are_right: bool, dice: &mut Dice) -> Self {
         let topics = [
             ("t/a", V5, AtLeastOnce),
             ("t/b", V311, AtLeastOnce),
@@ -123,7 +130,12 @@ impl Fleet {
         let duellists = duellists.into_iter().map(duellist).collect();
         let keepers = (0..3).map(|number| Keeper::new(number, dice)).collect();
         let shadowers = (0..2).map(|number| Shadower::new(number, dice)).collect();
-        Self { publishers, subscribers, duellists, keepers, shadowers }
+        let mortals = [("t/w", V5), ("t/x", V311)];
+        let mortals = mortals.into_iter().map(|(topic, version)| Mortal::new(topic, version, dice));
+        let mortals = mortals.collect();
+        let sleepers = if clocks_are_right { 4 } else { 0 };
+        let sleepers = (0..sleepers).map(|number| Sleeper::new(number, dice)).collect();
+        Self { publishers, subscribers, duellists, keepers, shadowers, mortals, sleepers }
     }
 
     /// Lets the sessions subscribe, then everybody live until the place says that it is over.
@@ -151,6 +163,12 @@ impl Fleet {
             finite.push(scope.spawn(|| it.live(place)));
         }
         for it in &mut self.shadowers {
+            finite.push(scope.spawn(|| it.live(place)));
+        }
+        for it in &mut self.mortals {
+            finite.push(scope.spawn(|| it.live(place)));
+        }
+        for it in &mut self.sleepers {
             finite.push(scope.spawn(|| it.live(place)));
         }
         Running { finite }

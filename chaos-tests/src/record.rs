@@ -157,6 +157,19 @@ pub enum What {
         /// Its version.
         version: u64,
     },
+    /// CONNACK has come for a session that lasts for a while only.
+    Woke {
+        /// The client id.
+        client: String,
+        /// When its last connection began to end.
+        left: At,
+        /// When CONNECT was sent.
+        asked: At,
+        /// How long its session lasts without a connection.
+        kept: Duration,
+        /// What CONNACK says of the session.
+        present: bool,
+    },
     /// Something that no client may see.
     Broken {
         /// The client id.

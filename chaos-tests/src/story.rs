@@ -90,7 +90,7 @@ impl Story {
         let equipment = Equipment { disks: does(Fault::Full), clocks: does(Fault::Clock) };
         let Some(cluster) = Cluster::start(equipment)? else { return Ok(None) };
         let recorder = Recorder::default();
-        let mut fleet = Fleet::new(&mut dice);
+        let mut fleet = Fleet::new(!does(Fault::Clock), &mut dice);
         let mut faults = Faults {
             cluster: &cluster,
             recorder: &recorder,

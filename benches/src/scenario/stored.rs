@@ -104,7 +104,7 @@ impl Stored {
 
     fn flow<'a>(&self, shape: Shape<'a>, receivers: Receivers) -> Flow<'a> {
         let (window, limit) = (self.window, Some(self.each()));
-        Flow { shape, receivers, window, backlog: u64::MAX, limit, rate: None }
+        Flow { shape, receivers, window, backlog: u64::MAX, limit, rate: None, shares_cores: false }
     }
 
     fn store(

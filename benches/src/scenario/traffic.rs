@@ -117,6 +117,7 @@ impl Traffic {
             backlog,
             limit: None,
             rate: self.rate,
+            shares_cores: !target.others.is_empty(),
         };
         let mut engine = Engine::new(flow, publishers, subscribers)?;
         let report = self.measure(target, &mut engine)?;

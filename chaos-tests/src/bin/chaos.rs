@@ -22,7 +22,7 @@ struct Arguments {
     /// What chance is drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What is done: kill, stop, cut, slow, full, term, clock, power.
+    /// What is done: kill, stop, cut, slow, full, term, clock, power, replace.
     #[arg(long, value_delimiter = ',', default_values_t = Fault::ALL)]
     faults: Vec<Fault>,
     /// Keep history, data and output also when all was well.

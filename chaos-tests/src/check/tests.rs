@@ -12,8 +12,8 @@ use mqtt::QoS;
 /// got CLIENT TOPIC NUMBER QOS [dup] [again]             con CLIENT CONNECTION ASKED [clean] [present]
 /// ping CONNECTION ASKED        stop SINCE               wait SECONDS
 /// put KEY VALUE ASKED [VERSION]   try KEY VALUE ASKED   get KEY VALUE ASKED [VERSION]
-/// told CLIENT KEY VALUE VERSION                         shared SHARE TOPIC NUMBER
-/// withdrawn TOPIC NUMBER
+/// told CLIENT KEY VALUE VERSION          woke CLIENT LEFT ASKED KEPT [present]
+/// shared SHARE TOPIC NUMBER              withdrawn TOPIC NUMBER
 /// ```
 fn history(text: &str) -> Vec<Event> {
     let mut now = 0;
@@ -73,6 +73,13 @@ fn event(words: &[&str]) -> Option<What> {
         }
         "shared" => What::Shared { share: text(1), topic: text(2), number: number(3) },
         "withdrawn" => What::Withdrawn { topic: text(1), number: number(2) },
+        "woke" => What::Woke {
+            client: text(1),
+            left: second(2),
+            asked: second(3),
+            kept: second(4),
+            present: has("present"),
+        },
         other => panic!("{other}"),
     })
 }
@@ -115,6 +122,14 @@ fn histories_are_judged() {
         ("sub c w 2; pub w 0 2; withdrawn w 0; got c w 0 2", &[Withdrawn]),
         ("sub c w 2; pub w 0 2; ack w 0", &[Delivered]),
         ("sub c w 2; pub w 0 2; ack w 0; got c w 0 2; got c w 0 2", &[Once]),
+        // Sessions that end.
+        ("wait 9; woke c 1 9 10 present", &[]),
+        ("wait 9; woke c 1 9 10", &[Expired]),
+        ("wait 9; woke c 1 9 9", &[]),
+        ("wait 9; woke c 1 9 9 present", &[]),
+        ("wait 39; woke c 1 37 10", &[]),
+        ("wait 39; woke c 1 37 10 present", &[Expired]),
+        ("wait 39; woke c 1 36 10 present", &[]),
         // Connections: the first lives from second 1 on.
         ("con c 1 0 clean; ping 1 1; con c 2 2 clean; ping 2 3", &[]),
         ("con c 1 0 clean; con c 2 1 clean; ping 1 1; ping 2 3", &[]),

@@ -78,7 +78,7 @@ impl Member {
         (self.address, MQTT).into()
     }
 
-    fn admin(&self) -> SocketAddr {
+    pub(super) fn admin(&self) -> SocketAddr {
         (self.address, ADMIN).into()
     }
 
@@ -161,6 +161,22 @@ impl Member {
         self.child = None;
         ensure!(status.success(), "node {} ended with {status}", self.number);
         Ok(true)
+    }
+
+    /// Loses its data: it has to join again, and its configuration says so from now on.
+    pub(super) fn lose_data(&self) -> Result<()> {
+        for file in fs::read_dir(self.data())? {
+            let path = file?.path();
+            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        }
+        let text = fs::read_to_string(self.configuration())?;
+        if !text.contains("join = true") {
+            fs::write(
+                self.configuration(),
+                text.replace("[cluster]\n", "[cluster]\njoin = true\n"),
+            )?;
+        }
+        Ok(())
     }
 
     /// Puts its data on a file system of its own, before the first start.

@@ -53,6 +53,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Decided::Members(_) if entry.index <= group.members.void_until => {}
                 Decided::Members(change) => {
                     group.change_members(&change);
+                    group.reconfigured = entry.index;
                     self.roles_changed = true;
                 }
             }

@@ -30,8 +30,10 @@ pub(super) struct Group<R, S> {
     pub(super) raft: RawNode<View>,
     /// Who is in it after what is applied.
     pub(super) members: Members,
-    /// Whether the state store has other members.
+    /// Whether the state store knows less of the members, or of their commands.
     pub(super) members_changed: bool,
+    /// The last entry that said who is in it.
+    pub(super) reconfigured: u64,
     pub(super) proposals: Proposals<R>,
     /// What other nodes have for the leader.
     foreign: Vec<Run>,
@@ -89,6 +91,7 @@ impl<R, S> Group<R, S> {
             raft,
             members,
             members_changed: false,
+            reconfigured: 0,
             proposals,
             foreign: Vec::new(),
             appended: VecDeque::new(),

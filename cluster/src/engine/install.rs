@@ -249,6 +249,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         Ok(())
     }
 
+    /// Forgets a group's snapshot that is not yet all there.
+    pub(super) fn forget_staged(&mut self, place: usize) {
+        self.staging.take_if(|it| it.place == place && it.phase == Phase::Taking);
+    }
+
     /// Forgets a snapshot whose sender is silent.
     pub(super) fn tick_staging(&mut self) {
         if let Some(staging) = self.staging.as_mut().filter(|it| it.phase == Phase::Taking) {

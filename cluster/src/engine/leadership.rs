@@ -71,11 +71,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         for group in &mut self.groups {
             let raft = &group.raft.raft;
             let replayed = group.applied.index == raft.raft_log.committed;
-            if replayed
-                && group.mending.is_none()
-                && group.is_alone()
-                && raft.state == StateRole::Follower
-            {
+            if replayed && group.is_alone() && raft.state == StateRole::Follower {
                 let failed =
                     |e: raft::Error| Error::Raft { group: group.id, reason: e.to_string() };
                 group.raft.campaign().map_err(failed)?;

@@ -202,8 +202,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// A node that hears no leader may have been removed. Whoever has seen more can tell.
     pub(super) fn tell_member(&mut self, from: u64, place: usize, applied: u64) {
         let group = &self.groups[place];
-        let knows_more = group.applied.index > applied && group.mending.is_none();
-        if knows_more && !group.members.contain(from) {
+        if group.applied.index > applied && !group.members.contain(from) {
             let letter = Letter::Removed { applied: group.applied.index };
             self.outgoing.add(from, group.id, &letter);
         }

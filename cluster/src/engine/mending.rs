@@ -73,9 +73,11 @@ impl<R, S> Group<R, S> {
 
     /// A damaged replica calls: gives it a fence, and sends it a snapshot as soon as there is one.
     fn fence(&mut self, to: u64, number: u64) -> Option<Letter> {
+        let leads = self.is_leader() && self.led == Some(self.raft.raft.term);
         let raft = &mut self.raft;
         let matched = raft.raft.prs().get(to)?.matched;
-        if self.led.is_none() || self.stands_still {
+        // It may have been deposed by what came just before: then it has nothing to promise.
+        if !leads || self.stands_still {
             return None;
         }
         let index = match self.fences.get(&to).filter(|it| it.number == number) {
@@ -113,13 +115,15 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// be mended by cannot go on.
     pub(super) fn note_damage(&mut self, place: usize, why: Error) -> Result<(), Error> {
         let number = self.dice.bits().wrapping_add(self.config.incarnation);
-        let group = &mut self.groups[place];
-        if group.is_alone() {
+        if self.groups[place].is_alone() {
             return Err(why);
         }
-        if group.mending.is_some() {
+        if self.groups[place].mending.is_some() {
             return Ok(());
         }
+        // A snapshot that comes in was sent before its leader knew.
+        self.forget_staged(place);
+        let group = &mut self.groups[place];
         metrics::damage_found("log");
         error!(
             group = %group.id, %why,
@@ -219,5 +223,31 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.room.damaged = count > 0;
         self.metrics.damaged_groups.set(f64::from(count));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_snapshot_of_the_leader_behind_its_fence_mends() {
+        let kept = HardState { term: 5, vote: 2, commit: 0 };
+        let answer = Some((2, 5, 10));
+        let cases = [
+            ("it is", answer, (2, 5, 10), kept, true),
+            ("nobody has answered", None, (2, 5, 10), kept, false),
+            ("another sends it", answer, (3, 5, 10), kept, false),
+            ("of another term", answer, (2, 6, 10), kept, false),
+            ("from before the fence", answer, (2, 5, 9), kept, false),
+            ("the term is not safe", answer, (2, 5, 10), HardState { term: 4, ..kept }, false),
+            ("the vote is not safe", answer, (2, 5, 10), HardState { vote: 3, ..kept }, false),
+        ];
+        for (case, answer, (from, term, index), kept, is_mended) in cases {
+            let mending = Mending { answer, ..Mending::new(1) };
+            let mut message = Message { from, term, ..Message::default() };
+            message.mut_snapshot().mut_metadata().index = index;
+            assert_eq!(mending.is_mended_by(&message, kept), is_mended, "{case}");
+        }
     }
 }

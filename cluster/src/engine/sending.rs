@@ -203,7 +203,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         };
         let Some(group) = self.groups.iter().find(|group| wants(group)) else { return };
         let fences = group.fences.values().map(|fence| fence.index);
-        if group.members_changed || fences.max() > Some(group.stored.index) {
+        if fences.chain([group.reconfigured]).max() > Some(group.stored.index) {
             // The snapshot would not know those who joined, or be too old. They ask again.
             self.begin_checkpoint(now);
             return;

@@ -1,8 +1,8 @@
 //! What should happen when a disk does not give back what was written.
 
-use cluster::Refusal;
+use cluster::{Order, PeerMessage, Refusal};
 
-use super::stories::{GROUP, cluster, isolate, leader, much, until};
+use super::stories::{GROUP, cluster, isolate, leader, much, order, until};
 use super::witness::Witness;
 use super::world::World;
 use crate::chronicle::Chronicle;
@@ -18,6 +18,16 @@ fn stay_down(world: &mut World, id: u64) {
     world.nodes.get_mut(&id).unwrap().up_at = u64::MAX;
 }
 
+/// Has a node bring its store up to its log.
+fn store(world: &mut World, id: u64) {
+    until(world, |world| {
+        let now = world.now();
+        let engine = world.nodes.get_mut(&id).unwrap().engine.as_mut().unwrap();
+        engine.begin_checkpoint(now);
+        engine.is_stored()
+    });
+}
+
 fn is_damaged(world: &World, id: u64) -> bool {
     world.status(id, GROUP).is_some_and(|status| status.damaged)
 }
@@ -28,6 +38,8 @@ fn a_replica_that_lost_its_log_helps_nobody_before_it_is_mended() {
         let mut world = cluster(3, 0);
         if stores {
             much(&mut world);
+            // What the second has left then ends where the third ends.
+            (1..=3).for_each(|id| store(&mut world, id));
         }
         let (first, second) = (leader(&world), 1 + leader(&world) % 3);
         let third = 6 - first - second;
@@ -121,4 +133,143 @@ fn who_decides_alone_does_not_start_with_a_damaged_log_or_store() {
         assert!(node.start(1, now, |_| Chronicle::default(), |_| Witness::default()).is_err());
         assert_eq!(node.disk.files(), files);
     }
+}
+
+/// What a damaged replica says: this, and a number.
+const CALL: u8 = 11;
+/// What a leader answers: this, the number, its term, and where its fence is.
+const ANSWER: u8 = 12;
+
+/// Somebody hears something.
+fn tell(world: &mut World, to: u64, from: u64, kind: u8, numbers: &[u64]) {
+    let mut message = vec![kind];
+    numbers.iter().for_each(|number| message.extend(number.to_le_bytes()));
+    let message = PeerMessage { from, group: GROUP, message: message.into() };
+    world.nodes.get_mut(&to).unwrap().input.messages.push(message);
+}
+
+/// A node takes a turn; gives the numbers in what it then says of a kind to another.
+fn said(world: &mut World, by: u64, to: u64, kind: u8) -> Vec<Vec<u64>> {
+    let now = world.now();
+    let node = world.nodes.get_mut(&by).unwrap();
+    node.busy_until = 0;
+    node.turn(world.millis, now).unwrap();
+    let all = node.unsent.iter().filter(|(whom, _)| *whom == to).flat_map(|(_, batch)| batch);
+    let of_kind = all.filter(|(group, message)| *group == GROUP && message[0] == kind);
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+    of_kind.map(|(_, message)| message[1..].chunks(8).map(number).collect()).collect()
+}
+
+#[test]
+fn a_leader_appends_one_fence_for_each_damage() {
+    let mut world = cluster(3, 0);
+    let (first, damaged) = (leader(&world), 1 + leader(&world) % 3);
+    let before = world.status(first, GROUP).unwrap();
+    isolate(&mut world, damaged);
+    for (number, index) in [(7, before.applied + 1), (8, before.applied + 2)] {
+        for _ in 0..2 {
+            tell(&mut world, first, damaged, CALL, &[number]);
+            let answers = said(&mut world, first, damaged, ANSWER);
+            assert_eq!(answers, [[number, before.term, index]]);
+            world.step(0).unwrap();
+            until(&mut world, |world| world.status(first, GROUP).unwrap().applied == index);
+        }
+    }
+}
+
+#[test]
+fn a_leader_promises_nothing_after_it_was_deposed_in_the_same_turn() {
+    let mut world = cluster(5, 0);
+    let first = leader(&world);
+    // It hears of the next leader and of the damage at once.
+    world.nodes.get_mut(&first).unwrap().busy_until = u64::MAX;
+    until(&mut world, |world| world.leaders(GROUP).any(|id| id != first));
+    let next = world.leaders(GROUP).find(|&id| id != first).unwrap();
+    let damaged = (1..=5).find(|id| ![first, next].contains(id)).unwrap();
+    (0..100).for_each(|_| world.step(0).unwrap());
+    for (id, answers) in [(first, 0), (next, 1)] {
+        tell(&mut world, id, damaged, CALL, &[7]);
+        assert_eq!(said(&mut world, id, damaged, ANSWER).len(), answers, "node {id}");
+    }
+}
+
+#[test]
+fn a_leader_waits_for_no_damaged_replica() {
+    let mut world = cluster(3, 0);
+    let (first, damaged) = (leader(&world), 1 + leader(&world) % 3);
+    isolate(&mut world, damaged);
+    tell(&mut world, first, damaged, CALL, &[7]);
+    world.step(0).unwrap();
+    let voters = vec![first, damaged];
+    order(&mut world, Order::ChangeMembers { group: GROUP, voters, learners: vec![] });
+    order(&mut world, Order::Transfer { group: GROUP, to: damaged });
+    world.step(0).unwrap();
+    for _ in 0..10 {
+        let before = world.checker.acknowledged.len();
+        world.propose(first, GROUP, 100);
+        // Not while a lead is handed over, nor while both are to decide.
+        (0..10).for_each(|_| world.step(0).unwrap());
+        assert_eq!(world.checker.acknowledged.len(), before + 1);
+    }
+    world.network.heal();
+    until(&mut world, |world| world.check_same_end().is_ok());
+    assert_eq!(world.status(first, GROUP).unwrap().voters.len(), 2);
+}
+
+#[test]
+fn a_damaged_replica_does_not_keep_a_leader_in_office() {
+    let mut world = cluster(3, 0);
+    let (first, damaged) = (leader(&world), 1 + leader(&world) % 3);
+    lose_log(&mut world, damaged);
+    stay_down(&mut world, 6 - first - damaged);
+    until(&mut world, |world| is_damaged(world, damaged));
+    until(&mut world, |world| world.leaders(GROUP).count() == 0);
+    (0..1000).for_each(|_| world.step(0).unwrap());
+    assert_eq!(world.leaders(GROUP).count(), 0);
+}
+
+#[test]
+fn a_damaged_replica_believes_only_an_answer_to_its_own_call() {
+    let mut world = cluster(3, 0);
+    let (first, damaged) = (leader(&world), 1 + leader(&world) % 3);
+    let term = world.status(first, GROUP).unwrap().term;
+    isolate(&mut world, damaged);
+    lose_log(&mut world, damaged);
+    until(&mut world, |world| is_damaged(world, damaged));
+    // It hears, and is not heard.
+    world.network.heal();
+    (1..=3).for_each(|id| world.network.cut(damaged, id));
+    world.nodes.get_mut(&damaged).unwrap().busy_until = u64::MAX;
+    until(&mut world, |world| {
+        let messages = &world.nodes[&damaged].input.messages;
+        messages.iter().any(|it| (it.from, it.group) == (first, GROUP))
+    });
+    let calls = said(&mut world, damaged, first, CALL);
+    let number = calls[0][0];
+    for (number, heard, then) in
+        [(number + 1, term + 5, 0), (number, term + 5, term + 5), (number, term, term + 5)]
+    {
+        tell(&mut world, damaged, first, ANSWER, &[number, heard, 1]);
+        said(&mut world, damaged, first, CALL);
+        assert_eq!(world.status(damaged, GROUP).unwrap().term, then);
+    }
+    // Whoever leads must get to that term to mend it.
+    world.network.heal();
+    until(&mut world, |world| world.check_same_end().is_ok());
+    assert!(world.status(leader(&world), GROUP).unwrap().term > term + 5);
+}
+
+#[test]
+fn a_damage_is_noted_before_the_log_begins_anew_and_found_again_in_it() {
+    let mut world = cluster(3, 0);
+    much(&mut world);
+    let damaged = 1 + leader(&world) % 3;
+    isolate(&mut world, damaged);
+    for _ in 0..3 {
+        lose_log(&mut world, damaged);
+        until(&mut world, |world| is_damaged(world, damaged));
+        assert_eq!(world.nodes[&damaged].store.unflushed(), 0);
+    }
+    world.network.heal();
+    until(&mut world, |world| world.check_same_end().is_ok());
 }

@@ -47,7 +47,7 @@ pub(super) fn much(world: &mut World) {
     (0..2000).for_each(|_| world.step(0).unwrap());
 }
 
-fn order(world: &mut World, order: Order) {
+pub(super) fn order(world: &mut World, order: Order) {
     let leader = leader(world);
     world.nodes.get_mut(&leader).unwrap().input.orders.push(order);
 }
@@ -108,6 +108,19 @@ fn a_node_that_knows_nobody_joins_by_a_snapshot_though_the_log_has_everything() 
     until(&mut world, |world| world.check_same_end().is_ok());
     world.crash(joining);
     until(&mut world, |world| world.check_same_end().is_ok());
+}
+
+#[test]
+fn a_node_joins_by_a_snapshot_while_commands_come_without_a_pause() {
+    let mut world = cluster(3, 1);
+    much(&mut world);
+    let voters = (1..=4).collect();
+    order(&mut world, Order::ChangeMembers { group: GROUP, voters, learners: vec![] });
+    until(&mut world, |world| {
+        let leader = leader(world);
+        world.propose(leader, GROUP, 30);
+        world.status(leader, GROUP).unwrap().voters == [1, 2, 3, 4]
+    });
 }
 
 #[test]

@@ -21,13 +21,14 @@ mod window;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::links::proto::fanout_message::Kind;
 use ::links::proto::{Routes, Synced};
-use ::links::{Direction, Links, Stream};
+use ::links::{Direction, Message, Stream};
 use mqtt::QoS;
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::interest::{Destination, InterestIndex, Wants};
@@ -177,9 +178,9 @@ impl Peer {
 }
 
 impl Fanout {
-    /// From now on there are links.
-    pub fn start(&self, links: Links) {
-        self.announcer.start(links);
+    /// From now on there are links, and this sends on them; false when that is not possible now.
+    pub fn start(&self, send: impl Fn(u64, Message) -> bool + Send + Sync + 'static) {
+        self.announcer.start(Box::new(send));
     }
 
     /// Tells the peers what is in the index.

@@ -168,6 +168,13 @@ impl ShareGroup {
         self.members.read().iter().any(|member| member.group.is_some())
     }
 
+    /// Members that keep queues.
+    pub fn lasting(&self) -> Without {
+        let members = self.members.read();
+        let lasting = members.iter().filter(|member| member.group.is_some());
+        lasting.map(|member| Arc::clone(&member.client)).collect()
+    }
+
     /// Whether a member has a connection and is not this client.
     pub fn is_connected_beside(&self, client: &[u8]) -> bool {
         let members = self.members.read();

@@ -81,7 +81,8 @@ impl Mesh {
             listen => anyhow::Error::new(listen).context("cluster.listen"),
         })?;
         shared.interest.announce_to(shared.fanout.announcer());
-        shared.fanout.start(links.clone());
+        let to_peers = links.clone();
+        shared.fanout.start(move |peer, message| to_peers.send(peer, message).is_ok());
         runtime.spawn(Fanout::run(Arc::clone(shared)));
         let _ = self.links.set(links);
         Ok(())
@@ -116,14 +117,12 @@ impl Mesh {
         linked.map(|(node, _)| *node).collect()
     }
 
-    /// A node is linked, and this is its life.
-    pub fn up(&self, node: u64, incarnation: u64) {
+    fn up(&self, node: u64, incarnation: u64) {
         let instance = Instance::new(node, incarnation);
         self.lives.write().insert(node, Life { instance, lost: None, has_ended: false });
     }
 
-    /// Nothing is heard of a node any more.
-    pub fn down(&self, node: u64) {
+    fn down(&self, node: u64) {
         if let Some(life) = self.lives.write().get_mut(&node) {
             life.lost.get_or_insert_with(Instant::now);
         }
@@ -131,7 +130,7 @@ impl Mesh {
 
     /// Nobody listens where the node is dialled. A node that lives always does: it opens that port
     /// first and closes it last.
-    pub fn ended(&self, node: u64) {
+    fn ended(&self, node: u64) {
         if let Some(life) = self.lives.write().get_mut(&node) {
             life.has_ended |= life.lost.is_some();
         }
@@ -170,7 +169,7 @@ fn cluster_id(config: &config::Cluster, shards: u16) -> [u8; 16] {
 }
 
 /// Hears what comes over the links.
-struct Ears(Arc<Shared>);
+pub struct Ears(pub Arc<Shared>);
 
 /// The stream that tells whether a node lives: what it says about groups.
 fn tells_of_life(stream: Stream) -> bool {

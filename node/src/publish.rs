@@ -124,6 +124,10 @@ impl Core {
             }
         }
         for share in &route.shares {
+            if errand.origin.is_some() && acknowledged && self.is_only_for_queue(share) {
+                self.keep_for(&share.subscribed, &mut groups);
+                continue;
+            }
             let without = Without::new();
             self.deliver_to_one(share, without, publication, errand, &mut groups, &mut published);
         }

@@ -30,6 +30,8 @@ pub struct Cluster<M: StateMachine, H: Host<M>> {
     pub nodes: BTreeMap<u64, SimNode<M, H>>,
     /// What is between them.
     pub network: Network,
+    /// Whether disks have no room now and then.
+    pub disks_fill: bool,
 }
 
 /// What came of a node's turn.
@@ -48,7 +50,8 @@ pub enum Turned {
 impl<M: StateMachine, H: Host<M>> Cluster<M, H> {
     /// A cluster without nodes.
     pub fn new(seed: u64, dice: Dice) -> Self {
-        Self { seed, dice, millis: 0, nodes: BTreeMap::new(), network: Network::default() }
+        let (nodes, network) = (BTreeMap::new(), Network::default());
+        Self { seed, dice, millis: 0, nodes, network, disks_fill: true }
     }
 
     /// Adds a node, whose clock is as wrong as any.
@@ -178,7 +181,7 @@ impl<M: StateMachine, H: Host<M>> Cluster<M, H> {
             13 => self.jump(id),
             _ => {
                 let node = self.nodes.get_mut(&id).expect("it is one of them");
-                node.is_full = self.dice.one_in(2);
+                node.is_full = self.disks_fill && self.dice.one_in(2);
                 let room = if node.is_full { 2000 } else { u64::MAX };
                 node.disk.set_capacity(node.disk.used_bytes().saturating_add(room));
             }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use links::Links;
+use links::Message;
 use links::proto::fanout_message::Kind;
 use links::proto::{Routes, ShareMember, SnapshotBegin, SnapshotEnd, Sync};
 use parking_lot::Mutex;
@@ -56,9 +56,12 @@ struct State {
     next_token: u64,
 }
 
+/// Sends to a peer; false when that is not possible now.
+type Outlet = Box<dyn Fn(u64, Message) -> bool + Send + std::marker::Sync>;
+
 /// See the module.
 pub struct Announcer {
-    links: OnceLock<Links>,
+    links: OnceLock<Outlet>,
     state: Mutex<State>,
     epochs: AtomicU64,
     /// Rung when there is a snapshot to tell.
@@ -78,14 +81,14 @@ impl Default for Announcer {
 
 impl Announcer {
     /// From now on there are links.
-    pub fn start(&self, links: Links) {
+    pub(super) fn start(&self, links: Outlet) {
         let _ = self.links.set(links);
         self.due.notify_one();
     }
 
     /// Sends to a peer; false when that is not possible now.
     pub fn send(&self, node: u16, kind: Kind) -> bool {
-        self.links.get().is_some_and(|links| links.send(node.into(), kind.into()).is_ok())
+        self.links.get().is_some_and(|send| send(node.into(), kind.into()))
     }
 
     /// A stream to a peer is there.

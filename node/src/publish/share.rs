@@ -200,7 +200,8 @@ impl Core {
         published
     }
 
-    /// Delivers to whoever is connected; if nobody is any more, it goes back to the queue.
+    /// Delivers to whoever is connected and keeps no queue; if nobody is any more, it goes back to the
+    /// subscription's.
     fn deliver_to_any(
         &self,
         filter: &str,
@@ -213,9 +214,10 @@ impl Core {
             Ok(topic::Subscription::Shared(share)) => self.shared.interest.share_group(share),
             _ => None,
         };
-        match share.filter(|share| share.is_connected_beside(b"")) {
+        let is_brief = |member: Member| member.group.is_none();
+        match share.filter(|share| share.connected().into_iter().any(is_brief)) {
             Some(share) => {
-                let without = Without::new();
+                let without = share.lasting();
                 self.deliver_to_one(&share, without, publication, errand, groups, published);
             }
             None => self.keep_for(filter, groups),
@@ -240,7 +242,14 @@ impl Core {
         !member.is_connected() && self.shared.has_share_queues()
     }
 
-    fn keep_for(&self, filter: &str, groups: &mut SmallVec<[GroupShare; 2]>) {
+    /// Whether what an outbox holds goes to the subscription's queue, whoever is connected: where it went is
+    /// not known to the next leader of the outbox, and the group of another member would take it for
+    /// something that it has seen if it has seen what comes after it.
+    pub(super) fn is_only_for_queue(&self, share: &ShareGroup) -> bool {
+        share.keeps_queues() && self.shared.has_share_queues()
+    }
+
+    pub(super) fn keep_for(&self, filter: &str, groups: &mut SmallVec<[GroupShare; 2]>) {
         let group = self.shared.group_of(filter);
         group_share(groups, group).queues.push(filter.to_owned());
     }

@@ -1,0 +1,5 @@
+//! Whole nodes in one thread.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod sessions;

@@ -1,0 +1,335 @@
+//! A cluster of whole nodes in one thread, its clients, and what befalls them.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Once;
+use std::time::Duration;
+
+use chaos_tests::check::{Promise, Verdict, check};
+use chaos_tests::record::Event;
+use cluster::{GroupId, Input};
+use mqtt::QoS;
+use node::host::{Machine, NodeHost, Reply, Signal};
+use simulation::{Cluster, Turned, small};
+use tokio::task::LocalSet;
+
+use super::life::{Life, SHARDS};
+use super::people::{self, LONGER_SECS, Roamer, SHORT_SECS, Subscription};
+use super::stage::{Act, Stage};
+use super::streams::Streams;
+
+/// How long faults go on, and how soon after their end everything must be well.
+const TROUBLE: u64 = 20_000;
+const RECOVERY: u64 = 30_000;
+
+/// How far all clocks are moved on when hours pass.
+const HOURS: Duration = Duration::from_secs(2 * 3600);
+
+const KEYS: &[&str] = &["kept/a", "kept/b"];
+
+thread_local! {
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tasks keep panics for themselves.
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICKED.set(true);
+            before(panic);
+        }));
+    });
+    PANICKED.set(false);
+}
+
+pub(super) struct World {
+    cluster: Cluster<Machine, NodeHost>,
+    founders: Vec<u64>,
+    lives: BTreeMap<u64, Life>,
+    streams: Streams,
+    stage: Rc<Stage>,
+    people: LocalSet,
+    pub(super) crashes: usize,
+}
+
+/// What came of a seed.
+pub(super) struct Ran {
+    /// What its clients have seen.
+    pub(super) history: Vec<Event>,
+    /// How often a node has crashed.
+    pub(super) crashes: usize,
+    /// What is to be said of that, unless it came to something that must not be.
+    pub(super) verdict: Result<Verdict, String>,
+}
+
+/// Runs a seed.
+pub(super) fn run(seed: u64) -> Ran {
+    watch_panics();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(seed);
+        let ran = world.run().await;
+        let verdict = ran.map(|()| world.verdict());
+        Ran { history: world.stage.history(), crashes: world.crashes, verdict }
+    })
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = storage::dice::Dice::new(seed);
+        let count = [3, 3, 3, 4, 5, 7][dice.below(6) as usize];
+        let founders: Vec<u64> = (1..=count).collect();
+        let mut cluster = Cluster::new(seed, dice);
+        cluster.network.streams = true;
+        cluster.disks_fill = seed % 2 == 1;
+        for &id in &founders {
+            let config = cluster::Config {
+                segment_bytes: 256 << 10,
+                checkpoint_bytes: 256 << 10,
+                max_command_bytes: 1 << 20,
+                snapshot_chunk_bytes: 4 << 10,
+                snapshot_window_bytes: 32 << 10,
+                ..small(id, u32::from(SHARDS) + 1, &founders, &mut cluster.dice)
+            };
+            cluster.add(id, config);
+        }
+        Self {
+            cluster,
+            founders,
+            lives: BTreeMap::new(),
+            streams: Streams::default(),
+            stage: Rc::new(Stage::new(count)),
+            people: LocalSet::new(),
+            crashes: 0,
+        }
+    }
+
+    /// Judges what clients have seen.
+    fn verdict(&self) -> Verdict {
+        let mut verdict = check(&self.stage.history());
+        // What a full disk has refused comes again from who has not heard of that, behind what was taken.
+        let is_promised = |promise| promise != Promise::Ordered || !self.cluster.disks_fill;
+        verdict.violations.retain(|violation| is_promised(violation.promise));
+        verdict
+    }
+
+    /// Trouble, then peace, then hours later; an error says what must not have happened.
+    async fn run(&mut self) -> Result<(), String> {
+        self.until("well at first", |world| world.is_well()).await?;
+        self.cast();
+        let began = self.cluster.millis;
+        while self.cluster.millis < began + TROUBLE {
+            if self.cluster.dice.one_in(120)
+                && let Some(id) = self.cluster.trouble()
+            {
+                self.crash(id);
+            }
+            self.step().await?;
+        }
+        self.cluster.heal();
+        self.until("well again", |world| world.is_well()).await?;
+        // Until nobody waits for a lost node any more.
+        let well = self.cluster.millis;
+        self.until("calm", |world| world.cluster.millis > well + 10_000).await?;
+        self.stage.act.set(Act::Calm);
+        self.until("done", |world| world.stage.acting.borrow().is_empty()).await?;
+        for node in self.cluster.nodes.values_mut() {
+            node.clock_off_ms += HOURS.as_millis() as i64;
+        }
+        self.stage.skipped.set(HOURS);
+        let later = self.cluster.millis;
+        self.until("later", |world| world.cluster.millis > later + 1000).await?;
+        self.stage.act.set(Act::Later);
+        let woken = self.cluster.millis;
+        self.until("over", |world| world.cluster.millis > woken + 5000).await
+    }
+
+    async fn until(
+        &mut self,
+        what: &str,
+        mut is_so: impl FnMut(&mut Self) -> bool,
+    ) -> Result<(), String> {
+        let end = self.cluster.millis + RECOVERY;
+        while !is_so(self) {
+            self.step().await?;
+            if self.cluster.millis > end {
+                let acting = self.stage.acting.borrow();
+                return Err(format!("not {what} after {RECOVERY} ms; still act: {acting:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every group has one leader that everybody follows.
+    fn is_well(&self) -> bool {
+        let groups = || (0..=u32::from(SHARDS)).map(GroupId);
+        let leader = |id, group| self.cluster.status(id, group).and_then(|status| status.leader);
+        groups().all(|group| {
+            let first = leader(self.founders[0], group);
+            first.is_some() && self.founders.iter().all(|&id| leader(id, group) == first)
+        })
+    }
+
+    /// Brings the clients on.
+    fn cast(&self) {
+        let mut dice = chaos_tests::Dice::seeded("sessions", self.cluster.dice.clone().bits());
+        let dice = &mut dice;
+        let stage = &self.stage;
+        let lasting = |client: &str, dice: &mut _| Roamer::lasting(stage, client, dice);
+        let brief = |client: &str, dice: &mut _| Roamer::new(stage, client, 0, dice);
+        let (once, twice) = (QoS::AtLeastOnce, QoS::ExactlyOnce);
+        for (client, qos) in [("publisher 1", once), ("publisher 2", twice)] {
+            let topics = ["t", "u/t", "s"].map(|topic| format!("{topic}/{client}")).to_vec();
+            self.publishes(client, people::publisher(lasting(client, dice), topics, qos));
+        }
+        for (client, filters, prefix, qos) in [
+            ("subscriber 1", &["t/#"][..], "t/", once),
+            ("subscriber 2", &["t/#", "t/+"], "t/", twice),
+            ("subscriber 3", &["u/#", "u/t/+", "+/t/#"], "u/", twice),
+            ("watcher", &["wills/#"], "wills/", twice),
+        ] {
+            let subscription = Subscription { filters: filters.to_vec(), prefix, qos, share: None };
+            self.acts(client, people::subscriber(lasting(client, dice), subscription));
+        }
+        for client in ["member 1", "member 2", "member 3"] {
+            let share = Some("$share/g/s/#");
+            let filters = share.into_iter().collect();
+            let subscription = Subscription { filters, prefix: "s/", qos: once, share };
+            self.acts(client, people::subscriber(lasting(client, dice), subscription));
+        }
+        for _ in 0..2 {
+            self.acts("duellist", people::duellist(brief("duellist", dice)));
+        }
+        for client in ["mortal 1", "mortal 2"] {
+            self.publishes(client, people::mortal(brief(client, dice)));
+        }
+        for number in 1..=2 {
+            let client = format!("keeper {number}");
+            self.acts(&client, people::keeper(brief(&client, dice), number, KEYS));
+        }
+        for (client, expiry) in [("sleeper 1", SHORT_SECS), ("sleeper 2", LONGER_SECS)] {
+            let roamer = Roamer::new(stage, client, expiry, dice);
+            let stage = Rc::clone(stage);
+            stage.acting.borrow_mut().push(client.to_owned());
+            self.people.spawn_local(async move {
+                let asleep = people::fall_asleep(roamer).await;
+                stage.done(client);
+                people::wake(asleep).await;
+            });
+        }
+    }
+
+    fn acts(&self, client: &str, person: impl Future<Output = ()> + 'static) {
+        let (stage, client) = (Rc::clone(&self.stage), client.to_owned());
+        stage.acting.borrow_mut().push(client.clone());
+        self.people.spawn_local(async move {
+            person.await;
+            stage.done(&client);
+        });
+    }
+
+    fn publishes(&self, client: &str, person: impl Future<Output = ()> + 'static) {
+        let stage = Rc::clone(&self.stage);
+        stage.publishing.set(stage.publishing.get() + 1);
+        self.acts(client, async move {
+            person.await;
+            stage.publishing.set(stage.publishing.get() - 1);
+        });
+    }
+
+    fn crash(&mut self, id: u64) {
+        self.crashes += 1;
+        self.cluster.crash(id);
+        self.stage.entrances.borrow_mut().remove(&id);
+        self.lives.remove(&id);
+    }
+
+    /// A moment passes.
+    async fn step(&mut self) -> Result<(), String> {
+        self.cluster.pass();
+        self.streams.pass(&mut self.cluster, &self.lives);
+        for id in self.founders.clone() {
+            node::clock::simulate(self.cluster.now(id).unix_ms);
+            if self.turn(id)? == Turned::Failed {
+                self.crash(id);
+            }
+        }
+        // Whatever cores and clients have to do until then, they do.
+        let mut moment = pin!(tokio::time::sleep_until(self.stage.at(self.cluster.millis)));
+        poll_fn(|cx| {
+            for (&id, life) in &mut self.lives {
+                node::clock::simulate(self.cluster.now(id).unix_ms);
+                let _ = Pin::new(&mut life.tasks).poll(cx);
+            }
+            let _ = Pin::new(&mut self.people).poll(cx);
+            moment.as_mut().poll(cx)
+        })
+        .await;
+        if PANICKED.get() {
+            return Err("a panic".into());
+        }
+        self.look_for_doubles()
+    }
+
+    /// A node's raft thread takes a turn.
+    fn turn(&mut self, id: u64) -> Result<Turned, String> {
+        let node = self.cluster.nodes.get_mut(&id).expect("it is one of them");
+        if let (Some(engine), Some(life)) = (&node.engine, self.lives.get(&id)) {
+            let mut arrived = Input::default();
+            life.inbox.take(&mut arrived, engine.is_accepting(), Duration::ZERO);
+            append(&mut node.input, arrived);
+        }
+        let mut begun = None;
+        let turned = self.cluster.turn(id, Machine::new, |raft| {
+            let (life, host) = Life::begin(&self.founders, raft);
+            begun = Some(life);
+            host
+        });
+        let turned = turned.map_err(|error| format!("node {id} does not start: {error}"))?;
+        if let Some(life) = begun.filter(|_| turned == Turned::Started) {
+            self.stage.entrances.borrow_mut().insert(id, life.entrance());
+            self.lives.insert(id, life);
+        }
+        Ok(turned)
+    }
+
+    /// No client id has two connections that are served.
+    fn look_for_doubles(&self) -> Result<(), String> {
+        let mut served = BTreeMap::new();
+        for (id, life) in &self.lives {
+            for core in &life.cores {
+                for (_, endpoint) in core.endpoints.borrow().iter() {
+                    if endpoint.doomed().is_some() || endpoint.is_closed() {
+                        continue;
+                    }
+                    let profile = &endpoint.profile;
+                    let epoch = profile.record.map(|record| record.epoch);
+                    let here = (*id, epoch);
+                    if let Some(there) = served.insert(profile.client.to_string(), here) {
+                        let client = &profile.client;
+                        return Err(format!("{client} is served twice: {there:?}, {here:?}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn append(input: &mut Input<Reply, Signal>, mut arrived: Input<Reply, Signal>) {
+    input.proposals.append(&mut arrived.proposals);
+    input.signals.append(&mut arrived.signals);
+    input.reads.append(&mut arrived.reads);
+    input.messages.append(&mut arrived.messages);
+    input.orders.append(&mut arrived.orders);
+    input.captures.append(&mut arrived.captures);
+}

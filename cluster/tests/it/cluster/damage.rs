@@ -118,6 +118,12 @@ fn with_a_majority_damaged_nobody_leads_until_a_survivor_goes_on_alone() {
     until(&mut world, |world| others.iter().all(|&id| is_damaged(world, id)));
     (0..4000).for_each(|_| world.step(0).unwrap());
     assert_eq!(world.leaders(GROUP).count(), 0);
+    // Nor do they ask for votes.
+    world.network.trap = Some(RAFT);
+    (0..1000).for_each(|_| world.step(0).unwrap());
+    let trapped = std::mem::take(&mut world.network.trapped);
+    assert!(!trapped.is_empty() && trapped.iter().all(|(_, it)| it.from == survivor));
+    world.network.trap = None;
     (1..=3).for_each(|id| stay_down(&mut world, id));
     world.nodes.get_mut(&survivor).unwrap().recover().unwrap();
     world.nodes.get_mut(&survivor).unwrap().up_at = 0;
@@ -361,8 +367,10 @@ fn no_snapshot_from_before_the_damage_mends_it() {
 #[test]
 fn an_answer_that_comes_while_a_snapshot_is_stored_is_not_heard() {
     let mut world = cluster(3, 0);
+    much(&mut world);
     let (first, damaged) = (leader(&world), 1 + leader(&world) % 3);
-    lose_log(&mut world, damaged);
+    world.crash(damaged);
+    world.nodes[&damaged].store.damage(GROUP.0);
     world.network.trap = Some(CALL);
     let call = |world: &World| {
         let mut all = world.network.trapped.iter();

@@ -197,8 +197,8 @@ struct Rare {
 pub struct NotSent {
     /// How many publications.
     pub count: usize,
-    /// The places of those that come from its session's queue: they have to be acknowledged there.
-    pub queued: Vec<u64>,
+    /// Those that come from its session's queue and have to leave it: place, QoS, DUP.
+    pub queued: Vec<(u64, QoS, bool)>,
 }
 
 #[derive(Debug)]
@@ -542,7 +542,7 @@ impl Endpoint {
                     QoS::ExactlyOnce => state.window.pubrec(id, true),
                     _ => state.window.puback(id),
                 };
-                denied.queued.push(seq);
+                denied.queued.push((seq, pending.qos, dup));
                 continue;
             }
             if !allowed

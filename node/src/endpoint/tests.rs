@@ -210,7 +210,7 @@ fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
         session.endpoint.set_policy(nothing);
         let sent = session.drain();
         assert!((OUTBOX..OUTBOX + 20).contains(&sent), "only what was in the outbox: {sent}");
-        assert_eq!((session.denied.count, &*session.denied.queued), (2, &[8][..]));
+        assert_eq!((session.denied.count, &*session.denied.queued), (2, &[(8, qos, false)][..]));
         for kind in [AckKind::PubAck, AckKind::PubRec] {
             assert_eq!(session.settle(kind, 8), Settled::Unknown, "its exchange is over");
         }

@@ -213,7 +213,7 @@ impl Core {
             Ok(topic::Subscription::Shared(share)) => self.shared.interest.share_group(share),
             _ => None,
         };
-        match share.filter(|share| share.is_connected_beside(b"")) {
+        match share.filter(|share| share.has_taker_beside(b"", self.shared.identity_changes())) {
             Some(share) => {
                 let without = Without::new();
                 self.deliver_to_one(&share, without, publication, errand, groups, published);

@@ -93,7 +93,7 @@ fn an_older_connection_changes_nothing() {
         ReceiveQos2 { client: client.clone(), epoch, packet_id, publication, store_retained }
             .into(),
         ReleaseQos2 { client: client.clone(), epoch, packet_id }.into(),
-        Acknowledge { client: client.clone(), epoch, seqs: seqs.clone() }.into(),
+        Acknowledge { client: client.clone(), epoch, seqs: seqs.clone(), refused: vec![] }.into(),
         PubrecReceived { client: client.clone(), epoch, seqs }.into(),
         Expire { client: client.clone(), epoch, at: u64::MAX, ..Expire::default() }.into(),
         FireWill { client, epoch, at: u64::MAX, ..FireWill::default() }.into(),

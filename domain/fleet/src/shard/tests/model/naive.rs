@@ -209,7 +209,7 @@ impl Model {
                     Outcome::Released { known }
                 })
             }
-            Kind::Acknowledge(Acknowledge { client, epoch, seqs }) => {
+            Kind::Acknowledge(Acknowledge { client, epoch, seqs, .. }) => {
                 self.with(&client, epoch, |_, session| {
                     let before = session.queue.len();
                     session.queue.retain(|entry| !seqs.contains(&entry.seq));

@@ -99,7 +99,7 @@ impl Bench {
                 seqs.push(seq);
                 let acknowledge = if n + 1 == per_command {
                     let (client, seqs) = (client.clone(), std::mem::take(&mut seqs));
-                    Command::from(Acknowledge { client, epoch, seqs }).encoded()
+                    Command::from(Acknowledge { client, epoch, seqs, refused: vec![] }).encoded()
                 } else {
                     Bytes::new()
                 };
@@ -180,7 +180,8 @@ fn publish_to_all(c: &mut Criterion) {
                 });
                 bench.dispatcher.acknowledged(*session, seq);
                 let (client, epoch) = (client.clone(), *epoch);
-                let command = Command::from(Acknowledge { client, epoch, seqs: vec![seq] });
+                let command =
+                    Command::from(Acknowledge { client, epoch, seqs: vec![seq], refused: vec![] });
                 black_box(bench.shard.apply(command.encoded()).expect(READS));
             }
         });

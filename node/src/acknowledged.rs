@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cluster::GroupId;
 use fleet::shard;
+use mqtt::QoS;
 use rustc_hash::FxHashMap;
 
 use crate::core::Core;
@@ -37,7 +38,8 @@ struct State {
 
 struct OfSession {
     client: Rc<str>,
-    seqs: Vec<u64>,
+    /// Places in its queue, and whether others may have what is there.
+    seqs: Vec<(u64, bool)>,
     /// How many of them have made room in the session's window.
     told: usize,
     /// The client's Receive Maximum.
@@ -48,7 +50,7 @@ impl OfSession {
     /// Makes room in the session's window. When it fails the node is stopping.
     fn tell(&mut self, core: &Core, record: Record) {
         let (group, session) = (record.group.into(), record.session);
-        let seqs = self.seqs[self.told..].to_vec();
+        let seqs = self.seqs[self.told..].iter().map(|(seq, _)| *seq).collect();
         self.told = self.seqs.len();
         let _ = core.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
     }
@@ -57,6 +59,17 @@ impl OfSession {
 impl Core {
     /// A client has acknowledged an entry of its session's queue, or cannot take it.
     pub fn acknowledge_queued(&self, endpoint: &Endpoint, seq: u64) {
+        self.end_queued(endpoint, seq, false);
+    }
+
+    /// A client may not receive an entry of its session's queue. If it came by a shared subscription
+    /// other members get it, unless the client may have begun an exchange of QoS 2 with it.
+    pub fn refuse_queued(&self, endpoint: &Endpoint, seq: u64, qos: QoS, dup: bool) {
+        let is_begun = qos == QoS::ExactlyOnce && dup;
+        self.end_queued(endpoint, seq, !is_begun && self.shared.has_share_queues());
+    }
+
+    fn end_queued(&self, endpoint: &Endpoint, seq: u64, others_may: bool) {
         let Some(record) = endpoint.profile.record else { return };
         let state = &mut *self.acknowledged.0.borrow_mut();
         state.count += 1;
@@ -66,7 +79,7 @@ impl Core {
             told: 0,
             receive_maximum: endpoint.receive_maximum().into(),
         });
-        of_session.seqs.push(seq);
+        of_session.seqs.push((seq, others_may));
         // A client that cannot be sent much more must not wait.
         if (of_session.seqs.len() - of_session.told) * 4 >= of_session.receive_maximum {
             of_session.tell(self, record);
@@ -99,10 +112,14 @@ impl Core {
             if of_session.told < of_session.seqs.len() {
                 of_session.tell(self, record);
             }
+            let (refused, done): (Vec<_>, Vec<_>) =
+                of_session.seqs.into_iter().partition(|(_, others_may)| *others_may);
+            let places = |all: Vec<(u64, bool)>| all.into_iter().map(|(seq, _)| seq).collect();
             let command = shard::Acknowledge {
                 client: bytes::Bytes::copy_from_slice(of_session.client.as_bytes()),
                 epoch: record.epoch,
-                seqs: of_session.seqs,
+                seqs: places(done),
+                refused: places(refused),
             };
             let command = shard::Command::from(command).encoded();
             self.propose(Proposal::owed(GroupId::from(record.group), command));

@@ -197,8 +197,8 @@ struct Rare {
 pub struct NotSent {
     /// How many publications.
     pub count: usize,
-    /// The places of those that come from its session's queue: they have to be acknowledged there.
-    pub queued: Vec<u64>,
+    /// Those that come from its session's queue and have to leave it: place, QoS, DUP.
+    pub queued: Vec<(u64, QoS, bool)>,
 }
 
 #[derive(Debug)]
@@ -542,7 +542,7 @@ impl Endpoint {
                     QoS::ExactlyOnce => state.window.pubrec(id, true),
                     _ => state.window.puback(id),
                 };
-                denied.queued.push(seq);
+                denied.queued.push((seq, pending.qos, dup));
                 continue;
             }
             if !allowed
@@ -605,15 +605,19 @@ impl Endpoint {
     /// Sends the acknowledgements that are ready and tells of each.
     pub fn acknowledge(&self, pool: &mut Pool, mut sent: impl FnMut(Owed)) {
         let mut state = self.state.borrow_mut();
-        while let Some(owed) = state.acks.pop_ready() {
+        while let Some(owed) = state.acks.ready() {
             let unsayable = self.profile.version == Version::V311
                 || owed.kind == AckKind::PubComp && owed.reason != Reason::PacketIdentifierNotFound;
             if owed.reason.is_error() && unsayable {
-                // There is no way to say that a packet was not taken.
-                state.doom.get_or_insert(owed.reason);
-                self.wake(&mut state);
+                // There is no way to say that a packet was not taken. It stays, so that nothing behind it
+                // is acknowledged: it would be sent again alone, and come after that.
+                if state.doom.is_none() {
+                    state.doom = Some(owed.reason);
+                    self.wake(&mut state);
+                }
                 return;
             }
+            state.acks.pop_ready();
             self.put_ack(&mut state, owed.kind, owed.id, owed.reason, pool);
             sent(owed);
         }

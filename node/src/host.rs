@@ -227,11 +227,22 @@ impl NodeHost {
                 index.share(share, client, |member| {
                     member.group = (options.qos > 0).then_some(number);
                     member.connected = joined.connected;
+                    member.passed_over = None;
                     member.qos = qos_of(options.qos);
                     member.retain_as_published = options.retain_as_published;
                     member.subscription_ids =
                         Some(options.subscription_id).filter(|id| *id != 0).into_iter().collect();
                 });
+            }
+            Interest::PassedOver { share, session } => {
+                let members = &self.beside.entry(group).or_default().members;
+                let (Some(client), Ok(topic::Subscription::Shared(share))) =
+                    (members.get(&session), topic::parse_subscription(&share))
+                else {
+                    return;
+                };
+                let now = shared.identity_changes();
+                index.share(share, client, |member| member.passed_over = Some(now));
             }
             Interest::Left { share, filter, session } => {
                 let members = &self.beside.entry(group).or_default().members;
@@ -272,6 +283,7 @@ impl NodeHost {
                 client: session.client().clone(),
                 epoch: session.epoch(),
                 seqs: pumped.expired,
+                refused: Vec::new(),
             };
             self.owe(group, command.into());
         }
@@ -441,6 +453,9 @@ impl Host<Machine> for NodeHost {
             Machine::Shard(shard) => self.carry_out(group, shard),
             Machine::Meta(registry) => {
                 let changed = registry.take_changes();
+                if changed.all || !changed.certificates.is_empty() {
+                    self.shared.identities_changed();
+                }
                 if !changed.is_empty() && self.is_started {
                     let changed = Arc::new(changed);
                     self.shared.on_every_core(move |core| core.principals_changed(&changed));
@@ -481,6 +496,7 @@ impl Host<Machine> for NodeHost {
             Machine::Meta(_) => {
                 let everybody =
                     Arc::new(fleet::registry::Changes { all: true, ..Default::default() });
+                self.shared.identities_changed();
                 self.shared.on_every_core(move |core| core.principals_changed(&everybody));
             }
             Machine::Shard(shard) => {

@@ -102,6 +102,8 @@ pub struct Member {
     pub group: Option<u16>,
     /// Another node that it is connected to, as that one says.
     pub node: Option<u16>,
+    /// It may not receive what it was given: how often identities had changed then.
+    pub passed_over: Option<u64>,
 }
 
 /// A connection, named so that a later one in the same place is not mistaken for it.
@@ -119,6 +121,12 @@ impl Member {
     /// Whether it has a connection anywhere.
     pub fn is_connected(&self) -> bool {
         self.live.is_some() || self.node.is_some() || self.connected
+    }
+
+    /// Whether it is worth giving messages to, when identities have changed so often: not after one
+    /// that it may not receive, until that may be otherwise.
+    pub fn takes(&self, identity_changes: u64) -> bool {
+        self.is_connected() && self.passed_over != Some(identity_changes)
     }
 
     fn is_gone(&self) -> bool {
@@ -158,9 +166,10 @@ impl ShareGroup {
         in_turn().find(|member| member.is_connected()).or_else(|| in_turn().next()).cloned()
     }
 
-    /// Its members that have a connection anywhere.
-    pub fn connected(&self) -> Vec<Member> {
-        self.members.read().iter().filter(|member| member.is_connected()).cloned().collect()
+    /// Its members that have a connection anywhere and are not passed over.
+    pub fn takers(&self, identity_changes: u64) -> Vec<Member> {
+        let members = self.members.read();
+        members.iter().filter(|member| member.takes(identity_changes)).cloned().collect()
     }
 
     /// Whether a member's session may outlive its connection.
@@ -175,10 +184,10 @@ impl ShareGroup {
         lasting.map(|member| Arc::clone(&member.client)).collect()
     }
 
-    /// Whether a member has a connection and is not this client.
-    pub fn is_connected_beside(&self, client: &[u8]) -> bool {
+    /// Whether a member has a connection, is not passed over, and is not this client.
+    pub fn has_taker_beside(&self, client: &[u8], identity_changes: u64) -> bool {
         let members = self.members.read();
-        members.iter().any(|it| it.client.as_bytes() != client && it.is_connected())
+        members.iter().any(|it| it.client.as_bytes() != client && it.takes(identity_changes))
     }
 
     /// The member that a peer has chosen, or else another one that is connected here.
@@ -408,6 +417,7 @@ impl ShareGroup {
                 permissions: None,
                 group: None,
                 node: None,
+                passed_over: None,
             });
             members.len() - 1
         });

@@ -390,7 +390,7 @@ impl Core {
                 }
                 None => {
                     self.metrics.decided(Asked::Receive, false);
-                    self.acknowledge_queued(&endpoint, handout.seq);
+                    self.refuse_queued(&endpoint, handout.seq, qos, dup);
                 }
                 Some(_) => self.metrics.sent(qos, kept.payload().len()),
             }

@@ -35,6 +35,10 @@ pub struct Network {
     /// By arrival; the second number tells messages of one millisecond apart.
     flying: BTreeMap<(u64, u64), (u64, PeerMessage)>,
     sent: u64,
+    /// Messages that begin like this are kept, and go no further.
+    pub trap: Option<u8>,
+    /// Those, and where they were to go.
+    pub trapped: Vec<(u64, PeerMessage)>,
     /// When the last message in order arrives.
     last: BTreeMap<(u64, u64), u64>,
 }
@@ -47,6 +51,8 @@ impl Default for Network {
             cuts: BTreeSet::new(),
             flying: BTreeMap::new(),
             sent: 0,
+            trap: None,
+            trapped: Vec::new(),
             last: BTreeMap::new(),
         }
     }
@@ -67,6 +73,10 @@ impl Network {
             }
             let copies = if dice.below(1000) < self.weather.doubled { 2 } else { 1 };
             let message = PeerMessage { from, group, message: message.into() };
+            if self.trap.is_some() && self.trap == message.message.first().copied() {
+                self.trapped.push((to, message));
+                continue;
+            }
             for _ in 0..copies {
                 let mut arrival = now + 1 + dice.below(self.weather.delay);
                 if dice.below(1000) >= self.weather.overtaking {

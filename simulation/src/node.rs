@@ -47,8 +47,9 @@ pub struct SimNode<M: StateMachine, H: Host<M>> {
     /// By how many milliseconds its wall clock is wrong.
     pub clock_off_ms: i64,
     /// Its thread waits for the disk until then, and what it sent leaves only then.
-    pub(crate) busy_until: u64,
-    pub(crate) unsent: Vec<Batch>,
+    pub busy_until: u64,
+    /// That, and to whom.
+    pub unsent: Vec<Batch>,
     /// Whether it has begun a log.
     has_begun: bool,
     /// How often it was started.

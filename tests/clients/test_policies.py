@@ -49,6 +49,10 @@ def everything(name):
     ]
 
 
+def may_share(name):
+    return ("Allow", "iot:Subscribe", f"topicfilter/$share/g/{name}/*")
+
+
 def test_everything_allowed(identity, device, name):
     client = device(identity(*everything(name)), name)
     client.subscribe(f"{name}/#", qos=1)
@@ -390,7 +394,7 @@ def test_shared_subscriptions_pass_over_who_may_not_receive(
 ):
     """Connections land on any core, so with several of each kind all ways are taken."""
     props = members
-    share = ("Allow", "iot:Subscribe", f"topicfilter/$share/g/{name}/*")
+    share = may_share(name)
     may = identity(*everything(name), share)
     may_not = identity(("Allow", "iot:Connect", "*"), share)
     members = [
@@ -414,3 +418,65 @@ def test_shared_subscriptions_pass_over_who_may_not_receive(
     for member in members[1::2]:
         member.ping()
         assert not member.kept
+
+
+@pytest.fixture
+def sharers(identity, name):
+    """One who may receive what a shared subscription brings, and one who may not."""
+    share = may_share(name)
+    return identity(*everything(name), share), identity(("Allow", "iot:Connect", "*"), share)
+
+
+def lasting_member(device, who, client_id, name, qos, **more):
+    member = device(who, client_id, clean=False, props=LASTING | more)
+    member.subscribe(f"$share/g/{name}/+", qos=qos)
+    return member
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("first", ["may", "may_not", "stays"])
+def test_what_waits_for_a_shared_subscription_passes_over_who_may_not_receive(
+    sharers, device, dial, name, qos, first
+):
+    """The one who may not receive is back first or second, or was never away."""
+    may, may_not = sharers
+    for who, client_id in [(may, f"{name}-may"), (may_not, f"{name}-may_not")]:
+        member = lasting_member(device, who, client_id, name, qos)
+        if first != "stays" or who is may:
+            member.disconnect()
+    publisher = dial()
+    publisher.connect(f"{name}-publisher")
+    for number in range(20):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=qos)
+    if first == "may_not":
+        member = lasting_member(device, may_not, f"{name}-may_not", name, qos)
+    back = lasting_member(device, may, f"{name}-may", name, qos)
+    if first == "may":
+        member = lasting_member(device, may_not, f"{name}-may_not", name, qos)
+    seen = sorted(back.receive(timeout=20).payload for _ in range(20))
+    assert seen == sorted(b"%d" % number for number in range(20))
+    for client in (back, member):
+        client.ping()
+        assert not client.kept
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_a_member_may_receive_no_more_goes_to_others(
+    sharers, identity, device, dial, name, qos
+):
+    may, _ = sharers
+    other = identity(*everything(name), may_share(name))
+    slow = lasting_member(device, other, f"{name}-slow", name, qos, receive_maximum=2)
+    publisher = dial()
+    publisher.connect(f"{name}-publisher")
+    for number in range(20):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=qos)
+    held = [slow.receive(ack_it=False) for _ in range(2)]
+    other.change_policy(policy(("Allow", "iot:Connect", "*")))
+    member = lasting_member(device, may, f"{name}-may", name, qos)
+    for publish in held:
+        slow.send(m.ack(m.PUBACK if qos == 1 else m.PUBREC, publish.id))
+        if qos == 2:
+            slow.send(m.ack(m.PUBCOMP, slow.expect(m.PUBREL).id))
+    seen = sorted(member.receive(timeout=20).payload for _ in range(18))
+    assert seen == sorted(b"%d" % number for number in range(2, 20))

@@ -13,6 +13,8 @@ struct Topic {
     sent: HashMap<u64, At>,
     acknowledged: Vec<u64>,
     withdrawn: HashSet<u64>,
+    /// What has no place in the order: the broker said that it does not take it, and did at last.
+    refused: HashSet<u64>,
 }
 
 /// What one session is owed and was given.
@@ -45,12 +47,18 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
                     sent: HashMap::new(),
                     acknowledged: Vec::new(),
                     withdrawn: HashSet::new(),
+                    refused: HashSet::new(),
                 };
                 topics.entry(topic).or_insert_with(new).sent.insert(*number, *at);
             }
             What::Acknowledged { topic, number } => {
                 if let Some(topic) = topics.get_mut(topic.as_str()) {
                     topic.acknowledged.push(*number);
+                }
+            }
+            What::Refused { topic, number } => {
+                if let Some(topic) = topics.get_mut(topic.as_str()) {
+                    topic.refused.insert(*number);
                 }
             }
             What::Subscribed { client, prefix, qos } => {
@@ -116,7 +124,7 @@ impl Session<'_> {
         if self.is_shared {
             return;
         }
-        verdict.tell(Promise::Ordered, &who, &disordered(copies));
+        verdict.tell(Promise::Ordered, &who, &disordered(copies, &topic.refused));
         let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
         match topic.qos.min(granted) {
             QoS::ExactlyOnce => verdict.tell(Promise::Once, &who, &repeated(copies)),
@@ -134,8 +142,8 @@ impl Copy {
 }
 
 /// The first copies of each number come in the order of the numbers [v5 MQTT-4.6.0-5].
-fn disordered(copies: &[Copy]) -> Vec<String> {
-    let mut seen = HashSet::new();
+fn disordered(copies: &[Copy], refused: &HashSet<u64>) -> Vec<String> {
+    let mut seen = refused.clone();
     let mut highest: Option<&Copy> = None;
     let mut found = Vec::new();
     for copy in copies.iter().filter(|copy| seen.insert(copy.number)) {

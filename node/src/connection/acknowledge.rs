@@ -56,8 +56,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Moves what waits into the outbox. What the client may no longer receive is as good as
-    /// acknowledged.
+    /// Moves what waits into the outbox. What the client may no longer receive leaves its
+    /// queue.
     pub(super) fn refill(&self) {
         let denied = self.endpoint.refill(self.core.clock(), &mut self.core.pool.borrow_mut());
         for _ in 0..denied.count {
@@ -66,8 +66,8 @@ impl Connection {
         if denied.queued.is_empty() {
             return;
         }
-        for seq in denied.queued {
-            self.core.acknowledge_queued(&self.endpoint, seq);
+        for (seq, qos, dup) in denied.queued {
+            self.core.refuse_queued(&self.endpoint, seq, qos, dup);
         }
         self.core.flush();
     }

@@ -10,10 +10,10 @@ const OUTBOX: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The delivery side of a persistent session.
-fn endpoint() -> Endpoint {
+fn endpoint(version: Version) -> Endpoint {
     let profile = Profile {
         client: "client".into(),
-        version: Version::V5,
+        version,
         persistent: true,
         record: Some(Record { group: 1, session: 1, epoch: 1 }),
         persistent_connect: true,
@@ -45,7 +45,7 @@ impl Session {
     fn new() -> Self {
         let clock = Clock { now: Instant::now(), epoch_ms: 0 };
         Self {
-            endpoint: endpoint(),
+            endpoint: endpoint(Version::V5),
             pool: Pool::new(usize::MAX),
             clock,
             denied: NotSent::default(),
@@ -210,7 +210,7 @@ fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
         session.endpoint.set_policy(nothing);
         let sent = session.drain();
         assert!((OUTBOX..OUTBOX + 20).contains(&sent), "only what was in the outbox: {sent}");
-        assert_eq!((session.denied.count, &*session.denied.queued), (2, &[8][..]));
+        assert_eq!((session.denied.count, &*session.denied.queued), (2, &[(8, qos, false)][..]));
         for kind in [AckKind::PubAck, AckKind::PubRec] {
             assert_eq!(session.settle(kind, 8), Settled::Unknown, "its exchange is over");
         }
@@ -229,5 +229,24 @@ fn what_is_urgent_is_so_whatever_else_a_connection_was_to_end_for() {
         let endpoint = endpoint();
         reasons.iter().for_each(|reason| endpoint.doom(*reason));
         assert_eq!(endpoint.doomed(), Some(expected), "{reasons:?}");
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_behind_a_refusal_that_cannot_be_said() {
+    for (version, expected) in [(Version::V311, vec![1]), (Version::V5, vec![1, 2, 3])] {
+        let (endpoint, mut pool) = (endpoint(version), Pool::new(usize::MAX));
+        for (id, reason) in
+            [(1, Reason::Success), (2, Reason::QuotaExceeded), (3, Reason::Success)]
+        {
+            let id = PacketId::new(id).unwrap();
+            endpoint.owe(Owed { kind: AckKind::PubAck, id, reason, waiting: 0 });
+        }
+        let mut acknowledged = Vec::new();
+        // Until the connection has ended it is asked again and again.
+        for _ in 0..3 {
+            endpoint.acknowledge(&mut pool, |owed| acknowledged.push(owed.id.get()));
+        }
+        assert_eq!(acknowledged, expected, "{version:?}");
     }
 }

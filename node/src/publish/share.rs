@@ -215,7 +215,8 @@ impl Core {
             _ => None,
         };
         let is_brief = |member: Member| member.group.is_none();
-        match share.filter(|share| share.connected().into_iter().any(is_brief)) {
+        let takers = |share: &ShareGroup| share.takers(self.shared.identity_changes());
+        match share.filter(|share| takers(share).into_iter().any(is_brief)) {
             Some(share) => {
                 let without = share.lasting();
                 self.deliver_to_one(&share, without, publication, errand, groups, published);

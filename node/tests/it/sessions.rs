@@ -11,6 +11,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use chaos_tests::record;
 use storage::dice::seeds;
 
 #[test]
@@ -19,8 +20,15 @@ fn what_sessions_are_promised_is_kept_through_faults() {
     let (count, mut happened) = (seeds.end - seeds.start, BTreeMap::new());
     for seed in seeds {
         let ran = world::run(seed);
-        let verdict = ran.verdict.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-        assert!(verdict.violations.is_empty(), "seed {seed}: {:#?}", verdict.violations);
+        let judged = ran.verdict.and_then(|verdict| match &verdict.violations[..] {
+            [] => Ok(verdict),
+            violations => Err(format!("{violations:#?}")),
+        });
+        let verdict = judged.unwrap_or_else(|why| {
+            let path = format!("{}/sessions-{seed}.txt", env!("CARGO_TARGET_TMPDIR"));
+            record::write(&ran.history, path.as_ref()).unwrap();
+            panic!("seed {seed}: {why}; the history is in {path}");
+        });
         *happened.entry("crashes").or_insert(0) += ran.crashes;
         for (what, count) in verdict.counts {
             *happened.entry(what).or_insert(0) += count;

@@ -466,6 +466,10 @@ pub struct Acknowledge {
     /// Places in the session's queue.
     #[prost(uint64, repeated, tag = "3")]
     pub seqs: Vec<u64>,
+    /// Places of those that the client may not receive, and that were not sent: what came by a shared
+    /// subscription goes to other members.
+    #[prost(uint64, repeated, tag = "4")]
+    pub refused: Vec<u64>,
 }
 
 /// PUBREC from the client: only PUBREL is owed any more.

@@ -234,6 +234,14 @@ pub enum Interest {
         /// Session id.
         session: u64,
     },
+    /// A member may not receive what it was given of a shared subscription: as long as nothing changes
+    /// it should be given no more.
+    PassedOver {
+        /// The subscription, as it is subscribed to.
+        share: String,
+        /// Session id.
+        session: u64,
+    },
 }
 
 /// A member of a shared subscription.

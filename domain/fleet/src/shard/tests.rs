@@ -77,7 +77,7 @@ impl Probe {
 
     fn acknowledge(&mut self, client: &str, seqs: &[u64]) -> Outcome {
         let (client, epoch) = self.fence(client);
-        self.told(Acknowledge { client, epoch, seqs: seqs.to_vec() })
+        self.told(Acknowledge { client, epoch, seqs: seqs.to_vec(), refused: vec![] })
     }
 
     fn pubrec(&mut self, client: &str, seqs: &[u64]) -> Outcome {

@@ -65,10 +65,13 @@ impl Acks {
     }
 
     /// The next acknowledgement that may leave now.
+    pub fn ready(&self) -> Option<Owed> {
+        self.owed.front().filter(|owed| owed.waiting == 0).copied()
+    }
+
+    /// Takes it out.
     pub fn pop_ready(&mut self) -> Option<Owed> {
-        if self.owed.front()?.waiting > 0 {
-            return None;
-        }
+        self.ready()?;
         self.first = self.first.wrapping_add(1);
         let owed = self.owed.pop_front();
         if self.owed.is_empty() {

@@ -207,7 +207,8 @@ fn take(
     qos: QoS,
     got: &Received,
 ) -> Result<Option<PacketId>, End> {
-    let unexpected = || End::fault(format!("unexpected {got:?}"));
+    let waiting: Vec<_> = pending.iter().map(|it| (it.id, it.released)).collect();
+    let unexpected = || End::fault(format!("unexpected {got:?} while waiting for {waiting:?}"));
     let &Received::Ack { kind, id, reason } = got else { return unexpected() };
     // Acknowledgements come in the order of what they acknowledge [v5 MQTT-4.6.0-2].
     let first = match (kind, qos) {

@@ -1,17 +1,23 @@
 //! Clients answer: entries leave their queue, or owe only PUBREL any more.
 
-use crate::shard::command::{Acknowledge, PubrecReceived};
+use crate::shard::command::{Acknowledge, PubrecReceived, SharedCopy};
 use crate::shard::queue::{Ids, RELEASED};
-use crate::shard::{Outcome, Shard};
+use crate::shard::{Interest, Outcome, Shard};
 
 impl Shard {
     pub(super) fn acknowledge(&mut self, command: Acknowledge) -> Outcome {
         let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
         let Some(session) = self.sessions.get_mut(&id) else { return Outcome::Stale };
-        let mut removed = 0;
-        for seq in command.seqs {
+        let (mut removed, mut passed) = (0, Vec::new());
+        let done = command.seqs.into_iter().map(|seq| (seq, false));
+        for (seq, is_refused) in done.chain(command.refused.into_iter().map(|seq| (seq, true))) {
+            let share = session.queue.get(seq).and_then(|entry| entry.share.clone());
             let Some(message) = session.queue.remove(seq) else { continue };
             if message != RELEASED {
+                if let Some(share) = share.filter(|_| is_refused) {
+                    let publication = self.messages.get(message).cloned();
+                    passed.extend(publication.map(|publication| (publication, share)));
+                }
                 session.queue.bytes -= self.messages.release(message) as u64;
             }
             self.changes.entry(session, seq);
@@ -21,6 +27,13 @@ impl Shard {
             self.holding.remove(&id);
         }
         self.queued -= removed as usize;
+        for (publication, share) in passed {
+            let interest = Interest::PassedOver { share: share.to_string(), session: id };
+            if self.effects.interest.last() != Some(&interest) {
+                self.effects.interest.push(interest);
+            }
+            self.pass_on(publication, SharedCopy::returned(&share));
+        }
         Outcome::Acknowledged { removed }
     }
 

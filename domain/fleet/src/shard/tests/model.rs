@@ -64,6 +64,7 @@ impl Heard {
                 Interest::Joined(Member { share, filter, session, connected, options, .. }) => {
                     self.members.insert((share, filter, session), (connected, options));
                 }
+                Interest::PassedOver { .. } => {}
                 Interest::Left { share, filter, session } => {
                     assert!(self.members.remove(&(share, filter, session)).is_some());
                 }

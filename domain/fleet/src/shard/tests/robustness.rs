@@ -106,7 +106,7 @@ proptest! {
             Connect { will: will("w", 1), ..super::client("a") }.into(),
             enqueued(publication("t", "payload", 2)).into(),
             Publish { publication: publication("t", "kept", 2), store_retained: true, origin: Some(Origin { group: 3, seq: 10, part: Some(1) }), directed: vec![Directed { client: client.clone(), qos: 1, retain: true, subscription_ids: vec![7], share: "$share/g/t/#".into(), assigned: true }], enqueue: true }.into(),
-            Acknowledge { client: client.clone(), epoch, seqs: vec![1, 2, 3] }.into(),
+            Acknowledge { client: client.clone(), epoch, seqs: vec![1, 2, 3], refused: vec![4] }.into(),
             ReceiveQos2 { client: client.clone(), epoch, packet_id: 5, publication: publication("t", "p", 2), store_retained: true }.into(),
             Subscribe { client, epoch, filters: vec![Subscription { filter: "a/+".into(), options: qos(1) }] }.into(),
         ];

@@ -115,6 +115,26 @@ fn what_a_member_leaves_goes_to_others_unless_it_has_begun() {
 }
 
 #[test]
+fn what_a_member_may_not_receive_goes_to_others() {
+    let mut probe = Probe::default();
+    member(&mut probe, "c");
+    probe.subscribed("c", "t", qos(1));
+    for (payload, qos) in [("one", 1), ("two", 2), ("three", 1)] {
+        probe.told(shared_copy("c", payload, qos));
+    }
+    probe.published(publication("t", "its own", 1));
+    let (client, epoch) = probe.fence("c");
+    let session = probe.session(b"c").unwrap().id();
+    let (seqs, refused) = (vec![3], vec![1, 2, 4, 9]);
+    let outcome = probe.told(Acknowledge { client, epoch, seqs, refused });
+    assert_eq!(outcome, Outcome::Acknowledged { removed: 4 });
+    assert_eq!(probe.copies(), ["<one", "<two"]);
+    let passed_over = Interest::PassedOver { share: SHARE.into(), session };
+    assert_eq!(probe.effects.interest, [passed_over]);
+    assert_eq!(probe.session(b"c").unwrap().queued(), 0);
+}
+
+#[test]
 fn who_cannot_keep_a_copy_passes_it_on() {
     let mut probe = Probe::default();
     probe.connected(Connect { queue_limit_messages: 1, ..client("full") });

@@ -373,7 +373,8 @@ impl Step {
             }
             Self::Acknowledge { who, places } => {
                 let (client, epoch) = who.fence(probe);
-                Acknowledge { client, epoch, seqs: who.seqs(probe, &places) }.into()
+                Acknowledge { client, epoch, seqs: who.seqs(probe, &places), refused: vec![] }
+                    .into()
             }
             Self::Pubrec { who, places } => {
                 let (client, epoch) = who.fence(probe);

@@ -226,7 +226,7 @@ fn what_is_urgent_is_so_whatever_else_a_connection_was_to_end_for() {
         ([NotAuthorized, QuotaExceeded], NotAuthorized),
         ([NotAuthorized, SessionTakenOver], NotAuthorized),
     ] {
-        let endpoint = endpoint();
+        let endpoint = endpoint(Version::V5);
         reasons.iter().for_each(|reason| endpoint.doom(*reason));
         assert_eq!(endpoint.doomed(), Some(expected), "{reasons:?}");
     }
@@ -236,8 +236,7 @@ fn what_is_urgent_is_so_whatever_else_a_connection_was_to_end_for() {
 fn nothing_is_acknowledged_behind_a_refusal_that_cannot_be_said() {
     for (version, expected) in [(Version::V311, vec![1]), (Version::V5, vec![1, 2, 3])] {
         let (endpoint, mut pool) = (endpoint(version), Pool::new(usize::MAX));
-        for (id, reason) in
-            [(1, Reason::Success), (2, Reason::QuotaExceeded), (3, Reason::Success)]
+        for (id, reason) in [(1, Reason::Success), (2, Reason::QuotaExceeded), (3, Reason::Success)]
         {
             let id = PacketId::new(id).unwrap();
             endpoint.owe(Owed { kind: AckKind::PubAck, id, reason, waiting: 0 });

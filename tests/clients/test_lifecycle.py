@@ -11,6 +11,7 @@ import pytest
 
 import brokers
 import rawmqtt as m
+from parties import LASTING
 
 pytestmark = pytest.mark.skein
 
@@ -92,6 +93,22 @@ def test_drain(fresh_broker, name):
     again.publish(f"{name}/a", b"x", qos=1)
     assert again.receive().payload == b"x"
     assert m.Client(fresh_broker.plain, 4).connect(f"{name}-4", clean=False).session_present
+
+
+@pytest.mark.parametrize("first,then", [(4, 5), (5, 4)])
+def test_a_session_goes_on_with_another_version_of_the_protocol(dial, name, first, then):
+    """[v3.1.1 MQTT-3.1.2-4, v5 MQTT-3.1.2-5]: the session is the client id's."""
+    lasting = {4: {}, 5: {"props": LASTING}}
+    client = dial(first)
+    client.connect(name, clean=False, **lasting[first])
+    client.subscribe(f"{name}/#", qos=1)
+    client.disconnect()
+    publisher = dial()
+    publisher.connect(f"{name}-publisher")
+    publisher.publish(f"{name}/a", b"x", qos=1)
+    again = dial(then)
+    assert again.connect(name, clean=False, **lasting[then]).session_present
+    assert again.receive().payload == b"x"
 
 
 def test_drain_keeps_what_is_queued(fresh_broker, name):

@@ -8,7 +8,7 @@ use mqtt::QoS;
 /// asked half a second later.
 ///
 /// ```text
-/// sub CLIENT PREFIX QOS        pub TOPIC NUMBER QOS     ack TOPIC NUMBER
+/// sub CLIENT PREFIX QOS        pub TOPIC NUMBER QOS     ack TOPIC NUMBER     no TOPIC NUMBER
 /// got CLIENT TOPIC NUMBER QOS [dup] [again]             con CLIENT CONNECTION ASKED [clean] [present]
 /// ping CONNECTION ASKED        stop SINCE               wait SECONDS
 /// put KEY VALUE ASKED [VERSION]   try KEY VALUE ASKED   get KEY VALUE ASKED [VERSION]
@@ -46,6 +46,7 @@ fn event(words: &[&str]) -> Option<What> {
         "sub" => What::Subscribed { client: text(1), prefix: text(2), qos: qos(3) },
         "pub" => What::Published { topic: text(1), number: number(2), qos: qos(3) },
         "ack" => What::Acknowledged { topic: text(1), number: number(2) },
+        "no" => What::Refused { topic: text(1), number: number(2) },
         "got" => What::Delivered {
             client: text(1),
             topic: text(2),
@@ -101,6 +102,11 @@ fn histories_are_judged() {
         ("sub c t 1; pub t 0 1; ack t 0; got c t 0 1; got c t 0 1", &[Marked]),
         ("sub c t 1; pub t 0 1; pub t 1 1; got c t 0 1; got c t 1 1; got c t 0 1 dup", &[]),
         ("sub c t 1; pub t 0 1; pub t 1 1; got c t 1 1; got c t 0 1", &[Ordered]),
+        ("sub c t 1; pub t 0 1; no t 0; pub t 1 1; got c t 1 1; got c t 0 1", &[]),
+        (
+            "sub c t 1; pub t 0 1; no t 0; pub t 1 1; got c t 1 1; pub t 2 1; got c t 0 1; got c t 2 1",
+            &[],
+        ),
         ("sub c t 1; pub t 0 1; got c t 1 1", &[Sent]),
         ("sub c t 1; got c t 0 1; pub t 0 1", &[Sent]),
         ("sub c t 1; got c t 0 1", &[Sent]),

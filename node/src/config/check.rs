@@ -9,6 +9,9 @@ use super::{Config, ConfigError, Listener};
 /// The least that a secret may have, in characters.
 const SECRET_LENGTH: usize = 16;
 
+/// The most cores that a node uses: each needs a few files and a thread.
+const MOST_CORES: u16 = 512;
+
 /// One thing that is wrong with a configuration, or looks wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -82,8 +85,8 @@ impl Config {
         if self.data.as_os_str().is_empty() {
             found.problem("data", "names no folder");
         }
-        if self.cores == Some(0) {
-            found.problem("cores", "0 cores serve nobody");
+        if let Some(cores) = self.cores.filter(|cores| !(1..=MOST_CORES).contains(cores)) {
+            found.problem("cores", format!("{cores} is not in 1..={MOST_CORES}"));
         }
         if !self.shards.is_power_of_two() || self.shards > 1024 {
             found.problem("shards", format!("{} is not a power of two up to 1024", self.shards));
@@ -225,15 +228,37 @@ impl Config {
             let text = format!("{} is not in 1024..=268435460", limits.maximum_packet_size);
             found.problem("limits.maximum_packet_size", text);
         }
-        if limits.receive_maximum == 0 {
-            found.problem("limits.receive_maximum", "0 would refuse every QoS 1 publication");
-        }
-        for (key, handshakes) in [
-            ("limits.handshakes_per_core", limits.handshakes_per_core),
-            ("limits.handshakes_per_source", limits.handshakes_per_source),
+        for (key, value, least, fewer) in [
+            ("receive_maximum", limits.receive_maximum.into(), 1, "refuses QoS 1 and 2"),
+            ("connect_packet_size", limits.connect_packet_size as usize, 256, "lets nobody in"),
+            // [v5 MQTT-3.1.3-5]
+            (
+                "client_id_bytes",
+                limits.client_id_bytes,
+                23,
+                "refuses client ids that must be taken",
+            ),
+            ("subscriptions_per_connection", limits.subscriptions_per_connection, 1, "grants none"),
+            ("filter_levels", limits.filter_levels, 1, "refuses every wildcard"),
+            ("outbox_bytes", limits.outbox_bytes, 1024, "has no room for an answer"),
+            ("pending_bytes", limits.pending_bytes, 1024, "has no room for a publication"),
+            ("core_bytes", limits.core_bytes, 1 << 20, "has no room for connections"),
+            ("handshakes_per_core", limits.handshakes_per_core, 1, "lets nobody in"),
+            ("handshakes_per_source", limits.handshakes_per_source, 1, "lets nobody in"),
         ] {
-            if handshakes == 0 {
-                found.problem(key, "0 would let nobody in");
+            if value < least {
+                let text = format!("{value} {fewer}; it is at least {least}");
+                found.problem(format!("limits.{key}"), text);
+            }
+        }
+        for (key, value) in [
+            ("session_queue_bytes", limits.session_queue_bytes),
+            ("session_queue_messages", limits.session_queue_messages.into()),
+            ("queues_bytes", limits.queues_bytes),
+        ] {
+            if value == 0 {
+                let text = "0 keeps nothing: QoS 1 and 2 do not reach persistent sessions";
+                found.warning(format!("limits.{key}"), text);
             }
         }
     }

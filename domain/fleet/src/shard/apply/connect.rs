@@ -163,6 +163,7 @@ impl Shard {
         // [v5 MQTT-3.1.3-9].
         let owed = session.take_will_due(command.at);
         session.epoch = epoch;
+        session.version = command.version;
         session.node = command.node;
         session.connected_at = command.at;
         session.disconnected_at = None;
@@ -259,5 +260,5 @@ fn resumes(session: &Session, command: &Connect) -> bool {
         Some(end) => command.at < end,
         None => session.expiry_secs != 0,
     };
-    lives && !command.clean_start && session.version == command.version
+    lives && !command.clean_start
 }

@@ -288,8 +288,7 @@ impl Model {
                 None => session.connect.expiry_secs != 0,
                 Some(_) => session.expires_at().is_none_or(|end| connect.at < end),
             };
-            let same = session.connect.version == connect.version;
-            if lives && same && !connect.clean_start {
+            if lives && !connect.clean_start {
                 session.end_connection(connect.at);
                 self.fire(&mut session, connect.at);
                 known = Some(session);

@@ -35,8 +35,6 @@ pub(super) struct Sending {
     /// The group whose pairs are being read.
     reading: Option<GroupId>,
     held: Option<Held>,
-    /// Bytes that may leave before the next tick.
-    allowance: usize,
 }
 
 struct Held {
@@ -109,19 +107,17 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.send_chunks();
     }
 
-    /// Sends what the window has room for, and the tick.
+    /// Sends what the window has room for.
     fn send_chunks(&mut self) {
-        let Sending { held: Some(held), allowance, .. } = &mut self.sending else { return };
+        let Some(held) = &mut self.sending.held else { return };
         let mut flying = held.flying();
         let group = self.groups[held.place].id;
         let of = held.captured.chunks.len() as u32;
         for transfer in &mut held.transfers {
-            while transfer.sent < of && flying < self.config.snapshot_window_bytes && *allowance > 0
-            {
+            while transfer.sent < of && flying < self.config.snapshot_window_bytes {
                 let number = transfer.sent;
                 let body = held.captured.chunks[number as usize].clone();
                 flying += body.len();
-                *allowance = allowance.saturating_sub(body.len());
                 transfer.sent += 1;
                 let message = if number == 0 { transfer.message.clone() } else { Bytes::new() };
                 let chunk = Chunk { snapshot: transfer.snapshot, number, of, message, body };
@@ -194,9 +190,6 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 self.sending.held = None;
             }
         }
-        // A tick that is late brings no more: the link has other things to catch up with.
-        let rate = self.config.snapshot_bytes_per_second as f64;
-        self.sending.allowance = (rate * self.config.raft_tick.as_secs_f64()).ceil() as usize;
         self.send_chunks();
         self.read_wanted(now);
     }

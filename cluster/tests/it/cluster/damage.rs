@@ -119,7 +119,7 @@ fn with_a_majority_damaged_nobody_leads_until_a_survivor_goes_on_alone() {
     (0..4000).for_each(|_| world.step(0).unwrap());
     assert_eq!(world.leaders(GROUP).count(), 0);
     // Nor do they ask for votes.
-    world.network.trap = Some((GROUP, RAFT));
+    world.network.trap = Some(RAFT);
     (0..1000).for_each(|_| world.step(0).unwrap());
     let trapped = std::mem::take(&mut world.network.trapped);
     assert!(!trapped.is_empty() && trapped.iter().all(|(_, it)| it.from == survivor));
@@ -331,7 +331,7 @@ fn no_snapshot_from_before_the_damage_mends_it() {
     isolate(&mut world, behind);
     much(&mut world);
     world.network.heal();
-    world.network.trap = Some((GROUP, CHUNK));
+    world.network.trap = Some(CHUNK);
     let chunks = |world: &World| {
         let all = world.network.trapped.iter().filter(|(to, _)| *to == behind);
         let of_group = all.filter(|(_, it)| it.group == GROUP);
@@ -371,7 +371,7 @@ fn an_answer_that_comes_while_a_snapshot_is_stored_is_not_heard() {
     let (first, damaged) = (leader(&world), 1 + leader(&world) % 3);
     world.crash(damaged);
     world.nodes[&damaged].store.damage(GROUP.0);
-    world.network.trap = Some((GROUP, CALL));
+    world.network.trap = Some(CALL);
     let call = |world: &World| {
         let mut all = world.network.trapped.iter();
         all.find_map(|(_, it)| (it.group == GROUP).then(|| it.message.clone()))

@@ -27,8 +27,8 @@ pub(super) struct Network {
     /// By arrival; the second number tells messages of one millisecond apart.
     flying: BTreeMap<(u64, u64), (u64, PeerMessage)>,
     sent: u64,
-    /// Messages of this group that begin like this are kept, and go no further.
-    pub(super) trap: Option<(GroupId, u8)>,
+    /// Messages that begin like this are kept, and go no further.
+    pub(super) trap: Option<u8>,
     pub(super) trapped: Vec<(u64, PeerMessage)>,
     /// When the last message in order arrives.
     last: BTreeMap<(u64, u64), u64>,
@@ -60,7 +60,7 @@ impl Network {
             }
             let copies = if dice.below(1000) < self.weather.doubled { 2 } else { 1 };
             let message = PeerMessage { from, group, message: message.into() };
-            if self.trap == Some((group, message.message[0])) {
+            if self.trap.is_some() && self.trap == message.message.first().copied() {
                 self.trapped.push((to, message));
                 continue;
             }

@@ -98,7 +98,7 @@ pub(super) struct SimNode {
     pub(super) id: u64,
     pub(super) disk: SimDisk,
     pub(super) store: MemStore,
-    pub(super) config: Config,
+    config: Config,
     pub(super) engine: Option<Engine<Chronicle, Witness>>,
     sent: Sent,
     pub(super) input: Input<u64, Look>,

@@ -113,6 +113,7 @@ fn name(what: &What) -> &'static str {
         What::Published { .. } => "published",
         What::Acknowledged { .. } => "acknowledged",
         What::Refused { .. } => "refused",
+        What::Abandoned { .. } => "abandoned",
         What::Delivered { .. } => "delivered",
         What::Wrote { acknowledged: true, .. } => "written",
         What::Wrote { .. } => "perhaps written",

@@ -12,8 +12,8 @@ struct Topic {
     qos: QoS,
     sent: HashMap<u64, At>,
     acknowledged: Vec<u64>,
-    /// What has no place in the order: the broker said that it does not take it, and did at last.
-    refused: HashSet<u64>,
+    /// What has no place in the order: the broker said that it does not take it, or nothing at all.
+    unplaced: HashSet<u64>,
 }
 
 /// What one session is owed and was given.
@@ -43,7 +43,7 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
                     qos: *qos,
                     sent: HashMap::new(),
                     acknowledged: Vec::new(),
-                    refused: HashSet::new(),
+                    unplaced: HashSet::new(),
                 };
                 topics.entry(topic).or_insert_with(new).sent.insert(*number, *at);
             }
@@ -52,9 +52,9 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
                     topic.acknowledged.push(*number);
                 }
             }
-            What::Refused { topic, number } => {
+            What::Refused { topic, number } | What::Abandoned { topic, number } => {
                 if let Some(topic) = topics.get_mut(topic.as_str()) {
-                    topic.refused.insert(*number);
+                    topic.unplaced.insert(*number);
                 }
             }
             What::Subscribed { client, prefix, qos } => {
@@ -103,7 +103,7 @@ impl Session<'_> {
         let invented = |copy: &&Copy| topic.sent.get(&copy.number).is_none_or(|at| *at > copy.at);
         let invented: Vec<_> = copies.iter().filter(invented).map(Copy::told).collect();
         verdict.tell(Promise::Sent, &who, &invented);
-        verdict.tell(Promise::Ordered, &who, &disordered(copies, &topic.refused));
+        verdict.tell(Promise::Ordered, &who, &disordered(copies, &topic.unplaced));
         let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
         match topic.qos.min(granted) {
             QoS::ExactlyOnce => verdict.tell(Promise::Once, &who, &repeated(copies)),
@@ -121,8 +121,8 @@ impl Copy {
 }
 
 /// The first copies of each number come in the order of the numbers [v5 MQTT-4.6.0-5].
-fn disordered(copies: &[Copy], refused: &HashSet<u64>) -> Vec<String> {
-    let mut seen = refused.clone();
+fn disordered(copies: &[Copy], unplaced: &HashSet<u64>) -> Vec<String> {
+    let mut seen = unplaced.clone();
     let mut highest: Option<&Copy> = None;
     let mut found = Vec::new();
     for copy in copies.iter().filter(|copy| seen.insert(copy.number)) {

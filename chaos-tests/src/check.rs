@@ -115,6 +115,7 @@ fn name(what: &What) -> &'static str {
         What::Published { .. } => "published",
         What::Acknowledged { .. } => "acknowledged",
         What::Refused { .. } => "refused",
+        What::Abandoned { .. } => "abandoned",
         What::Delivered { .. } => "delivered",
         What::Shared { .. } => "shared",
         What::Withdrawn { .. } => "wills withdrawn",

@@ -90,6 +90,14 @@ pub enum What {
         /// Which publication.
         number: u64,
     },
+    /// The client went elsewhere without an answer, and will not send it again: if it happens at all
+    /// it may at any time.
+    Abandoned {
+        /// The topic.
+        topic: String,
+        /// Which publication.
+        number: u64,
+    },
     /// PUBLISH has come, and is not what the client holds already by the rules of its QoS.
     Delivered {
         /// The client id.

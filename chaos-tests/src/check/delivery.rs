@@ -13,8 +13,8 @@ struct Topic {
     sent: HashMap<u64, At>,
     acknowledged: Vec<u64>,
     withdrawn: HashSet<u64>,
-    /// What has no place in the order: the broker said that it does not take it, and did at last.
-    refused: HashSet<u64>,
+    /// What has no place in the order: the broker said that it does not take it, or nothing at all.
+    unplaced: HashSet<u64>,
 }
 
 /// What one session is owed and was given.
@@ -47,7 +47,7 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
                     sent: HashMap::new(),
                     acknowledged: Vec::new(),
                     withdrawn: HashSet::new(),
-                    refused: HashSet::new(),
+                    unplaced: HashSet::new(),
                 };
                 topics.entry(topic).or_insert_with(new).sent.insert(*number, *at);
             }
@@ -56,9 +56,9 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
                     topic.acknowledged.push(*number);
                 }
             }
-            What::Refused { topic, number } => {
+            What::Refused { topic, number } | What::Abandoned { topic, number } => {
                 if let Some(topic) = topics.get_mut(topic.as_str()) {
-                    topic.refused.insert(*number);
+                    topic.unplaced.insert(*number);
                 }
             }
             What::Subscribed { client, prefix, qos } => {
@@ -124,7 +124,7 @@ impl Session<'_> {
         if self.is_shared {
             return;
         }
-        verdict.tell(Promise::Ordered, &who, &disordered(copies, &topic.refused));
+        verdict.tell(Promise::Ordered, &who, &disordered(copies, &topic.unplaced));
         let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
         match topic.qos.min(granted) {
             QoS::ExactlyOnce => verdict.tell(Promise::Once, &who, &repeated(copies)),
@@ -142,8 +142,8 @@ impl Copy {
 }
 
 /// The first copies of each number come in the order of the numbers [v5 MQTT-4.6.0-5].
-fn disordered(copies: &[Copy], refused: &HashSet<u64>) -> Vec<String> {
-    let mut seen = refused.clone();
+fn disordered(copies: &[Copy], unplaced: &HashSet<u64>) -> Vec<String> {
+    let mut seen = unplaced.clone();
     let mut highest: Option<&Copy> = None;
     let mut found = Vec::new();
     for copy in copies.iter().filter(|copy| seen.insert(copy.number)) {

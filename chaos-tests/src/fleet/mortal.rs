@@ -56,7 +56,11 @@ impl Mortal {
         let node = self.dice.within(0..place.addresses.len() as u64);
         place.recorder.note(What::Published { topic: topic.clone(), number, qos });
         let address = place.addresses[node as usize];
-        let Ok(mut link) = Link::open(place.recorder, node + 1, address, &connect) else { return };
+        let Ok(mut link) = Link::open(place.recorder, node + 1, address, &connect) else {
+            // A process that stood still may read CONNECT much later.
+            place.recorder.note(What::Abandoned { topic, number });
+            return;
+        };
         let dies_at = Instant::now() + self.dice.millis(0..2_000);
         while Instant::now() < dies_at {
             match link.next(place.recorder, Duration::from_millis(20)) {

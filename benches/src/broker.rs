@@ -2,7 +2,7 @@
 //!
 //! A broker is ready when it accepts an MQTT connection. Dropping a [`Broker`] ends it.
 
-mod pki;
+pub(crate) mod pki;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -4,6 +4,8 @@
 //! in the same round. What the cluster makes durable, with what mosquitto keeps in memory, alone on
 //! this machine; what crosses nodes, with what does not, by CPU time of all nodes.
 
+mod limit;
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -24,6 +26,8 @@ use crate::scenario::Target;
 use crate::scenario::traffic::Traffic;
 
 const NODES: usize = 3;
+/// Bytes of a publication.
+const PAYLOAD: usize = 256;
 /// How long the cluster may take until all nodes serve, and then until its leads are spread.
 const START: Duration = Duration::from_secs(60);
 const SPREAD: Duration = Duration::from_secs(10);
@@ -42,6 +46,7 @@ const BARS: [(&str, Bar); 3] = [
 ];
 const QUORUM: &str = "quorum-fsynced QoS 1, % of mosquitto's QoS 1 in memory";
 const LATENCY: &str = "p99 at a third of the claimed rate, us";
+const LIMIT: &str = "what a bare TLS connection would leave of same-node, %";
 const CROSSING: &str = "QoS 0 across nodes, % of same-node per cpu second";
 
 #[derive(Clone, Copy)]
@@ -81,6 +86,7 @@ impl Measurement {
         }
         let mut results = Results::default();
         let mut values: [Vec<f64>; BARS.len()] = Default::default();
+        let mut limits = Vec::new();
         let mosquitto: Recipe = "mosquitto".parse().map_err(Error::msg)?;
         for round in 1..=self.rounds {
             println!("round {round} of {}", self.rounds);
@@ -108,7 +114,14 @@ impl Measurement {
             values[0].push(100.0 * figure(&quorum, RATE) / yardstick);
             values[1].push(figure(&latency, P99));
             values[2].push(100.0 * figure(&across, CPU_RATE) / figure(&same, CPU_RATE));
+            let length = Duration::from_secs_f64(if self.quick { 0.2 } else { 3.0 });
+            let tls = limit::cpu_per_publication(PAYLOAD, length, &self.root)?;
+            let same = figure(&same, CPU_RATE).recip();
+            limits.push(100.0 * same / (same + tls));
         }
+        limits.sort_by(f64::total_cmp);
+        let limit = number(limits[limits.len() / 2]);
+        println!("{LIMIT:<60} {limit:>9}");
         for ((name, bar), values) in BARS.iter().zip(&mut values) {
             values.sort_by(f64::total_cmp);
             let (least, median) = (values[0], values[values.len() / 2]);
@@ -118,7 +131,7 @@ impl Measurement {
                 Bar::AtMost(bar) => (median > bar, format!("<= {}", number(bar))),
             };
             let median = number(median);
-            println!("{name:<55} {median:>9} ({} to {}), bar {bar}", number(least), number(most));
+            println!("{name:<60} {median:>9} ({} to {}), bar {bar}", number(least), number(most));
             if missed && !self.quick {
                 results.failures.push(format!("{name}: {median}, bar {bar}"));
             }
@@ -131,7 +144,7 @@ impl Measurement {
         Traffic {
             receivers: Receivers::Pairs { pairs: if self.quick { 6 } else { pairs } },
             qos,
-            payload: 256,
+            payload: PAYLOAD,
             window: 32,
             backlog: None,
             persistent: qos != Qos::Zero,

@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use rcgen::{KeyPair, KeyUsagePurpose};
 
 /// Writes an authority, a server certificate for this machine, and a client certificate.
-pub(super) fn write(directory: &Path) -> Result<()> {
+pub(crate) fn write(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)?;
     let save = |name: &str, text: String| fs::write(directory.join(name), text);
     let authority_key = KeyPair::generate()?;

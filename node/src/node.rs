@@ -95,7 +95,6 @@ impl Node {
             backups: Backups::new(&config),
             share_queues: AtomicBool::new(false),
             long_outboxes: AtomicU64::new(0),
-            identity_changes: AtomicU64::new(0),
         });
         let links = match &config.cluster {
             Some(cluster) => {

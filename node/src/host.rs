@@ -227,7 +227,6 @@ impl NodeHost {
                 index.share(share, client, |member| {
                     member.group = (options.qos > 0).then_some(number);
                     member.connected = joined.connected;
-                    member.passed_over = None;
                     member.qos = qos_of(options.qos);
                     member.retain_as_published = options.retain_as_published;
                     member.subscription_ids =
@@ -241,8 +240,9 @@ impl NodeHost {
                 else {
                     return;
                 };
-                let now = shared.identity_changes();
-                index.share(share, client, |member| member.passed_over = Some(now));
+                if let Some(share) = index.share_group(share) {
+                    share.pass_over(client);
+                }
             }
             Interest::Left { share, filter, session } => {
                 let members = &self.beside.entry(group).or_default().members;
@@ -453,9 +453,6 @@ impl Host<Machine> for NodeHost {
             Machine::Shard(shard) => self.carry_out(group, shard),
             Machine::Meta(registry) => {
                 let changed = registry.take_changes();
-                if changed.all || !changed.certificates.is_empty() {
-                    self.shared.identities_changed();
-                }
                 if !changed.is_empty() && self.is_started {
                     let changed = Arc::new(changed);
                     self.shared.on_every_core(move |core| core.principals_changed(&changed));
@@ -496,7 +493,6 @@ impl Host<Machine> for NodeHost {
             Machine::Meta(_) => {
                 let everybody =
                     Arc::new(fleet::registry::Changes { all: true, ..Default::default() });
-                self.shared.identities_changed();
                 self.shared.on_every_core(move |core| core.principals_changed(&everybody));
             }
             Machine::Shard(shard) => {

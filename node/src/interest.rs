@@ -8,12 +8,14 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use links::proto::Routes;
 use parking_lot::RwLock;
 use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 use std::hash::{Hash, Hasher};
+use tokio::time::Instant;
 use topic::FilterTrie;
 
 use mqtt::QoS;
@@ -22,6 +24,10 @@ use policy::Action;
 use crate::clock::Clock;
 use crate::endpoint::Permissions;
 use crate::fanout::{Announcer, add_route, share_member};
+
+/// For so long others come before a member that could not have what it was to be given. Then that may
+/// be otherwise.
+const PASSED_OVER: Duration = Duration::from_secs(30);
 
 /// What a destination wants of the topics that match a filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,8 +108,8 @@ pub struct Member {
     pub group: Option<u16>,
     /// Another node that it is connected to, as that one says.
     pub node: Option<u16>,
-    /// It may not receive what it was given: how often identities had changed then.
-    pub passed_over: Option<u64>,
+    /// When it could not have what it was to be given, mostly because it may not receive it.
+    pub passed_over: Option<Instant>,
 }
 
 /// A connection, named so that a later one in the same place is not mistaken for it.
@@ -123,10 +129,10 @@ impl Member {
         self.live.is_some() || self.node.is_some() || self.connected
     }
 
-    /// Whether it is worth giving messages to, when identities have changed so often: not after one
-    /// that it may not receive, until that may be otherwise.
-    pub fn takes(&self, identity_changes: u64) -> bool {
-        self.is_connected() && self.passed_over != Some(identity_changes)
+    /// Whether it is connected and worth giving messages to.
+    fn takes(&self) -> bool {
+        let is_over = |since: Instant| since.elapsed() < PASSED_OVER;
+        self.is_connected() && !self.passed_over.is_some_and(is_over)
     }
 
     fn is_gone(&self) -> bool {
@@ -152,7 +158,7 @@ pub type Without = SmallVec<[Arc<str>; 2]>;
 
 impl ShareGroup {
     /// The member whose turn it is, without those that cannot take this publication: connected
-    /// ones first, then persistent ones that are away.
+    /// ones first, of them those that could not have another last, then persistent ones that are away.
     pub fn choose(&self, without: &[Arc<str>]) -> Option<Member> {
         let members = self.members.read();
         if members.is_empty() {
@@ -163,13 +169,22 @@ impl ShareGroup {
             let in_turn = (0..members.len()).map(|step| &members[(turn + step) % members.len()]);
             in_turn.filter(|member| !without.contains(&member.client))
         };
-        in_turn().find(|member| member.is_connected()).or_else(|| in_turn().next()).cloned()
+        let passed_over = || in_turn().find(|member| member.is_connected());
+        let found = in_turn().find(|member| member.takes()).or_else(passed_over);
+        found.or_else(|| in_turn().next()).cloned()
     }
 
     /// Its members that have a connection anywhere and are not passed over.
-    pub fn takers(&self, identity_changes: u64) -> Vec<Member> {
-        let members = self.members.read();
-        members.iter().filter(|member| member.takes(identity_changes)).cloned().collect()
+    pub fn takers(&self) -> Vec<Member> {
+        self.members.read().iter().filter(|member| member.takes()).cloned().collect()
+    }
+
+    /// A member cannot have what it was to be given: others come first for a while.
+    pub fn pass_over(&self, client: &str) {
+        let mut members = self.members.write();
+        if let Some(member) = members.iter_mut().find(|member| *member.client == *client) {
+            member.passed_over = Some(Instant::now());
+        }
     }
 
     /// Whether a member's session may outlive its connection.
@@ -185,9 +200,9 @@ impl ShareGroup {
     }
 
     /// Whether a member has a connection, is not passed over, and is not this client.
-    pub fn has_taker_beside(&self, client: &[u8], identity_changes: u64) -> bool {
+    pub fn has_taker_beside(&self, client: &[u8]) -> bool {
         let members = self.members.read();
-        members.iter().any(|it| it.client.as_bytes() != client && it.takes(identity_changes))
+        members.iter().any(|it| it.client.as_bytes() != client && it.takes())
     }
 
     /// The member that a peer has chosen, or else another one that is connected here.
@@ -424,7 +439,11 @@ impl ShareGroup {
         let member = &mut members[at];
         let was_new = member.is_gone();
         let before = announcer.and_then(|_| member.announced());
+        let connected_before = member.is_connected();
         change(member);
+        if !connected_before {
+            member.passed_over = None;
+        }
         if let Some((announcer, share)) = announcer {
             match (before, member.announced()) {
                 (before, now) if before == now => {}
@@ -499,6 +518,31 @@ mod tests {
         assert_eq!(here("there").as_deref(), Some("here"), "somebody else of this node");
         index.share(share, "here", |member| member.live = None);
         assert_eq!(here("there"), None);
+    }
+
+    #[test]
+    fn a_share_passes_over_who_could_not_have_another() {
+        let index = InterestIndex::default();
+        let share = topic::Share { name: "g", filter: "a/#" };
+        let live = |slot| Some(Live { core: 0, slot, generation: 1 });
+        for (client, slot) in [("one", 1), ("two", 2)] {
+            index.share(share, client, |member| member.live = live(slot));
+        }
+        let group = index.share_group(share).unwrap();
+        let takers = || group.takers().iter().map(|it| it.client.to_string()).collect::<Vec<_>>();
+        group.pass_over("one");
+        assert_eq!(takers(), ["two"]);
+        assert!(!group.has_taker_beside(b"two"));
+        let choose = || group.choose(&[]).unwrap().client.to_string();
+        assert_eq!([choose(), choose(), choose()], ["two", "two", "two"]);
+        group.pass_over("two");
+        assert!(group.choose(&[]).is_some(), "better than nobody");
+        index.share(share, "one", |member| member.group = Some(1));
+        assert_eq!(takers(), Vec::<String>::new());
+        for live in [None, live(3)] {
+            index.share(share, "one", |member| member.live = live);
+        }
+        assert_eq!(takers(), ["one"], "it has connected again");
     }
 
     #[test]

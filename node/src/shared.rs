@@ -61,8 +61,6 @@ pub struct Shared {
     pub share_queues: AtomicBool,
     /// Groups whose outbox is longer than it should be: [`crate::core::Uses::outbox_bit`].
     pub long_outboxes: AtomicU64,
-    /// How often what principals may do has changed.
-    pub identity_changes: AtomicU64,
 }
 
 impl Shared {
@@ -101,7 +99,6 @@ impl Shared {
             backups: Backups::new(config),
             share_queues: AtomicBool::new(false),
             long_outboxes: AtomicU64::new(0),
-            identity_changes: AtomicU64::new(0),
         }
     }
 
@@ -152,16 +149,6 @@ impl Shared {
     /// Whether one of these outboxes is so long that publishers have to wait for it.
     pub fn is_long(&self, outboxes: u64) -> bool {
         self.long_outboxes.load(Ordering::Relaxed) & outboxes != 0
-    }
-
-    /// How often what principals may do has changed.
-    pub fn identity_changes(&self) -> u64 {
-        self.identity_changes.load(Ordering::Relaxed)
-    }
-
-    /// What principals may do has changed.
-    pub fn identities_changed(&self) {
-        self.identity_changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether what no member of a shared subscription can have now waits in the subscription's queue;

@@ -122,12 +122,10 @@ impl NodeHost {
         let sessions: Vec<_> = shard.holding_after(after).take(LOOKS).collect();
         let last = sessions.last().filter(|_| sessions.len() == LOOKS).map_or(0, |it| it.id());
         self.beside.entry(group).or_default().shares.looked_at.0 = last;
-        let identity_changes = self.shared.identity_changes();
         for session in sessions {
             for filter in session.holds_of() {
                 let share = self.share_group(filter);
-                if share
-                    .is_none_or(|share| !share.has_taker_beside(session.client(), identity_changes))
+                if share.is_none_or(|share| !share.has_taker_beside(session.client()))
                     || !session.may_return(filter)
                 {
                     continue;
@@ -207,7 +205,7 @@ impl NodeHost {
     fn takers(&self, groups: &GroupsView<'_, Machine>, share: &ShareGroup) -> Vec<Taker> {
         let mut takers = Vec::new();
         let mut others = 0;
-        for member in share.takers(self.shared.identity_changes()) {
+        for member in share.takers() {
             let Some(group) = member.group else {
                 others += 1;
                 continue;

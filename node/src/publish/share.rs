@@ -44,6 +44,7 @@ impl Core {
             };
             if !allowed {
                 self.metrics.decided(Asked::Receive, false);
+                share.pass_over(&member.client);
                 without.push(member.client);
                 continue;
             }
@@ -105,7 +106,9 @@ impl Core {
     /// elsewhere.
     pub(crate) fn choose_again(&self, node: u16, copy: Copy, ticket: Option<Ticket>) {
         let Copy { share, mut without, publication, owed, .. } = copy;
-        without.extend(share.elsewhere(Some(node)));
+        let refusing = share.elsewhere(Some(node));
+        refusing.iter().for_each(|client| share.pass_over(client));
+        without.extend(refusing);
         let publication = Publication::kept(&publication);
         // Its commands can no longer become durable together with the entry's others.
         let errand = Errand { ticket, origin: None, owed, returned: owed, by: None };
@@ -160,6 +163,7 @@ impl Core {
             let member = (&to.share, &to.member);
             self.deliver_as(member, &endpoint, publication, &mut groups, published);
         } else {
+            to.share.pass_over(&to.member.client);
             let mut without = to.without.clone();
             without.push(Arc::clone(&to.member.client));
             self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
@@ -215,8 +219,7 @@ impl Core {
             _ => None,
         };
         let is_brief = |member: Member| member.group.is_none();
-        let takers = |share: &ShareGroup| share.takers(self.shared.identity_changes());
-        match share.filter(|share| takers(share).into_iter().any(is_brief)) {
+        match share.filter(|share| share.takers().into_iter().any(is_brief)) {
             Some(share) => {
                 let without = share.lasting();
                 self.deliver_to_one(&share, without, publication, errand, groups, published);

@@ -11,10 +11,10 @@ impl Shard {
         let (mut removed, mut passed) = (0, Vec::new());
         let done = command.seqs.into_iter().map(|seq| (seq, false));
         for (seq, is_refused) in done.chain(command.refused.into_iter().map(|seq| (seq, true))) {
-            let share = session.queue.get(seq).and_then(|entry| entry.share.clone());
+            let share = is_refused.then(|| session.queue.get(seq)?.share.clone()).flatten();
             let Some(message) = session.queue.remove(seq) else { continue };
             if message != RELEASED {
-                if let Some(share) = share.filter(|_| is_refused) {
+                if let Some(share) = share {
                     let publication = self.messages.get(message).cloned();
                     passed.extend(publication.map(|publication| (publication, share)));
                 }
@@ -32,7 +32,9 @@ impl Shard {
             if self.effects.interest.last() != Some(&interest) {
                 self.effects.interest.push(interest);
             }
-            self.pass_on(publication, SharedCopy::returned(&share));
+            // Behind what others may be able to have, and within the limits: nobody may ever have it.
+            let filter = share.to_string();
+            self.pass_on(publication, SharedCopy { filter, ..SharedCopy::default() });
         }
         Outcome::Acknowledged { removed }
     }

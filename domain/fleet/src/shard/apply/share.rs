@@ -169,7 +169,7 @@ impl Shard {
 
 impl SharedCopy {
     /// A copy that a member had and does not keep.
-    pub(super) fn returned(filter: &str) -> Self {
+    fn returned(filter: &str) -> Self {
         Self { filter: filter.to_owned(), returned: true, ..Self::default() }
     }
 }

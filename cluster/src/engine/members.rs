@@ -47,8 +47,11 @@ impl<R, S> Group<R, S> {
         let node = self.raft.raft.id;
         self.removed = !self.members.contain(node);
         info!(group = %self.id, voters = ?self.members.conf.voters, "members have changed");
-        if self.removed && self.is_leader() {
-            // Who is no member must not lead; the others elect one.
+        let conf = &self.members.conf;
+        let decides = conf.voters.contains(&node) || conf.voters_outgoing.contains(&node);
+        if !decides && self.is_leader() {
+            // The voters elect another one. Raft would go on, and take a sole voter's word, which it
+            // thinks is its own, for that of a quorum when it is asked what is committed.
             let term = self.raft.raft.term;
             self.raft.raft.become_follower(term, raft::INVALID_ID);
         }

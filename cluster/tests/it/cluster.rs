@@ -29,7 +29,7 @@ fn run(seed: u64, plan: Plan) -> Result<World, String> {
 fn what_a_cluster_acknowledged_is_kept_through_faults_and_it_recovers() {
     let (started, seeds) = (Instant::now(), seeds(40));
     let mut happened = [0; 5];
-    let count = seeds.end - seeds.start;
+    let count = seeds.len();
     for seed in seeds {
         let world = run(seed, Plan::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         let World { looks, snapshots, changes, checker, .. } = &world;

@@ -167,6 +167,20 @@ fn a_survivor_goes_on_alone_with_all_it_has_and_takes_in_others() {
 }
 
 #[test]
+fn who_leads_and_shall_only_learn_leads_no_more() {
+    let mut world = cluster(2, 0);
+    let before = leader(&world);
+    let other = 3 - before;
+    order(
+        &mut world,
+        Order::ChangeMembers { group: GROUP, voters: vec![other], learners: vec![before] },
+    );
+    until(&mut world, |world| world.status(before, GROUP).unwrap().voters == [other]);
+    assert!(!world.status(before, GROUP).unwrap().leads);
+    until(&mut world, |world| world.leaders(GROUP).eq([other]));
+}
+
+#[test]
 fn a_lead_is_handed_over_at_once() {
     let mut world = cluster(3, 0);
     let (from, to) = (leader(&world), 1 + leader(&world) % 3);

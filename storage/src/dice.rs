@@ -1,6 +1,7 @@
 //! Chance from a seed, so that one seed gives one history.
 
-use std::ops::Range;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 /// A seeded generator (splitmix64).
 #[derive(Clone, Debug)]
@@ -32,12 +33,21 @@ impl Dice {
     }
 }
 
-/// The seeds a simulation shall run: `usual` many, or as many as the variable `SEEDS` says, or the
-/// one that `SEED` names, to replay a failure.
-pub fn seeds(usual: u64) -> Range<u64> {
+/// The seeds a simulation shall run: `usual` many that are always the same and a twentieth of that
+/// which nobody has run before, or as many as the variable `SEEDS` says, or the one that `SEED` names,
+/// to replay a failure.
+pub fn seeds(usual: u64) -> Vec<u64> {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(usual),
+        Some(seed) => vec![seed],
+        None => match number("SEEDS") {
+            Some(count) => (0..count).collect(),
+            None => (0..usual).chain((0..usual / 20).map(fresh)).collect(),
+        },
     }
+}
+
+/// A seed that is none of those that are always run.
+fn fresh(number: u64) -> u64 {
+    RandomState::new().hash_one(number) | 1 << 63
 }

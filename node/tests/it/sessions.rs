@@ -17,7 +17,7 @@ use storage::dice::seeds;
 #[test]
 fn what_sessions_are_promised_is_kept_through_faults() {
     let (started, seeds) = (Instant::now(), seeds(3));
-    let (count, mut happened) = (seeds.end - seeds.start, BTreeMap::new());
+    let (count, mut happened) = (seeds.len(), BTreeMap::new());
     for seed in seeds {
         let ran = world::run(seed);
         let judged = ran.verdict.and_then(|verdict| match &verdict.violations[..] {

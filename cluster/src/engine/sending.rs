@@ -202,7 +202,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             std::mem::take(&mut *it.raft.store().wanted.borrow_mut())
         };
         let Some(group) = self.groups.iter().find(|group| wants(group)) else { return };
-        let fences = group.fences.values().map(|fence| fence.index);
+        // A fence that is not committed may need somebody else's snapshot first.
+        let applied = group.applied.index;
+        let fences = group.fences.values().map(|fence| fence.index).filter(|it| *it <= applied);
         if fences.chain([group.reconfigured]).max() > Some(group.stored.index) {
             // The snapshot would not know those who joined, or be too old. They ask again.
             self.begin_checkpoint(now);

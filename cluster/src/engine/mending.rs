@@ -132,8 +132,10 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         );
         group.mending = Some(Mending::new(number));
         group.members.damaged = true;
-        // With the next checkpoint it is stored; before that, a start would find the same.
+        // With a checkpoint it is stored, at once: a start need not find the same.
         (group.members_changed, group.dirty) = (true, true);
+        self.rounds.hurry();
+        let group = &mut self.groups[place];
         let term = group.raft.raft.term;
         group.raft.raft.become_follower(term, INVALID_ID);
         self.roles_changed = true;

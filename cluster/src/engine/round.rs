@@ -64,6 +64,11 @@ impl Rounds {
         self.replayed + (written - self.stored)
     }
 
+    /// The next checkpoint is due.
+    pub(super) fn hurry(&mut self) {
+        self.began = Duration::ZERO;
+    }
+
     /// Whether the disk had no room for the checkpoint that is under way.
     pub(super) fn lacks_room(&self) -> bool {
         self.lacks_room

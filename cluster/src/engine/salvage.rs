@@ -124,7 +124,8 @@ pub(super) fn compare<M>(
     stored: &[Stored<M>],
 ) -> Result<Vec<Members>, Error> {
     let (mut batch, mut all) = (Batch::new(), Vec::new());
-    let mut is_store_whole = true;
+    // One that has nothing was begun anew by this very start.
+    let mut is_store_whole = stored.iter().any(|it| it.applied.index > 0);
     for it in stored {
         let (group, applied) = (it.group, it.applied);
         let known = it.members.clone();

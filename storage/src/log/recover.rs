@@ -442,7 +442,7 @@ fn cut(log: &mut Log) -> Result<(), OpenError> {
     last.len = (last.end + batch_space(0)).min(last.len);
     last.file.cut(last.len).map_err(failed("truncate", &path))?;
     if !log.found.clean {
-        let rest = vec![0; (last.len - last.end) as usize];
+        let rest = vec![0; last.len.saturating_sub(last.end) as usize];
         last.file.write_at(last.end, &rest).map_err(failed("write", &path))?;
     }
     last.file.sync_data().map_err(failed("sync", &path))

@@ -230,6 +230,10 @@ fn caught<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(error))) => Err(error.into()),
+        // Not what is on the disk but what reads it may be to blame, on all nodes alike.
+        Ok(Err(error @ (sled::Error::Unsupported(_) | sled::Error::ReportableBug(_)))) => {
+            Err(Failure { damaged: false, ..Failure::told(error.to_string()) })
+        }
         Ok(Err(error)) => Err(Failure::told(error.to_string())),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -273,13 +277,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Gives a store another name, in the place of one that was set aside before.
+/// Gives a store another name, that of no store which was set aside before.
 fn set_aside(path: &Path) -> io::Result<()> {
-    let aside = beside(path, ".damaged");
-    if aside.exists() {
-        warn!(path = %aside.display(), "a state store that was set aside before is removed");
-        fs::remove_dir_all(&aside)?;
-    }
+    let numbered = (2..).map(|number| beside(path, &format!(".damaged.{number}")));
+    let mut names = std::iter::once(beside(path, ".damaged")).chain(numbered);
+    let aside = names.find(|name| !name.exists()).expect("there is always another number");
     fs::rename(path, &aside)?;
     warn!(path = %aside.display(), "the damaged state store is kept there");
     Ok(())
@@ -570,7 +572,9 @@ mod tests {
                 assert_eq!(store.applied(group).unwrap(), at(10));
             }
             assert_eq!(store.applied(4).unwrap(), Applied::default());
-            let aside = dir.path().join("state.damaged");
+            // Each is kept.
+            let aside =
+                dir.path().join(["state.damaged", "state.damaged.2"][usize::from(round) - 1]);
             let mut aside = SledStore::open(&aside, 1 << 20).unwrap();
             assert!(pairs(&mut aside, 4).unwrap_err().is_damage());
         }

@@ -252,7 +252,8 @@ fn judge(
                      empty data folder and `join = true`"
                 ),
             };
-            denied(&format!("{why}: {remedy}"), true)
+            // Who is behind knows nothing for good.
+            denied(&format!("{why}: {remedy}"), !joining)
         }),
     }
 }
@@ -327,7 +328,8 @@ mod tests {
             (known, false, false, 2, "c", Some(("skein cluster replace 2", true))),
             (known, false, false, 2, "", Some(("another data folder", true))),
             (known, false, false, 3, "d", Some(("was removed", true))),
-            (known, true, false, 3, "d", Some(("was removed", true))),
+            (known, true, false, 3, "d", Some(("was removed", false))),
+            (known, true, false, 2, "c", Some(("skein cluster replace 2", false))),
             (known, false, false, 4, "e", None),
             (known, false, false, 5, "f", Some(("skein cluster add", false))),
             (known, false, true, 2, "b", Some(("was removed", true))),

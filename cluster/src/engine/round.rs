@@ -25,6 +25,8 @@ pub(super) struct Rounds {
     lacks_room: bool,
     /// Whether the log may have entries that are stored.
     compactable: bool,
+    /// Whether the next one must not wait.
+    hurried: bool,
 }
 
 enum State {
@@ -48,6 +50,7 @@ impl Rounds {
             replayed: 0,
             lacks_room: false,
             compactable: false,
+            hurried: false,
         }
     }
 
@@ -66,7 +69,7 @@ impl Rounds {
 
     /// The next checkpoint is due.
     pub(super) fn hurry(&mut self) {
-        self.began = Duration::ZERO;
+        self.hurried = true;
     }
 
     /// Whether the disk had no room for the checkpoint that is under way.
@@ -139,6 +142,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         if !self.rounds.is_idle() || self.is_stored() {
             return false;
         }
+        self.rounds.hurried = false;
         self.rounds.began = now.monotonic;
         self.rounds.written = self.log.borrow().written();
         self.rounds.state = State::Collecting { next: 0, jobs: Vec::new() };
@@ -155,7 +159,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let grown = self.log.borrow().written() - self.rounds.written;
         let rested = now.monotonic.saturating_sub(self.rounds.began);
         // Without room one may help at once: it lets the log shrink.
-        let is_time = rested >= self.config.checkpoint_interval || self.room.own.is_err();
+        let hurries = self.rounds.hurried || self.room.own.is_err();
+        let is_time = rested >= self.config.checkpoint_interval || hurries;
         grown >= self.config.checkpoint_bytes || (is_time && self.groups.iter().any(|it| it.dirty))
     }
 

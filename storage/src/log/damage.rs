@@ -74,7 +74,7 @@ impl Log {
     }
 
     /// Gives the files that damage has made useless other names, once it is safe elsewhere what was
-    /// lost: until then each start finds it anew. The newest [`KEPT`] such files are kept.
+    /// lost: until then each start finds it anew. The newest eight such files are kept.
     pub fn set_aside(&mut self) -> io::Result<Vec<PathBuf>> {
         let (disk, dir) = (&self.files.disk, &self.files.dir);
         let mut aside = Vec::new();

@@ -16,7 +16,7 @@ use super::format::{
     BATCH_HEADER, BatchHeader, BatchKind, HEADER_BYTES, Record, SECTOR, SegmentHeader, body_crc,
 };
 use super::index::Index;
-use super::segment::{Files, Segment, segment_id, segment_path};
+use super::segment::{Files, Segment, damaged_path, segment_id, segment_path};
 use super::{Damage, Found, Log, OnDamage, Options, batch_space};
 use crate::dice::Dice;
 use crate::disk::{Disk, is_damage, is_full};
@@ -274,14 +274,16 @@ fn headers(log: &mut Log, ids: &[u64], options: &Options) -> Result<Vec<Headed>,
     Ok(headers)
 }
 
-/// Removes segments, the newest first, so that a crash on the way leaves a log without a gap.
+/// Takes segments out of the log, the newest first, so that a crash on the way leaves one without a gap.
+/// They stay under other names: somebody may want to look at what is in them.
 fn drop_segments(log: &mut Log, ids: &[u64]) -> Result<u64, OpenError> {
     let mut bytes = 0;
     for &id in ids.iter().rev() {
         let path = log.files.path(id);
         let len = log.files.disk.open(&path).and_then(|file| file.len());
         bytes += len.map_err(failed("open", &path))?;
-        log.files.disk.remove(&path).map_err(failed("remove", &path))?;
+        let aside = damaged_path(&log.files.dir, id);
+        log.files.disk.rename(&path, &aside).map_err(failed("rename", &path))?;
         log.files.disk.sync_dir(&log.files.dir).map_err(failed("sync", &log.files.dir))?;
     }
     Ok(bytes)

@@ -8,8 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use mqtt::{
-    AckKind, Connect, Disconnect, MAX_PACKET_SIZE, Outgoing, PacketId, QoS, Reason,
-    SubscribeOptions, Version,
+    AckKind, Connect, Disconnect, Outgoing, PacketId, QoS, Reason, SubscribeOptions, Version,
 };
 
 pub use received::{Arrival, Received};
@@ -286,17 +285,7 @@ impl Client {
 
     /// A whole packet from what was read.
     fn take(&mut self) -> Result<Option<Received>, End> {
-        let malformed = |error| End::Fault(format!("malformed packet: {error}"));
-        let Some(size) = mqtt::frame(&self.bytes, MAX_PACKET_SIZE).map_err(malformed)? else {
-            return Ok(None);
-        };
-        if self.bytes.len() < size {
-            return Ok(None);
-        }
-        let received = mqtt::decode_server(&self.bytes[..size], self.version).map_err(malformed)?;
-        let received = Received::from(received);
-        self.bytes.drain(..size);
-        Ok(Some(received))
+        Received::take(&mut self.bytes, self.version)
     }
 }
 

@@ -69,8 +69,12 @@ impl<'a> Place<'a> {
 
     /// A connection without a session, to any node; `None` when it cannot be had now.
     fn brief(&self, client_id: &str, dice: &mut Dice) -> Option<Client> {
-        let connect = Connect::new(Version::V5, client_id);
-        let client = Client::open_within(dice.pick(self.addresses), &connect, link::PATIENCE);
+        self.open(&Connect::new(Version::V5, client_id), dice)
+    }
+
+    /// A connection to any node; `None` when it cannot be had now.
+    fn open(&self, connect: &Connect<'_>, dice: &mut Dice) -> Option<Client> {
+        let client = Client::open_within(dice.pick(self.addresses), connect, link::PATIENCE);
         if client.is_err() {
             thread::sleep(Duration::from_millis(30));
         }

@@ -38,8 +38,10 @@ struct State {
 
 struct OfSession {
     client: Rc<str>,
-    /// Places in its queue, and whether others may have what is there.
-    seqs: Vec<(u64, bool)>,
+    /// Places in its queue.
+    seqs: Vec<u64>,
+    /// Those of them whose entries other members of a shared subscription may have.
+    refused: Vec<u64>,
     /// How many of them have made room in the session's window.
     told: usize,
     /// The client's Receive Maximum.
@@ -50,7 +52,7 @@ impl OfSession {
     /// Makes room in the session's window. When it fails the node is stopping.
     fn tell(&mut self, core: &Core, record: Record) {
         let (group, session) = (record.group.into(), record.session);
-        let seqs = self.seqs[self.told..].iter().map(|(seq, _)| *seq).collect();
+        let seqs = self.seqs[self.told..].to_vec();
         self.told = self.seqs.len();
         let _ = core.shared.groups.signal(Signal::Acknowledged { group, session, seqs });
     }
@@ -76,10 +78,12 @@ impl Core {
         let of_session = state.sessions.entry(record).or_insert_with(|| OfSession {
             client: Rc::clone(&endpoint.profile.client),
             seqs: Vec::new(),
+            refused: Vec::new(),
             told: 0,
             receive_maximum: endpoint.receive_maximum().into(),
         });
-        of_session.seqs.push((seq, others_may));
+        of_session.seqs.push(seq);
+        of_session.refused.extend(others_may.then_some(seq));
         // A client that cannot be sent much more must not wait.
         if (of_session.seqs.len() - of_session.told) * 4 >= of_session.receive_maximum {
             of_session.tell(self, record);
@@ -112,14 +116,15 @@ impl Core {
             if of_session.told < of_session.seqs.len() {
                 of_session.tell(self, record);
             }
-            let (refused, done): (Vec<_>, Vec<_>) =
-                of_session.seqs.into_iter().partition(|(_, others_may)| *others_may);
-            let places = |all: Vec<(u64, bool)>| all.into_iter().map(|(seq, _)| seq).collect();
+            let OfSession { client, mut seqs, refused, .. } = of_session;
+            if !refused.is_empty() {
+                seqs.retain(|seq| !refused.contains(seq));
+            }
             let command = shard::Acknowledge {
-                client: bytes::Bytes::copy_from_slice(of_session.client.as_bytes()),
+                client: bytes::Bytes::copy_from_slice(client.as_bytes()),
                 epoch: record.epoch,
-                seqs: places(done),
-                refused: places(refused),
+                seqs,
+                refused,
             };
             let command = shard::Command::from(command).encoded();
             self.propose(Proposal::owed(GroupId::from(record.group), command));

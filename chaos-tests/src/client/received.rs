@@ -1,6 +1,8 @@
 //! What came from the broker, owned.
 
-use mqtt::{AckKind, PacketId, QoS, Reason, ServerPacket};
+use mqtt::{AckKind, MAX_PACKET_SIZE, PacketId, QoS, Reason, ServerPacket, Version};
+
+use super::End;
 
 /// A packet from the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,22 @@ pub struct Arrival {
     pub retain: bool,
     /// Present when the QoS is above 0.
     pub id: Option<PacketId>,
+}
+
+impl Received {
+    /// Takes a whole packet out of what was read, if there is one.
+    pub fn take(bytes: &mut Vec<u8>, version: Version) -> Result<Option<Self>, End> {
+        let malformed = |error| End::Fault(format!("malformed packet: {error}"));
+        let Some(size) = mqtt::frame(bytes, MAX_PACKET_SIZE).map_err(malformed)? else {
+            return Ok(None);
+        };
+        if bytes.len() < size {
+            return Ok(None);
+        }
+        let received = Self::from(mqtt::decode_server(&bytes[..size], version).map_err(malformed)?);
+        bytes.drain(..size);
+        Ok(Some(received))
+    }
 }
 
 impl From<ServerPacket<'_>> for Received {

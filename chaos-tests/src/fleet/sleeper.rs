@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mqtt::{Connect, Version};
 
-use super::{Place, link};
+use super::Place;
 use crate::check::LATEST_END;
 use crate::record::What;
 use crate::{Client, Dice};
@@ -66,16 +66,8 @@ impl Sleeper {
             session_expiry: Some(KEPT.as_secs() as u32),
             ..Connect::new(Version::V5, &self.client_id)
         };
-        let address = self.dice.pick(place.addresses);
-        match Client::open_within(address, &connect, link::PATIENCE) {
-            Ok(client) => {
-                let present = client.session_present;
-                Some((client, present))
-            }
-            Err(_) => {
-                thread::sleep(Duration::from_millis(30));
-                None
-            }
-        }
+        let client = place.open(&connect, &mut self.dice)?;
+        let present = client.session_present;
+        Some((client, present))
     }
 }

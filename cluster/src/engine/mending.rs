@@ -11,11 +11,12 @@
 use raft::prelude::{Message, MessageType};
 use raft::{INVALID_ID, ProgressState};
 use storage::log::HardState;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::Engine;
 use super::group::Group;
 use super::leadership::ELECTION_TICKS;
+use super::salvage::tell_loss;
 use crate::error::Error;
 use crate::host::Host;
 use crate::machine::StateMachine;
@@ -125,17 +126,12 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.forget_staged(place);
         let group = &mut self.groups[place];
         metrics::damage_found("log");
-        error!(
-            group = %group.id, %why,
-            "this node has lost something of a group, and takes no part in it until others have brought \
-             it up to date"
-        );
+        tell_loss(group.id, &why);
         group.mending = Some(Mending::new(number));
         group.members.damaged = true;
         // With a checkpoint it is stored, at once: a start need not find the same.
         (group.members_changed, group.dirty) = (true, true);
         self.rounds.hurry();
-        let group = &mut self.groups[place];
         let term = group.raft.raft.term;
         group.raft.raft.become_follower(term, INVALID_ID);
         self.roles_changed = true;

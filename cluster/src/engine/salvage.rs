@@ -153,11 +153,7 @@ pub(super) fn compare<M>(
             Err(why) if why.is_loss() && !it.is_alone(config) => why,
             Err(why) => return Err(why),
         };
-        error!(
-            %group, %why,
-            "this node has lost something of a group, and takes no part in it until others have brought \
-             it up to date"
-        );
+        tell_loss(group, &why);
         if matches!(why, Error::StateLost { .. }) && std::mem::take(&mut is_store_whole) {
             // It opens, and has fallen back to something older: its files are damaged all the same.
             metrics::damage_found("state");
@@ -187,6 +183,15 @@ pub(super) fn compare<M>(
         }
     }
     Ok(all)
+}
+
+/// Tells the operator that others have to bring a group up to date.
+pub(super) fn tell_loss(group: GroupId, why: &Error) {
+    error!(
+        %group, %why,
+        "this node has lost something of a group, and takes no part in it until others have brought \
+         it up to date"
+    );
 }
 
 /// A group's log begins behind what is stored. What it has voted, as far as that is known, it keeps.

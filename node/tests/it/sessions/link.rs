@@ -7,8 +7,7 @@ use std::time::Duration;
 use chaos_tests::record::{At, What};
 use chaos_tests::{Dice, End, Received};
 use mqtt::{
-    AckKind, Connect, Disconnect, MAX_PACKET_SIZE, Outgoing, PacketId, QoS, Reason,
-    SubscribeOptions, Version,
+    AckKind, Connect, Disconnect, Outgoing, PacketId, QoS, Reason, SubscribeOptions, Version,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, timeout};
@@ -234,17 +233,7 @@ impl Link {
 
     /// A whole packet from what was read.
     fn take(&mut self) -> Result<Option<Received>, End> {
-        let malformed = |error| End::Fault(format!("malformed packet: {error}"));
-        let Some(size) = mqtt::frame(&self.bytes, MAX_PACKET_SIZE).map_err(malformed)? else {
-            return Ok(None);
-        };
-        if self.bytes.len() < size {
-            return Ok(None);
-        }
-        let received = mqtt::decode_server(&self.bytes[..size], self.version).map_err(malformed)?;
-        let received = Received::from(received);
-        self.bytes.drain(..size);
-        Ok(Some(received))
+        Received::take(&mut self.bytes, self.version)
     }
 
     /// Stays as if nothing had happened, until the node ends it.

@@ -2,7 +2,6 @@
 //! write down what they see.
 
 mod duellist;
-mod inbox;
 mod link;
 mod mortal;
 mod publisher;

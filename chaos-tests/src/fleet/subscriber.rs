@@ -5,11 +5,10 @@ use std::time::Duration;
 use mqtt::{QoS, Version};
 
 use super::Place;
-use super::inbox::Inbox;
 use super::roamer::Roamer;
 use super::shadows;
 use crate::record::What;
-use crate::{Dice, End, Received};
+use crate::{Dice, End, Inbox, Received};
 
 /// See the module.
 pub(super) struct Subscriber {
@@ -82,7 +81,12 @@ impl Subscriber {
                 let told = shadows::told(&self.inbox.client_id, arrival);
                 told.map(|told| place.recorder.note(told))
             }
-            got => self.inbox.take(place.recorder, got),
+            got => {
+                if let Some(delivered) = self.inbox.take(got)? {
+                    place.recorder.note(delivered);
+                }
+                Ok(())
+            }
         }
     }
 }

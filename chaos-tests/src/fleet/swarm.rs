@@ -7,12 +7,11 @@ use mqtt::QoS::{AtLeastOnce, ExactlyOnce};
 use mqtt::Version::V5;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::inbox::Inbox;
 use super::publisher::Publisher;
 use super::{Place, Running};
 use crate::client::lasting;
 use crate::record::What;
-use crate::{Client, Dice, End};
+use crate::{Client, Dice, End, Inbox};
 
 const THREADS: usize = 16;
 /// CONNACK may take as long as a takeover from a node that is lost.
@@ -149,7 +148,9 @@ impl Session {
     fn serve(&mut self, place: &Place<'_>) -> Result<(), End> {
         let Some(client) = &mut self.client else { return Ok(()) };
         for got in client.all_ready()? {
-            self.inbox.take(place.recorder, &got)?;
+            if let Some(delivered) = self.inbox.take(&got)? {
+                place.recorder.note(delivered);
+            }
         }
         self.inbox.pay(client)
     }

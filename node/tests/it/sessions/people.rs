@@ -1,14 +1,14 @@
 //! The clients: each wanders from node to node, does not always say goodbye, and writes down what it
 //! sees.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use chaos_tests::history::Mark;
 use chaos_tests::record::{At, What};
-use chaos_tests::{Arrival, Dice, End, Received};
+use chaos_tests::{Dice, End, Inbox, Received};
 use mqtt::{AckKind, Connect, Outgoing, PacketId, QoS, Reason, Version, Will};
 use tokio::time::{Instant, sleep};
 
@@ -256,12 +256,7 @@ pub(super) async fn subscriber(mut roamer: Roamer, subscription: Subscription) {
     const QUIET: Duration = Duration::from_secs(6);
     let stage = Rc::clone(&roamer.stage);
     let Subscription { filters, prefix, qos, share } = subscription;
-    let mut inbox = Inbox {
-        client: roamer.client.clone(),
-        share,
-        open: BTreeMap::new(),
-        owed: VecDeque::new(),
-    };
+    let mut inbox = Inbox::new(&roamer.client);
     let (mut subscribed, mut heard) = (false, Instant::now());
     while !stage.is_quiet() || heard.elapsed() < QUIET {
         let Some((link, is_new)) = roamer.link(None).await else {
@@ -269,8 +264,7 @@ pub(super) async fn subscriber(mut roamer: Roamer, subscription: Subscription) {
             continue;
         };
         if is_new {
-            // On a new connection whatever was not acknowledged comes again.
-            inbox.owed.clear();
+            inbox.reconnected();
         }
         if !subscribed {
             let outcome = link.subscribe(&filters, qos).await;
@@ -286,82 +280,33 @@ pub(super) async fn subscriber(mut roamer: Roamer, subscription: Subscription) {
         }
         if let Some(got) = roamer.next(MOMENT).await {
             heard = Instant::now();
-            let taken = inbox.take(&stage, &got);
-            roamer.judge(taken);
+            let taken = inbox.take(&got);
+            if let Some(Some(delivered)) = roamer.judge(taken) {
+                stage.note(of_share(delivered, share));
+            }
         }
         if (stage.is_quiet() || roamer.dice.one_in(3))
             && let Some(link) = &mut roamer.link
         {
-            let paid = inbox.pay(link).await;
+            let mut paid = Ok(());
+            for (kind, id) in inbox.due() {
+                paid = link.acknowledge(kind, id).await;
+                if paid.is_err() {
+                    break;
+                }
+            }
             roamer.judge(paid);
         }
     }
 }
 
-/// What a session that lasts holds at the client.
-struct Inbox {
-    client: String,
-    share: Option<&'static str>,
-    /// Exchanges of QoS 2 that are not finished: what came with the identifier.
-    open: BTreeMap<PacketId, (String, Mark)>,
-    /// Acknowledgements not sent yet; they leave in order [v5 MQTT-4.6.0-2].
-    owed: VecDeque<(AckKind, PacketId)>,
-}
-
-impl Inbox {
-    async fn pay(&mut self, link: &mut Link) -> Result<(), End> {
-        for (kind, id) in self.owed.drain(..) {
-            link.acknowledge(kind, id).await?;
+/// What is noted of what a member of a shared subscription was given: the subscription has it.
+fn of_share(delivered: What, share: Option<&str>) -> What {
+    match (delivered, share) {
+        (What::Delivered { topic, number, .. }, Some(share)) => {
+            What::Shared { share: share.to_owned(), topic, number }
         }
-        Ok(())
-    }
-
-    fn take(&mut self, stage: &Stage, got: &Received) -> Result<(), End> {
-        match got {
-            Received::Publish(arrival) => self.take_arrival(stage, arrival),
-            Received::Ack { kind: AckKind::PubRel, id, .. } => {
-                self.open.remove(id);
-                self.owed.push_back((AckKind::PubComp, *id));
-                Ok(())
-            }
-            other => End::fault(format!("unexpected {other:?}")),
-        }
-    }
-
-    fn take_arrival(&mut self, stage: &Stage, arrival: &Arrival) -> Result<(), End> {
-        let Arrival { topic, payload, qos, dup, id, .. } = arrival;
-        let told = || format!("{topic} {qos:?} dup {dup} id {id:?}");
-        let Some(mark) = Mark::read(payload) else {
-            return End::fault(format!("{}: the payload was altered", told()));
-        };
-        let Some(id) = *id else {
-            return End::fault(format!("{}: QoS 0 of {mark:?}", told()));
-        };
-        if *qos == QoS::ExactlyOnce {
-            self.owed.push_back((AckKind::PubRec, id));
-            match self.open.get(&id) {
-                Some((of, held)) if of == topic && held.number == mark.number => return Ok(()),
-                Some(held) => {
-                    return End::fault(format!("{} of {mark:?} while {held:?} is open", told()));
-                }
-                None => drop(self.open.insert(id, (topic.clone(), mark))),
-            }
-        } else {
-            self.owed.push_back((AckKind::PubAck, id));
-        }
-        let (topic, number) = (topic.clone(), mark.number);
-        stage.note(match self.share {
-            Some(share) => What::Shared { share: share.to_owned(), topic, number },
-            None => What::Delivered {
-                client: self.client.clone(),
-                topic,
-                number,
-                attempt: mark.attempt,
-                qos: *qos,
-                dup: *dup,
-            },
-        });
-        Ok(())
+        (delivered, _) => delivered,
     }
 }
 

@@ -134,6 +134,11 @@ pub fn describe() {
         count,
         "The version of the data that every node of the cluster can read"
     );
+    describe_counter!(
+        "tls_certificate_changes_total",
+        count,
+        "Times the files of the node's certificate had another one, by whether it could be used"
+    );
     describe_counter!("shadow_operations_total", count, "Shadow requests by operation and result");
     describe_counter!("session_queue_dropped_total", count, "Queue entries lost, by reason");
     describe_counter!("gateway_throttled_total", count, "Times a client had to pause publishing");

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow, bail};
-use rustls::ServerConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
@@ -25,7 +24,7 @@ use crate::metrics::{self, CoreMetrics};
 use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::telemetry::Traces;
-use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN};
+use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN, OwnCertificate};
 
 /// A node whose state is restored. Its listeners are bound and not open yet.
 pub struct Node {
@@ -239,13 +238,20 @@ fn doors(
         &listeners.ws,
         Speaks::WebSocket(Arc::new(only_sockets)),
     )?);
-    if listeners.mqtts.address.is_some() {
-        let acceptor = acceptor(config, ClientCertificates::Required, &MQTT_ALPN)?;
+    let (mqtts, https) = (listeners.mqtts.address, listeners.https.address);
+    let own = match mqtts.or(https) {
+        Some(_) => Some(own_certificate(config)?),
+        None => None,
+    };
+    let acceptor =
+        |own, clients, alpn: &[&[u8]]| TlsAcceptor::from(tls::server_config(own, clients, alpn));
+    if let Some(own) = own.clone().filter(|_| mqtts.is_some()) {
+        let acceptor = acceptor(own, ClientCertificates::Required, &MQTT_ALPN);
         doors.push(Door::new("listeners.mqtts", &listeners.mqtts, Speaks::Mqtts(acceptor))?);
     }
-    if listeners.https.address.is_some() {
+    if let Some(own) = own.filter(|_| https.is_some()) {
         let alpn = [MQTT_ALPN, HTTP_ALPN].concat();
-        let acceptor = acceptor(config, ClientCertificates::Optional, &alpn)?;
+        let acceptor = acceptor(own, ClientCertificates::Optional, &alpn);
         let data_plane = Arc::new(DataPlane { router: data_plane, verifier });
         doors.push(Door::new(
             "listeners.https",
@@ -256,17 +262,15 @@ fn doors(
     Ok(doors.into_iter().flatten().collect())
 }
 
-fn acceptor(
-    config: &Config,
-    clients: ClientCertificates,
-    alpn: &[&[u8]],
-) -> anyhow::Result<TlsAcceptor> {
+/// The node's certificate, which is followed from now on.
+fn own_certificate(config: &Config) -> anyhow::Result<Arc<OwnCertificate>> {
     let tls = &config.tls;
     let (Some(certificate), Some(private_key)) = (&tls.certificate, &tls.private_key) else {
         bail!("a TLS listener needs tls.certificate and tls.private_key");
     };
-    let server: Arc<ServerConfig> = tls::server_config(certificate, private_key, clients, alpn)?;
-    Ok(TlsAcceptor::from(server))
+    let own = Arc::new(OwnCertificate::load(certificate, private_key)?);
+    tokio::spawn(Arc::clone(&own).follow());
+    Ok(own)
 }
 
 /// Opens the listeners on every core. Every address is taken before any client is let in.

@@ -20,7 +20,7 @@ use crate::config::{Config, Findings};
 use crate::kept;
 use crate::mesh;
 use crate::run;
-use crate::tls::{self, ClientCertificates, Unusable};
+use crate::tls::{self, OwnCertificate, Unusable};
 
 /// A certificate that ends sooner is worth a warning.
 const SOON_SECS: i64 = 30 * 24 * 60 * 60;
@@ -68,8 +68,7 @@ fn check_certificate(config: &Config, found: &mut Findings) {
     match tls::validity(certificate) {
         Ok(validity) => {
             check_validity("tls.certificate", certificate, &validity, found);
-            let used = tls::server_config(certificate, key, ClientCertificates::Required, &[]);
-            if let Err(Unusable { key, why }) = used {
+            if let Err(Unusable { key, why }) = OwnCertificate::load(certificate, key) {
                 found.problem(key, format!("{why:#}"));
             }
         }

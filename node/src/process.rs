@@ -45,13 +45,12 @@ impl ProcessMetrics {
         if let Some(most) = getrlimit(Resource::Nofile).current {
             gauge!("process_max_fds").set(most as f64);
         }
-        for (name, file) in
-            [("node", &config.tls.certificate), ("issuer", &config.tls.issuer_certificate)]
-        {
-            if let Some(Ok(validity)) = file.as_deref().map(tls::validity) {
-                gauge!("tls_certificate_expiry_seconds", "certificate" => name)
-                    .set(*validity.end() as f64);
-            }
+        let end_of = |file: &Option<PathBuf>| Some(*tls::validity(file.as_deref()?).ok()?.end());
+        if let Some(end) = end_of(&config.tls.certificate) {
+            tls::set_expiry(end);
+        }
+        if let Some(end) = end_of(&config.tls.issuer_certificate) {
+            gauge!("tls_certificate_expiry_seconds", "certificate" => "issuer").set(end as f64);
         }
         Self {
             resident: gauge!("process_resident_memory_bytes"),

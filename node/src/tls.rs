@@ -1,6 +1,10 @@
 //! TLS of the gateway: the node's certificate, and client certificates that are proved here and
 //! judged by the registry.
 
+mod own;
+
+pub use own::{OwnCertificate, set_expiry};
+
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -46,40 +50,19 @@ pub struct Unusable {
 
 /// The TLS side of a listener.
 pub fn server_config(
-    certificate: &Path,
-    private_key: &Path,
+    own: Arc<OwnCertificate>,
     clients: ClientCertificates,
     alpn: &[&[u8]],
-) -> Result<Arc<ServerConfig>, Unusable> {
-    let in_certificate = |why| Unusable { key: "tls.certificate", why };
-    let in_key = |why| Unusable { key: "tls.private_key", why };
+) -> Arc<ServerConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let chain = read_chain(certificate).map_err(in_certificate)?;
-    let key = read_key(private_key).map_err(in_key)?;
     let verifier = Arc::new(AnyCertificate::new(&provider, clients));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has suites of TLS 1.2 and 1.3")
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| match error {
-            Error::InconsistentKeys(_) => in_key(anyhow!(
-                "the private key in {} does not belong to the certificate in {}",
-                private_key.display(),
-                certificate.display()
-            )),
-            Error::InvalidCertificate(why) => in_certificate(anyhow!(
-                "the certificate in {} cannot be used: {why}",
-                certificate.display()
-            )),
-            other => in_key(anyhow!(
-                "the private key in {} cannot be used; RSA of 2048 bits and more, P-256, P-384, \
-                 P-521 and Ed25519 are supported: {other}",
-                private_key.display()
-            )),
-        })?;
+        .with_cert_resolver(own);
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// From when to when the first certificate in a PEM file is valid, in seconds of the epoch.

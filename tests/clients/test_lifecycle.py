@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -530,6 +531,40 @@ def test_metrics_of_the_process(fresh_broker, name):
 
     brokers.wait_until("the connection has ended", buckets)
     assert 'gateway_connection_seconds_bucket{le="2592000"}' in buckets()
+
+
+def test_a_certificate_is_replaced_while_clients_stay(fresh_broker, tmp_path):
+    files = {kind: fresh_broker.pki / f"server.{kind}" for kind in ("pem", "key")}
+    before = {kind: file.read_bytes() for kind, file in files.items()}
+
+    def shown():
+        return ssl.get_server_certificate(("127.0.0.1", fresh_broker.port("wss")))
+
+    def changes(result):
+        return fresh_broker.metrics().get('tls_certificate_changes_total{result="%s"}' % result, 0)
+
+    old = shown()
+    with m.Client(fresh_broker.plain) as client:
+        client.connect("stays")
+        renewed = tmp_path / "renewed"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+             "-keyout", f"{renewed}.key", "-out", f"{renewed}.pem"],
+            check=True, capture_output=True,
+        )
+        files["pem"].write_bytes(renewed.with_suffix(".pem").read_bytes())
+        brokers.wait_until("a certificate without its key is noticed", lambda: changes("refused") == 1)
+        assert shown() == old
+        files["key"].write_bytes(renewed.with_suffix(".key").read_bytes())
+        brokers.wait_until("the pair is taken", lambda: changes("taken") == 1)
+        assert ssl.PEM_cert_to_DER_cert(shown()) == ssl.PEM_cert_to_DER_cert(files["pem"].read_text())
+        ends = fresh_broker.metrics()['tls_certificate_expiry_seconds{certificate="node"}']
+        assert 29 < (ends - time.time()) / 86400 < 31
+        client.ping()
+    for kind, file in files.items():
+        file.write_bytes(before[kind])
+    brokers.wait_until("the first pair is taken again", lambda: shown() == old)
 
 
 def test_mistakes_are_logged_with_their_remedy(fresh_broker):

@@ -187,7 +187,11 @@ impl Faults<'_> {
                 self.isolate(node)?;
             }
         }
-        self.last(500..10_000);
+        match self.dice.one_in(3) {
+            // Longer than its leases.
+            true => self.last(9_000..13_000),
+            false => self.last(500..8_000),
+        }
         self.tell("heal".into());
         self.cluster.heal();
         Ok(())

@@ -13,8 +13,8 @@ use crate::record::{At, Event, What};
 /// How soon a revocation counts on every node while all is well.
 const SOON: Duration = Duration::from_secs(1);
 /// How soon it counts on a node that is cut off: it notices within two seconds that it has no leader,
-/// ends its connections three later (ADR 10), and its machine is shared.
-const CUT_OFF: Duration = Duration::from_secs(8);
+/// ends its connections three later (ADR 10), and has a second for that.
+const CUT_OFF: Duration = Duration::from_secs(6);
 
 /// A time in which a certificate was not active.
 struct Revocation<'a> {

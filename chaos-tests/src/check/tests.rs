@@ -177,13 +177,13 @@ fn histories_are_judged() {
         ("is c t x; revoked x; wait 3; pub t 0 1; ack t 0; restoring x", &[Silent]),
         ("is c t x; revoked x; restoring x; revoked x; wait 1; pub t 0 1; ack t 0", &[Silent]),
         // A node that is cut off hears of it later, one that stands still when it goes on.
-        ("is c t x; revoked x; wait 6; pub t 0 1; ack t 0; troubled 1", &[]),
-        ("is c t x; revoked x; wait 8; pub t 0 1; ack t 0; troubled 1", &[Silent]),
+        ("is c t x; revoked x; wait 5; pub t 0 1; ack t 0; troubled 1", &[]),
+        ("is c t x; revoked x; wait 6; pub t 0 1; ack t 0; troubled 1", &[Silent]),
         ("is c t x; revoked x; troubled 1; wait 5; con c 1 8 clean", &[]),
         ("troubled 0; is c t x; revoked x; wait 5; con c 1 7 clean", &[Silent]),
         ("is c t x; revoked x; wait 5; con c 1 7 clean; wait 1; troubled 8", &[Silent]),
         ("is c t x; revoked x; wait 8; stop 1; pub t 0 1; ack t 0; troubled 0", &[]),
-        ("is c t x; revoked x; wait 8; stop 1; wait 8; pub t 0 1; ack t 0; troubled 0", &[Silent]),
+        ("is c t x; revoked x; wait 8; stop 1; wait 6; pub t 0 1; ack t 0; troubled 0", &[Silent]),
         ("stop 0; is c t x; revoked x; wait 8; pub t 0 1; ack t 0; troubled 0", &[Silent]),
         // Values without versions.
         ("put k 1 0; put k 2 1; get k 2 2", &[]),

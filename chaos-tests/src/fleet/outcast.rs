@@ -92,7 +92,7 @@ impl Outcast {
     }
 
     fn stay(&mut self, place: &Place<'_>, link: &mut Link) -> Result<(), End> {
-        let moves_at = Instant::now() + self.dice.millis(500..10_000);
+        let moves_at = Instant::now() + self.dice.millis(500..15_000);
         let mut published = Instant::now();
         while Instant::now() < moves_at && !place.is_over() && !self.is_restored {
             if published.elapsed() >= PACE && self.pending.len() < WINDOW {

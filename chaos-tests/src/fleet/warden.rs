@@ -87,7 +87,9 @@ impl Warden {
             }
         }
         place.recorder.note(What::Revoked { principal: principal.to_owned() });
-        thread::sleep(self.dice.millis(2_000..5_000));
+        // Half of the time for longer than a node that is cut off keeps its connections.
+        let is_long = !place.is_finishing() && self.dice.one_in(2);
+        thread::sleep(self.dice.millis(if is_long { 8_000..14_000 } else { 2_000..5_000 }));
         place.recorder.note(What::Restoring { principal: principal.to_owned() });
         self.set_status(place, principal, "ACTIVE")
     }

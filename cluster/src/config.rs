@@ -57,6 +57,8 @@ pub struct Config {
     pub snapshot_chunk_bytes: usize,
     /// So many bytes of snapshots may be on their way to others at a time.
     pub snapshot_window_bytes: usize,
+    /// And so many leave in a second: what is left of network and disks is the log's.
+    pub snapshot_bytes_per_second: u64,
     /// Memory the state store may use as cache, in bytes.
     pub store_cache_bytes: u64,
     /// Opens a damaged log by dropping everything from the damage on. Loses acknowledged data.
@@ -86,6 +88,7 @@ impl Config {
             lag_bytes: 256 << 20,
             snapshot_chunk_bytes: 256 << 10,
             snapshot_window_bytes: 4 << 20,
+            snapshot_bytes_per_second: 32 << 20,
             store_cache_bytes: 64 << 20,
             accept_log_loss: false,
         }

@@ -303,12 +303,7 @@ impl api::Backend for Backend {
         let Some(live) = self.live(&client).await? else {
             return self.end_session(client, ending).await;
         };
-        let found = self.on_core(live.core, move |core| {
-            let actor = core.actors.borrow().get(&live.slot).cloned();
-            let Some(actor) = actor.filter(|_| core.endpoint(live).is_some()) else { return false };
-            actor.try_send(crate::connection::Delete { live, ending }).is_ok()
-        });
-        found.await
+        self.on_core(live.core, move |core| core.delete_connection(live, ending)).await
     }
 
     async fn subscriptions(
@@ -372,13 +367,27 @@ impl api::Backend for Backend {
 }
 
 impl Backend {
-    /// Ends the session of a client that is not connected; false when there is none.
+    /// Has the node end a client's connection that holds it, or ends the session of one that is not
+    /// connected; false when there is none.
     async fn end_session(&self, client: String, ending: Ending) -> Result<bool, Unavailable> {
         let group = self.group_of(&client);
         let name = client.clone();
-        let look = move |shard: &Shard| shard.session(name.as_bytes()).map(shard::Session::epoch);
-        let Some(epoch) = self.read_shard(group, look).await? else { return Ok(false) };
-        if ending.clean_session {
+        let look = move |shard: &Shard| {
+            let session = shard.session(name.as_bytes())?;
+            Some((session.epoch(), session.connected()))
+        };
+        let Some((epoch, connected)) = self.read_shard(group, look).await? else {
+            return Ok(false);
+        };
+        if connected {
+            if !self.shared.can_ask_holders() {
+                return Err(Unavailable);
+            }
+            let Ending { clean_session, prevent_will } = ending;
+            let client = client.into();
+            let command = shard::EndConnection { client, epoch, clean_session, prevent_will };
+            self.propose(group, shard::Command::from(command).encoded()).await?;
+        } else if ending.clean_session {
             let will = if ending.prevent_will {
                 shard::WillAction::Discard
             } else {

@@ -9,11 +9,13 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use api::backend::Ending;
 use fleet::shard::{self, DisconnectReason, WillAction};
 use hashbrown::HashMap;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::connection::Delete;
 use crate::core::{Core, ToCore};
 use crate::denial;
 use crate::endpoint::Endpoint;
@@ -173,6 +175,35 @@ impl Core {
                 self.disown(client, epoch, WillAction::Publish, why);
             }
         }
+    }
+
+    /// An operator wants the connection of a client of this node, whose claims this core keeps, to end. If
+    /// there is none, its session is told so.
+    pub fn end_unwanted(self: &Rc<Self>, client: &str, epoch: u64, ending: Ending) {
+        let evicted = self.claims.borrow_mut().evict(client, epoch);
+        match evicted {
+            Evicted::Now(live) => self.run_on(live.core, move |core| {
+                let record = core.endpoint(live).and_then(|it| it.profile.record);
+                if record.is_some_and(|it| it.epoch == epoch) {
+                    core.delete_connection(live, ending);
+                }
+            }),
+            Evicted::Later => {}
+            Evicted::Nobody => {
+                let will = match ending.prevent_will {
+                    true => WillAction::Discard,
+                    false => WillAction::Publish,
+                };
+                self.disown(client, epoch, will, DisconnectReason::ApiInitiatedDisconnect);
+            }
+        }
+    }
+
+    /// Ends a connection of this core because an operator wants that; false if it has ended.
+    pub fn delete_connection(&self, live: Live, ending: Ending) -> bool {
+        let actor = self.actors.borrow().get(&live.slot).cloned();
+        let actor = actor.filter(|_| self.endpoint(live).is_some());
+        actor.is_some_and(|actor| actor.try_send(Delete { live, ending }).is_ok())
     }
 
     /// Ends a session that is taken for connected here, unless a connection has the client id or is

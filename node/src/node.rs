@@ -202,7 +202,12 @@ pub fn raft_config(config: &Config) -> cluster::Config {
         .groups
         .iter()
         .map(|group| cluster::GroupConfig { id: group.id, voters: voters.clone() });
-    cluster::Config { node: cluster.node, groups: groups.collect(), ..alone }
+    cluster::Config {
+        node: cluster.node,
+        groups: groups.collect(),
+        snapshot_bytes_per_second: cluster.snapshot_bytes_per_second,
+        ..alone
+    }
 }
 
 /// A thread for what nodes say to each other, so that no REST request delays a heartbeat.

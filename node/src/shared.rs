@@ -1,7 +1,7 @@
 //! What all threads of a node share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -16,6 +16,11 @@ use crate::telemetry::Traces;
 
 /// What a command holds besides the publication: client ids, of at most 64 KiB each, and numbers.
 const AROUND_PUBLICATION: usize = 256 << 10;
+
+/// The first version of the data that knows of queues of shared subscriptions.
+const SHARE_QUEUES: u32 = 2;
+/// The first one that knows of nodes that are asked to end connections.
+const ASKED_HOLDERS: u32 = 2;
 
 /// See the module.
 pub struct Shared {
@@ -57,8 +62,8 @@ pub struct Shared {
     pub queues_full: AtomicBool,
     /// The backups of this node.
     pub backups: Backups,
-    /// Whether all nodes know of queues of shared subscriptions.
-    pub share_queues: AtomicBool,
+    /// The version of the data that all nodes can read; 0 while it is not known.
+    pub data_version: AtomicU32,
     /// Groups whose outbox is longer than it should be: [`crate::core::Uses::outbox_bit`].
     pub long_outboxes: AtomicU64,
 }
@@ -97,7 +102,7 @@ impl Shared {
             public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
             backups: Backups::new(config),
-            share_queues: AtomicBool::new(false),
+            data_version: AtomicU32::new(0),
             long_outboxes: AtomicU64::new(0),
         }
     }
@@ -154,7 +159,12 @@ impl Shared {
     /// Whether what no member of a shared subscription can have now waits in the subscription's queue;
     /// else it waits in that of a member.
     pub fn has_share_queues(&self) -> bool {
-        self.share_queues.load(Ordering::Relaxed)
+        self.data_version.load(Ordering::Relaxed) >= SHARE_QUEUES
+    }
+
+    /// Whether every node knows what it is asked for with [`fleet::shard::EndConnection`].
+    pub fn can_ask_holders(&self) -> bool {
+        self.data_version.load(Ordering::Relaxed) >= ASKED_HOLDERS
     }
 
     /// Whether clients are to go to another node.

@@ -220,6 +220,7 @@ pub fn small(id: u64, groups: u32, voters: &[u64], dice: &mut Dice) -> Config {
         lag_bytes: if dice.one_in(2) { 0 } else { 64 << 10 },
         snapshot_chunk_bytes: 1 + dice.below(1000) as usize,
         snapshot_window_bytes: 2000,
+        snapshot_bytes_per_second: 20_000 << dice.below(8),
         ..Config::new("/data", 0)
     }
 }

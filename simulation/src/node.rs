@@ -34,7 +34,8 @@ pub struct SimNode<M: StateMachine, H: Host<M>> {
     pub disk: SimDisk,
     /// The store of its state.
     pub store: MemStore,
-    config: Config,
+    /// How it runs from its next start on.
+    pub config: Config,
     /// Its groups, while it is up.
     pub engine: Option<Engine<M, H>>,
     sent: Sent,

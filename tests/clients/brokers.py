@@ -211,16 +211,19 @@ class Skein(Broker):
     def boto(self, service, **config):
         """A boto3 client of `iot`, `iot-data`, …, unmodified but for the endpoint and what `config` says."""
         import botocore.config
+
+        config = botocore.config.Config(retries={"total_max_attempts": 1}, **config)
+        return self.boto_session().client(service, endpoint_url=self.http_url, config=config)
+
+    def boto_session(self):
+        """Reads the files that `skein dev` has written, as any AWS tool would."""
+        import boto3
         import botocore.session
 
         session = botocore.session.Session()
         session.set_config_variable("credentials_file", str(self.data / "aws" / "credentials"))
         session.set_config_variable("config_file", str(self.data / "aws" / "config"))
-        import boto3
-
-        config = botocore.config.Config(retries={"total_max_attempts": 1}, **config)
-        session = boto3.session.Session(botocore_session=session)
-        return session.client(service, endpoint_url=self.http_url, config=config)
+        return boto3.session.Session(botocore_session=session)
 
 
 class Serving(Skein):
@@ -327,6 +330,7 @@ class ClusterNode(Skein):
     """A node of a cluster: `skein serve` with a configuration of its own."""
 
     POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
+    KEYS = ("AKIATESTTESTTEST", "testtesttesttesttest")
 
     def __init__(self, cluster, node, joins=None):
         self.cluster, self.node, self.joins = cluster, node, joins
@@ -344,6 +348,11 @@ class ClusterNode(Skein):
     def is_serving(self):
         return super().is_ready()
 
+    def boto_session(self):
+        import boto3
+
+        return boto3.session.Session(*self.KEYS, region_name="us-east-1")
+
     def configure(self):
         keys = self.cluster.keys
         lines = [
@@ -353,7 +362,7 @@ class ClusterNode(Skein):
             "[listeners.http]", f'address = "127.0.0.1:{self.port("http")}"',
             "[listeners.admin]", f'address = "127.0.0.1:{self.port("admin")}"',
             "[tls]", f'issuer_certificate = "{keys}/ca.pem"', f'issuer_private_key = "{keys}/ca.key"',
-            "[[access_keys]]", 'id = "AKIATESTTESTTEST"', 'secret = "testtesttesttesttest"',
+            "[[access_keys]]", 'id = "%s"' % self.KEYS[0], 'secret = "%s"' % self.KEYS[1],
             "[log]", 'format = "human"', 'filter = "info"',
             *self.cluster.backup(self.node),
             "[cluster]", 'id = "test"', f"node = {self.node}",

@@ -139,3 +139,18 @@ def try_connect(node, name):
         return client.connect(name, check=False).reason == 0
     except (OSError, m.Closed):
         return False
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_any_node_ends_a_connection_wherever_it_is(cluster, on, name, keeps):
+    watcher = on(3, f"{name}-watcher")
+    watcher.subscribe(f"{name}/gone", qos=1)
+    client = on(1, name, props=LASTING, will=m.Will(f"{name}/gone", b"gone", 1))
+    ends = {"cleanSession": not keeps, "preventWillMessage": not keeps}
+    cluster[2].boto("iot-data").delete_connection(clientId=name, **ends)
+    client.refused(0x98)
+    if keeps:
+        assert watcher.receive().payload == b"gone"
+    back = on(2, name, clean=False, props=LASTING)
+    assert back.connack.session_present == keeps
+    watcher.nothing_more()

@@ -35,6 +35,8 @@ pub(super) struct Sending {
     /// The group whose pairs are being read.
     reading: Option<GroupId>,
     held: Option<Held>,
+    /// Bytes that may leave now. A chunk that is larger is owed for, and the next ones wait.
+    allowance: i64,
 }
 
 struct Held {
@@ -52,8 +54,21 @@ struct Transfer {
     /// Chunks that the receiver has, and that were sent.
     taken: u32,
     sent: u32,
-    /// Ticks since the last progress.
+    /// Ticks since the last progress, while the receiver has something to say.
     stalled: usize,
+    /// The receiver does not answer: until it does, it gets no more than one chunk at a time.
+    probing: bool,
+}
+
+impl Transfer {
+    /// Whether the next word is the receiver's.
+    fn is_waiting(&self, of: u32) -> bool {
+        self.sent > self.taken || self.taken == of
+    }
+
+    fn may_send(&self, of: u32) -> bool {
+        self.sent < of && !(self.probing && self.is_waiting(of))
+    }
 }
 
 impl Sending {
@@ -101,29 +116,48 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             taken: 0,
             sent: 0,
             stalled: 0,
+            probing: false,
         });
         let group = self.groups[place].id;
         info!(%group, to = message.to, chunks = held.captured.chunks.len(), "snapshot is sent");
         self.send_chunks();
     }
 
-    /// Sends what the window has room for.
+    /// Sends what the window and the rate have room for, to all receivers in turn.
     fn send_chunks(&mut self) {
-        let Some(held) = &mut self.sending.held else { return };
+        let Sending { held: Some(held), allowance, .. } = &mut self.sending else { return };
         let mut flying = held.flying();
         let group = self.groups[held.place].id;
         let of = held.captured.chunks.len() as u32;
-        for transfer in &mut held.transfers {
-            while transfer.sent < of && flying < self.config.snapshot_window_bytes {
-                let number = transfer.sent;
-                let body = held.captured.chunks[number as usize].clone();
-                flying += body.len();
-                transfer.sent += 1;
-                let message = if number == 0 { transfer.message.clone() } else { Bytes::new() };
-                let chunk = Chunk { snapshot: transfer.snapshot, number, of, message, body };
-                self.outgoing.add(transfer.to, group, &Letter::Chunk(chunk));
+        let mut passed = 0;
+        while passed < held.transfers.len()
+            && flying < self.config.snapshot_window_bytes
+            && *allowance > 0
+        {
+            passed += 1;
+            held.transfers.rotate_left(1);
+            let transfer = held.transfers.last_mut().expect("there is one that was not passed");
+            if !transfer.may_send(of) {
+                continue;
             }
+            passed = 0;
+            let number = transfer.sent;
+            let body = held.captured.chunks[number as usize].clone();
+            flying += body.len();
+            *allowance -= body.len() as i64;
+            transfer.sent += 1;
+            let message = if number == 0 { transfer.message.clone() } else { Bytes::new() };
+            let chunk = Chunk { snapshot: transfer.snapshot, number, of, message, body };
+            self.outgoing.add(transfer.to, group, &Letter::Chunk(chunk));
         }
+    }
+
+    /// What may leave until the next tick. One that is late brings no more: the link has other things
+    /// to catch up with.
+    fn allow(&mut self) {
+        let rate = self.config.snapshot_bytes_per_second as f64;
+        let more = (rate * self.config.raft_tick.as_secs_f64()).ceil() as i64;
+        self.sending.allowance = (self.sending.allowance + more).min(more);
     }
 
     /// A receiver says how far it is.
@@ -144,6 +178,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             Taken::Chunks(count) if count > transfer.taken && count <= of => {
                 (transfer.taken, transfer.stalled) = (count, 0);
                 transfer.sent = transfer.sent.max(count);
+                transfer.probing = false;
             }
             Taken::Chunks(_) => {}
         }
@@ -161,13 +196,16 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 false => KEEP_TICKS,
             };
             let group = &mut self.groups[held.place];
-            let last = held.captured.chunks.len() as u32 - 1;
+            let of = held.captured.chunks.len() as u32;
             let raft = &mut group.raft;
             held.transfers.retain_mut(|transfer| {
                 let progress = raft.raft.prs().get(transfer.to);
                 let leads = raft.raft.state == StateRole::Leader;
                 if !leads || progress.is_none_or(|it| it.state != ProgressState::Snapshot) {
                     return false;
+                }
+                if !transfer.is_waiting(of) {
+                    return true;
                 }
                 transfer.stalled += 1;
                 if transfer.stalled > GIVE_UP_TICKS {
@@ -177,8 +215,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 }
                 if transfer.stalled % AGAIN_TICKS == 0 {
                     // The last one also asks whether it is installed.
-                    transfer.sent = transfer.taken.min(last);
+                    transfer.sent = transfer.taken.min(of - 1);
                     transfer.taken = transfer.sent;
+                    transfer.probing = true;
                 }
                 true
             });
@@ -190,6 +229,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 self.sending.held = None;
             }
         }
+        self.allow();
         self.send_chunks();
         self.read_wanted(now);
     }

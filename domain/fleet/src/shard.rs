@@ -34,16 +34,16 @@ mod timers;
 pub use backup::{forget_later_entries, put_back_outbox};
 pub use command::{
     Acknowledge, Announce, AssignShared, BeginShared, Command, CommandError, Connect, DeleteShadow,
-    Directed, Disconnect, DisconnectReason, EnqueueShared, Event, Expire, FireWill, ForgetOrigin,
-    ForgetShared, Kind, NEVER, Options, Origin, Presence, Publication, Publish, PubrecReceived,
-    ReceiveQos2, ReleaseQos2, ReleaseShared, SharedCopy, Subscribe, Subscription, TrimOutbox,
-    Unsubscribe, UpdateShadow, Will, WillAction,
+    Directed, Disconnect, DisconnectReason, EndConnection, EnqueueShared, Event, Expire, FireWill,
+    ForgetOrigin, ForgetShared, Kind, NEVER, Options, Origin, Presence, Publication, Publish,
+    PubrecReceived, ReceiveQos2, ReleaseQos2, ReleaseShared, SharedCopy, Subscribe, Subscription,
+    TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
 };
 pub use instance::Instance;
 pub use outbox::OutboxEntry;
 pub use outcome::{
     Connected, Effects, Held, Interest, Member, Outcome, Published, Removed, ShadowAnswer,
-    Subscribed, Vacated,
+    Subscribed, Unwanted, Vacated,
 };
 pub use session::Session;
 

@@ -15,6 +15,10 @@ const PLACEHOLDER: &str = "{node}";
 /// The largest number a node may have.
 pub(super) const MAX_NODE: u64 = 0xFFFF;
 
+/// The slowest that snapshots may leave, in bytes per second: at this rate a gigabyte takes a quarter of an
+/// hour, and the cluster writes on meanwhile.
+const MIN_SNAPSHOT_RATE: u64 = 1 << 20;
+
 /// Which cluster, which of its nodes this is, and where the others are.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -51,6 +55,9 @@ pub struct Cluster {
     pub drain_delay: Duration,
     /// Connections that a node which stops ends per second.
     pub drain_rate: u32,
+    /// Bytes of snapshots that this node sends to others per second: what is left of the network and of
+    /// their disks is for what clients do.
+    pub snapshot_bytes_per_second: u64,
 }
 
 /// Where a node is.
@@ -80,6 +87,7 @@ impl Default for Cluster {
             ca: PathBuf::new(),
             drain_delay: Duration::from_secs(5),
             drain_rate: 2000,
+            snapshot_bytes_per_second: 32 << 20,
         }
     }
 }
@@ -150,6 +158,12 @@ impl Cluster {
         }
         if self.drain_rate == 0 {
             found.problem("cluster.drain_rate", "0 connections per second would never end");
+        }
+        if self.snapshot_bytes_per_second < MIN_SNAPSHOT_RATE {
+            let rate = self.snapshot_bytes_per_second;
+            let text =
+                format!("{rate} is less than {MIN_SNAPSHOT_RATE}: nodes would never catch up");
+            found.problem("cluster.snapshot_bytes_per_second", text);
         }
         let mut known = BTreeSet::new();
         for (place, peer) in self.peers.iter().enumerate() {

@@ -190,6 +190,11 @@ fn bad_configurations_say_what_and_where() {
             "backup.s3.endpoint: \"http://s3\" has no TLS",
         ),
         ("[backup.s3]\nsecret = 'x'", &[], "unknown field `secret`"),
+        (
+            "[cluster]\nsnapshot_bytes_per_second = 4096",
+            &[],
+            "cluster.snapshot_bytes_per_second: 4096 is less than 1048576",
+        ),
         (&by_name("'skein'", "3"), &[], "cluster.dns: \"skein\" is not a name and a port, like"),
         (&by_name("'a b:7400'", "3"), &[], "cluster.dns: \"a b:7400\" is not a name and a port"),
         (&by_name("':7400'", "3"), &[], "cluster.dns: \":7400\" is not a name and a port"),

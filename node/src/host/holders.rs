@@ -6,18 +6,21 @@
 //! [`KEEPS_FOR`] ends its connections by itself, and the leader ends those of a node that it has not
 //! heard of for [`LOST_AFTER`], which is longer: never are there two.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::backend::Ending;
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView};
-use fleet::shard::{Held, Instance, Shard, Vacated};
+use fleet::shard::{Held, Instance, Shard, Unwanted, Vacated};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Machine, NodeHost};
 use crate::clock::now_ms;
+use crate::core::{Core, ToCore};
 use crate::mesh::Life;
 
 /// How long a node keeps the connections of a group that has no leader. It takes up to two seconds
@@ -92,14 +95,28 @@ impl NodeHost {
     }
 
     /// Ends a connection of this node, if it is one.
-    fn evict(&self, Held { client, epoch, holder }: Held) {
+    fn evict(&self, held: Held) {
+        self.at_home(held, |core, client, epoch| core.evict(client, epoch));
+    }
+
+    /// The same, because an operator wants it.
+    pub(super) fn delete_connection(&self, unwanted: Unwanted) {
+        let Unwanted { held, clean_session, prevent_will } = unwanted;
+        let ending = Ending { clean_session, prevent_will };
+        self.at_home(held, move |core, client, epoch| core.end_unwanted(client, epoch, ending));
+    }
+
+    /// Has the core that keeps a client's claims do something about its connection, if it is one of
+    /// this node.
+    fn at_home(&self, held: Held, act: impl FnOnce(&Rc<Core>, &str, u64) + Send + 'static) {
+        let Held { client, epoch, holder } = held;
         let Ok(client) = std::str::from_utf8(&client) else { return };
         if holder != self.shared.mesh.own {
             return;
         }
         let (home, client) = (self.shared.home_of(client), client.to_owned());
-        let run = move |core: &std::rc::Rc<crate::core::Core>| core.evict(&client, epoch);
-        self.shared.send(home, crate::core::ToCore::Run(Box::new(run)));
+        let run = move |core: &Rc<Core>| act(core, &client, epoch);
+        self.shared.send(home, ToCore::Run(Box::new(run)));
     }
 
     /// Tells `vacant` when no other node holds a client id, as far as this replica knows.
@@ -198,9 +215,8 @@ impl NodeHost {
             let Ok(client) = std::str::from_utf8(session.client()) else { continue };
             let (home, client, epoch) =
                 (self.shared.home_of(client), client.to_owned(), session.epoch());
-            let run =
-                move |core: &std::rc::Rc<crate::core::Core>| core.end_unclaimed(&client, epoch);
-            self.shared.send(home, crate::core::ToCore::Run(Box::new(run)));
+            let run = move |core: &Rc<Core>| core.end_unclaimed(&client, epoch);
+            self.shared.send(home, ToCore::Run(Box::new(run)));
         }
         let holders = &mut self.beside.entry(group).or_default().holders;
         for waiting in std::mem::take(&mut holders.awaiting).into_values().flatten() {

@@ -21,9 +21,6 @@ use crate::roster::{Own, Roster};
 /// The version of the data that this node writes.
 const DATA_VERSION: u32 = 2;
 
-/// The first version that knows of queues of shared subscriptions.
-const SHARE_QUEUES: u32 = 2;
-
 /// Between two looks: rarely is something proposed twice before it is decided.
 const EVERY: Duration = Duration::from_millis(300);
 
@@ -121,7 +118,7 @@ impl NodeHost {
             None => DATA_VERSION,
         };
         metrics::gauge!("cluster_data_version").set(version);
-        self.shared.share_queues.store(version >= SHARE_QUEUES, Ordering::Relaxed);
+        self.shared.data_version.store(version, Ordering::Relaxed);
     }
 
     /// Does what this node has to do for the members of the cluster; gives what it proposes.

@@ -87,6 +87,15 @@ fn unframe<'a>(key: &[u8], framed: &'a [u8]) -> Result<&'a [u8], String> {
 impl SledStore {
     /// Opens the store in a directory, or starts one; sled may cache about `cache_bytes`.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let new = new_of(path);
+        if new.exists() && !path.exists() {
+            // A crash came between the two steps of a swap.
+            take_place(&new, path).map_err(|error| StoreError::Failed {
+                path: path.to_owned(),
+                action: "finish to begin anew",
+                reason: error.to_string(),
+            })?;
+        }
         let mut store = Self { path: path.to_owned(), cache_bytes, db: None, synced_blob: None };
         store.db()?;
         Ok(store)
@@ -122,6 +131,8 @@ impl SledStore {
             action: "set aside what is damaged",
             reason: error.to_string(),
         };
+        // What was cut off earlier must not be taken for a whole one.
+        remove_if_there(&new_of(path)).map_err(failed)?;
         set_aside(path).map_err(failed)?;
         Self::open(path, cache_bytes)
     }
@@ -277,6 +288,21 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Where a store is made that shall take another's place.
+fn new_of(path: &Path) -> PathBuf {
+    beside(path, ".new")
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    if path.exists() { fs::remove_dir_all(path) } else { Ok(()) }
+}
+
+/// Gives a store that is whole the name of one that was set aside.
+fn take_place(new: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(new, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// Gives a store another name, that of no store which was set aside before.
 fn set_aside(path: &Path) -> io::Result<()> {
     let numbered = (2..).map(|number| beside(path, &format!(".damaged.{number}")));
@@ -385,11 +411,10 @@ impl Store for SledStore {
     }
 
     fn begin_anew(&mut self, keep: &[Group]) -> Result<(), StoreError> {
-        let new = beside(&self.path, ".new");
+        let new = new_of(&self.path);
         let action = "begin anew";
         // Of a time before that was cut off.
-        let removed = if new.exists() { fs::remove_dir_all(&new) } else { Ok(()) };
-        removed.map_err(|error| self.failed(action, error.into()))?;
+        remove_if_there(&new).map_err(|error| self.failed(action, error.into()))?;
         let mut other = Self::open(&new, self.cache_bytes)?;
         for &group in keep {
             let mut pairs = Vec::new();
@@ -403,12 +428,8 @@ impl Store for SledStore {
         drop(other);
         self.db = None;
         self.synced_blob = None;
-        let swap = || {
-            set_aside(&self.path)?;
-            fs::rename(&new, &self.path)?;
-            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
-        };
-        swap().map_err(|error| self.failed(action, error.into()))?;
+        let swapped = set_aside(&self.path).and_then(|()| take_place(&new, &self.path));
+        swapped.map_err(|error| self.failed(action, error.into()))?;
         self.db().map(drop)
     }
 
@@ -590,5 +611,26 @@ mod tests {
         let mut store = SledStore::replace_unreadable(&path, 1 << 20).unwrap();
         assert_eq!(store.applied(1).unwrap(), Applied::default());
         assert!(dir.path().join("state.damaged/conf").exists());
+    }
+
+    #[test]
+    fn a_swap_that_a_crash_cut_off_is_finished_and_what_was_never_whole_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, new) = (dir.path().join("state"), dir.path().join("state.new"));
+        let at = Applied { index: 3, term: 1 };
+        let begun = |path: &Path| {
+            let mut store = SledStore::open(path, 1 << 20).unwrap();
+            store.replace(1, at, &[(b"a".to_vec(), b"b".to_vec())]).unwrap();
+            store.flush().unwrap();
+        };
+        begun(&new);
+        let mut store = SledStore::open(&path, 1 << 20).unwrap();
+        assert_eq!(store.applied(1).unwrap(), at);
+        assert!(!new.exists());
+        drop(store);
+
+        begun(&new);
+        let mut store = SledStore::replace_unreadable(&path, 1 << 20).unwrap();
+        assert_eq!(store.applied(1).unwrap(), Applied::default());
     }
 }

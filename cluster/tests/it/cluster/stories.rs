@@ -70,6 +70,37 @@ fn a_crash_amid_the_installation_of_a_snapshot_leaves_the_old_state_or_the_new_o
 }
 
 #[test]
+fn a_snapshot_leaves_no_faster_than_it_may() {
+    const CHUNK: u8 = 2;
+    let mut world = cluster(3, 0);
+    for id in 1..=3 {
+        let config = &mut world.nodes.get_mut(&id).unwrap().config;
+        (config.snapshot_chunk_bytes, config.snapshot_bytes_per_second) = (100, 2000);
+        config.snapshot_window_bytes = 1 << 20;
+        world.crash(id);
+    }
+    until(&mut world, |world| world.check_same_end().is_ok());
+    let behind = 1 + leader(&world) % 3;
+    isolate(&mut world, behind);
+    much(&mut world);
+    world.network.heal();
+    world.network.trap = Some(CHUNK);
+    let (mut ticks, mut seen) = (0, 0);
+    until(&mut world, |world| {
+        let of_group = world.network.trapped.iter().filter(|(_, it)| it.group == GROUP);
+        let bytes: Vec<_> = of_group.map(|(_, it)| it.message.len()).collect();
+        // A tick's share, and what the last chunk exceeds it by; a tick is more than a step.
+        let (now, most) = (bytes.iter().sum::<usize>(), 200 + bytes.iter().max().unwrap_or(&0));
+        assert!(now <= seen + most, "{now} bytes after {seen}");
+        ticks += usize::from(now > seen);
+        seen = now;
+        ticks > 2
+    });
+    world.network.trap = None;
+    until(&mut world, |world| world.check_same_end().is_ok());
+}
+
+#[test]
 fn a_node_that_joins_learns_before_it_votes_and_one_that_leaves_knows() {
     let mut world = cluster(3, 1);
     much(&mut world);

@@ -41,6 +41,7 @@ impl Shard {
             Kind::ReleaseShared(command) => self.release_shared(command),
             Kind::BeginShared(command) => self.begin_shared(command),
             Kind::ForgetShared(command) => self.forget_shared(command),
+            Kind::EndConnection(command) => self.end_connection(&command),
         })
     }
 

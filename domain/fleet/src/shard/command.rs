@@ -4,8 +4,12 @@
 //! one writes. Every byte field is a slice of the entry it came in: decoding copies no payload.
 //! Times are milliseconds since the epoch, filled in by whoever proposes.
 
+mod connection;
 mod share;
 
+pub use connection::{
+    Connect, Disconnect, DisconnectReason, EndConnection, Expire, FireWill, Will, WillAction,
+};
 pub use share::{
     AssignShared, BeginShared, EnqueueShared, ForgetShared, ReleaseShared, SharedCopy,
 };
@@ -82,26 +86,6 @@ impl Publication {
     }
 }
 
-/// What a connection leaves behind when it ends without a goodbye.
-#[derive(Clone, PartialEq, Message)]
-pub struct Will {
-    /// What is published. `published_at` and `expires_at` are set when that happens.
-    #[prost(message, required, tag = "1")]
-    pub publication: Publication,
-    /// Seconds between the end of the connection and the publication.
-    #[prost(uint32, tag = "2")]
-    pub delay_secs: u32,
-    /// Message expiry interval, counted from the publication.
-    #[prost(uint32, optional, tag = "3")]
-    pub message_expiry_secs: Option<u32>,
-    /// The certificate of its client, whose policies must allow it when it is published.
-    #[prost(string, optional, tag = "4")]
-    pub certificate: Option<String>,
-    /// Where the client connected from, for those policies.
-    #[prost(string, optional, tag = "5")]
-    pub source_ip: Option<String>,
-}
-
 /// Who a connection is, as lifecycle events tell it.
 #[derive(Clone, PartialEq, Message)]
 pub struct Presence {
@@ -134,111 +118,6 @@ pub enum Event {
     Unsubscribed = 3,
     /// A policy has refused the connection.
     ConnectFailed = 4,
-}
-
-/// Why a connection has ended, as lifecycle events tell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
-#[repr(i32)]
-pub enum DisconnectReason {
-    /// The node failed it, or died.
-    ServerError = 0,
-    /// DISCONNECT, or a proper end of the WebSocket.
-    ClientInitiatedDisconnect = 1,
-    /// The network failed, or the client closed the socket without a word.
-    ConnectionLost = 2,
-    /// The client id is used by a newer connection.
-    DuplicateClientid = 3,
-    /// Nothing was heard for too long.
-    MqttKeepAliveTimeout = 4,
-    /// The client has broken the protocol.
-    ClientError = 5,
-    /// It published where it may not.
-    ForbiddenAccess = 6,
-    /// It may not be connected any more.
-    AuthError = 7,
-    /// The node stops.
-    ServerInitiatedDisconnect = 8,
-    /// An operator wanted it.
-    ApiInitiatedDisconnect = 9,
-    /// It asked for more than it may have.
-    Throttled = 10,
-}
-
-/// Claims a client id: resumes its session or starts a new one.
-#[derive(Clone, PartialEq, Message)]
-pub struct Connect {
-    /// Client id.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub client: Bytes,
-    /// Clean Start (5) or clean session (3.1.1).
-    #[prost(bool, tag = "2")]
-    pub clean_start: bool,
-    /// Session expiry: 0 ends it with the connection, [`NEVER`] keeps it.
-    #[prost(uint32, tag = "3")]
-    pub expiry_secs: u32,
-    /// Protocol level: 4 or 5.
-    #[prost(uint32, tag = "4")]
-    pub version: u32,
-    /// When.
-    #[prost(uint64, tag = "5")]
-    pub at: u64,
-    /// The will of this connection.
-    #[prost(message, optional, tag = "6")]
-    pub will: Option<Will>,
-    /// Bytes the session's queue may hold. There is no default: 0 queues nothing.
-    #[prost(uint64, tag = "7")]
-    pub queue_limit_bytes: u64,
-    /// Messages the session's queue may hold. There is no default: 0 queues nothing.
-    #[prost(uint32, tag = "8")]
-    pub queue_limit_messages: u32,
-    /// Who holds the connection: an [`Instance`](super::Instance).
-    #[prost(uint64, tag = "9")]
-    pub node: u64,
-    /// Who it is; none where there are no lifecycle events.
-    #[prost(message, optional, tag = "10")]
-    pub presence: Option<Presence>,
-    /// Whether somebody listens for the client's presence.
-    #[prost(bool, tag = "11")]
-    pub heard: bool,
-}
-
-/// What happens to the will when a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
-#[repr(i32)]
-pub enum WillAction {
-    /// The client said goodbye: it is forgotten.
-    Discard = 0,
-    /// It is published, after its delay.
-    Publish = 1,
-}
-
-/// Ends the connection of a session; also changes or ends a session that has none.
-#[derive(Clone, PartialEq, Message)]
-pub struct Disconnect {
-    /// Client id.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub client: Bytes,
-    /// Fencing token of the connection that ends.
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    /// When.
-    #[prost(uint64, tag = "3")]
-    pub at: u64,
-    /// A new session expiry.
-    #[prost(uint32, optional, tag = "4")]
-    pub expiry_secs: Option<u32>,
-    /// What happens to the will.
-    #[prost(enumeration = "WillAction", tag = "5")]
-    pub will: i32,
-    /// Who says so, if that is who held the connection: it knows that the connection is gone.
-    #[prost(uint64, tag = "6")]
-    pub by: u64,
-    /// Why the connection has ended.
-    #[prost(enumeration = "DisconnectReason", tag = "7")]
-    pub reason: i32,
-    /// Whether somebody listens for the client's presence.
-    #[prost(bool, tag = "8")]
-    pub heard: bool,
 }
 
 /// Tells those who listen what a client has done that changes no session here.
@@ -486,40 +365,6 @@ pub struct PubrecReceived {
     pub seqs: Vec<u64>,
 }
 
-/// Removes a session whose time is over.
-#[derive(Clone, PartialEq, Message)]
-pub struct Expire {
-    /// Client id.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub client: Bytes,
-    /// Fencing token of its last connection.
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    /// When.
-    #[prost(uint64, tag = "3")]
-    pub at: u64,
-    /// A will that it still has is not allowed any more.
-    #[prost(bool, tag = "4")]
-    pub discard_will: bool,
-}
-
-/// Publishes a delayed will whose time has come.
-#[derive(Clone, PartialEq, Message)]
-pub struct FireWill {
-    /// Client id.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub client: Bytes,
-    /// Fencing token of its last connection.
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    /// When.
-    #[prost(uint64, tag = "3")]
-    pub at: u64,
-    /// It is not allowed any more: it is forgotten.
-    #[prost(bool, tag = "4")]
-    pub discard: bool,
-}
-
 /// Merges an update into a shadow.
 #[derive(Clone, PartialEq, Message)]
 pub struct UpdateShadow {
@@ -598,7 +443,8 @@ pub struct Command {
     /// What it asks. A kind that this version does not know decodes as none.
     #[prost(
         oneof = "Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, \
+                22"
     )]
     pub kind: Option<Kind>,
 }
@@ -649,6 +495,8 @@ pub enum Kind {
     BeginShared(BeginShared),
     #[prost(message, tag = "21")]
     ForgetShared(ForgetShared),
+    #[prost(message, tag = "22")]
+    EndConnection(EndConnection),
 }
 
 /// Why bytes are not a command, or not what came of one.
@@ -715,4 +563,5 @@ commands!(
     ReleaseShared,
     BeginShared,
     ForgetShared,
+    EndConnection,
 );

@@ -42,7 +42,7 @@ pub enum Outcome {
     /// Of `PubrecReceived`: per seq, whether a PUBREL is owed; send it now. Unknown entries are
     /// answered with PUBREL 0x92.
     PubrecRecorded(Vec<bool>),
-    /// Of `Expire` and `FireWill`: whether it was due and done.
+    /// Of `Expire` and `FireWill`: whether it was due and done. Of `EndConnection`: whether there is one.
     Due(bool),
     /// Of `UpdateShadow` and `DeleteShadow`.
     Shadow(ShadowAnswer),
@@ -137,6 +137,8 @@ pub struct Effects {
     pub removed: Vec<Removed>,
     /// Connections that have to end, because their client connects elsewhere.
     pub contested: Vec<Held>,
+    /// Connections that have to end, because an operator wants it.
+    pub unwanted: Vec<Unwanted>,
     /// Sessions that have no connection any more.
     pub vacated: Vec<Vacated>,
     /// The outbox has new entries.
@@ -157,6 +159,7 @@ impl Effects {
             && self.interest.is_empty()
             && self.removed.is_empty()
             && self.contested.is_empty()
+            && self.unwanted.is_empty()
             && self.vacated.is_empty()
             && !self.outbox_grew
             && !self.outbox_trimmed
@@ -171,6 +174,7 @@ impl Effects {
         self.interest.clear();
         self.removed.clear();
         self.contested.clear();
+        self.unwanted.clear();
         self.vacated.clear();
         self.outbox_grew = false;
         self.outbox_trimmed = false;
@@ -188,6 +192,17 @@ pub struct Held {
     pub epoch: u64,
     /// Who holds it.
     pub holder: Instance,
+}
+
+/// A connection that an operator wants to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwanted {
+    /// The connection.
+    pub held: Held,
+    /// The session ends with it.
+    pub clean_session: bool,
+    /// The will is not published.
+    pub prevent_will: bool,
 }
 
 /// A connection that a shard does not know any more.

@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use super::valid_topic;
 use crate::shard::command::{
-    Connect, Disconnect, DisconnectReason, Expire, FireWill, Options, Publication, Subscription,
-    Will, WillAction,
+    Connect, Disconnect, DisconnectReason, EndConnection, Expire, FireWill, Options, Publication,
+    Subscription, Will, WillAction,
 };
 use crate::shard::few::Few;
 use crate::shard::queue::Queue;
 use crate::shard::session::{Session, later};
-use crate::shard::{Connected, Instance, Interest, Outcome, Removed, Shard, Vacated};
+use crate::shard::{Connected, Instance, Interest, Outcome, Removed, Shard, Unwanted, Vacated};
 
 impl Shard {
     pub(super) fn connect(&mut self, mut command: Connect) -> Outcome {
@@ -79,6 +79,18 @@ impl Shard {
             self.announce(id);
         }
         Outcome::Disconnected { removed }
+    }
+
+    pub(super) fn end_connection(&mut self, command: &EndConnection) -> Outcome {
+        let Some(id) = self.fenced(&command.client, command.epoch) else { return Outcome::Stale };
+        let session = &self.sessions[&id];
+        let connected = session.connected();
+        if connected {
+            let EndConnection { clean_session, prevent_will, .. } = *command;
+            let held = session.held();
+            self.effects.unwanted.push(Unwanted { held, clean_session, prevent_will });
+        }
+        Outcome::Due(connected)
     }
 
     pub(super) fn expire(&mut self, command: Expire) -> Outcome {

@@ -336,3 +336,27 @@ fn a_client_id_is_taken_over_from_another_node_only_when_that_has_let_go() {
         assert!(probe.connected(from(wants)).session_present, "{case}");
     }
 }
+
+/// An operator's wish is the holder's to fulfil: until that has said so, nothing has changed.
+#[test]
+fn who_holds_a_connection_is_told_that_it_has_to_end() {
+    let mut probe = Probe::default();
+    let holder = Instance::new(3, 7);
+    let epoch = probe.connected(Connect { node: holder.0, ..client("c") }).epoch;
+    let wish = |epoch| EndConnection {
+        client: Bytes::from_static(b"c"),
+        epoch,
+        clean_session: true,
+        prevent_will: false,
+    };
+    assert_eq!(probe.told(wish(epoch + 1)), Outcome::Stale);
+    assert_eq!(probe.effects.unwanted, []);
+    assert_eq!(probe.told(wish(epoch)), Outcome::Due(true));
+    let held = Held { client: Bytes::from_static(b"c"), epoch, holder };
+    let unwanted = Unwanted { held, clean_session: true, prevent_will: false };
+    assert_eq!(probe.effects.unwanted, [unwanted]);
+    let client = Bytes::from_static(b"c");
+    probe.told(Disconnect { client, epoch, at: 5, by: holder.0, ..Disconnect::default() });
+    assert_eq!(probe.told(wish(epoch)), Outcome::Due(false));
+    assert_eq!(probe.effects.unwanted, []);
+}

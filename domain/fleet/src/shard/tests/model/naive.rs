@@ -252,7 +252,9 @@ impl Model {
                 }
                 Outcome::Forgotten
             }
-            Kind::Announce(_) => unreachable!("events have tests of their own"),
+            Kind::Announce(_) | Kind::EndConnection(_) => {
+                unreachable!("what changes no state has tests of its own")
+            }
         }
     }
 

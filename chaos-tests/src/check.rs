@@ -8,6 +8,7 @@ mod alone;
 mod delivery;
 mod expiry;
 mod register;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -45,6 +46,8 @@ pub enum Promise {
     Latest,
     /// Versions grow by one, and lasting sessions are told of each.
     Versions,
+    /// Who was revoked is heard no more.
+    Silent,
     /// The protocol is kept.
     Protocol,
 }
@@ -101,6 +104,7 @@ pub fn check(history: &[Event]) -> Verdict {
     alone::check(history, &mut verdict);
     expiry::check(history, &mut verdict);
     register::check(history, &mut verdict);
+    silence::check(history, &mut verdict);
     version::check(history, &mut verdict);
     verdict
 }
@@ -109,6 +113,10 @@ fn name(what: &What) -> &'static str {
     match what {
         What::Fault(_) => "faults",
         What::Stopped { .. } => "stops",
+        What::Troubled { .. } => "times of trouble",
+        What::Identified { .. } => "certificates taken up",
+        What::Revoked { .. } => "certificates revoked",
+        What::Restoring { .. } => "certificates restored",
         What::Connected { .. } => "connections",
         What::Pinged { .. } => "pings answered",
         What::Subscribed { .. } => "subscriptions",

@@ -1,6 +1,7 @@
 //! A blocking MQTT client that does nothing on its own: no reconnect, no acknowledgement, no ping.
 
 mod received;
+mod stream;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,10 +11,13 @@ use std::time::{Duration, Instant};
 use mqtt::{
     AckKind, Connect, Disconnect, Outgoing, PacketId, QoS, Reason, SubscribeOptions, Version,
 };
+use rustls::pki_types::ServerName;
 
 pub use received::{Arrival, Received};
+pub use stream::Credentials;
 
 use crate::PATIENCE;
+use stream::Stream;
 
 /// Why a connection cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +48,7 @@ impl From<io::Error> for End {
 
 /// One connection. See the module.
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     version: Version,
     bytes: Vec<u8>,
     /// What came while an answer was awaited.
@@ -67,9 +71,22 @@ impl Client {
         connect: &Connect<'_>,
         patience: Duration,
     ) -> Result<Self, End> {
-        let stream = TcpStream::connect_timeout(&address, patience)?;
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        Self::through(Stream::plain(address, patience)?, connect, patience)
+    }
+
+    /// As [`Client::open_within`], over TLS to the node with this number, as the holder of a certificate.
+    pub(crate) fn open_as(
+        credentials: &Credentials,
+        (node, address): (u64, SocketAddr),
+        connect: &Connect<'_>,
+        patience: Duration,
+    ) -> Result<Self, End> {
+        // As nodes name each other.
+        let name = ServerName::try_from(format!("node-{node}.skein")).expect("a name");
+        Self::through(Stream::tls(address, name, credentials, patience)?, connect, patience)
+    }
+
+    fn through(stream: Stream, connect: &Connect<'_>, patience: Duration) -> Result<Self, End> {
         let mut client = Self {
             stream,
             version: connect.version,
@@ -251,7 +268,7 @@ impl Client {
 
     /// The socket.
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.socket()
     }
 
     fn read(&mut self, timeout: Duration) -> Result<Option<Received>, End> {
@@ -265,7 +282,7 @@ impl Client {
             }
             let left = timeout.saturating_sub(asked.elapsed());
             // Zero would mean to wait for ever.
-            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            self.stream.socket().set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             let mut bytes = [0; 64 * 1024];
             match self.stream.read(&mut bytes) {
                 Ok(0) => return Err(End::Closed(None)),

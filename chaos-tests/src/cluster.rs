@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::binary;
 use member::Member;
+pub(crate) use member::{HTTP, MQTTS, POLICY};
 use network::Network;
 
 /// How many nodes there are.
@@ -93,6 +94,11 @@ impl Cluster {
     /// Where MQTT is spoken, of each node.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Who has signed the certificates of the nodes, in PEM.
+    pub fn authority(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.folder().join("keys").join("ca.pem"))?)
     }
 
     /// The node that leads the group which all others depend on, as somebody says who knows.

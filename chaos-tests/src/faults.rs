@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::Dice;
 use crate::cluster::{Cluster, NODES};
-use crate::record::{Recorder, What};
+use crate::record::{At, Recorder, What};
 
 /// A way to trouble a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,7 +187,11 @@ impl Faults<'_> {
                 self.isolate(node)?;
             }
         }
-        self.last(500..10_000);
+        match self.dice.one_in(3) {
+            // Longer than its leases.
+            true => self.last(9_000..13_000),
+            false => self.last(500..8_000),
+        }
         self.tell("heal".into());
         self.cluster.heal();
         Ok(())
@@ -215,7 +219,7 @@ impl Faults<'_> {
 
     /// The others must be well: what was on the disk is on two of them.
     fn replace(&mut self) -> Result<()> {
-        self.mend()?;
+        self.mend(None)?;
         let (node, role) = self.victim();
         self.tell(format!("node {node}, {role}, is replaced by one with an empty disk"));
         self.cluster.replace(node, self.other_than(node))
@@ -260,9 +264,13 @@ impl Faults<'_> {
         Ok(())
     }
 
-    /// Everything is whole again, and every node serves.
-    pub(crate) fn mend(&mut self) -> Result<()> {
+    /// Everything is whole again, and every node serves: the end of what began then, if something did.
+    pub(crate) fn mend(&mut self, troubled: Option<At>) -> Result<()> {
         self.cluster.heal();
-        self.cluster.wait_ready()
+        self.cluster.wait_ready()?;
+        if let Some(since) = troubled {
+            self.recorder.note(What::Troubled { since });
+        }
+        Ok(())
     }
 }

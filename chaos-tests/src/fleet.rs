@@ -4,6 +4,7 @@
 mod duellist;
 mod link;
 mod mortal;
+mod outcast;
 mod publisher;
 mod retained;
 mod roamer;
@@ -11,8 +12,10 @@ mod shadows;
 mod sleeper;
 mod subscriber;
 mod swarm;
+mod warden;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -26,12 +29,14 @@ use crate::{Client, Dice};
 
 use duellist::Duellist;
 use mortal::Mortal;
+use outcast::Outcast;
 use publisher::Publisher;
 use retained::Keeper;
 use shadows::Shadower;
 use sleeper::Sleeper;
 use subscriber::Subscriber;
 pub(crate) use swarm::Swarm;
+use warden::{Desk, Warden};
 
 /// Where clients live, and how far the story has come.
 pub(crate) struct Place<'a> {
@@ -66,6 +71,12 @@ impl<'a> Place<'a> {
         self.phase.load(Ordering::SeqCst) == OVER
     }
 
+    /// Any node, and where it listens on another port.
+    fn any(&self, port: u16, dice: &mut Dice) -> (u64, SocketAddr) {
+        let node = dice.within(0..self.addresses.len() as u64);
+        (node + 1, (self.addresses[node as usize].ip(), port).into())
+    }
+
     /// A connection without a session, to any node; `None` when it cannot be had now.
     fn brief(&self, client_id: &str, dice: &mut Dice) -> Option<Client> {
         self.open(&Connect::new(Version::V5, client_id), dice)
@@ -90,6 +101,8 @@ pub(crate) struct Fleet {
     shadowers: Vec<Shadower>,
     mortals: Vec<Mortal>,
     sleepers: Vec<Sleeper>,
+    outcasts: Vec<Outcast>,
+    warden: Warden,
 }
 
 /// What is running: who comes to an end by itself, and who goes on until the end.
@@ -106,8 +119,9 @@ impl Running<'_> {
 }
 
 impl Fleet {
-    /// Everybody. Where clocks go wrong nobody relies on when a session ends.
-    pub(crate) fn new(clocks_are_right: bool, dice: &mut Dice) -> Self {
+    /// Everybody. Where clocks go wrong nobody relies on when a session ends. The authority has signed
+    /// the certificates of the nodes.
+    pub(crate) fn new(clocks_are_right: bool, authority: String, dice: &mut Dice) -> Self {
         let topics = [
             ("t/a", V5, AtLeastOnce),
             ("t/b", V311, AtLeastOnce),
@@ -138,7 +152,23 @@ impl Fleet {
         let mortals = mortals.collect();
         let sleepers = if clocks_are_right { 4 } else { 0 };
         let sleepers = (0..sleepers).map(|number| Sleeper::new(number, dice)).collect();
-        Self { publishers, subscribers, duellists, keepers, shadowers, mortals, sleepers }
+        let desk = Arc::new(Desk::default());
+        // What one publishes goes to sessions, what the other does to nobody.
+        let outcasts = [("t/o", V5), ("o/p", V311)];
+        let outcast = |(topic, version)| Outcast::new(topic, version, &desk, dice);
+        let outcasts = outcasts.into_iter().map(outcast).collect();
+        let warden = Warden::new(authority, desk, dice);
+        Self {
+            publishers,
+            subscribers,
+            duellists,
+            keepers,
+            shadowers,
+            mortals,
+            sleepers,
+            outcasts,
+            warden,
+        }
     }
 
     /// Lets the sessions subscribe, then everybody live until the place says that it is over.
@@ -174,6 +204,11 @@ impl Fleet {
         for it in &mut self.sleepers {
             finite.push(scope.spawn(|| it.live(place)));
         }
+        for it in &mut self.outcasts {
+            finite.push(scope.spawn(|| it.live(place)));
+        }
+        let warden = &mut self.warden;
+        finite.push(scope.spawn(|| warden.live(place)));
         Running { finite }
     }
 }

@@ -21,6 +21,7 @@ pub mod segment;
 
 mod admin;
 mod binary;
+mod control;
 mod crowd;
 mod dice;
 mod faults;

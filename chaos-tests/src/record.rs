@@ -36,6 +36,30 @@ pub enum What {
         /// Since when.
         since: At,
     },
+    /// Things were done to the cluster until now; it is whole, and every node serves.
+    Troubled {
+        /// Since when.
+        since: At,
+    },
+    /// From now on a client connects, and publishes on a topic, with a certificate.
+    Identified {
+        /// The client id.
+        client: String,
+        /// The topic.
+        topic: String,
+        /// The id of the certificate.
+        principal: String,
+    },
+    /// It was acknowledged that a certificate is not active any more.
+    Revoked {
+        /// The id of the certificate.
+        principal: String,
+    },
+    /// Somebody is about to ask that a certificate be active again.
+    Restoring {
+        /// The id of the certificate.
+        principal: String,
+    },
     /// CONNACK has come.
     Connected {
         /// The client id.

@@ -90,7 +90,7 @@ impl Story {
         let equipment = Equipment { disks: does(Fault::Full), clocks: does(Fault::Clock) };
         let Some(cluster) = Cluster::start(equipment)? else { return Ok(None) };
         let recorder = Recorder::default();
-        let mut fleet = Fleet::new(!does(Fault::Clock), &mut dice);
+        let mut fleet = Fleet::new(!does(Fault::Clock), cluster.authority()?, &mut dice);
         let mut faults = Faults {
             cluster: &cluster,
             recorder: &recorder,
@@ -131,15 +131,20 @@ impl Story {
 
     fn trouble(&self, faults: &mut Faults<'_>) -> Result<()> {
         let begun = Instant::now();
+        let mut since = None;
         while begun.elapsed() < self.length && !self.faults.is_empty() {
+            since.get_or_insert_with(|| faults.recorder.now());
             faults.next(&self.faults)?;
-            // Mostly it is well before the next one comes.
+            // Mostly it is well before the next one comes, now and then for so long that seconds can
+            // be counted.
             if !faults.dice.one_in(4) {
-                faults.mend()?;
-                thread::sleep(faults.dice.millis(0..1_500));
+                faults.mend(since.take())?;
+                let is_long = faults.dice.one_in(6);
+                let calm = if is_long { 4_000..8_000 } else { 0..1_500 };
+                thread::sleep(faults.dice.millis(calm));
             }
         }
-        faults.mend()
+        faults.mend(since)
     }
 }
 

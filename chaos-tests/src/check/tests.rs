@@ -14,6 +14,7 @@ use mqtt::QoS;
 /// put KEY VALUE ASKED [VERSION]   try KEY VALUE ASKED   get KEY VALUE ASKED [VERSION]
 /// told CLIENT KEY VALUE VERSION          woke CLIENT LEFT ASKED KEPT [present]
 /// shared SHARE TOPIC NUMBER              withdrawn TOPIC NUMBER
+/// is CLIENT TOPIC PRINCIPAL              revoked PRINCIPAL       restoring PRINCIPAL       troubled SINCE
 /// ```
 fn history(text: &str) -> Vec<Event> {
     let mut now = 0;
@@ -66,6 +67,10 @@ fn event(words: &[&str]) -> Option<What> {
         },
         "ping" => What::Pinged { connection: number(1), asked: second(2) },
         "stop" => What::Stopped { node: 1, since: second(1) },
+        "troubled" => What::Troubled { since: second(1) },
+        "is" => What::Identified { client: text(1), topic: text(2), principal: text(3) },
+        "revoked" => What::Revoked { principal: text(1) },
+        "restoring" => What::Restoring { principal: text(1) },
         "put" => wrote(true),
         "try" => wrote(false),
         "get" => What::Read { key: text(1), value: number(2), asked: later(3), version },
@@ -149,6 +154,37 @@ fn histories_are_judged() {
         ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 2; ping 1 13", &[]),
         ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 9; ping 1 13", &[Alone]),
         ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 2; wait 9; ping 1 13", &[Alone]),
+        // Who was revoked at second 2 may be heard until the third, and what began by then is all right.
+        ("is c t x; revoked x; pub t 0 1; wait 5; ack t 0", &[]),
+        ("is c t x; revoked x; wait 1; pub t 0 1; ack t 0", &[Silent]),
+        ("is c t x; revoked x; wait 1; pub t 0 1; no t 0", &[]),
+        ("is c t x; revoked x; wait 1; pub u 0 1; ack u 0", &[]),
+        ("is c t x; is d u y; revoked x; wait 1; pub u 0 1; ack u 0", &[]),
+        ("is c t x; revoked x; wait 9; con c 1 3 clean", &[]),
+        ("is c t x; revoked x; wait 9; con c 1 4 clean", &[Silent]),
+        ("is c t x; revoked x; wait 9; con d 1 4 clean", &[]),
+        ("is c t x; con c 1 1 clean; revoked x; wait 1; ping 1 4", &[]),
+        ("is c t x; con c 1 1 clean; revoked x; wait 5; ping 1 5", &[Silent]),
+        // One that has another certificate by then, or its own again.
+        (
+            "is c t x; revoked x; is c t y; wait 9; pub t 0 1; ack t 0; con c 1 4 clean; ping 1 9",
+            &[],
+        ),
+        ("is c t x; pub t 0 1; revoked x; is c t y; revoked y; wait 9; ack t 0", &[]),
+        ("is c t x; revoked x; is c t y; revoked y; wait 9; con c 1 9 clean", &[Silent]),
+        ("is c t x; revoked x; wait 3; restoring x; pub t 0 1; ack t 0; con c 1 5 clean", &[]),
+        ("is c t x; revoked x; wait 3; pub t 0 1; restoring x; ack t 0", &[]),
+        ("is c t x; revoked x; wait 3; pub t 0 1; ack t 0; restoring x", &[Silent]),
+        ("is c t x; revoked x; restoring x; revoked x; wait 1; pub t 0 1; ack t 0", &[Silent]),
+        // A node that is cut off hears of it later, one that stands still when it goes on.
+        ("is c t x; revoked x; wait 5; pub t 0 1; ack t 0; troubled 1", &[]),
+        ("is c t x; revoked x; wait 6; pub t 0 1; ack t 0; troubled 1", &[Silent]),
+        ("is c t x; revoked x; troubled 1; wait 5; con c 1 8 clean", &[]),
+        ("troubled 0; is c t x; revoked x; wait 5; con c 1 7 clean", &[Silent]),
+        ("is c t x; revoked x; wait 5; con c 1 7 clean; wait 1; troubled 8", &[Silent]),
+        ("is c t x; revoked x; wait 8; stop 1; pub t 0 1; ack t 0; troubled 0", &[]),
+        ("is c t x; revoked x; wait 8; stop 1; wait 6; pub t 0 1; ack t 0; troubled 0", &[Silent]),
+        ("stop 0; is c t x; revoked x; wait 8; pub t 0 1; ack t 0; troubled 0", &[Silent]),
         // Values without versions.
         ("put k 1 0; put k 2 1; get k 2 2", &[]),
         ("put k 1 0; put k 2 1; get k 1 3", &[Latest]),

@@ -10,9 +10,14 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::control::{ACCESS_KEY, SECRET};
 use crate::{admin, binary};
 
 pub(super) const MQTT: u16 = 1883;
+/// Where MQTT is spoken over TLS.
+pub(crate) const MQTTS: u16 = 8883;
+/// Where the control plane is.
+pub(crate) const HTTP: u16 = 8080;
 pub(super) const ADMIN: u16 = 9464;
 pub(super) const PEER: u16 = 7400;
 
@@ -32,7 +37,8 @@ pub(super) struct Member {
     clock: Option<PathBuf>,
 }
 
-const POLICY: &str =
+/// What everybody may do.
+pub(crate) const POLICY: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}"#;
 
 impl Member {
@@ -53,6 +59,12 @@ impl Member {
         let text = format!(
             "data = \"{data}\"\nshards = 4\ncores = 2\n\
              [listeners.mqtt]\naddress = \"{address}:{MQTT}\"\nanonymous_policy = '{POLICY}'\n\
+             [listeners.mqtts]\naddress = \"{address}:{MQTTS}\"\n\
+             [listeners.http]\naddress = \"{address}:{HTTP}\"\n\
+             [tls]\ncertificate = \"{keys}/node-{number}.pem\"\n\
+             private_key = \"{keys}/node-{number}.key\"\n\
+             issuer_certificate = \"{keys}/ca.pem\"\nissuer_private_key = \"{keys}/ca.key\"\n\
+             [[access_keys]]\nid = \"{ACCESS_KEY}\"\nsecret = \"{SECRET}\"\n\
              [listeners.admin]\naddress = \"{address}:{ADMIN}\"\n\
              [log]\nformat = \"human\"\n\
              [cluster]\nid = \"chaos\"\nnode = {number}\nlisten = \"{address}:{PEER}\"\n\

@@ -33,8 +33,18 @@ impl Link {
         address: SocketAddr,
         connect: &Connect<'_>,
     ) -> Result<Self, End> {
+        Self::begin(recorder, node, connect, || Client::open_within(address, connect, PATIENCE))
+    }
+
+    /// As [`Link::open`], however the connection is made.
+    pub(super) fn begin(
+        recorder: &Recorder,
+        node: u64,
+        connect: &Connect<'_>,
+        open: impl FnOnce() -> Result<Client, End>,
+    ) -> Result<Self, End> {
         let asked = recorder.now();
-        let client = Client::open_within(address, connect, PATIENCE)?;
+        let client = open()?;
         let number = recorder.connection();
         recorder.note(What::Connected {
             client: connect.client_id.to_owned(),

@@ -1,6 +1,7 @@
 """Three nodes: what one has acknowledged all know, and a client that loses its node finds its session."""
 
 import json
+import time
 
 import pytest
 
@@ -83,6 +84,25 @@ def test_whatever_node_is_killed_nothing_acknowledged_is_lost(cluster, on, name,
     wait_until("it is back", cluster[victim].is_serving, 20)
     again = on(victim, name, clean=False, props=LASTING)
     assert again.connack.session_present
+
+
+def test_messages_expire_though_the_node_is_killed_that_took_them(cluster, on, name):
+    away = on(1, name, props=LASTING)
+    away.subscribe(f"{name}/#", qos=1)
+    away.disconnect()
+    publisher = on(1, f"{name}-publisher")
+    for payload, seconds in [(b"brief", 2), (b"long", 600)]:
+        publisher.publish(f"{name}/a", payload, qos=1, props={"message_expiry_interval": seconds})
+    sent = time.monotonic()
+    cluster[1].kill()
+    # What is waited for is that time passes.
+    time.sleep(2.5)
+    back = on(2, name, clean=False, props=LASTING)
+    assert back.connack.session_present
+    got = back.receive()
+    left = got.props["message_expiry_interval"]
+    assert got.payload == b"long" and 598 - (time.monotonic() - sent) <= left <= 598
+    back.nothing_more()
 
 
 def test_without_a_quorum_nothing_is_taken_and_it_recovers_by_itself(cluster, on, name):

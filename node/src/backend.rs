@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::backend::{
     CertificateCaller, Connection, Ending, Listed, ProposeError, PublishError, PublishRequest,
@@ -17,11 +18,17 @@ use tokio::sync::oneshot;
 use crate::clock::now_ms;
 use crate::core::{Core, ToCore, Uses};
 use crate::endpoint::Endpoint;
-use crate::host::{Machine, Outcome, Proposal, Reply};
+use crate::host::{Machine, Outcome, Proposal, Reply, Signal};
 use crate::identity::{self, Principal};
 use crate::interest::Live;
 use crate::publication::Kept;
 use crate::shared::Shared;
+
+/// How long another node has to end a connection that an operator wants to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often that is begun anew for a client that comes and goes meanwhile.
+const TRIES: u32 = 5;
 
 /// The node as the API sees it.
 #[derive(Clone)]
@@ -367,43 +374,81 @@ impl api::Backend for Backend {
 }
 
 impl Backend {
-    /// Has the node end a client's connection that holds it, or ends the session of one that is not
-    /// connected; false when there is none.
+    /// Has the node that holds a client's connection end it, or ends the session of a client that is
+    /// not connected; false when there is none.
     async fn end_session(&self, client: String, ending: Ending) -> Result<bool, Unavailable> {
-        let group = self.group_of(&client);
-        let name = client.clone();
-        let look = move |shard: &Shard| {
-            let session = shard.session(name.as_bytes())?;
-            Some((session.epoch(), session.connected()))
-        };
-        let Some((epoch, connected)) = self.read_shard(group, look).await? else {
-            return Ok(false);
-        };
-        if connected {
-            if !self.shared.can_ask_holders() {
-                return Err(Unavailable);
+        for tried in 0..TRIES {
+            let name = client.clone();
+            let look = move |shard: &Shard| {
+                let session = shard.session(name.as_bytes())?;
+                Some((session.epoch(), session.connected()))
+            };
+            let found = self.read_shard(self.group_of(&client), look).await?;
+            let Some((epoch, connected)) = found else { return Ok(tried > 0) };
+            // What has ended or begun in between is looked at again.
+            let done = match connected {
+                true => self.end_elsewhere(&client, epoch, ending).await?,
+                false => self.end_absent(&client, epoch, ending).await?,
+            };
+            if done {
+                return Ok(true);
             }
-            let Ending { clean_session, prevent_will } = ending;
-            let client = client.into();
-            let command = shard::EndConnection { client, epoch, clean_session, prevent_will };
-            self.propose(group, shard::Command::from(command).encoded()).await?;
-        } else if ending.clean_session {
-            let will = if ending.prevent_will {
-                shard::WillAction::Discard
-            } else {
-                shard::WillAction::Publish
-            };
-            let command = shard::Disconnect {
-                client: client.into(),
-                epoch,
-                at: now_ms(),
-                expiry_secs: Some(0),
-                will: will.into(),
-                ..shard::Disconnect::default()
-            };
-            self.propose(group, shard::Command::from(command).encoded()).await?;
         }
-        Ok(true)
+        Err(Unavailable)
+    }
+
+    /// Has a connection of another node ended, and waits until it has; false if it is not there.
+    async fn end_elsewhere(
+        &self,
+        client: &str,
+        epoch: u64,
+        ending: Ending,
+    ) -> Result<bool, Unavailable> {
+        if !self.shared.can_ask_holders() {
+            return Err(Unavailable);
+        }
+        let (group, client) = (self.group_of(client), Bytes::copy_from_slice(client.as_bytes()));
+        let (vacant, vacancy) = oneshot::channel();
+        let wait = Signal::AwaitVacancy { group, client: client.clone(), vacant };
+        self.shared.groups.signal(wait).map_err(|_| Unavailable)?;
+        let Ending { clean_session, prevent_will } = ending;
+        let command = shard::EndConnection { client, epoch, clean_session, prevent_will };
+        match self.propose(group, shard::Command::from(command).encoded()).await? {
+            Outcome::Shard(shard::Outcome::Due(true)) => {}
+            _ => return Ok(false),
+        }
+        match tokio::time::timeout(ENDS_WITHIN, vacancy).await {
+            Ok(Ok(())) => Ok(true),
+            _ => Err(Unavailable),
+        }
+    }
+
+    /// Ends the session of a client that is not connected, if that is wanted; false if it has
+    /// connected again.
+    async fn end_absent(
+        &self,
+        client: &str,
+        epoch: u64,
+        ending: Ending,
+    ) -> Result<bool, Unavailable> {
+        if !ending.clean_session {
+            return Ok(true);
+        }
+        let will = match ending.prevent_will {
+            true => shard::WillAction::Discard,
+            false => shard::WillAction::Publish,
+        };
+        let command = shard::Disconnect {
+            client: Bytes::copy_from_slice(client.as_bytes()),
+            epoch,
+            at: now_ms(),
+            expiry_secs: Some(0),
+            will: will.into(),
+            ..shard::Disconnect::default()
+        };
+        let command = shard::Command::from(command).encoded();
+        let outcome = self.propose(self.group_of(client), command).await?;
+        Ok(matches!(outcome, Outcome::Shard(shard::Outcome::Disconnected { .. })))
     }
 }
 

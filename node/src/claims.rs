@@ -38,9 +38,18 @@ struct Held {
 /// What few claims have, so that the others are small: there is one for every connection.
 #[derive(Debug, Default)]
 struct Contest {
-    /// The client has left this connection for another node: it ends once it runs.
-    evicted: Option<u64>,
+    /// The connection ends once it runs.
+    evicted: Option<Eviction>,
     waiting: VecDeque<Newcomer>,
+}
+
+/// That the connection with this epoch has to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Eviction {
+    /// Fencing token.
+    pub epoch: u64,
+    /// How an operator wants it to end; else its client has left it for another node.
+    pub ending: Option<Ending>,
 }
 
 /// Somebody who waits for a client id.
@@ -83,14 +92,13 @@ impl Claims {
         self.held.get(client)?.live
     }
 
-    /// A connection has to end because its client connects to another node; tells which, unless it does
-    /// not run yet, and whether there is none.
-    fn evict(&mut self, client: &str, epoch: u64) -> Evicted {
+    /// A connection has to end; tells which, unless it does not run yet, and whether there is none.
+    fn evict(&mut self, client: &str, eviction: Eviction) -> Evicted {
         let Some(held) = self.held.get_mut(client) else { return Evicted::Nobody };
         match held.live {
             Some(live) => Evicted::Now(live),
             None => {
-                held.contest.get_or_insert_default().evicted = Some(epoch);
+                held.contest.get_or_insert_default().evicted = Some(eviction);
                 Evicted::Later
             }
         }
@@ -116,7 +124,7 @@ impl Claims {
         if is_wanted { held.tell_holder() } else { None }
     }
 
-    fn evicted(&mut self, client: &str, id: ClaimId) -> Option<u64> {
+    fn evicted(&mut self, client: &str, id: ClaimId) -> Option<Eviction> {
         let held = self.held.get_mut(client).filter(|held| held.id == id)?;
         held.contest.as_mut()?.evicted.take()
     }
@@ -154,7 +162,7 @@ impl Held {
     }
 }
 
-/// Which connection has to end for another node.
+/// Which connection has to end.
 #[derive(Debug, PartialEq, Eq)]
 enum Evicted {
     Now(Live),
@@ -163,39 +171,14 @@ enum Evicted {
 }
 
 impl Core {
-    /// A client of this node, whose claims this core keeps, connects to another node, and its
-    /// connection with this epoch has to end. If there is none, its session is told so.
-    pub fn evict(self: &Rc<Self>, client: &str, epoch: u64) {
-        let evicted = self.claims.borrow_mut().evict(client, epoch);
+    /// The connection of a client of this node, whose claims this core keeps, has to end. If there is
+    /// none, its session is told so.
+    pub fn evict(self: &Rc<Self>, client: &str, eviction: Eviction) {
+        let evicted = self.claims.borrow_mut().evict(client, eviction);
         match evicted {
-            Evicted::Now(live) => self.end(live, epoch),
+            Evicted::Now(live) => self.end(live, eviction),
             Evicted::Later => {}
-            Evicted::Nobody => {
-                let why = DisconnectReason::DuplicateClientid;
-                self.disown(client, epoch, WillAction::Publish, why);
-            }
-        }
-    }
-
-    /// An operator wants the connection of a client of this node, whose claims this core keeps, to end. If
-    /// there is none, its session is told so.
-    pub fn end_unwanted(self: &Rc<Self>, client: &str, epoch: u64, ending: Ending) {
-        let evicted = self.claims.borrow_mut().evict(client, epoch);
-        match evicted {
-            Evicted::Now(live) => self.run_on(live.core, move |core| {
-                let record = core.endpoint(live).and_then(|it| it.profile.record);
-                if record.is_some_and(|it| it.epoch == epoch) {
-                    core.delete_connection(live, ending);
-                }
-            }),
-            Evicted::Later => {}
-            Evicted::Nobody => {
-                let will = match ending.prevent_will {
-                    true => WillAction::Discard,
-                    false => WillAction::Publish,
-                };
-                self.disown(client, epoch, will, DisconnectReason::ApiInitiatedDisconnect);
-            }
+            Evicted::Nobody => self.disown(client, eviction.of_nobody()),
         }
     }
 
@@ -210,39 +193,35 @@ impl Core {
     /// about to: then what becomes of it is known there.
     pub fn end_unclaimed(self: &Rc<Self>, client: &str, epoch: u64) {
         if !self.claims.borrow().held.contains_key(client) {
-            self.disown(client, epoch, WillAction::Discard, DisconnectReason::ConnectionLost);
+            self.disown(client, shard::Disconnect { epoch, ..lost() });
         }
     }
 
-    /// Tells its group that a session has no connection here, though it is taken for one that has.
-    pub fn disown(
-        self: &Rc<Self>,
-        client: &str,
-        epoch: u64,
-        will: WillAction,
-        why: DisconnectReason,
-    ) {
+    /// Tells its group that a session has no connection here, though it is taken for one that has. Its
+    /// epoch, its will and why are the caller's to say.
+    pub fn disown(self: &Rc<Self>, client: &str, how: shard::Disconnect) {
         let command = shard::Disconnect {
             client: bytes::Bytes::copy_from_slice(client.as_bytes()),
-            epoch,
             at: self.read_clock().epoch_ms,
-            will: will.into(),
             by: self.shared.mesh.own.0,
-            reason: why.into(),
             heard: self.shared.hears_presence(client),
-            ..shard::Disconnect::default()
+            ..how
         };
         let group = self.shared.group_of(client).into();
         self.propose(Proposal::owed(group, shard::Command::from(command).encoded()));
         self.flush();
     }
 
-    fn end(self: &Rc<Self>, live: Live, epoch: u64) {
+    fn end(self: &Rc<Self>, live: Live, eviction: Eviction) {
         self.run_on(live.core, move |core| {
             let endpoint = core.endpoint(live);
-            let is_it = |it: &Rc<Endpoint>| it.profile.record.is_some_and(|it| it.epoch == epoch);
-            if let Some(endpoint) = endpoint.filter(is_it) {
-                endpoint.doom(mqtt::Reason::SessionTakenOver);
+            let is_it =
+                |it: &Rc<Endpoint>| it.profile.record.is_some_and(|it| it.epoch == eviction.epoch);
+            let Some(endpoint) = endpoint.filter(is_it) else { return };
+            match eviction.ending {
+                // One that cannot be told is ending already.
+                Some(ending) => drop(core.delete_connection(live, ending)),
+                None => endpoint.doom(mqtt::Reason::SessionTakenOver),
             }
         });
     }
@@ -278,6 +257,31 @@ impl Core {
     }
 }
 
+impl Eviction {
+    /// What becomes of the session when there is no connection to end.
+    fn of_nobody(self) -> shard::Disconnect {
+        let (will, reason, expiry_secs) = match self.ending {
+            None => (WillAction::Publish, DisconnectReason::DuplicateClientid, None),
+            Some(Ending { clean_session, prevent_will }) => {
+                let will = if prevent_will { WillAction::Discard } else { WillAction::Publish };
+                let expiry_secs = clean_session.then_some(0);
+                (will, DisconnectReason::ApiInitiatedDisconnect, expiry_secs)
+            }
+        };
+        let (epoch, will, reason) = (self.epoch, will.into(), reason.into());
+        shard::Disconnect { epoch, will, reason, expiry_secs, ..shard::Disconnect::default() }
+    }
+}
+
+/// What becomes of a session whose connection nobody has seen.
+pub fn lost() -> shard::Disconnect {
+    shard::Disconnect {
+        will: WillAction::Discard.into(),
+        reason: DisconnectReason::ConnectionLost.into(),
+        ..shard::Disconnect::default()
+    }
+}
+
 /// A claim on a client id; given back when dropped.
 pub struct Claim {
     core: Rc<Core>,
@@ -305,8 +309,8 @@ impl Claim {
             let told = home.claims.borrow_mut().established(&name, id, live);
             tell(home, told);
             let evicted = home.claims.borrow_mut().evicted(&name, id);
-            if let Some(epoch) = evicted {
-                home.end(live, epoch);
+            if let Some(eviction) = evicted {
+                home.end(live, eviction);
             }
         });
     }

@@ -197,7 +197,7 @@ impl NodeHost {
             beside.dispatcher.forget(removed.session);
             beside.members.remove(&removed.session);
         }
-        effects.unwanted.drain(..).for_each(|unwanted| self.delete_connection(unwanted));
+        self.delete_connections(&mut effects.deletions);
         self.note_holders(group, &mut effects.contested, &mut effects.vacated);
         if effects.dropped > 0 {
             metrics::counter!("session_queue_dropped_total", "reason" => "full")

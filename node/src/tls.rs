@@ -68,12 +68,17 @@ pub fn server_config(
 /// From when to when the first certificate in a PEM file is valid, in seconds of the epoch.
 pub fn validity(certificate: &Path) -> anyhow::Result<RangeInclusive<i64>> {
     let chain = read_chain(certificate)?;
+    validity_of(&chain).with_context(|| certificate.display().to_string())
+}
+
+/// The same of a chain that was read.
+fn validity_of(chain: &[CertificateDer<'_>]) -> anyhow::Result<RangeInclusive<i64>> {
     match chain.first().map(|leaf| x509_parser::parse_x509_certificate(leaf)) {
         Some(Ok((_, leaf))) => {
             let validity = leaf.validity();
             Ok(validity.not_before.timestamp()..=validity.not_after.timestamp())
         }
-        _ => bail!("{} holds no X.509 certificate", certificate.display()),
+        _ => bail!("no X.509 certificate"),
     }
 }
 

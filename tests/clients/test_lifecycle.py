@@ -554,7 +554,7 @@ def test_a_certificate_is_replaced_while_clients_stay(fresh_broker, tmp_path):
             check=True, capture_output=True,
         )
         files["pem"].write_bytes(renewed.with_suffix(".pem").read_bytes())
-        brokers.wait_until("a certificate without its key is noticed", lambda: changes("refused") == 1)
+        brokers.wait_until("a certificate without its key is noticed", lambda: changes("refused") == 1, 20)
         assert shown() == old
         files["key"].write_bytes(renewed.with_suffix(".key").read_bytes())
         brokers.wait_until("the pair is taken", lambda: changes("taken") == 1)

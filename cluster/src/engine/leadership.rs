@@ -7,12 +7,10 @@ use raft::StateRole;
 use storage::dice::Dice;
 
 use super::group::Group;
-use super::messages::Outgoing;
 use super::{Engine, Now, refuse};
 use crate::error::Error;
 use crate::host::{Host, Refusal, Status, Wanted};
 use crate::machine::StateMachine;
-use crate::peers::Letter;
 
 /// Ticks after which a leader that was not heard of may be replaced; up to twice as many pass.
 pub(super) const ELECTION_TICKS: usize = 10;
@@ -30,35 +28,25 @@ impl<R, S> Group<R, S> {
         self.patience = ELECTION_TICKS + dice.below(ELECTION_TICKS as u64) as usize;
     }
 
-    /// Who hears no leader may be a member no more.
-    pub(super) fn ask_whether_removed(&self, outgoing: &mut Outgoing) {
-        let node = self.raft.raft.id;
-        if self.members.contain(node) {
-            let letter = Letter::Asking { applied: self.applied.index };
-            for other in self.members.all().filter(|&id| id != node) {
-                outgoing.add(other, self.id, &letter);
-            }
-        }
-    }
-
-    /// A unit of Raft's time has passed. Who is reluctant lets others stand for election first.
-    fn tick(&mut self, is_reluctant: bool, dice: &mut Dice, outgoing: &mut Outgoing) {
+    /// A unit of Raft's time has passed. Who is reluctant lets others stand for election first. Tells
+    /// whether it has heard no leader for long.
+    fn tick(&mut self, is_reluctant: bool, dice: &mut Dice) -> bool {
         if self.stands_still || self.mending.is_some() {
-            return;
+            return false;
         }
         // Also of who was removed: others may need its vote to find out that they do not.
         self.raft.tick();
         let patience = if is_reluctant { RELUCTANCE * self.patience } else { self.patience };
         if self.is_leader() || self.removed || self.raft.raft.election_elapsed < patience {
-            return;
+            return false;
         }
-        self.ask_whether_removed(outgoing);
         self.draw_patience(dice);
         self.raft.raft.election_elapsed = 0;
         if self.raft.raft.promotable() {
             // Whether it can, Raft decides.
             let _ = self.raft.campaign();
         }
+        true
     }
 }
 
@@ -97,8 +85,11 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             // Raft must not move before what it gave out is durable.
             return Ok(());
         }
-        for group in &mut self.groups {
-            group.tick(self.room.abstains(), &mut self.dice, &mut self.outgoing);
+        for place in 0..self.groups.len() {
+            if self.groups[place].tick(self.room.abstains(), &mut self.dice) {
+                self.ask_whether_removed(place);
+            }
+            let group = &mut self.groups[place];
             let is_member = !group.removed && group.members.contain(self.config.node);
             refuse(&mut self.host, group.proposals.tick(is_member), Refusal::Unknown);
         }

@@ -4,6 +4,8 @@
 //! with it: nodes that join learn first, and once they have what is committed all changes of voters
 //! are made in one joint step. A leader that is to go hands over before that step ends.
 
+use std::collections::BTreeSet;
+
 use protobuf::Message as _;
 use raft::ProgressState;
 use raft::prelude::{
@@ -199,6 +201,20 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
                 Order::Transfer { to, .. } => group.raft.transfer_leader(to),
                 Order::Abstain(_) => {}
             }
+        }
+    }
+
+    /// Who hears no leader may be a member no more. Those that it takes for members may not be either,
+    /// and not know: so all are asked whom any group knows.
+    pub(super) fn ask_whether_removed(&mut self, place: usize) {
+        let (node, group) = (self.config.node, &self.groups[place]);
+        if !group.members.contain(node) {
+            return;
+        }
+        let letter = Letter::Asking { applied: group.applied.index };
+        let known: BTreeSet<u64> = self.groups.iter().flat_map(|it| it.members.all()).collect();
+        for other in known.into_iter().filter(|&id| id != node) {
+            self.outgoing.add(other, group.id, &letter);
         }
     }
 

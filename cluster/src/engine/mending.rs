@@ -201,17 +201,17 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             }
         }
         let mut count = 0;
-        for group in &mut self.groups {
-            let Some(mending) = &mut group.mending else { continue };
+        for place in 0..self.groups.len() {
+            let Some(mending) = &mut self.groups[place].mending else { continue };
             count += 1;
             mending.waited += 1;
             let waited = mending.waited;
             if waited % ELECTION_TICKS == 0 {
-                group.ask_whether_removed(&mut self.outgoing);
+                self.ask_whether_removed(place);
             }
             if waited % COMPLAINT_TICKS == 0 {
                 warn!(
-                    group = %group.id,
+                    group = %self.groups[place].id,
                     "a damaged replica waits for a leader, which the other voters elect without this \
                      node. If most of them are damaged, too, or lost, none will come: see `skein cluster \
                      recover` and `skein cluster restore`"

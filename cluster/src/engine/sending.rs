@@ -153,11 +153,20 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 
     /// What may leave until the next tick. One that is late brings no more: the link has other things
-    /// to catch up with.
+    /// to catch up with. What one chunk owes is forgiven before its receiver takes the sender for gone;
+    /// and the rate ends where the log grows out of what it keeps for those who get snapshots, for they
+    /// would need another one.
     fn allow(&mut self) {
         let rate = self.config.snapshot_bytes_per_second as f64;
         let more = (rate * self.config.raft_tick.as_secs_f64()).ceil() as i64;
-        self.sending.allowance = (self.sending.allowance + more).min(more);
+        let is_pressing = self.log.borrow().bytes() > self.config.max_log_bytes / 4;
+        self.sending.allowance = match is_pressing {
+            true => i64::MAX,
+            false => {
+                let owed = self.sending.allowance.max(-more * ELECTION_TICKS as i64);
+                owed.saturating_add(more).min(more)
+            }
+        };
     }
 
     /// A receiver says how far it is.

@@ -42,8 +42,8 @@ pub use command::{
 pub use instance::Instance;
 pub use outbox::OutboxEntry;
 pub use outcome::{
-    Connected, Effects, Held, Interest, Member, Outcome, Published, Removed, ShadowAnswer,
-    Subscribed, Unwanted, Vacated,
+    Connected, Deletion, Effects, Held, Interest, Member, Outcome, Published, Removed,
+    ShadowAnswer, Subscribed, Vacated,
 };
 pub use session::Session;
 

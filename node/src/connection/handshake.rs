@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cluster::GroupId;
 use fleet::registry::ThingName;
-use fleet::shard::{self, Connected, DisconnectReason, Presence, WillAction};
+use fleet::shard::{self, Connected, Presence};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
 use policy::{Action, Compiled};
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::subscribe::restored_options;
 use super::transport::Transport;
 use super::{Connection, Start};
-use crate::claims::Claim;
+use crate::claims::{self, Claim};
 use crate::config::Limits;
 use crate::core::Core;
 use crate::denial::{self, Denial, Newcomer};
@@ -464,7 +464,7 @@ async fn disown_unseen(
     });
     let Some(epoch) = opened.await.flatten() else { return };
     if !answer.is_closed() {
-        core.disown(&client, epoch, WillAction::Discard, DisconnectReason::ConnectionLost);
+        core.disown(&client, shard::Disconnect { epoch, ..claims::lost() });
         return;
     }
     // The handshake has ended, and its claim with it: what was found may be a newcomer's.
@@ -488,8 +488,8 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         if let Some(connected) = &self.connected {
-            let why = DisconnectReason::ConnectionLost;
-            self.core.disown(&self.client, connected.epoch, WillAction::Discard, why);
+            let how = shard::Disconnect { epoch: connected.epoch, ..claims::lost() };
+            self.core.disown(&self.client, how);
         }
     }
 }

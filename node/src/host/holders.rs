@@ -13,12 +13,13 @@ use std::time::Duration;
 use api::backend::Ending;
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView};
-use fleet::shard::{Held, Instance, Shard, Unwanted, Vacated};
+use fleet::shard::{Deletion, Held, Instance, Shard, Vacated};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Machine, NodeHost};
+use crate::claims::Eviction;
 use crate::clock::now_ms;
 use crate::core::{Core, ToCore};
 use crate::mesh::Life;
@@ -80,7 +81,7 @@ impl NodeHost {
             return;
         }
         for held in contested.drain(..) {
-            self.evict(held);
+            self.evict(held, None);
         }
         for Vacated { held, by_holder } in vacated.drain(..) {
             let holders = &mut self.beside.entry(group).or_default().holders;
@@ -89,33 +90,26 @@ impl NodeHost {
                 let _ = waiting.send(());
             }
             if !by_holder {
-                self.evict(held);
+                self.evict(held, None);
             }
         }
     }
 
+    /// Ends connections of this node that an operator wants to end.
+    pub(super) fn delete_connections(&self, deletions: &mut Vec<Deletion>) {
+        for Deletion { held, clean_session, prevent_will } in deletions.drain(..) {
+            self.evict(held, Some(Ending { clean_session, prevent_will }));
+        }
+    }
+
     /// Ends a connection of this node, if it is one.
-    fn evict(&self, held: Held) {
-        self.at_home(held, |core, client, epoch| core.evict(client, epoch));
-    }
-
-    /// The same, because an operator wants it.
-    pub(super) fn delete_connection(&self, unwanted: Unwanted) {
-        let Unwanted { held, clean_session, prevent_will } = unwanted;
-        let ending = Ending { clean_session, prevent_will };
-        self.at_home(held, move |core, client, epoch| core.end_unwanted(client, epoch, ending));
-    }
-
-    /// Has the core that keeps a client's claims do something about its connection, if it is one of
-    /// this node.
-    fn at_home(&self, held: Held, act: impl FnOnce(&Rc<Core>, &str, u64) + Send + 'static) {
-        let Held { client, epoch, holder } = held;
+    fn evict(&self, Held { client, epoch, holder }: Held, ending: Option<Ending>) {
         let Ok(client) = std::str::from_utf8(&client) else { return };
         if holder != self.shared.mesh.own {
             return;
         }
         let (home, client) = (self.shared.home_of(client), client.to_owned());
-        let run = move |core: &Rc<Core>| act(core, &client, epoch);
+        let run = move |core: &Rc<Core>| core.evict(&client, Eviction { epoch, ending });
         self.shared.send(home, ToCore::Run(Box::new(run)));
     }
 

@@ -12,7 +12,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 
-use super::{Unusable, read_chain, read_key, validity};
+use super::{Unusable, read_chain, read_key, validity_of};
 use crate::clock::now_ms;
 
 /// How often its files are looked at. Whoever renews certificates sends no signal.
@@ -35,36 +35,35 @@ impl OwnCertificate {
     }
 
     /// Takes what the files have whenever that is something else. What cannot be used, or is not valid
-    /// now, is reported once, and handshakes go on with what there was.
+    /// now, is reported when it is still there at the next look, for files are written one after the
+    /// other; handshakes go on with what there was.
     pub async fn follow(self: Arc<Self>) {
-        let mut reported = None;
+        let (mut error_before, mut seen) = (String::new(), 0_u64);
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             let own = Arc::clone(&self);
+            // A look that panicked has said so.
             let Ok(renewed) = tokio::task::spawn_blocking(move || own.renew()).await else {
-                // The runtime ends.
-                return;
+                continue;
             };
+            let error = renewed.as_ref().err().map(Unusable::to_string).unwrap_or_default();
+            seen = if error == error_before { seen + 1 } else { 1 };
+            error_before = error;
             match renewed {
-                Ok(None) => reported = None,
+                Ok(None) => {}
                 Ok(Some(expires_at)) => {
-                    reported = None;
                     counter!("tls_certificate_changes_total", "result" => "taken").increment(1);
                     set_expiry(expires_at);
                     let file = self.certificate.display();
                     info!(%file, expires_at, "the certificate was replaced: new handshakes show it");
                 }
-                Err(error) => {
-                    let said = error.to_string();
-                    if reported.as_ref() != Some(&said) {
-                        counter!("tls_certificate_changes_total", "result" => "refused")
-                            .increment(1);
-                        warn!(error = said, "the new certificate is not used; the one before is");
-                        reported = Some(said);
-                    }
+                Err(error) if seen == 2 => {
+                    counter!("tls_certificate_changes_total", "result" => "refused").increment(1);
+                    warn!(%error, "the new certificate is not used; the one before is");
                 }
+                Err(_) => {}
             }
         }
     }
@@ -77,7 +76,7 @@ impl OwnCertificate {
             return Ok(None);
         }
         let key = "tls.certificate";
-        let valid = validity(&self.certificate).map_err(|why| Unusable { key, why })?;
+        let valid = validity_of(&found.cert).map_err(|why| Unusable { key, why })?;
         if !valid.contains(&(now_ms() as i64 / 1000)) {
             let why = anyhow!("the certificate in {} is not valid now", self.certificate.display());
             return Err(Unusable { key, why });

@@ -88,14 +88,18 @@ impl SledStore {
     /// Opens the store in a directory, or starts one; sled may cache about `cache_bytes`.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let new = new_of(path);
-        if new.exists() && !path.exists() {
+        let finished = match path.exists() {
+            // One that was being made, and may not be whole.
+            true => remove_if_there(&new),
             // A crash came between the two steps of a swap.
-            take_place(&new, path).map_err(|error| StoreError::Failed {
-                path: path.to_owned(),
-                action: "finish to begin anew",
-                reason: error.to_string(),
-            })?;
-        }
+            false if new.exists() => take_place(&new, path),
+            false => Ok(()),
+        };
+        finished.map_err(|error| StoreError::Failed {
+            path: path.to_owned(),
+            action: "finish to begin anew",
+            reason: error.to_string(),
+        })?;
         let mut store = Self { path: path.to_owned(), cache_bytes, db: None, synced_blob: None };
         store.db()?;
         Ok(store)
@@ -628,6 +632,10 @@ mod tests {
         assert_eq!(store.applied(1).unwrap(), at);
         assert!(!new.exists());
         drop(store);
+
+        begun(&new);
+        drop(SledStore::open(&path, 1 << 20).unwrap());
+        assert!(!new.exists());
 
         begun(&new);
         let mut store = SledStore::replace_unreadable(&path, 1 << 20).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster::{GroupId, OnFull, Order, Refusal};
+use cluster::{GroupId, OnFull, Order, Refusal, Status};
 use storage::store::Store;
 
 use super::world::{Plan, World};
@@ -119,6 +119,35 @@ fn a_node_that_joins_learns_before_it_votes_and_one_that_leaves_knows() {
     until(&mut world, |world| world.status(leaving, GROUP).unwrap().removed);
     until(&mut world, |world| world.check_same_end().is_ok());
     assert!(world.snapshots > 0);
+}
+
+#[test]
+fn who_was_removed_hears_so_from_nodes_that_only_another_group_knows() {
+    let mut world = cluster(3, 2);
+    let other = GroupId(GROUP.0 - 1);
+    let leader_of = |world: &World, group| world.leaders(group).next().unwrap();
+    let change = |world: &mut World, group, voters: &[u64], learners: &[u64]| {
+        let (voters, learners) = (voters.to_vec(), learners.to_vec());
+        let leader = leader_of(world, group);
+        let order = Order::ChangeMembers { group, voters, learners };
+        world.nodes.get_mut(&leader).unwrap().input.orders.push(order);
+    };
+    until(&mut world, |world| world.leaders(other).count() == 1);
+    let leaders = [GROUP, other].map(|group| leader_of(&world, group));
+    let away = (1..=3).find(|id| !leaders.contains(id)).unwrap();
+    change(&mut world, other, &[1, 2, 3], &[5]);
+    until(&mut world, |world| world.status(away, other).unwrap().learners == [5]);
+    isolate(&mut world, away);
+    change(&mut world, GROUP, &[4, 5], &[]);
+    let is_done = |it: Status| it.voters == [4, 5] && it.wanted.is_none();
+    until(&mut world, |world| {
+        [4, 5].iter().all(|&id| world.status(id, GROUP).is_some_and(is_done))
+    });
+    // Those that it takes for members are gone when it comes back.
+    let part = |id| if id <= 3 && id != away { id } else { 0 };
+    world.network.split(&(1..=5).map(|id| (id, part(id))).collect());
+    assert!(!world.status(away, GROUP).unwrap().removed);
+    until(&mut world, |world| world.status(away, GROUP).unwrap().removed);
 }
 
 #[test]

@@ -138,7 +138,7 @@ pub struct Effects {
     /// Connections that have to end, because their client connects elsewhere.
     pub contested: Vec<Held>,
     /// Connections that have to end, because an operator wants it.
-    pub unwanted: Vec<Unwanted>,
+    pub deletions: Vec<Deletion>,
     /// Sessions that have no connection any more.
     pub vacated: Vec<Vacated>,
     /// The outbox has new entries.
@@ -159,7 +159,7 @@ impl Effects {
             && self.interest.is_empty()
             && self.removed.is_empty()
             && self.contested.is_empty()
-            && self.unwanted.is_empty()
+            && self.deletions.is_empty()
             && self.vacated.is_empty()
             && !self.outbox_grew
             && !self.outbox_trimmed
@@ -174,7 +174,7 @@ impl Effects {
         self.interest.clear();
         self.removed.clear();
         self.contested.clear();
-        self.unwanted.clear();
+        self.deletions.clear();
         self.vacated.clear();
         self.outbox_grew = false;
         self.outbox_trimmed = false;
@@ -196,7 +196,7 @@ pub struct Held {
 
 /// A connection that an operator wants to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unwanted {
+pub struct Deletion {
     /// The connection.
     pub held: Held,
     /// The session ends with it.

@@ -10,7 +10,7 @@ use crate::shard::command::{
 use crate::shard::few::Few;
 use crate::shard::queue::Queue;
 use crate::shard::session::{Session, later};
-use crate::shard::{Connected, Instance, Interest, Outcome, Removed, Shard, Unwanted, Vacated};
+use crate::shard::{Connected, Deletion, Instance, Interest, Outcome, Removed, Shard, Vacated};
 
 impl Shard {
     pub(super) fn connect(&mut self, mut command: Connect) -> Outcome {
@@ -88,7 +88,7 @@ impl Shard {
         if connected {
             let EndConnection { clean_session, prevent_will, .. } = *command;
             let held = session.held();
-            self.effects.unwanted.push(Unwanted { held, clean_session, prevent_will });
+            self.effects.deletions.push(Deletion { held, clean_session, prevent_will });
         }
         Outcome::Due(connected)
     }

@@ -62,7 +62,7 @@ pub struct Connect {
     /// Clean Start (5) or clean session (3.1.1).
     #[prost(bool, tag = "2")]
     pub clean_start: bool,
-    /// Session expiry: 0 ends it with the connection, [`NEVER`] keeps it.
+    /// Session expiry: 0 ends it with the connection, [`NEVER`](super::NEVER) keeps it.
     #[prost(uint32, tag = "3")]
     pub expiry_secs: u32,
     /// Protocol level: 4 or 5.
@@ -80,7 +80,7 @@ pub struct Connect {
     /// Messages the session's queue may hold. There is no default: 0 queues nothing.
     #[prost(uint32, tag = "8")]
     pub queue_limit_messages: u32,
-    /// Who holds the connection: an [`Instance`](super::Instance).
+    /// Who holds the connection: an [`Instance`](crate::shard::Instance).
     #[prost(uint64, tag = "9")]
     pub node: u64,
     /// Who it is; none where there are no lifecycle events.

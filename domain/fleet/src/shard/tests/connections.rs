@@ -350,13 +350,13 @@ fn who_holds_a_connection_is_told_that_it_has_to_end() {
         prevent_will: false,
     };
     assert_eq!(probe.told(wish(epoch + 1)), Outcome::Stale);
-    assert_eq!(probe.effects.unwanted, []);
+    assert_eq!(probe.effects.deletions, []);
     assert_eq!(probe.told(wish(epoch)), Outcome::Due(true));
     let held = Held { client: Bytes::from_static(b"c"), epoch, holder };
-    let unwanted = Unwanted { held, clean_session: true, prevent_will: false };
-    assert_eq!(probe.effects.unwanted, [unwanted]);
+    let deletion = Deletion { held, clean_session: true, prevent_will: false };
+    assert_eq!(probe.effects.deletions, [deletion]);
     let client = Bytes::from_static(b"c");
     probe.told(Disconnect { client, epoch, at: 5, by: holder.0, ..Disconnect::default() });
     assert_eq!(probe.told(wish(epoch)), Outcome::Due(false));
-    assert_eq!(probe.effects.unwanted, []);
+    assert_eq!(probe.effects.deletions, []);
 }

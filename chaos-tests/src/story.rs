@@ -134,7 +134,10 @@ impl Story {
         let mut since = None;
         while begun.elapsed() < self.length && !self.faults.is_empty() {
             since.get_or_insert_with(|| faults.recorder.now());
-            faults.next(&self.faults)?;
+            if let Err(error) = faults.next(&self.faults) {
+                // Clients were troubled all the same.
+                return faults.mend(since).and(Err(error));
+            }
             // Mostly it is well before the next one comes, now and then for so long that seconds can
             // be counted.
             if !faults.dice.one_in(4) {

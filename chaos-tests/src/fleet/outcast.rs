@@ -80,7 +80,7 @@ impl Outcast {
             thread::sleep(PACE);
             return;
         };
-        match self.stay(place, &mut link) {
+        match self.stay(place, &mut link, identity) {
             Ok(()) | Err(End::Closed(_)) => {}
             Err(End::Fault(text)) => {
                 place.recorder.note(What::Broken { client: client_id, text });
@@ -91,10 +91,12 @@ impl Outcast {
         }
     }
 
-    fn stay(&mut self, place: &Place<'_>, link: &mut Link) -> Result<(), End> {
+    /// Until the certificate is not the one to be used any more, or it is time to go elsewhere.
+    fn stay(&mut self, place: &Place<'_>, link: &mut Link, identity: &Identity) -> Result<(), End> {
         let moves_at = Instant::now() + self.dice.millis(500..15_000);
         let mut published = Instant::now();
-        while Instant::now() < moves_at && !place.is_over() && !self.is_restored {
+        let is_over = |it: &Self| place.is_over() || it.is_restored || !it.desk.has(identity);
+        while Instant::now() < moves_at && !is_over(self) {
             if published.elapsed() >= PACE && self.pending.len() < WINDOW {
                 published = Instant::now();
                 self.publish(place, link)?;

@@ -36,6 +36,11 @@ impl Desk {
         self.identity.lock().expect("no thread panics with it").clone()
     }
 
+    /// Whether this certificate is still the one to be used.
+    pub(super) fn has(&self, used: &Identity) -> bool {
+        self.identity().is_some_and(|identity| identity.principal == used.principal)
+    }
+
     /// Whether the certificate that lies there now is active and stays so.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)

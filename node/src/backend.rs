@@ -15,6 +15,7 @@ use fleet::shard::{self, Shard};
 use policy::{Action, Decision};
 use tokio::sync::oneshot;
 
+use crate::claims;
 use crate::clock::now_ms;
 use crate::core::{Core, ToCore, Uses};
 use crate::endpoint::Endpoint;
@@ -434,16 +435,12 @@ impl Backend {
         if !ending.clean_session {
             return Ok(true);
         }
-        let will = match ending.prevent_will {
-            true => shard::WillAction::Discard,
-            false => shard::WillAction::Publish,
-        };
         let command = shard::Disconnect {
             client: Bytes::copy_from_slice(client.as_bytes()),
             epoch,
             at: now_ms(),
             expiry_secs: Some(0),
-            will: will.into(),
+            will: claims::will_action(ending.prevent_will).into(),
             ..shard::Disconnect::default()
         };
         let command = shard::Command::from(command).encoded();

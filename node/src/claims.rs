@@ -263,14 +263,18 @@ impl Eviction {
         let (will, reason, expiry_secs) = match self.ending {
             None => (WillAction::Publish, DisconnectReason::DuplicateClientid, None),
             Some(Ending { clean_session, prevent_will }) => {
-                let will = if prevent_will { WillAction::Discard } else { WillAction::Publish };
                 let expiry_secs = clean_session.then_some(0);
-                (will, DisconnectReason::ApiInitiatedDisconnect, expiry_secs)
+                (will_action(prevent_will), DisconnectReason::ApiInitiatedDisconnect, expiry_secs)
             }
         };
         let (epoch, will, reason) = (self.epoch, will.into(), reason.into());
         shard::Disconnect { epoch, will, reason, expiry_secs, ..shard::Disconnect::default() }
     }
+}
+
+/// What an operator wants to happen to a will.
+pub fn will_action(prevent_will: bool) -> WillAction {
+    if prevent_will { WillAction::Discard } else { WillAction::Publish }
 }
 
 /// What becomes of a session whose connection nobody has seen.

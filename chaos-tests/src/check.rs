@@ -7,10 +7,12 @@
 mod alone;
 mod delivery;
 mod expiry;
+mod freshness;
 mod register;
 mod silence;
 #[cfg(test)]
 mod tests;
+mod troubles;
 mod version;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,7 @@ use std::fmt;
 use crate::record::{Event, What};
 
 pub(crate) use expiry::LATEST_END;
+use freshness::Freshness;
 
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +43,8 @@ pub enum Promise {
     Withdrawn,
     /// A session ends when its time is over, and not before.
     Expired,
+    /// What has expired is not sent, and what is sent says how long it lasts.
+    Fresh,
     /// At most one connection of a client id is alive.
     Alone,
     /// Whoever reads gets what was written last.
@@ -100,7 +105,9 @@ pub fn check(history: &[Event]) -> Verdict {
             verdict.tell(Promise::Protocol, client, std::slice::from_ref(text));
         }
     }
-    delivery::check(history, &mut verdict);
+    let freshness = Freshness::of(history);
+    delivery::check(history, &freshness, &mut verdict);
+    freshness::check(history, &freshness, &mut verdict);
     alone::check(history, &mut verdict);
     expiry::check(history, &mut verdict);
     register::check(history, &mut verdict);
@@ -118,9 +125,11 @@ fn name(what: &What) -> &'static str {
         What::Revoked { .. } => "certificates revoked",
         What::Restoring { .. } => "certificates restored",
         What::Connected { .. } => "connections",
+        What::Unconnected { .. } => "connections that were not to be had",
         What::Pinged { .. } => "pings answered",
         What::Subscribed { .. } => "subscriptions",
         What::Published { .. } => "published",
+        What::Expiring { .. } => "sent with an expiry interval",
         What::Acknowledged { .. } => "acknowledged",
         What::Refused { .. } => "refused",
         What::Abandoned { .. } => "abandoned",

@@ -119,7 +119,8 @@ impl Running<'_> {
 }
 
 impl Fleet {
-    /// Everybody. Where clocks go wrong nobody relies on when a session ends. The authority has signed
+    /// Everybody. Where clocks go wrong nobody relies on when a session ends or a
+    /// publication expires. The authority has signed
     /// the certificates of the nodes.
     pub(crate) fn new(clocks_are_right: bool, authority: String, dice: &mut Dice) -> Self {
         let topics = [
@@ -138,10 +139,24 @@ impl Fleet {
         let publisher = |(topic, version, qos): (&str, _, _)| {
             Publisher::new([topic.to_owned()], version, qos, dice)
         };
-        let publishers = topics.into_iter().map(publisher).collect();
+        let mut publishers: Vec<_> = topics.into_iter().map(publisher).collect();
         let subscriber =
             |(id, version, qos, prefix)| Subscriber::new(id, version, qos, prefix, dice);
-        let subscribers = sessions.into_iter().map(subscriber).collect();
+        let mut subscribers: Vec<_> = sessions.into_iter().map(subscriber).collect();
+        if clocks_are_right {
+            // What expires, and sessions that are away for as long.
+            for (topic, qos) in [("e/a", AtLeastOnce), ("e/b", ExactlyOnce)] {
+                let mut publisher = Publisher::new([topic.to_owned()], V5, qos, dice);
+                publisher.intervals = &[1, 2, 5, 10, 3600];
+                publisher.pace = Duration::from_millis(50);
+                publishers.push(publisher);
+            }
+            for (id, qos) in [("guest", AtLeastOnce), ("visitor", ExactlyOnce)] {
+                let mut subscriber = Subscriber::new(id, V5, qos, "e/", dice);
+                subscriber.roamer.away = 0..8_000;
+                subscribers.push(subscriber);
+            }
+        }
         let duellists = [("duel", V5), ("duel", V5), ("duel", V311)];
         let duellist = |(id, version)| Duellist::new(id, version, dice);
         let duellists = duellists.into_iter().map(duellist).collect();

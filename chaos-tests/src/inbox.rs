@@ -61,7 +61,7 @@ impl Inbox {
     }
 
     fn take_arrival(&mut self, arrival: &Arrival) -> Result<Option<What>, End> {
-        let Arrival { topic, payload, qos, dup, id, .. } = arrival;
+        let Arrival { topic, payload, qos, dup, id, interval, .. } = arrival;
         let told = || format!("{topic} {qos:?} dup {dup} id {id:?}");
         let Some(mark) = Mark::read(payload) else {
             return End::fault(format!("{}: the payload was altered", told()));
@@ -88,6 +88,7 @@ impl Inbox {
             attempt: mark.attempt,
             qos: *qos,
             dup: *dup,
+            interval: *interval,
         }))
     }
 }

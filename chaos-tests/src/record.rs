@@ -75,6 +75,13 @@ pub enum What {
         /// What CONNACK says of the session.
         present: bool,
     },
+    /// A client with a certificate could not connect.
+    Unconnected {
+        /// The client id.
+        client: String,
+        /// When it began to.
+        asked: At,
+    },
     /// PINGREQ was answered.
     Pinged {
         /// Which connection.
@@ -99,6 +106,18 @@ pub enum What {
         number: u64,
         /// With what QoS.
         qos: QoS,
+    },
+    /// PUBLISH is about to be sent, for the first time or again, with a message expiry interval; comes
+    /// before [`What::Published`].
+    Expiring {
+        /// The topic.
+        topic: String,
+        /// Which publication.
+        number: u64,
+        /// Which sending of it.
+        attempt: u32,
+        /// The interval, in seconds.
+        interval: u32,
     },
     /// PUBACK or PUBREC has come.
     Acknowledged {
@@ -136,6 +155,8 @@ pub enum What {
         qos: QoS,
         /// The broker says that it has sent it before.
         dup: bool,
+        /// The message expiry interval that it carries, in seconds.
+        interval: Option<u32>,
     },
     /// PUBLISH has come to a member of a shared subscription; [`What::Subscribed`] names the
     /// subscription, too, instead of a client.

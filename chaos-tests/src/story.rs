@@ -19,6 +19,9 @@ use crate::record::{self, Event, Recorder, What};
 /// lease.
 const STILL: Duration = Duration::from_secs(30);
 
+/// What lasts for less may expire before it arrives. No story takes so long.
+const LASTING_SECS: u32 = 3600;
+
 /// What is to be told.
 #[derive(Clone, Debug)]
 pub struct Story {
@@ -177,6 +180,8 @@ pub(crate) fn settle(recorder: &Recorder, has_finished: impl Fn() -> bool) -> Op
 #[derive(Default)]
 struct Debts {
     sessions: Vec<(String, String)>,
+    /// What may expire: topics and numbers.
+    fleeting: HashSet<(String, u64)>,
     owed: HashSet<(String, String, u64)>,
     given: HashSet<(String, String, u64)>,
     /// By session that is told, and key.
@@ -198,7 +203,13 @@ impl Debts {
             What::Subscribed { client, prefix, .. } => {
                 self.sessions.push((client.clone(), prefix.clone()));
             }
+            What::Expiring { topic, number, interval, .. } if *interval < LASTING_SECS => {
+                self.fleeting.insert((topic.clone(), *number));
+            }
             What::Acknowledged { topic, number } => {
+                if self.fleeting.contains(&(topic.clone(), *number)) {
+                    return;
+                }
                 for (client, prefix) in &self.sessions {
                     if !topic.starts_with(prefix) {
                         continue;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use mqtt::QoS;
 
+use super::freshness::Freshness;
 use super::{Promise, Verdict};
 use crate::record::{At, Event, What};
 
@@ -36,7 +37,7 @@ struct Copy {
     dup: bool,
 }
 
-pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
+pub(super) fn check(history: &[Event], freshness: &Freshness<'_>, verdict: &mut Verdict) {
     let mut topics: BTreeMap<&str, Topic> = BTreeMap::new();
     let mut sessions: BTreeMap<&str, Session<'_>> = BTreeMap::new();
     for Event { at, what } in history {
@@ -64,7 +65,7 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
             What::Subscribed { client, prefix, qos } => {
                 sessions.entry(client).or_default().subscriptions.push((prefix, *qos, *at));
             }
-            What::Delivered { client, topic, number, attempt, qos, dup } => {
+            What::Delivered { client, topic, number, attempt, qos, dup, .. } => {
                 let copy =
                     Copy { at: *at, number: *number, attempt: *attempt, qos: *qos, dup: *dup };
                 sessions.entry(client).or_default().copies.entry(topic).or_default().push(copy);
@@ -94,7 +95,7 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
     for (client, session) in &sessions {
         verdict.tell(Promise::Present, client, &session.gone);
         for (name, topic) in &topics {
-            session.judge(client, name, topic, verdict);
+            session.judge(client, name, topic, freshness, verdict);
         }
         for name in session.copies.keys().filter(|name| !topics.contains_key(*name)) {
             verdict.tell(Promise::Sent, client, &[format!("{name} has no publisher")]);
@@ -103,15 +104,35 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
 }
 
 impl Session<'_> {
-    fn judge(&self, client: &str, name: &str, topic: &Topic, verdict: &mut Verdict) {
+    fn judge(
+        &self,
+        client: &str,
+        name: &str,
+        topic: &Topic,
+        freshness: &Freshness<'_>,
+        verdict: &mut Verdict,
+    ) {
         let none = Vec::new();
         let copies = self.copies.get(name).unwrap_or(&none);
         let who = format!("{client} of {name}");
         let subscription = self.subscriptions.iter().find(|(prefix, ..)| name.starts_with(prefix));
         if let Some((_, _, since)) = subscription {
             let seen: HashSet<u64> = copies.iter().map(|copy| copy.number).collect();
-            let lost = topic.acknowledged.iter().filter(|number| !seen.contains(number));
-            let lost = lost.filter(|number| topic.sent[number] >= *since);
+            let owed = topic.acknowledged.iter().filter(|number| topic.sent[number] >= *since);
+            let mut count = |what| *verdict.counts.entry(what).or_default() += 1;
+            let owed = owed.filter(|number| {
+                if !freshness.may_expire(name, **number) {
+                    return true;
+                }
+                let is_due = freshness.is_due(client, name, **number);
+                match (is_due, seen.contains(number)) {
+                    (true, _) => count("due before they expire"),
+                    (false, true) => count("given before they expire"),
+                    (false, false) => count("expired"),
+                }
+                is_due
+            });
+            let lost = owed.filter(|number| !seen.contains(number));
             let lost: Vec<_> =
                 lost.map(|number| format!("{number}, sent at {:?}", topic.sent[number])).collect();
             verdict.tell(Promise::Delivered, &who, &lost);
@@ -124,7 +145,10 @@ impl Session<'_> {
         if self.is_shared {
             return;
         }
-        verdict.tell(Promise::Ordered, &who, &disordered(copies, &topic.unplaced));
+        let renewed = copies.iter().map(|copy| copy.number);
+        let renewed = renewed.filter(|number| freshness.may_be_renewed(name, *number));
+        let unplaced = topic.unplaced.iter().copied().chain(renewed).collect();
+        verdict.tell(Promise::Ordered, &who, &disordered(copies, unplaced));
         let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
         match topic.qos.min(granted) {
             QoS::ExactlyOnce => verdict.tell(Promise::Once, &who, &repeated(copies)),
@@ -142,8 +166,8 @@ impl Copy {
 }
 
 /// The first copies of each number come in the order of the numbers [v5 MQTT-4.6.0-5].
-fn disordered(copies: &[Copy], unplaced: &HashSet<u64>) -> Vec<String> {
-    let mut seen = unplaced.clone();
+fn disordered(copies: &[Copy], unplaced: HashSet<u64>) -> Vec<String> {
+    let mut seen = unplaced;
     let mut highest: Option<&Copy> = None;
     let mut found = Vec::new();
     for copy in copies.iter().filter(|copy| seen.insert(copy.number)) {

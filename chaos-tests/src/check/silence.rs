@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::troubles::{Troubles, between};
 use super::{Promise, Verdict};
 use crate::record::{At, Event, What};
 
@@ -24,57 +25,40 @@ struct Revocation<'a> {
     until: At,
 }
 
-/// When nodes may have known less than others.
-#[derive(Default)]
-struct Troubles {
-    /// Something was done to the cluster.
-    times: Vec<(At, At)>,
-    /// A process stood still.
-    stops: Vec<(At, At)>,
-}
-
-impl Troubles {
-    /// From when on a revocation counts for what began then.
-    fn counts_from(&self, revoked: At, begun: At) -> At {
-        let meanwhile = |(since, until): &&(At, At)| *since < begun && *until > revoked;
-        if !self.times.iter().any(|time| meanwhile(&time)) {
-            return revoked + SOON;
-        }
-        let stops = self.stops.iter().filter(meanwhile);
-        stops.map(|stop| stop.1).fold(revoked, At::max) + CUT_OFF
+/// From when on a revocation counts for what began then.
+fn counts_from(troubles: &Troubles, revoked: At, begun: At) -> At {
+    if between(&troubles.times, revoked, begun).next().is_none() {
+        return revoked + SOON;
     }
+    let stops = between(&troubles.stops, revoked, begun);
+    stops.map(|stop| stop.1).fold(revoked, At::max) + CUT_OFF
 }
 
-/// Something that a client asked for and got.
-struct Answered<'a> {
+/// Something that a client asked for.
+struct Attempt<'a> {
     principal: &'a str,
     begun: At,
     at: At,
-    what: String,
+    /// What it got.
+    got: Option<String>,
 }
 
 pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
     let revocations = revocations(history);
-    let mut troubles = Troubles::default();
-    for Event { at, what } in history {
-        match what {
-            What::Troubled { since } => troubles.times.push((*since, *at)),
-            What::Stopped { since, .. } => troubles.stops.push((*since, *at)),
-            _ => {}
-        }
-    }
-    let answered = answered(history);
+    let troubles = Troubles::of(history);
+    let attempts = attempts(history);
     let mut judged = 0;
     for Revocation { principal, since, until } in revocations {
-        // With time for something to begin too late.
-        let seen = since + 2 * SOON;
-        judged += usize::from(until >= seen && troubles.counts_from(since, seen) < seen);
-        let found: Vec<String> = answered
-            .iter()
-            .filter(|it| it.principal == principal && it.at < until && it.begun > since)
-            .filter(|it| it.begun > troubles.counts_from(since, it.begun))
-            .map(|it| format!("{} at {:?}, begun at {:?}", it.what, it.at, it.begun))
-            .collect();
+        let (mut found, mut by_the_second) = (Vec::new(), false);
+        let own = attempts.iter().filter(|it| it.principal == principal);
+        for Attempt { begun, at, got, .. } in own.filter(|it| it.begun > since && it.at < until) {
+            let counts_from = counts_from(&troubles, since, *begun);
+            if *begun > counts_from {
+                by_the_second |= counts_from == since + SOON;
+                found.extend(got.as_ref().map(|it| format!("{it} at {at:?}, begun at {begun:?}")));
+            }
+        }
+        judged += usize::from(by_the_second);
         verdict.tell(Promise::Silent, &format!("{principal}, revoked at {since:?}"), &found);
     }
     if judged > 0 {
@@ -99,8 +83,8 @@ fn revocations(history: &[Event]) -> Vec<Revocation<'_>> {
     all
 }
 
-/// What those got who have certificates.
-fn answered(history: &[Event]) -> Vec<Answered<'_>> {
+/// What those asked for who have certificates.
+fn attempts(history: &[Event]) -> Vec<Attempt<'_>> {
     let (mut clients, mut topics) = (HashMap::new(), HashMap::new());
     let (mut connections, mut published) = (HashMap::new(), HashMap::new());
     let mut all = Vec::new();
@@ -114,22 +98,27 @@ fn answered(history: &[Event]) -> Vec<Answered<'_>> {
             What::Connected { client, connection, node, asked, .. } => {
                 let Some(&principal) = clients.get(client) else { continue };
                 connections.insert(connection, principal);
-                let what = format!("{client} is connected to node {node}");
-                all.push(Answered { principal, begun: *asked, at, what });
+                let got = Some(format!("{client} is connected to node {node}"));
+                all.push(Attempt { principal, begun: *asked, at, got });
+            }
+            What::Unconnected { client, asked } => {
+                let Some(&principal) = clients.get(client) else { continue };
+                all.push(Attempt { principal, begun: *asked, at, got: None });
             }
             What::Pinged { connection, asked } => {
                 let Some(&principal) = connections.get(connection) else { continue };
-                let what = format!("connection {connection} answers a ping");
-                all.push(Answered { principal, begun: *asked, at, what });
+                let got = Some(format!("connection {connection} answers a ping"));
+                all.push(Attempt { principal, begun: *asked, at, got });
             }
             What::Published { topic, number, .. } => {
                 let Some(&principal) = topics.get(topic) else { continue };
                 published.insert((topic, number), (principal, at));
+                all.push(Attempt { principal, begun: at, at, got: None });
             }
             What::Acknowledged { topic, number } => {
                 let Some(&(principal, begun)) = published.get(&(topic, number)) else { continue };
-                let what = format!("{number} on {topic} is acknowledged");
-                all.push(Answered { principal, begun, at, what });
+                let got = Some(format!("{number} on {topic} is acknowledged"));
+                all.push(Attempt { principal, begun, at, got });
             }
             _ => {}
         }

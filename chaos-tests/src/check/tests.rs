@@ -9,11 +9,12 @@ use mqtt::QoS;
 ///
 /// ```text
 /// sub CLIENT PREFIX QOS        pub TOPIC NUMBER QOS     ack TOPIC NUMBER     no TOPIC NUMBER
-/// got CLIENT TOPIC NUMBER QOS [dup] [again]             con CLIENT CONNECTION ASKED [clean] [present]
+/// got CLIENT TOPIC NUMBER QOS [dup] [again] [left SECS] con CLIENT CONNECTION ASKED [clean] [present]
 /// ping CONNECTION ASKED        stop SINCE               wait SECONDS
 /// put KEY VALUE ASKED [VERSION]   try KEY VALUE ASKED   get KEY VALUE ASKED [VERSION]
 /// told CLIENT KEY VALUE VERSION          woke CLIENT LEFT ASKED KEPT [present]
 /// shared SHARE TOPIC NUMBER              withdrawn TOPIC NUMBER
+/// out CLIENT ASKED      end             exp TOPIC NUMBER INTERVAL [again]
 /// is CLIENT TOPIC PRINCIPAL              revoked PRINCIPAL       restoring PRINCIPAL       troubled SINCE
 /// ```
 fn history(text: &str) -> Vec<Event> {
@@ -45,8 +46,15 @@ fn event(words: &[&str]) -> Option<What> {
     };
     Some(match words[0] {
         "wait" => return None,
+        "end" => What::Fault("none".to_owned()),
         "sub" => What::Subscribed { client: text(1), prefix: text(2), qos: qos(3) },
         "pub" => What::Published { topic: text(1), number: number(2), qos: qos(3) },
+        "exp" => What::Expiring {
+            topic: text(1),
+            number: number(2),
+            attempt: u32::from(has("again")),
+            interval: number(3) as u32,
+        },
         "ack" => What::Acknowledged { topic: text(1), number: number(2) },
         "no" => What::Refused { topic: text(1), number: number(2) },
         "got" => What::Delivered {
@@ -56,6 +64,7 @@ fn event(words: &[&str]) -> Option<What> {
             attempt: u32::from(has("again")),
             qos: qos(4),
             dup: has("dup"),
+            interval: words.iter().position(|word| *word == "left").map(|at| number(at + 1) as u32),
         },
         "con" => What::Connected {
             client: text(1),
@@ -65,6 +74,7 @@ fn event(words: &[&str]) -> Option<What> {
             clean: has("clean"),
             present: has("present"),
         },
+        "out" => What::Unconnected { client: text(1), asked: second(2) },
         "ping" => What::Pinged { connection: number(1), asked: second(2) },
         "stop" => What::Stopped { node: 1, since: second(1) },
         "troubled" => What::Troubled { since: second(1) },
@@ -124,6 +134,77 @@ fn histories_are_judged() {
         ("con c 1 0 clean; con c 2 1 clean", &[]),
         ("con c 1 0 clean; con c 2 1 clean present", &[Present]),
         ("sub c t 1; con c 1 0; pub t 0 1; ack t 0; con c 2 4 present", &[Delivered]),
+        // What expires at second 9: one without a session of its own to be owed it.
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0", &[Delivered]),
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0; wait 9; end", &[]),
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0; got c t 0 1 left 5; wait 9; end", &[]),
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0; got c t 0 1", &[Fresh]),
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0; got c t 0 1 dup", &[]),
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0; got c t 0 1 left 6", &[Fresh]),
+        ("sub c t 1; pub t 0 1; ack t 0; got c t 0 1 left 5", &[Fresh]),
+        // It came with the connection of second 8, which was asked for at 7 or 6.
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0; wait 3; con c 1 7; got c t 0 1 left 3", &[]),
+        (
+            "sub c t 1; exp t 0 5; pub t 0 1; ack t 0; wait 3; con c 1 7; got c t 0 1 left 4",
+            &[Fresh],
+        ),
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0; wait 3; con c 1 6; got c t 0 1 left 4", &[]),
+        (
+            "sub c t 1; exp t 0 5; pub t 0 1; ack t 0; wait 3; con c 1 7; got c t 0 1 left 4 dup",
+            &[Fresh],
+        ),
+        // Sent again before it was acknowledged: the last sending counts.
+        (
+            "sub c t 1; exp t 0 5; pub t 0 1; wait 2; exp t 0 5 again; ack t 0; wait 3; con c 1 8; got c t 0 1 again left 5",
+            &[],
+        ),
+        (
+            "sub c t 1; exp t 0 5; pub t 0 1; wait 2; exp t 0 5 again; ack t 0; wait 3; con c 1 9; got c t 0 1 again left 5",
+            &[Fresh],
+        ),
+        (
+            "sub c t 1; exp t 0 5; pub t 0 1; exp t 0 5 again; ack t 0; wait 9; con c 1 13; got c t 0 1 left 1",
+            &[],
+        ),
+        // Its first sending may have expired, and then another one comes behind what was sent before that.
+        (
+            "sub c t 1; exp t 0 1; pub t 0 1; pub t 1 1; exp t 0 1 again; got c t 1 1; got c t 0 1 again left 1",
+            &[],
+        ),
+        ("sub c t 1; exp t 0 1; pub t 0 1; pub t 1 1; got c t 1 1; got c t 0 1 left 1", &[Ordered]),
+        // Too late, unless it was begun before, or not even acknowledged.
+        (
+            "sub c t 1; exp t 0 5; pub t 0 1; ack t 0; wait 9; con c 1 11; got c t 0 1 left 1",
+            &[Fresh],
+        ),
+        ("sub c t 1; exp t 0 5; pub t 0 1; ack t 0; wait 9; con c 1 11; got c t 0 1 dup", &[]),
+        ("sub c t 1; exp t 0 5; pub t 0 1; wait 9; con c 1 11; got c t 0 1 left 1; ack t 0", &[]),
+        // Too late on a connection that was there, but for what a process that stands still takes.
+        ("con c 1 0; sub c t 1; exp t 0 2; pub t 0 1; ack t 0; wait 7; got c t 0 1 left 0", &[]),
+        ("con c 1 0; sub c t 1; exp t 0 2; pub t 0 1; ack t 0; wait 9; got c t 0 1", &[Fresh]),
+        (
+            "con c 1 0; sub c t 1; exp t 0 2; pub t 0 1; ack t 0; wait 9; stop 5; got c t 0 1 left 2",
+            &[],
+        ),
+        // Who is connected for three seconds while all is well has what was to expire at second 13.
+        (
+            "sub c t 1; exp t 0 9; pub t 0 1; ack t 0; con c 1 4; wait 3; ping 1 8; wait 9; end",
+            &[Delivered],
+        ),
+        ("sub c t 1; exp t 0 9; pub t 0 1; ack t 0; con c 1 4; wait 3; ping 1 7; wait 9; end", &[]),
+        (
+            "sub c t 1; exp t 0 9; pub t 0 1; ack t 0; con c 1 4; wait 2; ping 1 7; con c 2 8 present; ping 2 10; wait 9; end",
+            &[],
+        ),
+        ("sub c t 1; exp t 0 9; pub t 0 1; ack t 0; con d 1 4; wait 3; ping 1 8; wait 9; end", &[]),
+        (
+            "sub c t 1; exp t 0 9; pub t 0 1; ack t 0; con c 1 4; wait 1; troubled 0; ping 1 9; wait 9; end",
+            &[],
+        ),
+        (
+            "sub c t 1; exp t 0 9; pub t 0 1; ack t 0; con c 1 4; wait 1; troubled 0; wait 2; ping 1 10; wait 9; end",
+            &[Delivered],
+        ),
         // Shared subscriptions: some member has it.
         ("sub s t 1; pub t 0 1; pub t 1 1; ack t 0; shared s t 1; shared s t 0; shared s t 0", &[]),
         ("sub s t 1; pub t 0 1; pub t 1 1; ack t 0; ack t 1; shared s t 1", &[Delivered]),
@@ -224,6 +305,27 @@ fn histories_are_judged() {
 fn a_connection_of_a_process_that_stood_still_is_counted() {
     let verdict = check(&history("con c 1 0 clean; wait 10; con c 2 3 clean; stop 2; ping 1 13"));
     assert_eq!((verdict.revenants, verdict.violations.len()), (1, 0));
+}
+
+#[test]
+fn revocations_that_somebody_tried_to_break_are_counted() {
+    let table = [
+        ("is c t x; revoked x; wait 9", 0),
+        ("is c t x; revoked x; wait 9; out c 3", 0),
+        ("is c t x; revoked x; wait 9; out c 4", 1),
+        ("is c t x; revoked x; wait 9; out d 4", 0),
+        ("is c t x; revoked x; wait 9; out c 4; out c 5", 1),
+        ("is c t x; revoked x; wait 9; out c 4; troubled 3", 0),
+        ("is c t x; revoked x; wait 9; restoring x; out c 4", 0),
+        ("is c t x; revoked x; pub t 0 1", 0),
+        ("is c t x; revoked x; wait 1; pub t 0 1", 1),
+        ("is c t x; is d u y; revoked x; revoked y; wait 9; out c 6; out d 6", 2),
+    ];
+    for (text, expected) in table {
+        let verdict = check(&history(text));
+        let count = verdict.counts.get("revocations judged by the second").copied();
+        assert_eq!(count.unwrap_or_default(), expected, "{text}");
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Arrival {
     pub dup: bool,
     /// It was kept.
     pub retain: bool,
+    /// What is left of the message expiry interval, in seconds.
+    pub interval: Option<u32>,
     /// Present when the QoS is above 0.
     pub id: Option<PacketId>,
 }
@@ -65,6 +67,7 @@ impl From<ServerPacket<'_>> for Received {
                 qos: it.publish.qos,
                 dup: it.publish.dup,
                 retain: it.publish.retain,
+                interval: it.publish.expiry,
                 id: it.publish.packet_id,
             }),
             ServerPacket::PubAck(it) => ack(AckKind::PubAck, it),

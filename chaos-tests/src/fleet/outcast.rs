@@ -76,7 +76,9 @@ impl Outcast {
         let (node, address) = place.any(MQTTS, &mut self.dice);
         let credentials = &identity.credentials;
         let open = || Client::open_as(credentials, (node, address), &connect, PATIENCE);
+        let asked = place.recorder.now();
         let Ok(mut link) = Link::begin(place.recorder, node, &connect, open) else {
+            place.recorder.note(What::Unconnected { client: client_id, asked });
             thread::sleep(PACE);
             return;
         };

@@ -20,6 +20,8 @@ pub(super) struct Publisher {
     /// Its topics, in turn, with the next number of each.
     topics: VecDeque<(String, u64)>,
     qos: QoS,
+    /// How long what it publishes may last, in seconds: any of these, where there are some.
+    pub(super) intervals: &'static [u32],
     /// From one publication to the next.
     pub(super) pace: Duration,
     published: Instant,
@@ -32,6 +34,8 @@ struct Pending {
     id: PacketId,
     topic: String,
     mark: Mark,
+    /// Its message expiry interval, the same however often it is sent.
+    interval: Option<u32>,
     /// PUBREC has come: from now on only PUBREL is sent.
     released: bool,
 }
@@ -50,6 +54,7 @@ impl Publisher {
             roamer: Roamer::new(&client_id, version, false, dice),
             topics,
             qos,
+            intervals: &[],
             // The machine has more to do.
             pace: Duration::from_millis(8),
             published: Instant::now(),
@@ -62,7 +67,7 @@ impl Publisher {
         while !place.is_over() && (!place.is_finishing() || !self.pending.is_empty()) {
             let Some((link, is_new)) = self.roamer.link(place) else { continue };
             if is_new {
-                let resumed = resume(&mut self.pending, link, self.qos);
+                let resumed = resume(place, &mut self.pending, link, self.qos);
                 if self.roamer.judge(place, resumed).is_none() {
                     continue;
                 }
@@ -87,8 +92,13 @@ impl Publisher {
         let (topic, number) = self.topics.pop_front().expect("there is at least one");
         self.topics.push_back((topic.clone(), number + 1));
         let (qos, mark) = (self.qos, Mark { number, attempt: 0 });
-        let pending = Pending { id, topic: topic.clone(), mark, released: false };
+        let interval = match self.intervals {
+            [] => None,
+            some => Some(self.roamer.dice.pick(some)),
+        };
+        let pending = Pending { id, topic: topic.clone(), mark, interval, released: false };
         // First the note, then the deed: what may have been sent counts as sent.
+        pending.note_interval(place);
         place.recorder.note(What::Published { topic, number, qos });
         self.roamer.attempt(place, |link| send(link, qos, &pending));
         self.pending.push_back(pending);
@@ -145,13 +155,28 @@ impl Publisher {
     }
 }
 
+impl Pending {
+    fn note_interval(&self, place: &Place<'_>) {
+        if let Some(interval) = self.interval {
+            let (topic, Mark { number, attempt }) = (self.topic.clone(), self.mark);
+            place.recorder.note(What::Expiring { topic, number, attempt, interval });
+        }
+    }
+}
+
 /// Sends again what was not acknowledged, in its order [v5 MQTT-4.4.0-1].
-fn resume(pending: &mut VecDeque<Pending>, link: &mut Link, qos: QoS) -> Result<(), End> {
+fn resume(
+    place: &Place<'_>,
+    pending: &mut VecDeque<Pending>,
+    link: &mut Link,
+    qos: QoS,
+) -> Result<(), End> {
     for it in pending {
         if it.released {
             link.client.acknowledge(AckKind::PubRel, it.id)?;
         } else {
             it.mark.attempt += 1;
+            it.note_interval(place);
             send(link, qos, it)?;
         }
     }
@@ -161,6 +186,8 @@ fn resume(pending: &mut VecDeque<Pending>, link: &mut Link, qos: QoS) -> Result<
 fn send(link: &mut Link, qos: QoS, pending: &Pending) -> Result<(), End> {
     let payload = pending.mark.payload(60);
     let (packet_id, dup) = (Some(pending.id), pending.mark.attempt > 0);
-    let publish = Outgoing { packet_id, qos, dup, ..Outgoing::new(&pending.topic, &payload) };
+    let expiry = pending.interval;
+    let publish =
+        Outgoing { packet_id, qos, dup, expiry, ..Outgoing::new(&pending.topic, &payload) };
     link.client.publish(&publish)
 }

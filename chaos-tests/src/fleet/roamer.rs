@@ -22,11 +22,14 @@ pub(super) struct Roamer {
     pub(super) clean: bool,
     /// How long it stays on a node, in milliseconds.
     pub(super) stay: std::ops::Range<u64>,
+    /// How long it is connected to none between two stays, in milliseconds.
+    pub(super) away: std::ops::Range<u64>,
     pub(super) dice: Dice,
     link: Option<Link>,
     /// Connections that were left without a word, and must end.
     left: Vec<(Link, Instant)>,
     moves_at: Instant,
+    returns_at: Instant,
 }
 
 impl Roamer {
@@ -36,10 +39,12 @@ impl Roamer {
             version,
             clean,
             stay: 500..5_000,
+            away: 0..0,
             dice: dice.split(),
             link: None,
             left: Vec::new(),
             moves_at: Instant::now(),
+            returns_at: Instant::now(),
         }
     }
 
@@ -50,14 +55,12 @@ impl Roamer {
         if self.link.is_some() && !restless {
             return self.link.as_mut().map(|link| (link, false));
         }
-        let node = self.dice.within(0..place.addresses.len() as u64);
-        // A third each: closes the link, says goodbye, or lets the broker find out.
-        match (self.link.take(), self.dice.within(0..3)) {
-            (Some(link), 0) => drop(link),
-            (Some(link), 1) => drop(link.client.leave()),
-            (Some(link), _) => self.left.push((link, Instant::now())),
-            (None, _) => {}
+        self.leave();
+        if self.returns_at > Instant::now() && !place.is_finishing() {
+            thread::sleep(Duration::from_millis(30));
+            return None;
         }
+        let node = self.dice.within(0..place.addresses.len() as u64);
         let connect = match self.clean {
             true => Connect::new(self.version, &self.client_id),
             false => lasting(self.version, &self.client_id),
@@ -72,6 +75,19 @@ impl Roamer {
             Err(_) => thread::sleep(Duration::from_millis(30)),
         }
         self.link.as_mut().map(|link| (link, true))
+    }
+
+    /// A third each: closes the link, says goodbye, or lets the broker find out.
+    fn leave(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        match self.dice.within(0..3) {
+            0 => drop(link),
+            1 => drop(link.client.leave()),
+            _ => self.left.push((link, Instant::now())),
+        }
+        if !self.away.is_empty() {
+            self.returns_at = Instant::now() + self.dice.millis(self.away.clone());
+        }
     }
 
     /// Does something with the connection; when that fails it is gone.

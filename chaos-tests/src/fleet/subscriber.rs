@@ -12,7 +12,7 @@ use crate::{Dice, End, Inbox, Received};
 
 /// See the module.
 pub(super) struct Subscriber {
-    roamer: Roamer,
+    pub(super) roamer: Roamer,
     prefix: String,
     qos: QoS,
     /// Acknowledges several together, some time later.

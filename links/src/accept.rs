@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use crate::handshake::{self, Refusal};
 use crate::message::{Batch, Direction, MAX_MESSAGE_BYTES, Stream};
 use crate::peers::{Open, Shared};
-use crate::proto::{Frame, peer_server};
+use crate::proto::{Frame, Hello, peer_server};
 use crate::{metrics, tls};
 
 /// Connections whose handshake is not done; the next ones wait in the kernel's queue.
@@ -157,7 +157,7 @@ impl peer_server::Peer for Accepted {
         reading.shutdown().await;
         let (end, ended) = oneshot::channel();
         let stream = Stream { peer: node, purpose, direction: Direction::Incoming };
-        reading.spawn(receive(self.shared.clone(), stream, hello.incarnation, frames, end));
+        reading.spawn(receive(self.shared.clone(), stream, hello, frames, end));
         self.greeted.notify_one();
         // The answer ends when the stream is read no more.
         let ended = stream::once(ended).filter_map(|_| ready(None));
@@ -170,11 +170,11 @@ impl peer_server::Peer for Accepted {
 async fn receive(
     shared: Arc<Shared>,
     stream: Stream,
-    incarnation: u64,
+    hello: Hello,
     mut frames: Streaming<Frame>,
     _end: oneshot::Sender<()>,
 ) {
-    let _open = Open::new(&shared, stream, incarnation, None);
+    let _open = Open::new(&shared, stream, &hello, None);
     let bytes = metrics::bytes(stream.purpose, stream.direction);
     let end = loop {
         match frames.message().await {

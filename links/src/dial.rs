@@ -19,7 +19,7 @@ use crate::handshake::{self, Refusal};
 use crate::message::{Direction, Stream};
 use crate::outbox::Outbox;
 use crate::peers::{Open, Shared, Trouble};
-use crate::proto::{Frame, peer_client::PeerClient};
+use crate::proto::{Frame, Hello, peer_client::PeerClient};
 use crate::{metrics, resolve, tls};
 
 /// Why a stream could not be opened.
@@ -90,7 +90,7 @@ fn said(status: &Status) -> String {
 /// A stream after its handshake.
 struct Dialled {
     answers: Streaming<Frame>,
-    incarnation: u64,
+    hello: Hello,
     /// Drives the connection, which ends with it.
     _connection: JoinSet<()>,
 }
@@ -114,7 +114,7 @@ pub(crate) async fn run(
         match find(&shared, stream, &outbox, &at, &mut found).await {
             Ok(mut dialled) => {
                 *trouble.lock() = None;
-                let open = Open::new(&shared, stream, dialled.incarnation, Some(outbox.clone()));
+                let open = Open::new(&shared, stream, &dialled.hello, Some(outbox.clone()));
                 metrics::reconnects(purpose).increment(opened_before.into());
                 opened_before = true;
                 backoff.reset();
@@ -226,7 +226,7 @@ async fn dial(
         return Err(Refusal::Contract("it answers for another purpose").into());
     }
     handshake::admit(&*shared.receiver, &hello)?;
-    Ok(Dialled { answers, incarnation: hello.incarnation, _connection: driving })
+    Ok(Dialled { answers, hello, _connection: driving })
 }
 
 /// How long to wait before each attempt.

@@ -8,7 +8,7 @@ use crate::proto::{Frame, Hello, frame::Kind};
 use crate::{Denied, Introduction, Receiver};
 
 /// The version of the contract that this node speaks.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The oldest version that this node still understands.
 pub const MIN_VERSION: u32 = 1;
@@ -131,8 +131,9 @@ mod tests {
         let table = [
             (good.clone(), Ok(Purpose::Fanout)),
             (Hello { version: 5, ..good.clone() }, Ok(Purpose::Fanout)),
+            (Hello { version: 2, min_version: 2, ..good.clone() }, Ok(Purpose::Fanout)),
             (Hello { version: 0, min_version: 0, ..good.clone() }, Err("version")),
-            (Hello { version: 2, min_version: 2, ..good.clone() }, Err("version")),
+            (Hello { version: 3, min_version: 3, ..good.clone() }, Err("version")),
             (Hello { cluster_id: vec![2; 16].into(), ..good.clone() }, Err("cluster")),
             (Hello { cluster_id: vec![1; 15].into(), ..good.clone() }, Err("cluster")),
             (Hello { purpose: 0, ..good.clone() }, Err("contract")),

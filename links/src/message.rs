@@ -3,7 +3,8 @@
 use prost::Message as _;
 
 use crate::proto::{
-    self, FanoutBatch, FanoutMessage, Frame, GroupMessage, RaftBatch, fanout_message, frame::Kind,
+    self, ControlBatch, ControlMessage, FanoutBatch, FanoutMessage, Frame, GroupMessage, RaftBatch,
+    control_message, fanout_message, frame::Kind,
 };
 
 /// The longest message that the contract allows, in bytes.
@@ -81,6 +82,14 @@ pub enum Message {
     Raft(GroupMessage),
     /// A message of the fan-out.
     Fanout(FanoutMessage),
+    /// A question or an answer.
+    Control(ControlMessage),
+}
+
+impl From<control_message::Kind> for Message {
+    fn from(kind: control_message::Kind) -> Self {
+        Self::Control(ControlMessage { kind: Some(kind) })
+    }
 }
 
 impl From<fanout_message::Kind> for Message {
@@ -95,6 +104,15 @@ impl Message {
         match self {
             Self::Raft(_) => Purpose::Raft,
             Self::Fanout(_) => Purpose::Fanout,
+            Self::Control(_) => Purpose::Control,
+        }
+    }
+
+    /// The first version of the contract that has such messages.
+    pub(crate) fn since(&self) -> u32 {
+        match self {
+            Self::Raft(_) | Self::Fanout(_) => 1,
+            Self::Control(_) => 2,
         }
     }
 
@@ -103,6 +121,7 @@ impl Message {
         match self {
             Self::Raft(message) => message.message.len(),
             Self::Fanout(message) => message.encoded_len(),
+            Self::Control(message) => message.encoded_len(),
         }
     }
 }
@@ -114,6 +133,8 @@ pub enum Batch {
     Raft(Vec<GroupMessage>),
     /// Messages of the fan-out.
     Fanout(Vec<FanoutMessage>),
+    /// Questions and answers.
+    Control(Vec<ControlMessage>),
 }
 
 impl Batch {
@@ -122,6 +143,7 @@ impl Batch {
         match (frame.kind, purpose) {
             (Some(Kind::Raft(batch)), Purpose::Raft) => Some(Self::Raft(batch.messages)),
             (Some(Kind::Fanout(batch)), Purpose::Fanout) => Some(Self::Fanout(batch.messages)),
+            (Some(Kind::Control(batch)), Purpose::Control) => Some(Self::Control(batch.messages)),
             _ => None,
         }
     }
@@ -131,40 +153,51 @@ impl Batch {
         match self {
             Self::Raft(messages) => messages.iter().map(|message| message.message.len()).sum(),
             Self::Fanout(messages) => messages.iter().map(FanoutMessage::encoded_len).sum(),
+            Self::Control(messages) => messages.iter().map(ControlMessage::encoded_len).sum(),
         }
     }
 }
 
-/// The frame for messages that waited for the same stream.
-pub(crate) fn frame(messages: impl Iterator<Item = Message>) -> Frame {
+/// The frame for messages that waited for the same stream, which is for this.
+pub(crate) fn frame(purpose: Purpose, messages: impl Iterator<Item = Message>) -> Frame {
     let (mut raft, mut fanout) = (RaftBatch::default(), FanoutBatch::default());
+    let mut control = ControlBatch::default();
     for message in messages {
         match message {
             Message::Raft(message) => raft.messages.push(message),
             Message::Fanout(message) => fanout.messages.push(message),
+            Message::Control(message) => control.messages.push(message),
         }
     }
-    let is_raft = fanout.messages.is_empty();
-    Frame { kind: Some(if is_raft { Kind::Raft(raft) } else { Kind::Fanout(fanout) }) }
+    let kind = match purpose {
+        Purpose::Raft => Kind::Raft(raft),
+        Purpose::Fanout => Kind::Fanout(fanout),
+        Purpose::Control => Kind::Control(control),
+    };
+    Frame { kind: Some(kind) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::Sync;
+    use crate::proto::{Question, Sync};
 
     #[test]
     fn a_frame_holds_what_its_stream_is_for() {
         let raft = GroupMessage { group: 1, message: vec![1].into() };
         let sync: Message = fanout_message::Kind::Sync(Sync { token: 7, ..Sync::default() }).into();
         assert_eq!(sync.purpose(), Purpose::Fanout);
+        let question = control_message::Kind::Question(Question::default());
+        let question = ControlMessage { kind: Some(question) };
         let [of_raft, of_fanout] = [Message::Raft(raft.clone()), sync.clone()];
         let Message::Fanout(sync) = sync else { panic!("made as one of the fan-out") };
+        let of_control = Message::Control(question.clone());
         for (message, purpose, batch) in [
             (of_raft, Purpose::Raft, Batch::Raft(vec![raft])),
             (of_fanout, Purpose::Fanout, Batch::Fanout(vec![sync])),
+            (of_control, Purpose::Control, Batch::Control(vec![question])),
         ] {
-            let frame = frame([message].into_iter());
+            let frame = frame(purpose, [message].into_iter());
             assert_eq!(Batch::from_frame(frame.clone(), purpose), Some(batch));
             for other in Purpose::ALL.into_iter().filter(|other| *other != purpose) {
                 assert_eq!(Batch::from_frame(frame.clone(), other), None);

@@ -31,6 +31,9 @@ pub enum Refused {
     /// More waits for the peer than may.
     #[error("too much waits for the peer")]
     Full,
+    /// The peer speaks an older version of the contract, without such messages.
+    #[error("the peer does not know such messages")]
+    Unknown,
     /// The message is longer than [`MAX_MESSAGE_BYTES`], or than what may wait.
     #[error("the message is too large")]
     TooLarge,
@@ -42,6 +45,7 @@ impl Refused {
         match self {
             Self::Unreachable => "unreachable",
             Self::Full => "full",
+            Self::Unknown => "unknown",
             Self::TooLarge => "too_large",
         }
     }
@@ -61,6 +65,8 @@ struct State {
     /// Which stream takes from here; an older one finds its end.
     stream: u64,
     open: bool,
+    /// What the peer of the open stream speaks.
+    version: u32,
     waiting: VecDeque<Message>,
     /// What `waiting` costs.
     bytes: usize,
@@ -90,6 +96,9 @@ impl Outbox {
         if !state.open {
             return Err(Refused::Unreachable);
         }
+        if message.since() > state.version {
+            return Err(Refused::Unknown);
+        }
         if state.bytes + cost > self.limit {
             return Err(Refused::Full);
         }
@@ -111,9 +120,10 @@ impl Outbox {
         Frames { hello: Some(hello), stream: state.stream, outbox: self.clone() }
     }
 
-    /// Messages are taken from now on, for the newest stream.
-    pub(crate) fn open(&self) {
-        self.state.lock().open = true;
+    /// Messages that this version of the contract has are taken from now on, for the newest stream.
+    pub(crate) fn open(&self, version: u32) {
+        let mut state = self.state.lock();
+        (state.open, state.version) = (true, version);
     }
 
     /// Drops what waits, ends the newest stream and takes nothing more.
@@ -149,7 +159,7 @@ impl Outbox {
             cost += next;
             payload += message.bytes();
         }
-        let frame = frame(state.waiting.drain(..count));
+        let frame = frame(self.purpose, state.waiting.drain(..count));
         state.bytes -= cost;
         drop(state);
         self.queue_bytes.decrement(cost as f64);
@@ -181,8 +191,9 @@ mod tests {
     use futures_util::{FutureExt, StreamExt};
 
     use super::*;
+    use crate::VERSION;
     use crate::message::Batch;
-    use crate::proto::GroupMessage;
+    use crate::proto::{GroupMessage, Question, control_message::Kind};
 
     fn message(group: u32, bytes: usize) -> Message {
         Message::Raft(GroupMessage { group, message: vec![0; bytes].into() })
@@ -208,7 +219,7 @@ mod tests {
         assert_eq!(outbox.push(message(0, 1)), Err(Refused::Unreachable));
         assert!(frames.next().now_or_never().is_some(), "the hello does not wait for the peer's");
         assert!(frames.next().now_or_never().is_none());
-        outbox.open();
+        outbox.open(VERSION);
         for group in 1..=3 {
             outbox.push(message(group, 10)).unwrap();
         }
@@ -227,7 +238,7 @@ mod tests {
         let limit = 10 * (100 + OVERHEAD_BYTES);
         let outbox = outbox(limit);
         let mut frames = outbox.stream(Frame { kind: None });
-        outbox.open();
+        outbox.open(VERSION);
         for group in 0..10 {
             outbox.push(message(group, 100)).unwrap();
         }
@@ -239,15 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn an_older_peer_is_not_sent_what_it_does_not_know() {
+        let outbox = Arc::new(Outbox::new(Purpose::Control, 1 << 20));
+        let question = || Message::from(Kind::Question(Question::default()));
+        for (version, pushed) in [(1, Err(Refused::Unknown)), (2, Ok(())), (3, Ok(()))] {
+            outbox.open(version);
+            assert_eq!(outbox.push(question()), pushed, "{version}");
+            outbox.close();
+        }
+    }
+
+    #[test]
     fn a_stream_sends_nothing_of_the_one_before() {
         let outbox = outbox(1 << 20);
         let mut first = outbox.stream(Frame { kind: None });
-        outbox.open();
+        outbox.open(VERSION);
         outbox.push(message(1, 1)).unwrap();
         outbox.close();
         assert_eq!(outbox.push(message(2, 1)), Err(Refused::Unreachable));
         let mut second = outbox.stream(Frame { kind: None });
-        outbox.open();
+        outbox.open(VERSION);
         outbox.push(message(3, 1)).unwrap();
         assert!(first.next().now_or_never().is_some());
         assert_eq!(next(&mut first), None);

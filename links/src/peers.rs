@@ -12,6 +12,7 @@ use tracing::info;
 use crate::config::{Config, PeerAddress};
 use crate::message::{Direction, Purpose, Stream};
 use crate::outbox::Outbox;
+use crate::proto::Hello;
 use crate::tls::Tls;
 use crate::{Receiver, accept, dial, metrics};
 
@@ -53,16 +54,16 @@ impl Open {
     pub(crate) fn new(
         shared: &Arc<Shared>,
         stream: Stream,
-        incarnation: u64,
+        hello: &Hello,
         outbox: Option<Arc<Outbox>>,
     ) -> Self {
         let Stream { peer, purpose, direction } = stream;
         info!(peer, purpose = purpose.label(), direction = direction.label(), "link up");
         if let Some(outbox) = &outbox {
-            outbox.open();
+            outbox.open(hello.version);
         }
         metrics::connected(stream).increment(1);
-        shared.receiver.connected(stream, incarnation);
+        shared.receiver.connected(stream, hello.incarnation);
         Self { shared: shared.clone(), stream, outbox }
     }
 }

@@ -1,5 +1,7 @@
 //! What the REST API asks of the node, answered over its handles.
 
+mod held;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use cluster::GroupId;
 use fleet::registry::{self, Registry};
 use fleet::shard::{self, Shard};
+use links::proto::Question;
 use policy::{Action, Decision};
 use tokio::sync::oneshot;
 
@@ -24,6 +27,7 @@ use crate::identity::{self, Principal};
 use crate::interest::Live;
 use crate::publication::Kept;
 use crate::shared::Shared;
+use held::{behind, from_peer, holder};
 
 /// How long another node has to end a connection that an operator wants to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -279,30 +283,24 @@ impl api::Backend for Backend {
 
     async fn connection_get(&self, client: String) -> Result<Option<Connection>, Unavailable> {
         let name = client.clone();
-        let record = self.read_shard(self.group_of(&client), move |shard| {
+        let found = self.read_shard(self.group_of(&client), move |shard| {
             let session = shard.session(name.as_bytes())?;
-            Some(Connection {
+            let told = Connection {
                 connected: session.connected(),
                 clean_session: session.expiry_secs() == 0,
                 disconnected_since_ms: session.disconnected_at(),
                 session_expiry_secs: Some(session.expiry_secs()),
                 ..Connection::default()
-            })
+            };
+            Some((told, holder(session)))
         });
-        let record = record.await?;
-        let Some(live) = self.live(&client).await? else { return Ok(record) };
-        let connected = self.at_endpoint(live, |endpoint| {
-            let profile = &endpoint.profile;
-            Connection {
-                connected: true,
-                clean_session: !profile.persistent,
-                source: profile.source_ip.map(|ip| (ip, profile.source_port)),
-                keep_alive_secs: Some(profile.keep_alive.into()),
-                connected_since_ms: Some(profile.connected_at_ms),
-                ..Connection::default()
-            }
-        });
-        let Some(connected) = connected.await? else { return Ok(record) };
+        let (record, holder) = found.await?.unzip();
+        let mut connected = self.held(&client).await?;
+        if let (None, Some(node)) = (&connected, holder.flatten()) {
+            let told = self.ask(node, Question { client, ..Question::default() }).await;
+            connected = told.and_then(|answer| answer.connection).map(from_peer);
+        }
+        let Some(connected) = connected else { return Ok(record) };
         let session_expiry_secs = record.and_then(|record| record.session_expiry_secs);
         Ok(Some(Connection { session_expiry_secs, ..connected }))
     }
@@ -320,39 +318,34 @@ impl api::Backend for Backend {
         after: Option<String>,
         limit: usize,
     ) -> Result<Option<Listed<Subscription>>, Unavailable> {
-        let all = match self.live(&client).await? {
-            Some(live) => {
-                let actor = self
-                    .on_core(live.core, move |core| core.actors.borrow().get(&live.slot).cloned());
-                match actor.await? {
-                    Some(actor) => actor
-                        .send(crate::connection::Subscriptions(live))
-                        .await
-                        .map_err(|_| Unavailable)?,
-                    None => None,
-                }
-            }
-            None => None,
+        let more = limit + 1;
+        let listed = |all: Vec<Subscription>| Some(page(all, limit, |it| it.filter.clone()));
+        if let Some(all) = self.held_subscriptions(&client).await? {
+            return Ok(listed(behind(all, after, more)));
+        }
+        let name = client.clone();
+        let look = move |shard: &Shard| {
+            let session = shard.session(name.as_bytes())?;
+            let all = session.subscriptions().map(|(filter, options)| {
+                (filter.to_owned(), u8::try_from(options.qos).unwrap_or(0))
+            });
+            Some((all.collect::<Vec<_>>(), holder(session)))
         };
-        let all = match all {
-            Some(all) => Some(all),
-            None => {
-                let name = client.clone();
-                let look = move |shard: &Shard| {
-                    let session = shard.session(name.as_bytes())?;
-                    let all = session.subscriptions().map(|(filter, options)| {
-                        (filter.to_owned(), u8::try_from(options.qos).unwrap_or(0))
-                    });
-                    Some(all.collect::<Vec<_>>())
-                };
-                self.read_shard(self.group_of(&client), look).await?
+        let found = self.read_shard(self.group_of(&client), look).await?;
+        let Some((all, holder)) = found else { return Ok(None) };
+        let mut told = None;
+        if let Some(node) = holder {
+            let after = after.clone().unwrap_or_default();
+            let subscriptions = u32::try_from(more).unwrap_or(u32::MAX);
+            let question = Question { client, subscriptions, after, ..Question::default() };
+            told = self.ask(node, question).await.filter(|answer| answer.connection.is_some());
+        }
+        Ok(listed(match told {
+            Some(answer) => {
+                let all = answer.subscriptions.into_iter();
+                all.map(|it| Subscription { filter: it.filter, qos: it.qos as u8 }).collect()
             }
-        };
-        Ok(all.map(|mut all| {
-            all.sort();
-            let rest = all.into_iter().filter(|(filter, _)| Some(filter) > after.as_ref());
-            let rest = rest.map(|(filter, qos)| Subscription { filter, qos }).take(limit + 1);
-            page(rest.collect(), limit, |subscription| subscription.filter.clone())
+            None => behind(all, after, more),
         }))
     }
 

@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod host;
 pub mod http;
 pub mod identity;
+pub mod inquiry;
 pub mod interest;
 pub mod kept;
 mod lifecycle;

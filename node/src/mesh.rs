@@ -221,6 +221,7 @@ impl links::Receiver for Ears {
                 }));
             }
             Batch::Fanout(messages) => self.0.fanout.received(&self.0, peer, messages),
+            Batch::Control(messages) => self.0.inquiries.received(&self.0, peer, messages),
         }
     }
 }

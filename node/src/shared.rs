@@ -10,6 +10,7 @@ use crate::config::{Config, Limits};
 use crate::core::ToCore;
 use crate::fanout::Fanout;
 use crate::host::Groups;
+use crate::inquiry::Inquiries;
 use crate::interest::InterestIndex;
 use crate::mesh::Mesh;
 use crate::telemetry::Traces;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub groups: Groups,
     /// This node and the others.
     pub mesh: Arc<Mesh>,
+    /// What nodes ask each other.
+    pub inquiries: Inquiries,
     /// What nodes publish to each other's connections.
     pub fanout: Fanout,
     /// How many groups besides `meta` there are: a power of two.
@@ -83,6 +86,7 @@ impl Shared {
             cores,
             groups,
             mesh,
+            inquiries: Inquiries::default(),
             fanout: Fanout::default(),
             shards: config.shards,
             publication_bytes: max_command_bytes.saturating_sub(AROUND_PUBLICATION),

@@ -1,6 +1,7 @@
 """Three nodes: what one has acknowledged all know, and a client that loses its node finds its session."""
 
 import json
+import signal
 import time
 
 import pytest
@@ -174,3 +175,42 @@ def test_any_node_ends_a_connection_wherever_it_is(cluster, on, name, keeps):
     back = on(2, name, clean=False, props=LASTING)
     assert back.connack.session_present == keeps
     watcher.nothing_more()
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+def test_any_node_tells_of_a_connection_wherever_it_is(cluster, on, name, lasts):
+    client = on(1, name, keep_alive=77, props=LASTING if lasts else None)
+    filters = [f"{name}/{n}" for n in range(5)]
+    client.subscribe(*filters, qos=1)
+    for node in (1, 2, 3):
+        data = cluster[node].boto("iot-data")
+        told = data.get_connection(clientId=name, includeSocketInformation=True)
+        assert told["connected"] and told["cleanSession"] == (not lasts)
+        assert told["keepAliveDuration"] == 77 and told["connectedSince"] > 0
+        assert (told["sourceIp"], told["sourcePort"]) == client.socket.getsockname()
+        pages, token = [], {}
+        while token is not None:
+            page = data.list_subscriptions(clientId=name, maxResults=2, **token)
+            pages.append([(each["topicFilter"], each["qos"]) for each in page["subscriptions"]])
+            token = {"nextToken": page["nextToken"]} if page.get("nextToken") else None
+        assert pages == [[(filter, 1) for filter in filters[at : at + 2]] for at in (0, 2, 4)]
+
+
+def test_of_a_connection_whose_node_does_not_answer_its_session_tells(cluster, on, name):
+    client = on(1, name, keep_alive=77, props=LASTING)
+    client.subscribe(f"{name}/a", qos=1)
+    cluster[1].process.send_signal(signal.SIGSTOP)
+    try:
+        data = cluster[2].boto("iot-data")
+
+        def told():
+            try:
+                return data.get_connection(clientId=name), data.list_subscriptions(clientId=name)
+            except data.exceptions.ServiceUnavailableException:
+                return None  # The group is about to have another leader.
+
+        connection, listed = wait_until("an answer", told, 30)
+    finally:
+        cluster[1].process.send_signal(signal.SIGCONT)
+    assert "keepAliveDuration" not in connection and not connection["cleanSession"]
+    assert [each["topicFilter"] for each in listed["subscriptions"]] == [f"{name}/a"]

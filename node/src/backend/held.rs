@@ -1,0 +1,107 @@
+//! What nodes say of the connections that they hold, to REST and to each other.
+
+use api::backend::{Connection, Subscription, Unavailable};
+use fleet::shard;
+use links::proto::{Answer, HeldConnection, HeldSubscription, Question};
+use tracing::debug;
+
+use super::Backend;
+
+impl Backend {
+    /// What a connection to this node says of itself.
+    pub(super) async fn held(&self, client: &str) -> Result<Option<Connection>, Unavailable> {
+        let Some(live) = self.live(client).await? else { return Ok(None) };
+        let told = self.at_endpoint(live, |endpoint| {
+            let profile = &endpoint.profile;
+            Connection {
+                connected: true,
+                clean_session: !profile.persistent,
+                source: profile.source_ip.map(|ip| (ip, profile.source_port)),
+                keep_alive_secs: Some(profile.keep_alive.into()),
+                connected_since_ms: Some(profile.connected_at_ms),
+                ..Connection::default()
+            }
+        });
+        told.await
+    }
+
+    /// What a connection to this node is subscribed to, with the QoS of each.
+    pub(super) async fn held_subscriptions(
+        &self,
+        client: &str,
+    ) -> Result<Option<Vec<(String, u8)>>, Unavailable> {
+        let Some(live) = self.live(client).await? else { return Ok(None) };
+        let actor =
+            self.on_core(live.core, move |core| core.actors.borrow().get(&live.slot).cloned());
+        match actor.await? {
+            Some(actor) => {
+                actor.send(crate::connection::Subscriptions(live)).await.map_err(|_| Unavailable)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Asks the node that holds a client's connection; `None` when that is this one, or it does not
+    /// answer.
+    pub(super) async fn ask(&self, node: u64, question: Question) -> Option<Answer> {
+        if node == self.shared.mesh.own.node() {
+            return None;
+        }
+        let answer = self.shared.inquiries.ask(&self.shared, node, question).await;
+        if answer.is_none() {
+            debug!(peer = node, "a peer does not answer: its client's session tells instead");
+        }
+        answer
+    }
+
+    /// What another node asks.
+    pub(crate) async fn answer(&self, question: Question) -> Result<Answer, Unavailable> {
+        let Question { token, client, subscriptions, after } = question;
+        let none = Answer { token, ..Answer::default() };
+        let Some(connection) = self.held(&client).await? else { return Ok(none) };
+        let connection = Some(HeldConnection {
+            clean_session: connection.clean_session,
+            source_ip: connection.source.map(|(ip, _)| ip.to_string()).unwrap_or_default(),
+            source_port: connection.source.map_or(0, |(_, port)| port.into()),
+            keep_alive_secs: connection.keep_alive_secs.unwrap_or_default(),
+            connected_since: connection.connected_since_ms.unwrap_or_default(),
+        });
+        if subscriptions == 0 {
+            return Ok(Answer { connection, ..none });
+        }
+        let Some(all) = self.held_subscriptions(&client).await? else { return Ok(none) };
+        let some = behind(all, Some(after), subscriptions as usize).into_iter();
+        let subscriptions =
+            some.map(|it| HeldSubscription { filter: it.filter, qos: it.qos.into() }).collect();
+        Ok(Answer { connection, subscriptions, ..none })
+    }
+}
+
+/// The node that holds the connection of a session, if there is one.
+pub(super) fn holder(session: &shard::Session) -> Option<u64> {
+    session.connected().then(|| session.holder().node())
+}
+
+/// What another node says of a connection.
+pub(super) fn from_peer(held: HeldConnection) -> Connection {
+    let source = held.source_ip.parse().ok().zip(u16::try_from(held.source_port).ok());
+    Connection {
+        connected: true,
+        clean_session: held.clean_session,
+        source,
+        keep_alive_secs: Some(held.keep_alive_secs),
+        connected_since_ms: Some(held.connected_since),
+        ..Connection::default()
+    }
+}
+
+/// The first of these subscriptions behind a filter, in the order of the filters.
+pub(super) fn behind(
+    mut all: Vec<(String, u8)>,
+    after: Option<String>,
+    count: usize,
+) -> Vec<Subscription> {
+    all.sort();
+    let rest = all.into_iter().filter(|(filter, _)| Some(filter) > after.as_ref());
+    rest.map(|(filter, qos)| Subscription { filter, qos }).take(count).collect()
+}

@@ -234,7 +234,7 @@ impl NodeHost {
                         Some(options.subscription_id).filter(|id| *id != 0).into_iter().collect();
                 });
             }
-            Interest::PassedOver { share, session } => {
+            Interest::PassedOver { share, session, topic } => {
                 let members = &self.beside.entry(group).or_default().members;
                 let (Some(client), Ok(topic::Subscription::Shared(share))) =
                     (members.get(&session), topic::parse_subscription(&share))
@@ -242,7 +242,7 @@ impl NodeHost {
                     return;
                 };
                 if let Some(share) = index.share_group(share) {
-                    share.pass_over(client);
+                    share.pass_over(client, std::str::from_utf8(&topic).unwrap_or_default());
                 }
             }
             Interest::Left { share, filter, session } => {

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use links::proto::Routes;
 use parking_lot::RwLock;
-use rustc_hash::FxHasher;
+use rustc_hash::{FxBuildHasher, FxHasher};
 use smallvec::SmallVec;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use tokio::time::Instant;
 use topic::FilterTrie;
 
@@ -28,6 +28,9 @@ use crate::fanout::{Announcer, add_route, share_member};
 /// For so long others come before a member that could not have what it was to be given. Then that may
 /// be otherwise.
 const PASSED_OVER: Duration = Duration::from_secs(30);
+
+/// Topics that a member may be passed over for at a time; with one more, others come before it for all.
+const REFUSED_TOPICS: usize = 8;
 
 /// What a destination wants of the topics that match a filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,8 +111,41 @@ pub struct Member {
     pub group: Option<u16>,
     /// Another node that it is connected to, as that one says.
     pub node: Option<u16>,
-    /// When it could not have what it was to be given, mostly because it may not receive it.
-    pub passed_over: Option<Instant>,
+    /// What it could not have that it was to be given.
+    pub refused: Refused,
+}
+
+/// What a member could not have of late, mostly because it may not receive it.
+#[derive(Clone, Debug, Default)]
+pub struct Refused(Vec<(u64, Instant)>);
+
+impl Refused {
+    fn add(&mut self, topic: &str) {
+        let topic = FxBuildHasher.hash_one(topic);
+        self.0.retain(|(other, since)| *other != topic && since.elapsed() < PASSED_OVER);
+        if self.0.len() > REFUSED_TOPICS {
+            self.0.remove(0);
+        }
+        self.0.push((topic, Instant::now()));
+    }
+
+    /// Whether there was anything.
+    fn is_any(&self) -> bool {
+        self.0.iter().any(|(_, since)| since.elapsed() < PASSED_OVER)
+    }
+
+    /// Whether a topic was among it, or so many that any may be.
+    fn is(&self, topic: &str) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let topic = FxBuildHasher.hash_one(topic);
+        let mut count = 0;
+        self.0.iter().filter(|(_, since)| since.elapsed() < PASSED_OVER).any(|(other, _)| {
+            count += 1;
+            *other == topic || count > REFUSED_TOPICS
+        })
+    }
 }
 
 /// A connection, named so that a later one in the same place is not mistaken for it.
@@ -129,10 +165,14 @@ impl Member {
         self.live.is_some() || self.node.is_some() || self.connected
     }
 
-    /// Whether it is connected and worth giving messages to.
-    fn takes(&self) -> bool {
-        let is_over = |since: Instant| since.elapsed() < PASSED_OVER;
-        self.is_connected() && !self.passed_over.is_some_and(is_over)
+    /// Whether it is connected and worth giving messages to, whatever their topics.
+    fn takes_any(&self) -> bool {
+        self.is_connected() && !self.refused.is_any()
+    }
+
+    /// Whether it is connected and worth giving messages on a topic to.
+    fn takes(&self, topic: &str) -> bool {
+        self.is_connected() && !self.refused.is(topic)
     }
 
     fn is_gone(&self) -> bool {
@@ -158,8 +198,9 @@ pub type Without = SmallVec<[Arc<str>; 2]>;
 
 impl ShareGroup {
     /// The member whose turn it is, without those that cannot take this publication: connected
-    /// ones first, of them those that could not have another last, then persistent ones that are away.
-    pub fn choose(&self, without: &[Arc<str>]) -> Option<Member> {
+    /// ones first, of them those that could not have another on its topic last, then persistent ones that
+    /// are away.
+    pub fn choose(&self, topic: &str, without: &[Arc<str>]) -> Option<Member> {
         let members = self.members.read();
         if members.is_empty() {
             return None;
@@ -170,20 +211,20 @@ impl ShareGroup {
             in_turn.filter(|member| !without.contains(&member.client))
         };
         let passed_over = || in_turn().find(|member| member.is_connected());
-        let found = in_turn().find(|member| member.takes()).or_else(passed_over);
+        let found = in_turn().find(|member| member.takes(topic)).or_else(passed_over);
         found.or_else(|| in_turn().next()).cloned()
     }
 
-    /// Its members that have a connection anywhere and are not passed over.
+    /// Its members that have a connection anywhere and are not passed over for any topic.
     pub fn takers(&self) -> Vec<Member> {
-        self.members.read().iter().filter(|member| member.takes()).cloned().collect()
+        self.members.read().iter().filter(|member| member.takes_any()).cloned().collect()
     }
 
-    /// A member cannot have what it was to be given: others come first for a while.
-    pub fn pass_over(&self, client: &str) {
+    /// A member cannot have what it was to be given on a topic: others come first for a while.
+    pub fn pass_over(&self, client: &str, topic: &str) {
         let mut members = self.members.write();
         if let Some(member) = members.iter_mut().find(|member| *member.client == *client) {
-            member.passed_over = Some(Instant::now());
+            member.refused.add(topic);
         }
     }
 
@@ -199,10 +240,10 @@ impl ShareGroup {
         lasting.map(|member| Arc::clone(&member.client)).collect()
     }
 
-    /// Whether a member has a connection, is not passed over, and is not this client.
+    /// Whether a member has a connection, is not passed over for any topic, and is not this client.
     pub fn has_taker_beside(&self, client: &[u8]) -> bool {
         let members = self.members.read();
-        members.iter().any(|it| it.client.as_bytes() != client && it.takes())
+        members.iter().any(|it| it.client.as_bytes() != client && it.takes_any())
     }
 
     /// The member that a peer has chosen, or else another one that is connected here.
@@ -432,7 +473,7 @@ impl ShareGroup {
                 permissions: None,
                 group: None,
                 node: None,
-                passed_over: None,
+                refused: Refused::default(),
             });
             members.len() - 1
         });
@@ -442,7 +483,7 @@ impl ShareGroup {
         let connected_before = member.is_connected();
         change(member);
         if !connected_before {
-            member.passed_over = None;
+            member.refused = Refused::default();
         }
         if let Some((announcer, share)) = announcer {
             match (before, member.announced()) {
@@ -500,7 +541,8 @@ mod tests {
         index.share(share, "there", |member| member.node = Some(3));
         index.share(share, "here", |member| member.live = Some(live));
         let group = index.share_group(share).unwrap();
-        let choose = |without: &[Arc<str>]| group.choose(without).map(|it| it.client.to_string());
+        let choose =
+            |without: &[Arc<str>]| group.choose("a/b", without).map(|it| it.client.to_string());
         let turns: std::collections::BTreeSet<_> = (0..4).filter_map(|_| choose(&[])).collect();
         assert_eq!(turns.into_iter().collect::<Vec<_>>(), ["here", "there"]);
 
@@ -530,13 +572,28 @@ mod tests {
         }
         let group = index.share_group(share).unwrap();
         let takers = || group.takers().iter().map(|it| it.client.to_string()).collect::<Vec<_>>();
-        group.pass_over("one");
+        group.pass_over("one", "a/b");
         assert_eq!(takers(), ["two"]);
         assert!(!group.has_taker_beside(b"two"));
-        let choose = || group.choose(&[]).unwrap().client.to_string();
-        assert_eq!([choose(), choose(), choose()], ["two", "two", "two"]);
-        group.pass_over("two");
-        assert!(group.choose(&[]).is_some(), "better than nobody");
+        let chosen = |topic| {
+            let choose = |_| group.choose(topic, &[]).unwrap().client.to_string();
+            (0..4).map(choose).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        };
+        let (two, both): (Vec<_>, Vec<_>) = (chosen("a/b"), chosen("a/c"));
+        assert_eq!(
+            (two.as_slice(), both.as_slice()),
+            (&["two".into()][..], &["one".into(), "two".into()][..])
+        );
+        for number in 1..REFUSED_TOPICS {
+            group.pass_over("one", &format!("a/{number}"));
+        }
+        assert_eq!(chosen("a/c"), both);
+        for number in 0..2 {
+            group.pass_over("one", &format!("a/d/{number}"));
+            assert_eq!(chosen("a/c"), two, "so many that any may be among them");
+        }
+        group.pass_over("two", "a/b");
+        assert!(group.choose("a/b", &[]).is_some(), "better than nobody");
         index.share(share, "one", |member| member.group = Some(1));
         assert_eq!(takers(), Vec::<String>::new());
         for live in [None, live(3)] {
@@ -554,7 +611,7 @@ mod tests {
         index.share(share, "here", |member| member.live = Some(live));
         let choose = || {
             let mut chosen = None;
-            index.resolve("a/b", |interest| chosen = interest.shares[0].choose(&[]));
+            index.resolve("a/b", |interest| chosen = interest.shares[0].choose("a/b", &[]));
             chosen.map(|member| member.client.to_string())
         };
         assert_eq!(choose().as_deref(), Some("here"));

@@ -420,6 +420,39 @@ def test_shared_subscriptions_pass_over_who_may_not_receive(
         assert not member.kept
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("props", [None, LASTING], ids=["members", "lasting_members"])
+def test_who_may_not_receive_from_a_topic_still_gets_others(identity, device, dial, name, qos, props):
+    """Connections land on any core, so with several of each kind all ways are taken."""
+    share = may_share(name)
+    all_topics = identity(*everything(name), share)
+    one_topic = identity(
+        ("Allow", "iot:Connect", "*"), ("Allow", "iot:Receive", f"topic/{name}/for-all"), share
+    )
+    members = [
+        device(who, f"{name}-{at}", props=props)
+        for at, who in enumerate([all_topics, one_topic] * 4)
+    ]
+    for member in members:
+        member.subscribe(f"$share/g/{name}/+", qos=qos)
+    publisher = dial()
+    publisher.connect(f"{name}-publisher")
+    for topic in ("for-some", "for-all"):
+        sent = [b"%s %d" % (topic.encode(), number) for number in range(40)]
+        for payload in sent:
+            publisher.publish(f"{name}/{topic}", payload, qos=qos)
+        seen = [[] for _ in members]
+        while sum(map(len, seen)) < len(sent):
+            for member, its in zip(members, seen):
+                try:
+                    its.append(member.receive(timeout=0.05).payload)
+                except TimeoutError:
+                    pass
+        assert sorted(sum(seen, [])) == sorted(sent)
+        assert all(seen[0::2])
+        assert all(seen[1::2]) if topic == "for-all" else not any(seen[1::2])
+
+
 @pytest.fixture
 def sharers(identity, name):
     """One who may receive what a shared subscription brings, and one who may not."""

@@ -33,7 +33,9 @@ impl Core {
     ) {
         // The first of a node that cannot be reached now: better than nobody.
         let mut unreachable = None;
-        while let Some(member) = share.choose(&without).or_else(|| unreachable.take()) {
+        while let Some(member) =
+            share.choose(publication.topic, &without).or_else(|| unreachable.take())
+        {
             let qos = member.qos.min(publication.qos);
             let here = member.live.filter(|live| live.core == self.id);
             let endpoint = here.and_then(|live| self.endpoint(live));
@@ -44,7 +46,7 @@ impl Core {
             };
             if !allowed {
                 self.metrics.decided(Asked::Receive, false);
-                share.pass_over(&member.client);
+                share.pass_over(&member.client, publication.topic);
                 without.push(member.client);
                 continue;
             }
@@ -107,9 +109,9 @@ impl Core {
     pub(crate) fn choose_again(&self, node: u16, copy: Copy, ticket: Option<Ticket>) {
         let Copy { share, mut without, publication, owed, .. } = copy;
         let refusing = share.elsewhere(Some(node));
-        refusing.iter().for_each(|client| share.pass_over(client));
-        without.extend(refusing);
         let publication = Publication::kept(&publication);
+        refusing.iter().for_each(|client| share.pass_over(client, publication.topic));
+        without.extend(refusing);
         // Its commands can no longer become durable together with the entry's others.
         let errand = Errand { ticket, origin: None, owed, returned: owed, by: None };
         let (mut groups, mut published) = (SmallVec::new(), Published::default());
@@ -163,7 +165,7 @@ impl Core {
             let member = (&to.share, &to.member);
             self.deliver_as(member, &endpoint, publication, &mut groups, published);
         } else {
-            to.share.pass_over(&to.member.client);
+            to.share.pass_over(&to.member.client, publication.topic);
             let mut without = to.without.clone();
             without.push(Arc::clone(&to.member.client));
             self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);

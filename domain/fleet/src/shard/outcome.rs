@@ -250,12 +250,14 @@ pub enum Interest {
         session: u64,
     },
     /// A member may not receive what it was given of a shared subscription: as long as nothing changes
-    /// it should be given no more.
+    /// it should be given no more on that topic.
     PassedOver {
         /// The subscription, as it is subscribed to.
         share: String,
         /// Session id.
         session: u64,
+        /// Topic name.
+        topic: Bytes,
     },
 }
 

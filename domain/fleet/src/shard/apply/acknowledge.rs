@@ -28,7 +28,11 @@ impl Shard {
         }
         self.queued -= removed as usize;
         for (publication, share) in passed {
-            let interest = Interest::PassedOver { share: share.to_string(), session: id };
+            let interest = Interest::PassedOver {
+                share: share.to_string(),
+                session: id,
+                topic: publication.topic.clone(),
+            };
             if self.effects.interest.last() != Some(&interest) {
                 self.effects.interest.push(interest);
             }

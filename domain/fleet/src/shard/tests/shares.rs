@@ -129,7 +129,7 @@ fn what_a_member_may_not_receive_goes_to_others() {
     let outcome = probe.told(Acknowledge { client, epoch, seqs, refused });
     assert_eq!(outcome, Outcome::Acknowledged { removed: 4 });
     assert_eq!(probe.copies(), ["one", "two"]);
-    let passed_over = Interest::PassedOver { share: SHARE.into(), session };
+    let passed_over = Interest::PassedOver { share: SHARE.into(), session, topic: "t".into() };
     assert_eq!(probe.effects.interest, [passed_over]);
     assert_eq!(probe.session(b"c").unwrap().queued(), 0);
 }

@@ -9,6 +9,7 @@ use fleet::registry::{Changes, Registry, ThingName, Timestamp};
 use policy::{Action, Compiled, Variables};
 use thiserror::Error;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::clock::{Clock, now_ms};
@@ -84,7 +85,11 @@ pub async fn read<T: Send + 'static>(
         return look(shared, read).await;
     }
     let (answer, result) = oneshot::channel();
+    let registry = (group == GroupId::META).then(|| (Arc::clone(&shared.registry), Instant::now()));
     let read = Signal::Read(Box::new(move |groups| {
+        if let Some((registry, asked)) = registry {
+            registry.seen(asked);
+        }
         // Whoever asked may have gone away.
         let _ = answer.send(read(groups));
     }));

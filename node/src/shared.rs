@@ -9,6 +9,7 @@ use crate::backup::Backups;
 use crate::config::{Config, Limits};
 use crate::core::ToCore;
 use crate::fanout::Fanout;
+use crate::freshness::Freshness;
 use crate::host::Groups;
 use crate::interest::InterestIndex;
 use crate::mesh::Mesh;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub cores: Vec<mpsc::UnboundedSender<ToCore>>,
     /// The replicated state.
     pub groups: Groups,
+    /// When this node last had all of the registry.
+    pub registry: Arc<Freshness>,
     /// This node and the others.
     pub mesh: Arc<Mesh>,
     /// What nodes publish to each other's connections.
@@ -82,6 +85,7 @@ impl Shared {
             interest: InterestIndex::default(),
             cores,
             groups,
+            registry: Arc::default(),
             mesh,
             fanout: Fanout::default(),
             shards: config.shards,

@@ -160,15 +160,20 @@ impl Shared {
         self.long_outboxes.load(Ordering::Relaxed) & outboxes != 0
     }
 
+    /// The version of the data that all nodes can read; 0 while it is not known.
+    pub fn known_data_version(&self) -> u32 {
+        self.data_version.load(Ordering::Relaxed)
+    }
+
     /// Whether what no member of a shared subscription can have now waits in the subscription's queue;
     /// else it waits in that of a member.
     pub fn has_share_queues(&self) -> bool {
-        self.data_version.load(Ordering::Relaxed) >= SHARE_QUEUES
+        self.known_data_version() >= SHARE_QUEUES
     }
 
     /// Whether every node knows what it is asked for with [`fleet::shard::EndConnection`].
     pub fn can_ask_holders(&self) -> bool {
-        self.data_version.load(Ordering::Relaxed) >= ASKED_HOLDERS
+        self.known_data_version() >= ASKED_HOLDERS
     }
 
     /// Whether clients are to go to another node.

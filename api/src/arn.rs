@@ -2,7 +2,10 @@
 
 use std::fmt::Display;
 
-use fleet::registry::{CertificateId, CognitoIdentity, PolicyName, Principal, ThingName};
+use fleet::registry::{
+    BillingGroupName, CertificateId, CognitoIdentity, PolicyName, Principal, Resource,
+    ThingGroupName, ThingName, ThingTypeName,
+};
 
 use crate::{Config, Error};
 
@@ -47,6 +50,14 @@ impl Arns {
         self.write("thingtype", name)
     }
 
+    pub(crate) fn thing_group(&self, name: &ThingGroupName) -> String {
+        self.write("thinggroup", name)
+    }
+
+    pub(crate) fn billing_group(&self, name: &BillingGroupName) -> String {
+        self.write("billinggroup", name)
+    }
+
     pub(crate) fn certificate(&self, id: &CertificateId) -> String {
         self.write("cert", id)
     }
@@ -59,6 +70,7 @@ impl Arns {
         match principal {
             Principal::Certificate(id) => self.certificate(id),
             Principal::Cognito(identity) => identity.to_string(),
+            Principal::ThingGroup(group) => self.thing_group(group),
         }
     }
 
@@ -66,9 +78,16 @@ impl Arns {
         format!("{}{kind}/{name}", self.prefix)
     }
 
-    /// Reads what policies and things can be attached to: the ARN of a certificate, or the id of a
-    /// Cognito identity.
+    /// Reads what things can be attached to: the ARN of a certificate, or the id of a Cognito identity.
     pub(crate) fn parse_principal(&self, text: &str) -> Result<Principal, Error> {
+        match self.parse_target(text)? {
+            Principal::ThingGroup(_) => Err(no_principal(text)),
+            principal => Ok(principal),
+        }
+    }
+
+    /// Reads what policies can be attached to: that, or the ARN of a thing group.
+    pub(crate) fn parse_target(&self, text: &str) -> Result<Principal, Error> {
         if !text.starts_with("arn:") {
             return Ok(Principal::Cognito(CognitoIdentity::new(text)?));
         }
@@ -77,10 +96,40 @@ impl Arns {
                 let id = CertificateId::new(&id.to_ascii_lowercase())?;
                 Ok(Principal::Certificate(id))
             }
-            Some(("thinggroup", name)) => {
-                Err(Error::NotFound(format!("Thing group {name} not found")))
+            Some(("thinggroup", name)) => Ok(Principal::ThingGroup(ThingGroupName::new(name)?)),
+            _ => Err(no_principal(text)),
+        }
+    }
+
+    /// Reads the ARN of what can have tags.
+    pub(crate) fn parse_resource(&self, text: &str) -> Result<Resource, Error> {
+        Ok(match self.parse(text)?.split_once('/') {
+            Some(("thingtype", name)) => Resource::ThingType(ThingTypeName::new(name)?),
+            Some(("thinggroup", name)) => Resource::ThingGroup(ThingGroupName::new(name)?),
+            Some(("billinggroup", name)) => Resource::BillingGroup(BillingGroupName::new(name)?),
+            Some(("policy", name)) => Resource::Policy(PolicyName::new(name)?),
+            _ => {
+                return Err(Error::Invalid(format!(
+                    "'{text}' is not the ARN of what can have tags"
+                )));
             }
-            _ => Err(Error::Invalid(format!("'{text}' is not the ARN of a principal"))),
+        })
+    }
+
+    /// The name of a resource of this kind that is given by name, or else by ARN.
+    pub(crate) fn name_or_arn(
+        &self,
+        kind: &str,
+        name: Option<String>,
+        arn: Option<String>,
+    ) -> Result<String, Error> {
+        if let Some(name) = name {
+            return Ok(name);
+        }
+        let arn = arn.ok_or_else(|| Error::Invalid(format!("the {kind} is not named")))?;
+        match self.parse(&arn)?.split_once('/') {
+            Some((found, name)) if found == kind => Ok(name.to_owned()),
+            _ => Err(Error::Invalid(format!("'{arn}' is not the ARN of a {kind}"))),
         }
     }
 
@@ -99,4 +148,8 @@ impl Arns {
         }
         Ok(resource)
     }
+}
+
+fn no_principal(text: &str) -> Error {
+    Error::Invalid(format!("'{text}' is not the ARN of a principal"))
 }

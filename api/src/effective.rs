@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use fleet::registry::{NamedDocument, PolicyName, Principal, Registry, ThingName};
+use fleet::registry::{
+    CertificateId, ConnectionThing, NamedDocument, PolicyName, Principal, Registry, ThingName,
+};
 use policy::{Action, Compiled, Decision, Request, Variables};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -96,7 +98,13 @@ pub(crate) async fn policies<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
             return Ok(Vec::new());
         };
         check_known(registry, &principal)?;
-        let policies = registry.policies_of(&principal).into_iter().map(|policy| {
+        // As on a connection whose client id is the name of the thing.
+        let certificate = principal.certificate().map(CertificateId::as_str);
+        let client = thing.as_ref().map(ThingName::as_str);
+        let thing = registry.thing_of_connection(certificate, client);
+        let documents = registry.documents_of_connection(&principal, thing.as_ref()).into_iter();
+        let policies = documents.filter_map(|named| registry.policy(named.policy.as_str()));
+        let policies = policies.map(|policy| {
             let mut described = summary(policy, &arns);
             described["policyDocument"] = (&**policy.default_document()).into();
             described
@@ -114,8 +122,11 @@ pub(crate) async fn test<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
     let arns = api.arns.clone();
     let request = Request { now_secs: Some(call.now.0 / 1000), ..Request::default() };
     let results = api.read(move |registry| {
-        let documents = documents(registry, principal.as_ref(), &body)?;
-        let variables = variables(registry, principal.as_ref(), client_id);
+        let certificate = principal.as_ref().and_then(Principal::certificate);
+        let certificate = certificate.map(CertificateId::as_str);
+        let thing = registry.thing_of_connection(certificate, client_id.as_deref());
+        let documents = documents(registry, principal.as_ref(), thing.as_ref(), &body)?;
+        let variables = variables(registry, certificate, client_id, thing.as_ref());
         let results = questions.iter().flat_map(|question| {
             question
                 .arns
@@ -131,12 +142,13 @@ pub(crate) async fn test<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
 fn documents(
     registry: &Registry,
     principal: Option<&Principal>,
+    thing: Option<&ConnectionThing>,
     body: &Body,
 ) -> Result<Vec<NamedDocument>, Error> {
     let mut documents = Vec::new();
     if let Some(principal) = principal {
         check_known(registry, principal)?;
-        documents = registry.documents_of(principal);
+        documents = registry.documents_of_connection(principal, thing);
     }
     let skipped = body.policy_names_to_skip.as_deref().unwrap_or_default();
     documents.retain(|named| !skipped.iter().any(|name| name == named.policy.as_str()));
@@ -153,15 +165,14 @@ fn documents(
 
 fn variables(
     registry: &Registry,
-    principal: Option<&Principal>,
+    certificate: Option<&str>,
     client_id: Option<String>,
+    thing: Option<&ConnectionThing>,
 ) -> Variables {
-    let certificate = principal.and_then(Principal::certificate).map(|id| id.as_str());
-    let identity = certificate.and_then(|id| registry.identity(id));
-    let thing = registry.thing_of_connection(certificate, client_id.as_deref().unwrap_or_default());
+    let identity = certificate.and_then(|id| registry.identity(id, None));
     Variables {
         certificate: identity.map(|identity| identity.certificate_variables()),
-        thing: thing.map(|thing| thing.variables()),
+        thing: thing.map(ConnectionThing::variables),
         client_id,
         ..Variables::default()
     }

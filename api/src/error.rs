@@ -95,6 +95,8 @@ impl Error {
         match rejection {
             R::ThingNotFound(_)
             | R::ThingTypeNotFound(_)
+            | R::ThingGroupNotFound(_)
+            | R::BillingGroupNotFound(_)
             | R::CertificateNotFound(_)
             | R::PolicyNotFound(_)
             | R::PolicyVersionNotFound { .. } => Self::NotFound(message),
@@ -104,6 +106,14 @@ impl Error {
             }
             R::ThingTypeExists { thing_type, id } => {
                 let arn = arns.thing_type(thing_type);
+                Self::AlreadyExists { message, id: id.to_string(), arn }
+            }
+            R::ThingGroupExists { group, id } => {
+                let arn = arns.thing_group(&group);
+                Self::AlreadyExists { message, id: id.to_string(), arn }
+            }
+            R::BillingGroupExists { group, id } => {
+                let arn = arns.billing_group(&group);
                 Self::AlreadyExists { message, id: id.to_string(), arn }
             }
             R::CertificateExists(id) => {
@@ -125,12 +135,20 @@ impl Error {
             | R::PolicyHasVersions(_) => Self::DeleteConflict(message),
             R::PolicyMalformed(_) => Self::MalformedPolicy(message),
             R::PolicyVersionLimit { .. } => Self::VersionsLimitExceeded(message),
-            R::PolicyLimit { .. } => Self::LimitExceeded(message),
+            R::PolicyLimit { .. } | R::TooManyTags { .. } => Self::LimitExceeded(message),
             R::Name(_)
             | R::ThingHasPrincipals(_)
             | R::TooManyAttributes { .. }
             | R::AttributesTooLarge { .. }
             | R::ThingTypeSetAndRemoved
+            | R::ThingGroupTooDeep { .. }
+            | R::ThingGroupHasManyChildren { .. }
+            | R::ThingGroupHasChildren(_)
+            | R::GroupHasManyAttributes { .. }
+            | R::ThingInManyGroups { .. }
+            | R::ThingInTree { .. }
+            | R::GroupIsNoPrincipal(_)
+            | R::ThingInBillingGroup { .. }
             | R::ThingTypeDeprecated(_)
             | R::ThingTypeNotDeprecated(_)
             | R::ThingTypeDeprecatedRecently { .. }

@@ -6,6 +6,7 @@
 
 mod arn;
 pub mod backend;
+mod billing_groups;
 mod certificates;
 mod config;
 mod connections;
@@ -24,6 +25,8 @@ mod routes;
 mod service;
 mod shadows;
 pub mod sigv4;
+mod tagging;
+mod thing_groups;
 mod thing_types;
 mod things;
 pub mod x509;

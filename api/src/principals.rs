@@ -1,7 +1,8 @@
 //! What is attached to what: policies to principals, principals to things.
 
 use fleet::registry::{
-    Command, Order, Page, Paging, PolicyName, Principal, Registry, ThingName, ThingPrincipalType,
+    Command, Order, Page, Paging, Policy, PolicyName, Principal, Registry, ThingName,
+    ThingPrincipalType,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use crate::arn::Arns;
 use crate::paging::{MARKER, NEXT_TOKEN, Style};
 use crate::request::Call;
 use crate::service::{Api, Reply};
-use crate::{Backend, Error, certificates, policies, things};
+use crate::{Backend, Error, certificates, policies, thing_groups, things};
 
 const THING_PRINCIPAL: &str = "x-amzn-principal";
 const POLICY_PRINCIPAL: &str = "x-amzn-iot-principal";
@@ -134,10 +135,9 @@ pub(crate) async fn attached_policies<B: Backend>(
     api: &Api<B>,
     call: &Call,
 ) -> Result<Reply, Error> {
-    // Nothing that is listed here has ancestors, so both ways of asking give the same answer.
-    call.flag("recursive")?;
-    let principal = api.arns.parse_principal(call.label(0))?;
-    policies_of(api, call, ATTACHED, principal).await
+    let recursive = call.flag("recursive")?;
+    let target = api.arns.parse_target(call.label(0))?;
+    policies_of(api, call, ATTACHED, target, recursive).await
 }
 
 pub(crate) async fn principal_policies<B: Backend>(
@@ -145,7 +145,7 @@ pub(crate) async fn principal_policies<B: Backend>(
     call: &Call,
 ) -> Result<Reply, Error> {
     let principal = api.arns.parse_principal(call.required_header(POLICY_PRINCIPAL)?)?;
-    policies_of(api, call, MARKER, principal).await
+    policies_of(api, call, MARKER, principal, false).await
 }
 
 async fn policies_of<B: Backend>(
@@ -153,24 +153,28 @@ async fn policies_of<B: Backend>(
     call: &Call,
     style: Style,
     principal: Principal,
+    recursive: bool,
 ) -> Result<Reply, Error> {
     let arns = api.arns.clone();
     api.list(style.read(call)?, "policies", move |registry, paging| {
         check_known(registry, &principal)?;
-        Ok(page_of_policies(registry, &principal, paging, &arns))
+        let mut policies = registry.policies_of(&principal);
+        if let Principal::ThingGroup(group) = &principal
+            && recursive
+        {
+            for above in registry.thing_group_path(group).skip(1) {
+                policies.extend(registry.policies_of(&Principal::ThingGroup(above.name.clone())));
+            }
+        }
+        Ok(page_of_policies(policies, paging, &arns))
     })
     .await
 }
 
 /// A principal has so few policies that they are put into order for each page.
-fn page_of_policies(
-    registry: &Registry,
-    principal: &Principal,
-    paging: &Paging,
-    arns: &Arns,
-) -> Page<Value> {
-    let mut policies = registry.policies_of(principal);
-    policies.sort_by_key(|policy| (policy.created, policy.name.clone()));
+fn page_of_policies(mut policies: Vec<&Policy>, paging: &Paging, arns: &Arns) -> Page<Value> {
+    policies.sort_by_key(|policy| (policy.created, &policy.name));
+    policies.dedup_by_key(|policy| &policy.name);
     if paging.order == Order::Descending {
         policies.reverse();
     }
@@ -219,6 +223,7 @@ pub(crate) fn check_known(registry: &Registry, principal: &Principal) -> Result<
         Principal::Certificate(id) if !registry.knows(principal) => {
             Err(certificates::not_found(id))
         }
+        Principal::ThingGroup(group) => thing_groups::find(registry, group).map(drop),
         _ => Ok(()),
     }
 }
@@ -226,7 +231,7 @@ pub(crate) fn check_known(registry: &Registry, principal: &Principal) -> Result<
 fn target<B: Backend>(api: &Api<B>, call: &Call) -> Result<Principal, Error> {
     let target = call.json::<Body>()?.target;
     let missing = || Error::Invalid("the member target is missing".into());
-    api.arns.parse_principal(&target.ok_or_else(missing)?)
+    api.arns.parse_target(&target.ok_or_else(missing)?)
 }
 
 fn kind(call: &Call) -> Result<Option<ThingPrincipalType>, Error> {

@@ -27,8 +27,9 @@ use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Operation};
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
 use crate::x509::Issuer;
 use crate::{
-    Backend, Clock, Config, Endpoints, Error, certificates, connections, effective, endpoint,
-    policies, principals, publish, retained, shadows, thing_types, things,
+    Backend, Clock, Config, Endpoints, Error, billing_groups, certificates, connections, effective,
+    endpoint, policies, principals, publish, retained, shadows, tagging, thing_groups, thing_types,
+    things,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -263,6 +264,27 @@ impl<B: Backend> Api<B> {
             O::ListPolicyPrincipals => principals::policy_principals(self, call).await,
             O::GetEffectivePolicies => effective::policies(self, call).await,
             O::TestAuthorization => effective::test(self, call).await,
+            O::CreateThingGroup => thing_groups::create(self, call).await,
+            O::DescribeThingGroup => thing_groups::describe(self, call).await,
+            O::UpdateThingGroup => thing_groups::update(self, call).await,
+            O::DeleteThingGroup => thing_groups::delete(self, call).await,
+            O::ListThingGroups => thing_groups::list(self, call).await,
+            O::ListThingGroupsForThing => thing_groups::of_thing(self, call).await,
+            O::ListThingsInThingGroup => thing_groups::things(self, call).await,
+            O::AddThingToThingGroup => thing_groups::add(self, call).await,
+            O::RemoveThingFromThingGroup => thing_groups::remove(self, call).await,
+            O::UpdateThingGroupsForThing => thing_groups::update_of_thing(self, call).await,
+            O::CreateBillingGroup => billing_groups::create(self, call).await,
+            O::DescribeBillingGroup => billing_groups::describe(self, call).await,
+            O::UpdateBillingGroup => billing_groups::update(self, call).await,
+            O::DeleteBillingGroup => billing_groups::delete(self, call).await,
+            O::ListBillingGroups => billing_groups::list(self, call).await,
+            O::AddThingToBillingGroup => billing_groups::add(self, call).await,
+            O::RemoveThingFromBillingGroup => billing_groups::remove(self, call).await,
+            O::ListThingsInBillingGroup => billing_groups::things(self, call).await,
+            O::TagResource => tagging::tag(self, call).await,
+            O::UntagResource => tagging::untag(self, call).await,
+            O::ListTagsForResource => tagging::list(self, call).await,
             O::DescribeEndpoint => endpoint::describe(self, call),
             O::GetThingShadow => shadows::get(self, call).await,
             O::UpdateThingShadow => shadows::update(self, call).await,

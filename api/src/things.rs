@@ -1,7 +1,8 @@
 //! Things.
 
 use fleet::registry::{
-    AttributePatch, Attributes, Command, Outcome, Thing, ThingFilter, ThingName, ThingTypeName,
+    AttributePatch, Attributes, BillingGroupName, Command, Outcome, Thing, ThingFilter, ThingName,
+    ThingTypeName,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,9 +23,17 @@ struct Create {
 }
 
 #[derive(Deserialize)]
-struct AttributePayload {
+pub(crate) struct AttributePayload {
     attributes: Option<Attributes>,
     merge: Option<bool>,
+}
+
+impl AttributePayload {
+    /// What it changes; nothing without attributes.
+    pub(crate) fn patch(self) -> Option<AttributePatch> {
+        let merge = self.merge.unwrap_or(false);
+        Some(AttributePatch { attributes: self.attributes?, merge })
+    }
 }
 
 #[derive(Deserialize)]
@@ -39,9 +48,8 @@ struct Update {
 pub(crate) async fn create<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let thing = ThingName::new(call.label(0))?;
     let body: Create = call.json()?;
-    if let Some(group) = body.billing_group_name {
-        return Err(Error::NotFound(format!("Billing group {group} not found")));
-    }
+    let billing_group =
+        body.billing_group_name.as_deref().map(BillingGroupName::new).transpose()?;
     let attributes = body.attribute_payload.and_then(|payload| payload.attributes);
     let outcome = api
         .propose(Command::CreateThing {
@@ -49,6 +57,7 @@ pub(crate) async fn create<B: Backend>(api: &Api<B>, call: &Call) -> Result<Repl
             id: Uuid::new_v4(),
             thing_type: type_name(body.thing_type_name)?,
             attributes: attributes.unwrap_or_default(),
+            billing_group,
             at: call.now,
         })
         .await?;
@@ -70,6 +79,9 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
         let mut described = summary(thing, &arns);
         described["thingId"] = thing.id.to_string().into();
         described["defaultClientId"] = name.as_str().into();
+        if let Some(group) = &thing.billing_group {
+            described["billingGroupName"] = group.as_str().into();
+        }
         Ok(described)
     });
     Ok(Reply::Json(described.await?))
@@ -77,10 +89,7 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
 
 pub(crate) async fn update<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let body: Update = call.json()?;
-    let patch = body.attribute_payload.and_then(|payload| {
-        let merge = payload.merge.unwrap_or(false);
-        Some(AttributePatch { attributes: payload.attributes?, merge })
-    });
+    let patch = body.attribute_payload.and_then(AttributePayload::patch);
     api.propose(Command::UpdateThing {
         thing: ThingName::new(call.label(0))?,
         attributes: patch,

@@ -17,6 +17,7 @@ mod mending;
 mod messages;
 mod offer;
 mod open;
+mod pace;
 mod proposals;
 mod reads;
 mod room;
@@ -50,6 +51,7 @@ pub(crate) use install::begin_behind;
 use messages::Outgoing;
 pub use open::Opened;
 use open::Progress;
+use pace::Pace;
 use round::Rounds;
 use sending::Sending;
 
@@ -99,6 +101,7 @@ pub struct Engine<M: StateMachine, H: Host<M>> {
     /// What the log's syncs have taken of this turn: nothing else in it takes long.
     synced: Duration,
     replay: Progress,
+    pace: Pace,
     metrics: RaftMetrics,
 }
 
@@ -156,6 +159,20 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Whether proposals may be taken: not while the log has outgrown its bound.
     pub fn is_accepting(&self) -> bool {
         self.started && self.log.borrow().bytes() < self.config.max_log_bytes
+    }
+
+    /// How many bytes of commands the next turn may take, so that the state store keeps up with the
+    /// log; 0 for none.
+    pub fn allowance(&mut self, now: Now) -> usize {
+        if !self.started {
+            return 0;
+        }
+        self.pace.allowance(now.monotonic, self.log.borrow().bytes(), self.config.max_log_bytes)
+    }
+
+    /// The next turn takes so many bytes of commands.
+    pub fn taken(&mut self, bytes: usize) {
+        self.pace.taken(bytes);
     }
 
     /// Whether something that was proposed here is not applied.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::backup::GroupBackup;
 use crate::config::Config;
 use crate::host::Refusal;
-use crate::input::{Input, Order, Proposal};
+use crate::input::{Input, OnFull, Order, Proposal};
 use crate::machine::GroupId;
 use crate::metrics;
 use crate::peers::PeerMessage;
@@ -266,6 +266,35 @@ fn only<R>(refused: Refused<Vec<Proposal<R>>>) -> Refused<Proposal<R>> {
     Refused { what, why: refused.why }
 }
 
+/// What came of [`Inbox::take`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Whether the node shall stop.
+    pub stopping: bool,
+    /// Bytes of the proposals that were taken.
+    pub bytes: usize,
+}
+
+impl<R, S> Waiting<R, S> {
+    /// Moves proposals of so many bytes, and those that may not be parted from them.
+    fn take_proposals(&mut self, input: &mut Input<R, S>, allowance: usize) -> usize {
+        if self.bytes <= allowance {
+            std::mem::swap(&mut self.input.proposals, &mut input.proposals);
+            return std::mem::take(&mut self.bytes);
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for proposal in &self.input.proposals {
+            if bytes >= allowance && proposal.on_full != OnFull::Follow {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + OVERHEAD + proposal.command.len());
+        }
+        self.bytes -= bytes;
+        input.proposals.extend(self.input.proposals.drain(..count));
+        bytes
+    }
+}
+
 /// The receiving end, given to [`crate::start`].
 pub struct Inbox<R, S> {
     shared: Arc<Shared<R, S>>,
@@ -278,8 +307,10 @@ impl<R, S> Inbox<R, S> {
     }
 
     /// Moves what waits into an empty input, at the beginning of a turn; tells whether the node shall stop. Blocks, up to
-    /// `timeout`, while there is nothing. Proposals are left alone unless `accept`.
-    pub fn take(&self, input: &mut Input<R, S>, accept: bool, timeout: Duration) -> bool {
+    /// `timeout`, while there is nothing. Of the proposals the first `allowance` bytes are taken, and what is
+    /// begun: none with 0.
+    pub fn take(&self, input: &mut Input<R, S>, allowance: usize, timeout: Duration) -> Taken {
+        let accept = allowance > 0;
         let mut waiting = self.shared.lock();
         let idle = |waiting: &mut Waiting<R, S>| {
             let nothing = waiting.input.signals.is_empty()
@@ -304,15 +335,12 @@ impl<R, S> Inbox<R, S> {
         std::mem::swap(&mut waiting.input.orders, &mut input.orders);
         std::mem::swap(&mut waiting.input.captures, &mut input.captures);
         waiting.message_bytes = 0;
-        if accept {
-            std::mem::swap(&mut waiting.input.proposals, &mut input.proposals);
-            waiting.bytes = 0;
-        }
+        let bytes = if accept { waiting.take_proposals(input, allowance) } else { 0 };
         let wakers = if accept { std::mem::take(&mut waiting.wakers) } else { Vec::new() };
         let stopping = waiting.stopping;
         drop(waiting);
         wakers.into_iter().for_each(Waker::wake);
-        stopping
+        Taken { stopping, bytes }
     }
 
     /// Wants a turn of the raft thread.
@@ -353,7 +381,7 @@ mod tests {
 
     fn taken(inbox: &Inbox<u8, ()>) -> Vec<u8> {
         let mut input = Input::default();
-        inbox.take(&mut input, true, Duration::ZERO);
+        inbox.take(&mut input, usize::MAX, Duration::ZERO);
         replies(&input.proposals)
     }
 
@@ -384,6 +412,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_allowed_is_taken_and_nothing_is_parted() {
+        let (groups, inbox) = Groups::<u8, ()>::new(&Config::new("unused", 1));
+        let follows = |reply| Proposal { on_full: OnFull::Follow, ..proposal(reply, 10) };
+        let all = vec![proposal(1, 10), proposal(2, 10), follows(3), follows(4), proposal(5, 10)];
+        groups.try_propose_all(all).unwrap();
+        let each = OVERHEAD + 10;
+        for (allowance, expected) in
+            [(0, vec![]), (1, vec![1]), (each - 1, vec![2, 3, 4]), (each, vec![5]), (each, vec![])]
+        {
+            let mut input = Input::default();
+            let taken = inbox.take(&mut input, allowance, Duration::ZERO);
+            assert_eq!(replies(&input.proposals), expected);
+            assert_eq!(taken.bytes, each * expected.len());
+        }
+    }
+
+    #[test]
     fn only_what_may_get_lost_is_refused_by_a_full_inbox() {
         let config = Config { inbox_count: 2, ..Config::new("unused", 1) };
         let (groups, inbox) = Groups::<(), u8>::new(&config);
@@ -393,7 +438,7 @@ mod tests {
         groups.signal(4).unwrap();
 
         let mut input = Input::default();
-        inbox.take(&mut input, true, Duration::ZERO);
+        inbox.take(&mut input, usize::MAX, Duration::ZERO);
         assert_eq!(input.signals, [1, 2, 4]);
         groups.try_signal(5).unwrap();
         inbox.close();

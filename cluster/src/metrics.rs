@@ -15,6 +15,7 @@ pub(crate) struct RaftMetrics {
     pub(crate) log_bytes: Gauge,
     pub(crate) written_bytes: Counter,
     pub(crate) accepting: Gauge,
+    pub(crate) slowing: Gauge,
     pub(crate) accepted: Counter,
     pub(crate) entries_per_batch: Histogram,
     pub(crate) commands_per_batch: Histogram,
@@ -41,6 +42,11 @@ impl RaftMetrics {
             "storage_accepting",
             Unit::Count,
             "1 while there is room for what must be stored, 0 while it is refused"
+        );
+        describe_gauge!(
+            "storage_slowing",
+            Unit::Count,
+            "1 while commands are taken only as fast as the state store takes down what they change"
         );
         describe_counter!("raft_proposals_total", Unit::Count, "Commands offered, by result");
         describe_counter!(
@@ -80,6 +86,7 @@ impl RaftMetrics {
             log_bytes: gauge!("storage_log_bytes"),
             written_bytes: counter!("storage_log_written_bytes_total"),
             accepting: gauge!("storage_accepting"),
+            slowing: gauge!("storage_slowing"),
             accepted: counter!("raft_proposals_total", "result" => "accepted"),
             entries_per_batch: histogram!("raft_entries_per_batch"),
             commands_per_batch: histogram!("raft_commands_per_batch"),

@@ -207,14 +207,20 @@ fn drive<M: StateMachine, H: Host<M>>(
     let mut ends_by = None;
     loop {
         // What still waits when the end is near is bounded by the inbox.
-        let accept = stopping || engine.is_accepting();
+        let allowance = match stopping {
+            true => usize::MAX,
+            false => engine.allowance(clock.now()),
+        };
         let mut timeout = Duration::ZERO;
         if !engine.is_busy() {
             engine.idle();
             timeout = engine.next_turn().saturating_sub(clock.now().monotonic);
         }
-        stopping = inbox.take(&mut input, accept, timeout);
-        let last = stopping && accept;
+        let taken = inbox.take(&mut input, allowance, timeout);
+        engine.taken(taken.bytes);
+        stopping = taken.stopping;
+        // Only then everything that waited was taken.
+        let last = stopping && allowance == usize::MAX;
         engine.turn(&mut input, clock.now())?;
         if last {
             let now = clock.now().monotonic;
@@ -245,7 +251,7 @@ fn finish<M: StateMachine, H: Host<M>>(
         if !engine.is_busy() && !engine.is_stored() {
             // The worker nudges when it is done; nothing is let in any more.
             let timeout = engine.next_turn().saturating_sub(clock.now().monotonic);
-            inbox.take(&mut input, false, timeout);
+            inbox.take(&mut input, 0, timeout);
         }
     }
     info!("groups have stopped");
@@ -266,7 +272,7 @@ fn failed<M: StateMachine, H: Host<M>>(
 /// What came in after the last turn gets an answer too.
 fn refuse_waiting<M: StateMachine, H: Host<M>>(host: &mut H, inbox: &Inbox<H::Reply, H::Signal>) {
     let mut input = Input::default();
-    inbox.take(&mut input, true, Duration::ZERO);
+    inbox.take(&mut input, usize::MAX, Duration::ZERO);
     for reply in input.proposals.into_iter().filter_map(|proposal| proposal.reply) {
         host.refused(reply, Refusal::Stopping);
     }

@@ -166,6 +166,15 @@ impl Links {
         sent.inspect_err(|refused| metrics::dropped(purpose, refused.label()).increment(1))
     }
 
+    /// As [`Self::send`] for much that can be sent later as well: it leaves half of what may wait to
+    /// messages that cannot, and is asked again when it is refused.
+    pub fn send_patient(&self, peer: u64, message: Message) -> Result<(), Refused> {
+        match self.shared.peers.read().get(&peer) {
+            Some(peer) => peer.outgoing[message.purpose() as usize].push_patient(message),
+            None => Err(Refused::Unreachable),
+        }
+    }
+
     /// Whether the peer can be sent to for every purpose: a handshake has been made on each of the
     /// streams to it, and none of them is known to have ended.
     pub fn reachable(&self, peer: u64) -> bool {

@@ -88,6 +88,15 @@ impl Outbox {
 
     /// Takes a message for the open stream.
     pub(crate) fn push(&self, message: Message) -> Result<(), Refused> {
+        self.push_below(self.limit, message)
+    }
+
+    /// Takes a message for the open stream if with it no more waits than half of what may.
+    pub(crate) fn push_patient(&self, message: Message) -> Result<(), Refused> {
+        self.push_below(self.limit / 2, message)
+    }
+
+    fn push_below(&self, limit: usize, message: Message) -> Result<(), Refused> {
         let cost = message.bytes() + OVERHEAD_BYTES;
         if message.bytes() > MAX_MESSAGE_BYTES || cost > self.limit {
             return Err(Refused::TooLarge);
@@ -99,7 +108,7 @@ impl Outbox {
         if message.since() > state.version {
             return Err(Refused::Unknown);
         }
-        if state.bytes + cost > self.limit {
+        if state.bytes + cost > limit && state.bytes > 0 {
             return Err(Refused::Full);
         }
         state.bytes += cost;
@@ -258,6 +267,22 @@ mod tests {
             assert_eq!(outbox.push(question()), pushed, "{version}");
             outbox.close();
         }
+    }
+
+    #[test]
+    fn what_can_wait_leaves_half_to_what_cannot() {
+        let limit = 10 * (100 + OVERHEAD_BYTES);
+        let outbox = outbox(limit);
+        let _frames = outbox.stream(Frame { kind: None });
+        outbox.open(VERSION);
+        for group in 0..5 {
+            outbox.push_patient(message(group, 100)).unwrap();
+        }
+        assert_eq!(outbox.push_patient(message(5, 0)), Err(Refused::Full));
+        for group in 5..10 {
+            outbox.push(message(group, 100)).unwrap();
+        }
+        assert_eq!(outbox.push(message(10, 0)), Err(Refused::Full));
     }
 
     #[test]

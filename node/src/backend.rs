@@ -17,6 +17,7 @@ use fleet::shard::{self, Shard};
 use links::proto::Question;
 use policy::{Action, Decision};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use crate::claims;
 use crate::clock::now_ms;
@@ -136,6 +137,16 @@ impl api::Backend for Backend {
         &self,
         command: registry::Command,
     ) -> Result<registry::Outcome, ProposeError> {
+        let (needed, known) = (command.since(), self.shared.known_data_version());
+        if needed > known {
+            warn!(
+                needed,
+                known,
+                "a change is refused until all nodes of the cluster know how to read it: restart those \
+                of the version before"
+            );
+            return Err(Unavailable.into());
+        }
         match self.propose(GroupId::META, command.encode().into()).await? {
             Outcome::Registry(result) => Ok(result?),
             _ => Err(Unavailable.into()),

@@ -20,7 +20,6 @@ use crate::core::{Core, ToCore};
 use crate::denial;
 use crate::endpoint::Endpoint;
 use crate::host::Proposal;
-use crate::identity::Principal;
 use crate::interest::Live;
 
 /// Names one claim, so that a late release does not end a newer one.
@@ -231,16 +230,6 @@ impl Core {
         for (_, endpoint) in self.endpoints.borrow().iter() {
             if endpoint.profile.record.is_some_and(|record| record.group == group) {
                 // DISCONNECT knows no "server unavailable" [v5 3.14.2.1].
-                endpoint.doom(mqtt::Reason::ServerBusy);
-            }
-        }
-    }
-
-    /// Ends the connections of those who have certificates, which other nodes may revoke without this
-    /// one hearing of it.
-    pub fn let_certificates_go(&self) {
-        for (_, endpoint) in self.endpoints.borrow().iter() {
-            if matches!(endpoint.profile.principal, Principal::Certificate(_)) {
                 endpoint.doom(mqtt::Reason::ServerBusy);
             }
         }

@@ -641,6 +641,7 @@ impl Core {
                 }
             }
             self.check_pressed();
+            self.mind_the_registry();
             if !self.to_peers.borrow().is_empty() {
                 // What the links had no room for.
                 self.flush_peers();

@@ -109,7 +109,7 @@ impl Dev {
         };
         // The last step: when it is done, all are.
         let known = backend.registry_read(move |registry| {
-            let thing = registry.thing_of_connection(Some(id_of_device.as_str()), THING);
+            let thing = registry.thing_of_connection(Some(id_of_device.as_str()), Some(THING));
             thing.is_some_and(|thing| thing.attached)
         });
         let known = known.await?;
@@ -125,7 +125,14 @@ impl Dev {
             certificate,
             Command::CreatePolicy { policy: policy.clone(), document, tags, generation, at },
             Command::AttachPolicy { policy, target },
-            Command::CreateThing { thing: thing.clone(), id, thing_type: None, attributes, at },
+            Command::CreateThing {
+                thing: thing.clone(),
+                id,
+                thing_type: None,
+                attributes,
+                billing_group: None,
+                at,
+            },
             Command::AttachThingPrincipal {
                 thing,
                 principal,

@@ -23,14 +23,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ::cluster::{GroupId, GroupsView};
 use ::links::proto::fanout_message::Kind;
 use ::links::proto::{Routes, Synced};
 use ::links::{Direction, Message, Stream};
 use mqtt::QoS;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
+use crate::host::Machine;
+use crate::identity;
 use crate::interest::{Destination, InterestIndex, Wants};
 use crate::shared::Shared;
 
@@ -38,7 +41,7 @@ use inbound::Inbound;
 use receipt::Origin;
 use table::{Gone, MemberName, RouteTable};
 
-pub use announcer::{Announcer, add_route, share_member};
+pub use announcer::{Announcer, Urgency, add_route, share_member};
 pub use metrics::describe;
 pub use receipt::Placing;
 pub use receive::FromPeer;
@@ -49,6 +52,9 @@ pub const LEASE: Duration = Duration::from_secs(10);
 
 /// How often leases are looked at, and what found no way out is tried again.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How often a node that starts looks whether it knows what its peers want.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Cores that a peer may have; what comes from others is ignored.
 const MAX_CORES: u32 = 4096;
@@ -179,7 +185,7 @@ impl Peer {
 
 impl Fanout {
     /// From now on there are links, and this sends on them; false when that is not possible now.
-    pub fn start(&self, send: impl Fn(u64, Message) -> bool + Send + Sync + 'static) {
+    pub fn start(&self, send: impl Fn(u64, Message, Urgency) -> bool + Send + Sync + 'static) {
         self.announcer.start(Box::new(send));
     }
 
@@ -201,6 +207,14 @@ impl Fanout {
     pub fn is_linked(&self, node: u16) -> bool {
         let peers = self.peers.read();
         peers.get(&node).is_some_and(|peer| peer.stream.load(Ordering::Acquire) != 0)
+    }
+
+    /// Whether everything is known that the peers want which can be reached now.
+    fn knows_routes(&self) -> bool {
+        self.peers.read().values().all(|peer| {
+            let state = peer.state.lock();
+            state.outgoing != Link::Up || state.heard.is_some() && state.table.is_whole()
+        })
     }
 
     /// A stream is there.
@@ -271,6 +285,28 @@ impl Fanout {
         state.outgoing.died();
         drop(state);
         self.end_leases(shared, &peer);
+    }
+
+    /// Waits until this node knows what is wanted on the others, so that nobody publishes past their
+    /// clients: until it has heard of a leader of the registry, of whom it also knows who else is there,
+    /// and every peer that it reaches has told it all. Not for longer than a lease: what is wanted
+    /// without a quorum may not delay what can be done without one.
+    pub async fn routes_restored(shared: &Shared) {
+        let has_leader =
+            |groups: &mut GroupsView<'_, Machine>| groups.status(GroupId::META)?.leader.map(drop);
+        let restored = async {
+            while identity::look(shared, has_leader).await.flatten().is_none()
+                || !shared.fanout.knows_routes()
+            {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(LEASE, restored).await.is_err() {
+            warn!(
+                "clients are let in before it is known what is wanted on all other nodes: no leader \
+                of group 0 is heard of, or a peer that is linked has not told all it wants"
+            );
+        }
     }
 
     /// Looks at leases, tells snapshots and says again what found no way out, as long as the node runs.

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cluster::{GroupId, GroupsView};
-use fleet::registry::{Changes, Registry, ThingName, Timestamp};
+use fleet::registry::{Changes, ConnectionThing, Registry, ThingName, Timestamp};
 use policy::{Action, Compiled, Variables};
 use thiserror::Error;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::clock::{Clock, now_ms};
@@ -84,7 +85,11 @@ pub async fn read<T: Send + 'static>(
         return look(shared, read).await;
     }
     let (answer, result) = oneshot::channel();
+    let registry = (group == GroupId::META).then(|| (Arc::clone(&shared.registry), Instant::now()));
     let read = Signal::Read(Box::new(move |groups| {
+        if let Some((registry, asked)) = registry {
+            registry.seen(asked);
+        }
         // Whoever asked may have gone away.
         let _ = answer.send(read(groups));
     }));
@@ -151,21 +156,20 @@ pub async fn policy_and_thing_of(
         Principal::Certificate(id) => Arc::clone(id),
     };
     let client: Option<String> = client_id.map(Into::into);
-    let found = read_registry(shared, move |registry| {
-        let thing = client.and_then(|client| registry.thing_of_connection(Some(&id), &client));
-        Some((registry.identity(&id)?, thing))
-    });
-    let (identity, thing) = found.await.ok_or(Refused::Unavailable)?.ok_or(Refused::Unknown)?;
+    let has_client = client.is_some();
+    let found = read_registry(shared, move |registry| registry.identity(&id, client.as_deref()));
+    let identity = found.await.ok_or(Refused::Unavailable)?.ok_or(Refused::Unknown)?;
     if !identity.may_connect(Timestamp(now_ms())) {
         return Err(Refused::Inactive);
     }
     let variables = Variables {
         certificate: Some(identity.certificate_variables()),
-        thing: thing.map(|thing| thing.variables()),
+        thing: identity.thing.as_ref().filter(|_| has_client).map(ConnectionThing::variables),
         ..variables
     };
     let policy = Compiled::new(&identity.documents(), &shared.arns, &variables);
-    Ok((policy, identity.exclusive_thing.map(|thing| thing.name)))
+    let exclusive = identity.thing.filter(|thing| thing.exclusive);
+    Ok((policy, exclusive.map(|thing| thing.name)))
 }
 
 /// Whether the will that a session has may be published now; `None` where no policy says so, because
@@ -178,17 +182,17 @@ pub fn may_publish_will(
     let will = session.will()?;
     let id = will.certificate.as_deref()?;
     let clock = Clock::read();
-    let identity = registry.identity(id).filter(|it| it.may_connect(Timestamp(clock.epoch_ms)));
-    let Some(identity) = identity else { return Some(false) };
     // A denial on error: what is no text names no topic.
     let client = std::str::from_utf8(session.client()).unwrap_or_default();
+    let identity = registry.identity(id, Some(client));
+    let identity = identity.filter(|it| it.may_connect(Timestamp(clock.epoch_ms)));
+    let Some(identity) = identity else { return Some(false) };
     let topic = will.publication.topic_name().unwrap_or_default();
-    let thing = registry.thing_of_connection(Some(id), client);
     let variables = Variables {
         client_id: Some(client.into()),
         source_ip: will.source_ip.as_ref().and_then(|ip| ip.parse().ok()),
         certificate: Some(identity.certificate_variables()),
-        thing: thing.map(|thing| thing.variables()),
+        thing: identity.thing.as_ref().map(ConnectionThing::variables),
         ..Variables::default()
     };
     let policy = Compiled::new(&identity.documents(), arns, &variables);

@@ -19,6 +19,7 @@ pub mod dev;
 pub mod drain;
 pub mod endpoint;
 pub mod fanout;
+pub mod freshness;
 pub mod gateway;
 pub mod host;
 pub mod http;

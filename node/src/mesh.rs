@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::fanout::Fanout;
+use crate::fanout::{Fanout, Urgency};
 use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::tls::Unusable;
@@ -82,7 +82,10 @@ impl Mesh {
         })?;
         shared.interest.announce_to(shared.fanout.announcer());
         let to_peers = links.clone();
-        shared.fanout.start(move |peer, message| to_peers.send(peer, message).is_ok());
+        shared.fanout.start(move |peer, message, urgency| match urgency {
+            Urgency::Now => to_peers.send(peer, message).is_ok(),
+            Urgency::Later => to_peers.send_patient(peer, message).is_ok(),
+        });
         runtime.spawn(Fanout::run(Arc::clone(shared)));
         let _ = self.links.set(links);
         Ok(())

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::core::{Core, ToCore};
 use crate::drain;
+use crate::fanout::Fanout;
 use crate::gateway::admission::Gate;
 use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
 use crate::host::{Groups, Machine, NodeHost};
@@ -110,16 +111,15 @@ impl Node {
         let (mut stop, mut stopped) = (pin!(stop), self.stopped);
         let cluster = self.config.cluster.as_ref();
         let roster = &self.shared.mesh.roster;
-        if roster.is_joining() {
-            info!("joining: clients are let in once this node is added and has all there is");
+        if self.shared.mesh.has_peers() {
             let end = tokio::select! {
-                () = joined(&self.shared) => None,
+                () = ready_for_clients(&self.shared) => None,
                 failed = &mut stopped => Some(Err(cannot_go_on(failed.ok().flatten()))),
                 why = roster.expelled() => Some(Err(no_member(&why))),
                 () = &mut stop => Some(Ok(())),
             };
             match end {
-                None => info!("joined"),
+                None => {}
                 Some(Ok(())) => return close(self.running, self.links).await,
                 Some(Err(why)) => return give_up(self.running, self.links, why).await,
             }
@@ -167,6 +167,16 @@ async fn give_up(
         warn!(error = format!("{error:#}"), "the end is not in order");
     }
     Err(why)
+}
+
+/// Waits until this node of a cluster may let clients in.
+async fn ready_for_clients(shared: &Arc<Shared>) {
+    if shared.mesh.roster.is_joining() {
+        info!("joining: clients are let in once this node is added and has all there is");
+        joined(shared).await;
+        info!("joined");
+    }
+    Fanout::routes_restored(shared).await;
 }
 
 /// Waits until this node has been added to its cluster and knows everything.

@@ -9,6 +9,7 @@ use crate::backup::Backups;
 use crate::config::{Config, Limits};
 use crate::core::ToCore;
 use crate::fanout::Fanout;
+use crate::freshness::Freshness;
 use crate::host::Groups;
 use crate::inquiry::Inquiries;
 use crate::interest::InterestIndex;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub cores: Vec<mpsc::UnboundedSender<ToCore>>,
     /// The replicated state.
     pub groups: Groups,
+    /// When this node last had all of the registry.
+    pub registry: Arc<Freshness>,
     /// This node and the others.
     pub mesh: Arc<Mesh>,
     /// What nodes ask each other.
@@ -85,6 +88,7 @@ impl Shared {
             interest: InterestIndex::default(),
             cores,
             groups,
+            registry: Arc::default(),
             mesh,
             inquiries: Inquiries::default(),
             fanout: Fanout::default(),
@@ -160,15 +164,20 @@ impl Shared {
         self.long_outboxes.load(Ordering::Relaxed) & outboxes != 0
     }
 
+    /// The version of the data that all nodes can read; 0 while it is not known.
+    pub fn known_data_version(&self) -> u32 {
+        self.data_version.load(Ordering::Relaxed)
+    }
+
     /// Whether what no member of a shared subscription can have now waits in the subscription's queue;
     /// else it waits in that of a member.
     pub fn has_share_queues(&self) -> bool {
-        self.data_version.load(Ordering::Relaxed) >= SHARE_QUEUES
+        self.known_data_version() >= SHARE_QUEUES
     }
 
     /// Whether every node knows what it is asked for with [`fleet::shard::EndConnection`].
     pub fn can_ask_holders(&self) -> bool {
-        self.data_version.load(Ordering::Relaxed) >= ASKED_HOLDERS
+        self.known_data_version() >= ASKED_HOLDERS
     }
 
     /// Whether clients are to go to another node.

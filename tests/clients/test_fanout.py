@@ -196,3 +196,33 @@ def test_a_share_goes_on_without_the_members_of_a_killed_node(cluster, on, name)
     assert {publisher.expect(m.PUBACK, timeout=20).id for _ in range(20)} == set(range(1, 21))
     assert sorted(payloads(here, 20)) == sorted(numbers(20))
     here.nothing_more()
+
+
+def test_a_node_that_starts_lets_nobody_in_before_it_knows_what_others_want(cluster, on, name):
+    """What is published as soon as one can be connected reaches whoever is subscribed elsewhere."""
+    subscriber = on(1, name)
+    filters = [f"{name}/{number}" for number in range(1000)]
+    for at in range(0, len(filters), 100):
+        subscriber.subscribe(*filters[at : at + 100], qos=1)
+    for round in range(3):
+        cluster[3].kill()
+        cluster[3].start()
+        publisher = wait_until("a connection", lambda: connection(cluster[3], f"{name}-publisher"), 20)
+        topics = filters[round::10]
+        publisher.send(*[m.publish(topic, b"", 1, id=id) for id, topic in enumerate(topics, 1)])
+        answers = [publisher.expect(m.PUBACK).reason for _ in topics]
+        assert answers == [0] * len(topics)
+        assert [subscriber.receive().topic for _ in topics] == topics
+        publisher.cut()
+
+
+def connection(node, client_id):
+    """A client of a node, or nothing if it is not let in yet."""
+    try:
+        client = m.Client(node.plain)
+    except ConnectionRefusedError:
+        return None
+    if client.connect(client_id, check=False).reason == 0:
+        return client
+    client.cut()
+    return None

@@ -41,6 +41,17 @@ def test_things_certificates_and_policies(node):
     assert json.loads(document) == json.loads(formats.POLICY)
 
 
+def test_groups(node, request):
+    iot = formats.aws(node, "iot")
+    members = lambda: iot.list_things_in_thing_group(thingGroupName="house", recursive=True)["things"]
+    if request.node.callspec.params["node"] < 2:
+        iot.create_thing_group(thingGroupName="house")
+        assert members() == []
+        return
+    assert members() == ["lamp"]
+    assert iot.describe_thing(thingName="lamp")["billingGroupName"] == "lights"
+
+
 def test_shadows(node):
     data = formats.aws(node, "iot-data")
     classic = json.loads(data.get_thing_shadow(thingName="lamp")["payload"].read())

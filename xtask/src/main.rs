@@ -26,7 +26,7 @@ usage: cargo xtask <command>
   audit     only the dependency audit: licences, sources, bans
   ci        check, then test: exactly what CI runs
 
-SKEIN_PROFILE=dev runs the real clients against a debug build instead of a release build.";
+SKEIN_PROFILE=dev runs the real clients against a debug build instead of an optimised one.";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -63,15 +63,15 @@ fn run(words: &[String]) -> Result<ExitCode> {
         }
         "test" => {
             setup::run()?;
-            suites::all(&mut tally);
+            suites::all(&mut tally, suites::RELEASE);
         }
         "rust" => {
-            let binary = suites::build(&mut tally);
+            let binary = suites::build(&mut tally, suites::RELEASE);
             suites::rust(&mut tally, binary.as_deref());
         }
         "clients" => {
             setup::run()?;
-            if let Some(binary) = suites::build(&mut tally) {
+            if let Some(binary) = suites::build(&mut tally, suites::RELEASE) {
                 suites::clients(&mut tally, &binary, rest);
             }
         }
@@ -80,7 +80,7 @@ fn run(words: &[String]) -> Result<ExitCode> {
         "ci" => {
             checks::all(&mut tally);
             setup::run()?;
-            suites::all(&mut tally);
+            suites::all(&mut tally, suites::CI);
         }
         "help" | "-h" | "--help" => {
             println!("{USAGE}");

@@ -9,9 +9,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::{setup, shell, tally::Tally};
 
-/// Every test there is.
-pub(crate) fn all(tally: &mut Tally) {
-    let binary = build(tally);
+/// The profile of what people run.
+pub(crate) const RELEASE: &str = "release";
+/// The same without what takes the linker minutes.
+pub(crate) const CI: &str = "ci";
+
+/// Every test there is, with a binary of this profile.
+pub(crate) fn all(tally: &mut Tally, profile: &str) {
+    let binary = build(tally, profile);
     rust(tally, binary.as_deref());
     if let Some(binary) = &binary {
         clients(tally, binary, &[]);
@@ -79,13 +84,13 @@ fn load(tally: &mut Tally, binary: &Path) {
     });
 }
 
-/// Builds the binary that the real clients talk to, a release build, because that is what runs, and
-/// the load generator beside it.
-pub(crate) fn build(tally: &mut Tally) -> Option<PathBuf> {
+/// Builds the binary that the real clients talk to, optimised, because that is what runs, and the load
+/// generator beside it.
+pub(crate) fn build(tally: &mut Tally, profile: &str) -> Option<PathBuf> {
     if let Some(binary) = env::var_os("SKEIN_BIN") {
         return Some(PathBuf::from(binary));
     }
-    let profile = env::var("SKEIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
+    let profile = env::var("SKEIN_PROFILE").unwrap_or_else(|_| profile.to_owned());
     let mut binary = None;
     tally.suite(&format!("build skein ({profile})"), |count| {
         let words = ["build", "--package", "node", "--package", "benches", "--bins", "--profile"];

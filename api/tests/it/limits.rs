@@ -116,6 +116,7 @@ async fn a_filter_that_few_things_match_still_finds_them() {
                 id: Uuid::nil(),
                 thing_type: None,
                 attributes,
+                billing_group: None,
                 at: Timestamp(1),
             };
             state.registry.apply(command).unwrap();

@@ -242,7 +242,7 @@ impl Backend for Memory {
         resource: String,
     ) -> Decision {
         self.with(|state| {
-            let Some(identity) = state.registry.identity(caller.certificate.as_str()) else {
+            let Some(identity) = state.registry.identity(caller.certificate.as_str(), None) else {
                 return Decision::ImplicitDeny;
             };
             let arns = policy::Arns {

@@ -21,6 +21,7 @@ use super::install::begin_behind;
 use super::leadership::{ELECTION_TICKS, HEARTBEAT_TICKS};
 use super::mending::Mending;
 use super::messages::Outgoing;
+use super::pace::Pace;
 use super::proposals::Proposals;
 use super::round::Rounds;
 use super::salvage::{Stored, compare, load_all, open_log};
@@ -256,6 +257,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
             roles_changed: true,
             synced: Duration::ZERO,
             replay: Progress::new("replaying the log"),
+            pace: Pace::default(),
             metrics: RaftMetrics::register(),
         }
     }

@@ -32,6 +32,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         self.ask_free();
         let found = self.find();
         self.metrics.accepting.set(if found.is_ok() { 1.0 } else { 0.0 });
+        self.metrics.slowing.set(if self.pace.is_slowing() { 1.0 } else { 0.0 });
         if found != self.room.own {
             match found {
                 Ok(()) => info!(free = self.free, "commands are taken again"),

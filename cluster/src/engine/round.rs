@@ -102,7 +102,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     /// Takes the next step of a checkpoint.
     pub(super) fn checkpoint(&mut self, now: Now) -> Result<(), Error> {
         while let Some(report) = self.rounds.worker.poll()? {
-            self.heard(report);
+            self.heard(report, now);
             if self.rounds.lacks_room {
                 break;
             }
@@ -115,13 +115,15 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         Ok(())
     }
 
-    fn heard(&mut self, report: Report) {
+    fn heard(&mut self, report: Report, now: Now) {
         match report {
             Report::Stored(stored) => {
                 for (id, applied) in stored {
                     self.groups[self.places[&id]].stored = applied;
                 }
                 let rounds = &mut self.rounds;
+                let took = now.monotonic.saturating_sub(rounds.began);
+                self.pace.stored(rounds.written - rounds.stored, took);
                 rounds.state = State::Idle;
                 rounds.compactable = true;
                 (rounds.stored, rounds.replayed) = (rounds.written, 0);

@@ -10,9 +10,11 @@
 //! walked is ordered, and the indexes that are not stored follow from what is.
 
 mod attachments;
+mod billing_groups;
 mod certificates;
 mod changes;
 mod command;
+mod groups;
 mod identity;
 mod members;
 mod model;
@@ -20,6 +22,8 @@ mod names;
 mod policies;
 mod rejection;
 mod store;
+mod tags;
+mod thing_groups;
 mod thing_types;
 mod things;
 mod view;
@@ -30,22 +34,30 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
+pub use billing_groups::BillingGroupCommand;
 pub use changes::Changes;
 pub use command::{AttributePatch, Command, CommandError, Outcome, ThingTypePatch};
+pub use groups::ThingGroupFilter;
 pub use identity::{ConnectionThing, Identity, NamedDocument};
 pub use members::{Drain, Member, MemberStatus, NotMember};
 pub use model::{
-    Attributes, Certificate, CertificateMode, CertificateNames, CertificateStatus,
-    CertificateSummary, Policy, PolicyVersion, PropagatedFrom, PropagatingAttribute, Thing,
-    ThingPrincipalType, ThingType, ThingTypeProperties, Timestamp,
+    Attributes, BillingGroup, Certificate, CertificateMode, CertificateNames, CertificateStatus,
+    CertificateSummary, GroupProperties, Policy, PolicyVersion, PropagatedFrom,
+    PropagatingAttribute, Tags, Thing, ThingGroup, ThingPrincipalType, ThingType,
+    ThingTypeProperties, Timestamp,
 };
 pub use names::{
-    CertificateId, CognitoIdentity, NameError, PolicyName, Principal, ThingName, ThingTypeName,
-    check_attribute_name, check_attribute_value, check_description,
+    BillingGroupName, CertificateId, CognitoIdentity, NameError, PolicyName, Principal,
+    ThingGroupName, ThingName, ThingTypeName, check_attribute_name, check_attribute_value,
+    check_description,
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
 pub use rejection::Rejection;
 pub use store::{LoadError, forget_members};
+pub use tags::{Resource, TAGS_PER_RESOURCE};
+pub use thing_groups::ThingGroupCommand;
 pub use view::{Order, Page, Paging, ThingFilter};
 
 use store::Key;
@@ -56,6 +68,10 @@ use store::Key;
 pub struct Registry {
     things: BTreeMap<ThingName, Thing>,
     thing_types: BTreeMap<ThingTypeName, ThingType>,
+    thing_groups: BTreeMap<ThingGroupName, ThingGroup>,
+    /// With the name of each membership.
+    groups_of: BTreeMap<ThingName, BTreeMap<ThingGroupName, Uuid>>,
+    billing_groups: BTreeMap<BillingGroupName, BillingGroup>,
     certificates: BTreeMap<CertificateId, Certificate>,
     policies: BTreeMap<PolicyName, Policy>,
     policies_of: BTreeMap<Principal, BTreeSet<PolicyName>>,
@@ -71,6 +87,9 @@ pub struct Registry {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Indexes {
     things_of_type: BTreeMap<ThingTypeName, BTreeSet<ThingName>>,
+    things_of_group: BTreeMap<ThingGroupName, BTreeSet<ThingName>>,
+    things_of_billing_group: BTreeMap<BillingGroupName, BTreeSet<ThingName>>,
+    children_of: BTreeMap<ThingGroupName, BTreeSet<ThingGroupName>>,
     certificates_by_age: BTreeSet<(Timestamp, CertificateId)>,
     policies_by_age: BTreeSet<(Timestamp, PolicyName)>,
     targets_of: BTreeMap<PolicyName, BTreeSet<Principal>>,
@@ -83,9 +102,16 @@ impl Registry {
     /// Applies the next committed command. A rejected command changes nothing, on every node alike.
     pub fn apply(&mut self, command: Command) -> Result<Outcome, Rejection> {
         match command {
-            Command::CreateThing { thing, id, thing_type, attributes, at } => {
-                self.create_thing(thing, id, thing_type, attributes, at)
-            }
+            Command::CreateThing { thing, id, thing_type, attributes, billing_group, at } => self
+                .create_thing(Thing {
+                    name: thing,
+                    id,
+                    thing_type,
+                    attributes: Arc::new(attributes),
+                    billing_group,
+                    version: 1,
+                    created: at,
+                }),
             Command::UpdateThing {
                 thing,
                 attributes,
@@ -160,6 +186,10 @@ impl Registry {
             Command::DetachThingPrincipal { thing, principal } => {
                 self.detach_thing_principal(&thing, &principal)
             }
+            Command::ThingGroup(command) => self.apply_to_thing_groups(command),
+            Command::BillingGroup(command) => self.apply_to_billing_groups(command),
+            Command::Tag { resource, tags } => self.tag(&resource, tags),
+            Command::Untag { resource, keys } => self.untag(&resource, &keys),
             Command::FoundCluster { nodes } => self.found_cluster(nodes),
             Command::AddMember { node, address } => self.add_member(node, address),
             Command::AnnounceMember { node, folder, address, data_version } => {

@@ -56,8 +56,17 @@ struct State {
     next_token: u64,
 }
 
+/// What may fill a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Changes, questions, publications and answers.
+    Now,
+    /// Snapshots: without room for changes beside them, they would begin anew for ever.
+    Later,
+}
+
 /// Sends to a peer; false when that is not possible now.
-type Outlet = Box<dyn Fn(u64, Message) -> bool + Send + std::marker::Sync>;
+type Outlet = Box<dyn Fn(u64, Message, Urgency) -> bool + Send + std::marker::Sync>;
 
 /// See the module.
 pub struct Announcer {
@@ -88,7 +97,13 @@ impl Announcer {
 
     /// Sends to a peer; false when that is not possible now.
     pub fn send(&self, node: u16, kind: Kind) -> bool {
-        self.links.get().is_some_and(|send| send(node.into(), kind.into()))
+        self.links.get().is_some_and(|send| send(node.into(), kind.into(), Urgency::Now))
+    }
+
+    /// Sends a part of a snapshot to a peer; false when there is no room for it now.
+    fn send_part(&self, node: u16, routes: Routes) -> bool {
+        let part = Kind::Routes(routes).into();
+        self.links.get().is_some_and(|send| send(node.into(), part, Urgency::Later))
     }
 
     /// A stream to a peer is there.
@@ -198,7 +213,7 @@ impl Announcer {
             return false;
         };
         // A part may be told twice.
-        let sent = told.into_iter().all(|routes| self.send(node, Kind::Routes(routes)));
+        let sent = told.into_iter().all(|routes| self.send_part(node, routes));
         if sent {
             listener.snapshot = Some(Snapshot::Shard(shard + 1));
         }

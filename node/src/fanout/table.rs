@@ -34,12 +34,19 @@ pub(super) struct RouteTable {
     mark: u64,
     /// The snapshot that is under way.
     snapshot: Option<u64>,
+    /// Whether one has ended.
+    is_whole: bool,
     /// With the mark at which each was named last.
     filters: FxHashMap<Box<str>, (u64, Wants)>,
     members: FxHashMap<MemberName, u64>,
 }
 
 impl RouteTable {
+    /// Whether everything that the peer wanted when it was linked is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// A snapshot begins; one that has not ended never will.
     pub(super) fn begin(&mut self, epoch: u64) {
         self.mark += 1;
@@ -75,7 +82,7 @@ impl RouteTable {
         if self.snapshot != Some(epoch) {
             return Gone::default();
         }
-        self.snapshot = None;
+        (self.snapshot, self.is_whole) = (None, true);
         let mark = self.mark;
         Gone {
             filters: self.filters.extract_if(|_, (at, _)| *at != mark).map(|(it, _)| it).collect(),
@@ -85,7 +92,7 @@ impl RouteTable {
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) -> Gone {
-        self.snapshot = None;
+        (self.snapshot, self.is_whole) = (None, false);
         Gone {
             filters: self.filters.drain().map(|(it, _)| it).collect(),
             members: self.members.drain().map(|(it, _)| it).collect(),
@@ -119,6 +126,7 @@ mod tests {
         let mut table = RouteTable::default();
         table.begin(1);
         assert!(table.add("a", ALL) && table.add("b", ALL) && table.add("c", ALL));
+        assert!(!table.is_whole());
         assert!(!table.add("a", ALL), "once");
         assert!(table.add("c", Wants::QosZero) && !table.add("c", Wants::QosZero));
         table.join(member("x"));
@@ -132,12 +140,14 @@ mod tests {
         assert!(table.add("d", ALL) && table.remove("b"));
         table.join(member("y"));
         assert_eq!(table.end(1), Gone::default(), "another snapshot's end");
+        assert!(table.is_whole(), "it knows what was wanted when the peer was linked");
         let gone = Gone { filters: vec!["c".into()], members: vec![member("x")] };
         assert_eq!(table.end(2), gone);
         assert_eq!(table.len(), 3);
         assert!(!table.leave(&member("x")) && table.leave(&member("y")));
         let gone = Gone { filters: vec!["a".into(), "d".into()], members: Vec::new() };
         assert_eq!(sorted(table.clear()), gone);
+        assert!(!table.is_whole());
         assert_eq!(table.len(), 0);
     }
 

@@ -136,13 +136,12 @@ impl NodeHost {
         }
     }
 
-    /// Ends the connections of groups without a leader, which others may be about to take over; and
-    /// all that rest on certificates, when that is the group with the registry.
+    /// Ends the connections of groups without a leader, which others may be about to take over.
     pub(super) fn let_go(&mut self, groups: &GroupsView<'_, Machine>) {
         if !self.shared.mesh.has_peers() {
             return;
         }
-        for id in groups.ids() {
+        for id in groups.ids().into_iter().filter(|id| *id != GroupId::META) {
             let holders = &mut self.beside.entry(id).or_default().holders;
             if groups.status(id).is_some_and(|status| status.leader.is_some()) {
                 if holders.leaderless.take().is_some_and(|since| since.elapsed() > KEEPS_FOR) {
@@ -153,10 +152,7 @@ impl NodeHost {
             let since = *holders.leaderless.get_or_insert_with(Instant::now);
             if since.elapsed() > KEEPS_FOR {
                 let group = id.0 as u16;
-                self.shared.on_every_core(move |core| match id {
-                    GroupId::META => core.let_certificates_go(),
-                    _ => core.let_go(group),
-                });
+                self.shared.on_every_core(move |core| core.let_go(group));
             }
         }
     }

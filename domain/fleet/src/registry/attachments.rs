@@ -4,6 +4,7 @@ use super::model::ThingPrincipalType;
 use super::names::{PolicyName, Principal, ThingName};
 use super::policies::POLICIES_PER_PRINCIPAL;
 use super::store::Key;
+use super::thing_groups::POLICIES_PER_GROUP;
 use super::{Outcome, Registry, Rejection};
 
 impl Registry {
@@ -20,8 +21,11 @@ impl Registry {
             if attached.contains(&policy) {
                 return Ok(Outcome::Done);
             }
-            if attached.len() >= POLICIES_PER_PRINCIPAL {
-                let limit = POLICIES_PER_PRINCIPAL;
+            let limit = match target {
+                Principal::ThingGroup(_) => POLICIES_PER_GROUP,
+                Principal::Certificate(_) | Principal::Cognito(_) => POLICIES_PER_PRINCIPAL,
+            };
+            if attached.len() >= limit {
                 return Err(Rejection::PolicyLimit { principal: target, limit });
             }
         }
@@ -54,6 +58,9 @@ impl Registry {
             return Err(Rejection::ThingNotFound(thing));
         }
         self.check_principal(&principal)?;
+        if let Principal::ThingGroup(group) = principal {
+            return Err(Rejection::GroupIsNoPrincipal(group));
+        }
         for (attached, as_kind) in self.things_of.get(&principal).into_iter().flatten() {
             match (as_kind, kind) {
                 _ if attached == &thing && *as_kind == kind => return Ok(Outcome::Done),
@@ -98,6 +105,9 @@ impl Registry {
         match principal {
             Principal::Certificate(id) if !self.certificates.contains_key(id) => {
                 Err(Rejection::CertificateNotFound(id.clone()))
+            }
+            Principal::ThingGroup(group) if !self.thing_groups.contains_key(group) => {
+                Err(Rejection::ThingGroupNotFound(group.clone()))
             }
             _ => Ok(()),
         }

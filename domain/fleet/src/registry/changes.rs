@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Registry;
-use super::names::{CertificateId, PolicyName, Principal, ThingName};
+use super::names::{CertificateId, PolicyName, Principal, ThingGroupName, ThingName};
 
 /// Naming more principals than this one by one costs more than deciding for everybody again.
 const NAMED: usize = 10_000;
@@ -34,7 +34,9 @@ impl Changes {
     fn principal(&mut self, principal: &Principal) {
         match principal {
             Principal::Certificate(id) => self.certificates.insert(id.clone()),
-            Principal::Cognito(_) => self.others.insert(principal.clone()),
+            Principal::Cognito(_) | Principal::ThingGroup(_) => {
+                self.others.insert(principal.clone())
+            }
         };
         self.give_up_when_many();
     }
@@ -48,9 +50,7 @@ impl Changes {
 
 impl Registry {
     pub(super) fn changed_principal(&mut self, principal: &Principal) {
-        if !self.changes.all {
-            self.changes.principal(principal);
-        }
+        self.change(|registry, changes| registry.add_principal(changes, principal));
     }
 
     pub(super) fn changed_certificate(&mut self, id: &CertificateId) {
@@ -59,23 +59,57 @@ impl Registry {
 
     /// A thing changed, and with it everybody it is attached to.
     pub(super) fn changed_thing(&mut self, thing: &ThingName) {
-        if self.changes.all {
-            return;
-        }
-        self.changes.things.insert(thing.clone());
-        for principal in self.indexes.principals_of.get(thing).into_iter().flat_map(|m| m.keys()) {
-            self.changes.principal(principal);
-        }
-        self.changes.give_up_when_many();
+        self.change(|registry, changes| registry.add_thing(changes, thing));
+    }
+
+    /// What decides for the things of a group changed, and for those of the groups below it.
+    pub(super) fn changed_group(&mut self, group: &ThingGroupName) {
+        self.change(|registry, changes| registry.add_group(changes, group));
     }
 
     /// A policy changed, and with it everybody who has it.
     pub(super) fn changed_policy(&mut self, policy: &PolicyName) {
-        for principal in self.indexes.targets_of.get(policy).into_iter().flatten() {
-            if self.changes.all {
-                return;
+        self.change(|registry, changes| {
+            for principal in registry.indexes.targets_of.get(policy).into_iter().flatten() {
+                registry.add_principal(changes, principal);
+                if changes.all {
+                    return;
+                }
             }
-            self.changes.principal(principal);
+        });
+    }
+
+    fn change(&mut self, add: impl FnOnce(&Self, &mut Changes)) {
+        if !self.changes.all {
+            let mut changes = std::mem::take(&mut self.changes);
+            add(self, &mut changes);
+            self.changes = changes;
         }
+    }
+
+    fn add_principal(&self, changes: &mut Changes, principal: &Principal) {
+        match principal {
+            Principal::ThingGroup(group) => self.add_group(changes, group),
+            _ => changes.principal(principal),
+        }
+    }
+
+    fn add_group(&self, changes: &mut Changes, group: &ThingGroupName) {
+        for group in self.thing_group_tree(group) {
+            for thing in self.indexes.things_of_group.get(group).into_iter().flatten() {
+                self.add_thing(changes, thing);
+                if changes.all {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn add_thing(&self, changes: &mut Changes, thing: &ThingName) {
+        changes.things.insert(thing.clone());
+        for principal in self.indexes.principals_of.get(thing).into_iter().flat_map(|m| m.keys()) {
+            changes.principal(principal);
+        }
+        changes.give_up_when_many();
     }
 }

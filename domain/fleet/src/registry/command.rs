@@ -3,18 +3,23 @@
 //! Commands travel and are stored as a version byte and JSON. A field added later has a default, so
 //! a log written by the previous version replays; a field unknown to an older node is ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::billing_groups::BillingGroupCommand;
 use super::members::Drain;
 use super::model::{
-    Attributes, CertificateMode, CertificateStatus, CertificateSummary, ThingPrincipalType,
+    Attributes, CertificateMode, CertificateStatus, CertificateSummary, Tags, ThingPrincipalType,
     ThingTypeProperties, Timestamp,
 };
-use super::names::{CertificateId, PolicyName, Principal, ThingName, ThingTypeName};
+use super::names::{
+    BillingGroupName, CertificateId, PolicyName, Principal, ThingName, ThingTypeName,
+};
+use super::tags::Resource;
+use super::thing_groups::ThingGroupCommand;
 
 /// The format of commands and stored records.
 pub(super) const FORMAT: u8 = 1;
@@ -31,6 +36,8 @@ pub enum Command {
         thing_type: Option<ThingTypeName>,
         #[serde(default)]
         attributes: Attributes,
+        #[serde(default)]
+        billing_group: Option<BillingGroupName>,
         at: Timestamp,
     },
     UpdateThing {
@@ -55,7 +62,7 @@ pub enum Command {
         #[serde(default)]
         properties: ThingTypeProperties,
         #[serde(default)]
-        tags: BTreeMap<String, String>,
+        tags: Tags,
         at: Timestamp,
     },
     UpdateThingType {
@@ -99,7 +106,7 @@ pub enum Command {
         policy: PolicyName,
         document: String,
         #[serde(default)]
-        tags: BTreeMap<String, String>,
+        tags: Tags,
         generation: Uuid,
         at: Timestamp,
     },
@@ -140,6 +147,16 @@ pub enum Command {
     DetachThingPrincipal {
         thing: ThingName,
         principal: Principal,
+    },
+    ThingGroup(ThingGroupCommand),
+    BillingGroup(BillingGroupCommand),
+    Tag {
+        resource: Resource,
+        tags: Tags,
+    },
+    Untag {
+        resource: Resource,
+        keys: BTreeSet<String>,
     },
     FoundCluster {
         nodes: BTreeMap<u64, String>,
@@ -219,6 +236,13 @@ pub enum Outcome {
         /// Its id.
         id: Uuid,
     },
+    /// The group was created, or was there already with the same properties; or it was changed.
+    Group {
+        /// Its id.
+        id: Uuid,
+        /// Its version.
+        version: u64,
+    },
     /// The policy version was created.
     PolicyVersion {
         /// Its id.
@@ -243,6 +267,21 @@ pub enum CommandError {
 }
 
 impl Command {
+    /// The first version of the data that knows of the command: no node of a cluster is given one that
+    /// it does not know, for it would stop.
+    pub fn since(&self) -> u32 {
+        match self {
+            Self::CreateThing { billing_group: Some(_), .. }
+            | Self::ThingGroup(_)
+            | Self::BillingGroup(_)
+            | Self::Tag { .. }
+            | Self::Untag { .. }
+            | Self::AttachPolicy { target: Principal::ThingGroup(_), .. }
+            | Self::DetachPolicy { target: Principal::ThingGroup(_), .. } => 2,
+            _ => 1,
+        }
+    }
+
     /// The bytes that go into the log.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)

@@ -6,7 +6,9 @@ use super::Registry;
 use super::model::{
     Attributes, CertificateNames, CertificateStatus, Thing, ThingPrincipalType, Timestamp,
 };
-use super::names::{CertificateId, PolicyName, Principal, ThingName, ThingTypeName};
+use super::names::{
+    CertificateId, PolicyName, Principal, ThingGroupName, ThingName, ThingTypeName,
+};
 
 /// A policy that applies, with its document ready to be compiled for a principal.
 #[derive(Clone, Debug)]
@@ -28,9 +30,11 @@ pub struct ConnectionThing {
     pub attributes: Arc<Attributes>,
     /// Whether the certificate is attached to it.
     pub attached: bool,
+    /// Whether it is the only one that the certificate may be attached to.
+    pub exclusive: bool,
 }
 
-/// Everything that decides for a certificate, whatever client id it connects with.
+/// Everything that decides for a certificate on a connection.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The certificate.
@@ -43,10 +47,10 @@ pub struct Identity {
     pub not_after: Timestamp,
     /// What it says about its holder and its issuer.
     pub names: Arc<CertificateNames>,
-    /// Its policies in the order of their names.
+    /// Its policies, and then those of the groups of the thing of the connection.
     pub policies: Vec<NamedDocument>,
-    /// The thing it is exclusively attached to: that of every connection, whatever its client id.
-    pub exclusive_thing: Option<ConnectionThing>,
+    /// The thing of the connection.
+    pub thing: Option<ConnectionThing>,
 }
 
 impl ConnectionThing {
@@ -84,34 +88,59 @@ impl Identity {
 }
 
 impl Registry {
-    /// What decides for a certificate; none when it is not registered.
-    pub fn identity(&self, certificate_id: &str) -> Option<Identity> {
+    /// What decides for a certificate that has connected with this client id, or asks without one;
+    /// none when it is not registered.
+    pub fn identity(&self, certificate_id: &str, client_id: Option<&str>) -> Option<Identity> {
         let certificate = self.certificates.get(certificate_id)?;
         let principal = Principal::Certificate(certificate.id.clone());
-        let exclusive_thing = self
-            .things_of
-            .get(&principal)
-            .and_then(|things| things.first_key_value())
-            .filter(|(_, kind)| **kind == ThingPrincipalType::ExclusiveThing)
-            .and_then(|(name, _)| self.things.get(name))
-            .map(|thing| connection_thing(thing, true));
+        let thing = self.thing_of_connection(Some(certificate_id), client_id);
         Some(Identity {
             certificate: certificate.id.clone(),
             status: certificate.status,
             not_before: certificate.summary.not_before,
             not_after: certificate.summary.not_after,
             names: Arc::clone(&certificate.summary.names),
-            policies: self.documents_of(&principal),
-            exclusive_thing,
+            policies: self.documents_of_connection(&principal, thing.as_ref()),
+            thing,
         })
     }
 
+    /// All policies that decide on a connection, each once: those of the principal, and those of the
+    /// groups of the connection's thing and of all groups above them. Only if the principal is
+    /// attached to the thing: a client id alone gives nobody more rights.
+    pub fn documents_of_connection(
+        &self,
+        principal: &Principal,
+        thing: Option<&ConnectionThing>,
+    ) -> Vec<NamedDocument> {
+        let mut documents = self.documents_of(principal);
+        if let Some(thing) = thing.filter(|thing| thing.attached) {
+            for group in self.groups_above(&thing.name) {
+                for named in self.documents_of(&Principal::ThingGroup(group.clone())) {
+                    if documents.iter().all(|known| known.policy != named.policy) {
+                        documents.push(named);
+                    }
+                }
+            }
+        }
+        documents
+    }
+
+    /// The groups that a thing is in, and all above them; none twice.
+    pub fn groups_above<'a>(
+        &'a self,
+        thing: &ThingName,
+    ) -> impl Iterator<Item = &'a ThingGroupName> {
+        let groups = self.groups_of.get(thing).into_iter().flat_map(|groups| groups.keys());
+        groups.flat_map(|group| self.thing_group_path(group).map(|group| &group.name))
+    }
+
     /// The thing of a connection: the one the certificate is exclusively attached to, else the one
-    /// that is named like the client id.
+    /// that is named like the client id, if there is one.
     pub fn thing_of_connection(
         &self,
         certificate_id: Option<&str>,
-        client_id: &str,
+        client_id: Option<&str>,
     ) -> Option<ConnectionThing> {
         let certificate = certificate_id.and_then(|id| self.certificates.get(id));
         let principal = certificate.map(|certificate| Principal::from(certificate.id.clone()));
@@ -119,10 +148,12 @@ impl Registry {
         if let Some((name, ThingPrincipalType::ExclusiveThing)) =
             attached.and_then(|things| things.first_key_value())
         {
-            return self.things.get(name).map(|thing| connection_thing(thing, true));
+            let exclusive =
+                |thing| ConnectionThing { exclusive: true, ..connection_thing(thing, true) };
+            return self.things.get(name).map(exclusive);
         }
-        let thing = self.things.get(client_id)?;
-        let is_attached = attached.is_some_and(|things| things.contains_key(client_id));
+        let thing = self.things.get(client_id?)?;
+        let is_attached = attached.is_some_and(|things| things.contains_key(&thing.name));
         Some(connection_thing(thing, is_attached))
     }
 
@@ -149,5 +180,6 @@ fn connection_thing(thing: &Thing, attached: bool) -> ConnectionThing {
         thing_type: thing.thing_type.clone(),
         attributes: Arc::clone(&thing.attributes),
         attached,
+        exclusive: false,
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::names::{CertificateId, PolicyName, ThingName, ThingTypeName};
+use super::names::{
+    BillingGroupName, CertificateId, PolicyName, ThingGroupName, ThingName, ThingTypeName,
+};
 
 /// A moment in milliseconds since 1970, filled in by whoever proposes a command.
 #[derive(
@@ -38,10 +40,69 @@ pub struct Thing {
     /// Shared with the identities that were made from it.
     #[serde(default)]
     pub attributes: Arc<Attributes>,
+    /// The one billing group that it may be in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billing_group: Option<BillingGroupName>,
     /// Starts at 1, one more for each update.
     pub version: u64,
     /// When it was created.
     #[serde(default)]
+    pub created: Timestamp,
+}
+
+/// Tags of a resource: key to value.
+pub type Tags = BTreeMap<String, String>;
+
+/// A static group of things, below another one or a root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThingGroup {
+    /// Its name.
+    pub name: ThingGroupName,
+    /// Differs between a group and another created later under the same name.
+    pub id: Uuid,
+    /// The group that it is below of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ThingGroupName>,
+    /// Free text and attributes.
+    #[serde(default)]
+    pub properties: GroupProperties,
+    /// Starts at 1, one more for each update.
+    pub version: u64,
+    /// For people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: Tags,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// What a thing group says about itself; its things and the groups below inherit none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupProperties {
+    /// Free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// At most fifty.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: Attributes,
+}
+
+/// A flat group of things, to which costs are allocated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BillingGroup {
+    /// Its name.
+    pub name: BillingGroupName,
+    /// Differs between a group and another created later under the same name.
+    pub id: Uuid,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Starts at 1, one more for each update.
+    pub version: u64,
+    /// For people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: Tags,
+    /// When it was created.
     pub created: Timestamp,
 }
 
@@ -89,9 +150,9 @@ pub struct ThingType {
     /// What it says about its things.
     #[serde(default)]
     pub properties: ThingTypeProperties,
-    /// Tags given at creation.
+    /// For people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
     /// When it was created.
     pub created: Timestamp,
     /// When it was deprecated; none while it is active.
@@ -224,9 +285,9 @@ pub struct Policy {
     pub default_version: u64,
     /// The id of the version created next; ids are never used again.
     pub next_version: u64,
-    /// Tags given at creation.
+    /// For people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
     /// When it was created.
     pub created: Timestamp,
     /// When its versions or its default changed last.

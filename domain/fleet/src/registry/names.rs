@@ -188,6 +188,28 @@ name!(
     }
 );
 name!(
+    /// The name of a static thing group; never changes.
+    ThingGroupName,
+    Rule {
+        what: "thingGroupName",
+        pattern: REGISTRY_NAME,
+        min: 1,
+        max: 128,
+        allows: is_registry_name, needs: None,
+    }
+);
+name!(
+    /// The name of a billing group; never changes.
+    BillingGroupName,
+    Rule {
+        what: "billingGroupName",
+        pattern: REGISTRY_NAME,
+        min: 1,
+        max: 128,
+        allows: is_registry_name, needs: None,
+    }
+);
+name!(
     /// The name of a policy.
     PolicyName,
     Rule {
@@ -223,7 +245,7 @@ name!(
     }
 );
 
-/// Who can have policies and things attached.
+/// Who can have policies attached, and, but for groups, things.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Principal {
@@ -231,6 +253,8 @@ pub enum Principal {
     Certificate(CertificateId),
     /// An identity that Cognito vouches for; the registry keeps only what is attached to it.
     Cognito(CognitoIdentity),
+    /// A static thing group, for the connections of its things.
+    ThingGroup(ThingGroupName),
 }
 
 impl Principal {
@@ -239,6 +263,7 @@ impl Principal {
         match self {
             Self::Certificate(id) => format!("c{id}"),
             Self::Cognito(identity) => format!("i{identity}"),
+            Self::ThingGroup(group) => format!("g{group}"),
         }
     }
 
@@ -247,6 +272,7 @@ impl Principal {
         match key.split_at_checked(1)? {
             ("c", id) => CertificateId::new(id).ok().map(Self::Certificate),
             ("i", identity) => CognitoIdentity::new(identity).ok().map(Self::Cognito),
+            ("g", group) => ThingGroupName::new(group).ok().map(Self::ThingGroup),
             _ => None,
         }
     }
@@ -255,7 +281,7 @@ impl Principal {
     pub fn certificate(&self) -> Option<&CertificateId> {
         match self {
             Self::Certificate(id) => Some(id),
-            Self::Cognito(_) => None,
+            Self::Cognito(_) | Self::ThingGroup(_) => None,
         }
     }
 }
@@ -271,6 +297,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Certificate(id) => write!(f, "cert/{id}"),
             Self::Cognito(identity) => identity.fmt(f),
+            Self::ThingGroup(group) => write!(f, "thinggroup/{group}"),
         }
     }
 }

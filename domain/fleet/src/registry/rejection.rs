@@ -5,7 +5,10 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::members::NotMember;
-use super::names::{CertificateId, NameError, PolicyName, Principal, ThingName, ThingTypeName};
+use super::names::{
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, ThingGroupName, ThingName,
+    ThingTypeName,
+};
 
 /// A refused command; it has changed nothing.
 #[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +51,32 @@ pub enum Rejection {
     ThingTypeTooLarge { what: String, limit: usize, count: usize },
     #[error("{0}")]
     PropagatingAttribute(String),
+    #[error("Thing group {0} not found")]
+    ThingGroupNotFound(ThingGroupName),
+    #[error("Thing group {group} already exists with a different parent or different properties")]
+    ThingGroupExists { group: ThingGroupName, id: Uuid },
+    #[error("Thing group {parent} cannot have groups below it: there are {limit} levels")]
+    ThingGroupTooDeep { parent: ThingGroupName, limit: usize },
+    #[error("Thing group {parent} already has {limit} groups below it")]
+    ThingGroupHasManyChildren { parent: ThingGroupName, limit: usize },
+    #[error("Cannot delete thing group : {0} when there are still child groups attached to it.")]
+    ThingGroupHasChildren(ThingGroupName),
+    #[error("A group can have {limit} attributes, not {count}")]
+    GroupHasManyAttributes { limit: usize, count: usize },
+    #[error("Thing {thing} can be in {limit} groups")]
+    ThingInManyGroups { thing: ThingName, limit: usize },
+    #[error("Thing {thing} cannot be in {group} and {other}: they are of the same tree")]
+    ThingInTree { thing: ThingName, group: ThingGroupName, other: ThingGroupName },
+    #[error("Thing group {0} is no principal that things can have")]
+    GroupIsNoPrincipal(ThingGroupName),
+    #[error("Billing group {0} not found")]
+    BillingGroupNotFound(BillingGroupName),
+    #[error("Billing group {group} already exists with different properties")]
+    BillingGroupExists { group: BillingGroupName, id: Uuid },
+    #[error("Thing {thing} is in billing group {group} already, and can be in one only")]
+    ThingInBillingGroup { thing: ThingName, group: BillingGroupName },
+    #[error("A resource can have {limit} tags, not {count}")]
+    TooManyTags { limit: usize, count: usize },
     #[error("The certificate {0} is not found")]
     CertificateNotFound(CertificateId),
     #[error("The certificate is already provisioned or registered")]

@@ -1,5 +1,5 @@
-//! The registry as stored pairs: one key per thing, type, certificate, policy, attachment
-//! and node.
+//! The registry as stored pairs: one key per thing, type, group, membership, certificate, policy,
+//! attachment and node.
 //!
 //! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
 //! contain. A value is a version byte and JSON.
@@ -7,12 +7,18 @@
 use std::collections::BTreeMap;
 
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::Registry;
 use super::command::{FORMAT, encode};
 use super::members::Member;
-use super::model::{Certificate, Policy, Thing, ThingPrincipalType, ThingType};
-use super::names::{CertificateId, NameError, PolicyName, Principal, ThingName, ThingTypeName};
+use super::model::{
+    BillingGroup, Certificate, Policy, Thing, ThingGroup, ThingPrincipalType, ThingType,
+};
+use super::names::{
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, ThingGroupName, ThingName,
+    ThingTypeName,
+};
 
 /// What one stored pair is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +29,9 @@ pub(super) enum Key {
     Policy(PolicyName),
     PolicyAttachment(Principal, PolicyName),
     ThingAttachment(Principal, ThingName),
+    ThingGroup(ThingGroupName),
+    Membership(ThingName, ThingGroupName),
+    BillingGroup(BillingGroupName),
     Member(u64),
     PreferredLeader(u32),
 }
@@ -75,6 +84,9 @@ impl Key {
                 format!("a{}\0{policy}", principal.key())
             }
             Self::ThingAttachment(principal, thing) => format!("m{}\0{thing}", principal.key()),
+            Self::ThingGroup(name) => format!("g{name}"),
+            Self::Membership(thing, group) => format!("h{thing}\0{group}"),
+            Self::BillingGroup(name) => format!("b{name}"),
             Self::Member(node) => format!("n{node}"),
             Self::PreferredLeader(group) => format!("l{group}"),
         }
@@ -105,6 +117,12 @@ impl Key {
                     ThingName::new(thing)?,
                 )
             }
+            "g" => Self::ThingGroup(ThingGroupName::new(names)?),
+            "h" => {
+                let (thing, group) = pair()?;
+                Self::Membership(ThingName::new(thing)?, ThingGroupName::new(group)?)
+            }
+            "b" => Self::BillingGroup(BillingGroupName::new(names)?),
             "n" => Self::Member(names.parse().map_err(|_| unknown())?),
             "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
@@ -132,6 +150,9 @@ impl Registry {
             Key::ThingAttachment(principal, thing) => {
                 self.things_of.get(principal)?.get(thing).map(encode)
             }
+            Key::ThingGroup(name) => self.thing_groups.get(name).map(encode),
+            Key::Membership(thing, group) => self.groups_of.get(thing)?.get(group).map(encode),
+            Key::BillingGroup(name) => self.billing_groups.get(name).map(encode),
             Key::Member(node) => self.members.get(node).map(encode),
             Key::PreferredLeader(group) => self.preferred_leaders.get(group).map(encode),
         }
@@ -168,6 +189,18 @@ impl Registry {
                 let kind: ThingPrincipalType = serde_json::from_slice(json).map_err(damaged)?;
                 self.things_of.entry(principal).or_default().insert(thing, kind);
             }
+            Key::ThingGroup(name) => {
+                let group: ThingGroup = serde_json::from_slice(json).map_err(damaged)?;
+                self.thing_groups.insert(name, group);
+            }
+            Key::Membership(thing, group) => {
+                let membership: Uuid = serde_json::from_slice(json).map_err(damaged)?;
+                self.groups_of.entry(thing).or_default().insert(group, membership);
+            }
+            Key::BillingGroup(name) => {
+                let group: BillingGroup = serde_json::from_slice(json).map_err(damaged)?;
+                self.billing_groups.insert(name, group);
+            }
             Key::Member(node) => {
                 let member: Member = serde_json::from_slice(json).map_err(damaged)?;
                 self.members.insert(node, member);
@@ -187,6 +220,22 @@ impl Registry {
             if let Some(thing_type) = &thing.thing_type {
                 let things = indexes.things_of_type.entry(thing_type.clone()).or_default();
                 things.insert(thing.name.clone());
+            }
+            if let Some(group) = &thing.billing_group {
+                let things = indexes.things_of_billing_group.entry(group.clone()).or_default();
+                things.insert(thing.name.clone());
+            }
+        }
+        for group in self.thing_groups.values() {
+            if let Some(parent) = &group.parent {
+                let children = indexes.children_of.entry(parent.clone()).or_default();
+                children.insert(group.name.clone());
+            }
+        }
+        for (thing, groups) in &self.groups_of {
+            for group in groups.keys() {
+                let things = indexes.things_of_group.entry(group.clone()).or_default();
+                things.insert(thing.clone());
             }
         }
         for certificate in self.certificates.values() {

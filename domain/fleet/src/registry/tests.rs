@@ -1,6 +1,7 @@
 //! The registry as its users know it: tables of what is refused, and properties that hold for any
 //! sequence of commands.
 
+mod groups;
 mod members;
 mod principals;
 mod properties;
@@ -49,6 +50,7 @@ fn create(name: &str, of_type: Option<&str>, pairs: &[(&str, &str)]) -> Command 
         id: uuid(1),
         thing_type: of_type.map(thing_type),
         attributes: attributes(pairs),
+        billing_group: None,
         at: DAY,
     }
 }
@@ -106,6 +108,57 @@ fn attach_thing(name: &str, number: u8, kind: ThingPrincipalType) -> Command {
 
 fn deprecate(name: &str, undo: bool) -> Command {
     Command::DeprecateThingType { thing_type: thing_type(name), undo, at: DAY }
+}
+
+fn group(name: &str) -> ThingGroupName {
+    ThingGroupName::new(name).unwrap()
+}
+
+fn billing(name: &str) -> BillingGroupName {
+    BillingGroupName::new(name).unwrap()
+}
+
+fn create_group(name: &str, parent: Option<&str>) -> Command {
+    Command::ThingGroup(ThingGroupCommand::Create {
+        group: group(name),
+        id: uuid(5),
+        parent: parent.map(group),
+        properties: GroupProperties::default(),
+        tags: BTreeMap::new(),
+        at: DAY,
+    })
+}
+
+fn delete_group(name: &str) -> Command {
+    Command::ThingGroup(ThingGroupCommand::Delete { group: group(name), expected_version: None })
+}
+
+/// A thing leaves groups and joins others.
+fn move_thing(name: &str, leave: &[&str], join: &[&str]) -> Command {
+    Command::ThingGroup(ThingGroupCommand::Move {
+        thing: thing(name),
+        leave: leave.iter().copied().map(group).collect(),
+        join: join.iter().copied().map(group).collect(),
+        membership: uuid(6),
+    })
+}
+
+fn attach_to_group(name: &str, target: &str) -> Command {
+    Command::AttachPolicy { policy: policy(name), target: Principal::ThingGroup(group(target)) }
+}
+
+fn create_billing(name: &str) -> Command {
+    Command::BillingGroup(BillingGroupCommand::Create {
+        group: billing(name),
+        id: uuid(7),
+        description: None,
+        tags: BTreeMap::new(),
+        at: DAY,
+    })
+}
+
+fn bill(name: &str, to: &str) -> Command {
+    Command::BillingGroup(BillingGroupCommand::Add { group: billing(to), thing: thing(name) })
 }
 
 fn after(commands: impl IntoIterator<Item = Command>) -> Registry {

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::command::AttributePatch;
-use super::model::{Attributes, Thing, Timestamp};
+use super::model::{Attributes, Thing};
 use super::names::{ThingName, ThingTypeName, check_attribute_name, check_attribute_value};
 use super::store::Key;
 use super::{Outcome, Registry, Rejection};
@@ -15,34 +13,27 @@ const ATTRIBUTES_WITH_TYPE: usize = 50;
 const ATTRIBUTE_BYTES: usize = 47 * 1024;
 
 impl Registry {
-    pub(super) fn create_thing(
-        &mut self,
-        name: ThingName,
-        id: Uuid,
-        thing_type: Option<ThingTypeName>,
-        mut attributes: Attributes,
-        at: Timestamp,
-    ) -> Result<Outcome, Rejection> {
+    pub(super) fn create_thing(&mut self, mut thing: Thing) -> Result<Outcome, Rejection> {
+        let attributes = Arc::make_mut(&mut thing.attributes);
         attributes.retain(|_, value| !value.is_empty());
-        check_attributes(&attributes, thing_type.is_some())?;
-        if let Some(existing) = self.things.get(&name) {
-            if existing.thing_type == thing_type && *existing.attributes == attributes {
-                return Ok(Outcome::Thing { id: existing.id, version: existing.version });
-            }
-            return Err(Rejection::ThingExists { thing: name, id: existing.id });
+        check_attributes(attributes, thing.thing_type.is_some())?;
+        if let Some(existing) = self.things.get(&thing.name) {
+            let is_same = existing.thing_type == thing.thing_type
+                && existing.attributes == thing.attributes
+                && (thing.billing_group.is_none() || existing.billing_group == thing.billing_group);
+            return match is_same {
+                true => Ok(Outcome::Thing { id: existing.id, version: existing.version }),
+                false => Err(Rejection::ThingExists { thing: thing.name, id: existing.id }),
+            };
         }
-        self.check_new_type(thing_type.as_ref())?;
-        let attributes = Arc::new(attributes);
-        self.put_thing(Thing {
-            name: name.clone(),
-            id,
-            thing_type,
-            attributes,
-            version: 1,
-            created: at,
-        });
+        self.check_new_type(thing.thing_type.as_ref())?;
+        if let Some(group) = &thing.billing_group {
+            self.check_billing_group(group)?;
+        }
+        let (name, id, version) = (thing.name.clone(), thing.id, thing.version);
+        self.put_thing(thing);
         self.changed_thing(&name);
-        Ok(Outcome::Thing { id, version: 1 })
+        Ok(Outcome::Thing { id, version })
     }
 
     pub(super) fn update_thing(
@@ -93,12 +84,20 @@ impl Registry {
         if self.indexes.principals_of.contains_key(name) {
             return Err(Rejection::ThingHasPrincipals(name.clone()));
         }
-        if let Some(Thing { thing_type: Some(thing_type), .. }) = self.things.remove(name) {
-            self.unlink_type(&thing_type, name);
+        self.leave_all(name);
+        if let Some(Thing { thing_type, billing_group, .. }) = self.things.remove(name) {
+            if let Some(thing_type) = thing_type {
+                self.unlink_type(&thing_type, name);
+            }
+            self.relink_billing(name, billing_group.as_ref(), None);
         }
         self.dirty.insert(Key::Thing(name.clone()));
         self.changed_thing(name);
         Ok(Outcome::Done)
+    }
+
+    pub(super) fn find_thing(&self, name: &ThingName) -> Result<&Thing, Rejection> {
+        self.things.get(name).ok_or_else(|| Rejection::ThingNotFound(name.clone()))
     }
 
     /// A type that a thing is to be associated with has to exist and to be active.
@@ -117,9 +116,11 @@ impl Registry {
 
     fn put_thing(&mut self, thing: Thing) {
         let name = thing.name.clone();
-        let new_type = thing.thing_type.clone();
+        let (new_type, new_billing) = (thing.thing_type.clone(), thing.billing_group.clone());
         let old = self.things.insert(name.clone(), thing);
-        let old_type = old.and_then(|thing| thing.thing_type);
+        let (old_type, old_billing) =
+            old.map(|thing| (thing.thing_type, thing.billing_group)).unwrap_or_default();
+        self.relink_billing(&name, old_billing.as_ref(), new_billing.as_ref());
         if old_type != new_type {
             if let Some(thing_type) = old_type {
                 self.unlink_type(&thing_type, &name);
@@ -142,7 +143,7 @@ impl Registry {
 }
 
 /// Optimistic locking: an absent expectation always holds.
-fn check_version(expected: Option<u64>, current: u64) -> Result<(), Rejection> {
+pub(super) fn check_version(expected: Option<u64>, current: u64) -> Result<(), Rejection> {
     match expected {
         Some(expected) if expected != current => {
             Err(Rejection::VersionConflict { expected, current })
@@ -152,7 +153,7 @@ fn check_version(expected: Option<u64>, current: u64) -> Result<(), Rejection> {
 }
 
 /// An empty value removes its attribute, in either way of updating.
-fn patched(current: &Attributes, patch: AttributePatch) -> Attributes {
+pub(super) fn patched(current: &Attributes, patch: AttributePatch) -> Attributes {
     let mut attributes = if patch.merge { current.clone() } else { Attributes::new() };
     attributes.extend(patch.attributes);
     attributes.retain(|_, value| !value.is_empty());

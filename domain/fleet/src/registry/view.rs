@@ -115,7 +115,11 @@ impl Registry {
 
     /// Whether a principal is known: an identity from outside always is.
     pub fn knows(&self, principal: &Principal) -> bool {
-        principal.certificate().is_none_or(|id| self.certificates.contains_key(id))
+        match principal {
+            Principal::Certificate(id) => self.certificates.contains_key(id),
+            Principal::ThingGroup(group) => self.thing_groups.contains_key(group),
+            Principal::Cognito(_) => true,
+        }
     }
 
     /// Things in the order of their names.
@@ -215,7 +219,7 @@ impl Registry {
 }
 
 /// The lower end of a list of names.
-fn after(paging: &Paging) -> Bound<&str> {
+pub(super) fn after(paging: &Paging) -> Bound<&str> {
     paging.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded)
 }
 
@@ -229,7 +233,7 @@ fn beyond<K>(place: Option<K>, order: Order) -> (Bound<K>, Bound<K>) {
 }
 
 /// Cuts a page out of a list.
-fn page<T>(
+pub(super) fn page<T>(
     mut items: impl Iterator<Item = T>,
     limit: usize,
     wanted: impl Fn(&T) -> bool,

@@ -96,7 +96,7 @@ impl Life {
         let said = Arc::new(Mutex::new(Said::default()));
         let mouth = Arc::clone(&said);
         shared.interest.announce_to(shared.fanout.announcer());
-        shared.fanout.start(move |to, message| mouth.lock().unwrap().say(to, message));
+        shared.fanout.start(move |to, message, _| mouth.lock().unwrap().say(to, message));
         tasks.spawn_local(Fanout::run(Arc::clone(&shared)));
         let life = Self {
             incarnation: raft.incarnation,

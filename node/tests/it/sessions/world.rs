@@ -282,10 +282,12 @@ impl World {
 
     /// A node's raft thread takes a turn.
     fn turn(&mut self, id: u64) -> Result<Turned, String> {
+        let now = self.cluster.now(id);
         let node = self.cluster.nodes.get_mut(&id).expect("it is one of them");
-        if let (Some(engine), Some(life)) = (&node.engine, self.lives.get(&id)) {
+        if let (Some(engine), Some(life)) = (&mut node.engine, self.lives.get(&id)) {
             let mut arrived = Input::default();
-            life.inbox.take(&mut arrived, engine.is_accepting(), Duration::ZERO);
+            let taken = life.inbox.take(&mut arrived, engine.allowance(now), Duration::ZERO);
+            engine.taken(taken.bytes);
             append(&mut node.input, arrived);
         }
         let mut begun = None;

@@ -143,13 +143,13 @@ fn an_identity_is_what_decides() {
         attach_thing("lamp", 1, ThingPrincipalType::NonExclusiveThing),
     ]);
     let id = certificate(1);
-    let identity = registry.identity(id.as_str()).unwrap();
+    let identity = registry.identity(id.as_str(), None).unwrap();
     assert!(identity.may_connect(DAY));
     let names: Vec<_> = identity.policies.iter().map(|named| named.policy.as_str()).collect();
     assert_eq!(names, ["p", "q"]);
-    assert_eq!(identity.exclusive_thing, None);
+    assert_eq!(identity.thing, None);
     // A document is parsed once and shared.
-    let again = registry.identity(id.as_str()).unwrap();
+    let again = registry.identity(id.as_str(), None).unwrap();
     assert!(Arc::ptr_eq(&identity.policies[0].document, &again.policies[0].document));
 
     for (client, certificate, expected) in [
@@ -158,7 +158,7 @@ fn an_identity_is_what_decides() {
         ("lamp", None, Some(("lamp", false))),
         ("nothing", Some(id.as_str()), None),
     ] {
-        let found = registry.thing_of_connection(certificate, client);
+        let found = registry.thing_of_connection(certificate, Some(client));
         let found = found.map(|thing| (thing.name.to_string(), thing.attached));
         assert_eq!(found, expected.map(|(name, attached)| (name.to_owned(), attached)));
     }
@@ -166,11 +166,11 @@ fn an_identity_is_what_decides() {
     let detach = Command::DetachThingPrincipal { thing: thing("lamp"), principal: principal(1) };
     registry.apply(detach).unwrap();
     registry.apply(attach_thing("lamp", 1, ThingPrincipalType::ExclusiveThing)).unwrap();
-    let found = registry.thing_of_connection(Some(id.as_str()), "other").unwrap();
+    let found = registry.thing_of_connection(Some(id.as_str()), Some("other")).unwrap();
     assert_eq!((found.name.as_str(), found.attached), ("lamp", true));
-    let exclusive = registry.identity(id.as_str()).unwrap().exclusive_thing.unwrap();
+    let exclusive = registry.identity(id.as_str(), None).unwrap().thing.unwrap();
     assert_eq!(exclusive.attributes["a"], "1");
-    assert_eq!(registry.identity("unknown").map(|identity| identity.status), None);
+    assert_eq!(registry.identity("unknown", None).map(|identity| identity.status), None);
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let number = 1_u8..4;
     let flag = any::<bool>();
-    (0_u8..19, name.clone(), name, number, flag, 0_u64..4).prop_map(
+    (0_u8..29, name.clone(), name, number, flag, 0_u64..4).prop_map(
         |(kind, name, other, number, flag, count)| {
             let at = Timestamp(DAY.0 + count * 400_000);
             let status = [
@@ -65,9 +65,31 @@ fn any_command() -> impl Strategy<Value = Command> {
                 15 => attach(name, number),
                 16 => Command::DetachPolicy { policy: policy(name), target: principal(number) },
                 17 => attach_thing(name, number, kind_of_thing),
-                _ => Command::DetachThingPrincipal {
+                18 => Command::DetachThingPrincipal {
                     thing: thing(name),
                     principal: principal(number),
+                },
+                19 => create_group(name, flag.then_some(other)),
+                20 => delete_group(name),
+                21 => move_thing(name, if flag { &["a", "b"] } else { &[] }, &[other]),
+                22 => attach_to_group(name, other),
+                23 => Command::DetachPolicy {
+                    policy: policy(name),
+                    target: Principal::ThingGroup(group(other)),
+                },
+                24 => create_billing(name),
+                25 => bill(name, other),
+                26 => Command::BillingGroup(BillingGroupCommand::Delete {
+                    group: billing(name),
+                    expected_version: flag.then_some(count),
+                }),
+                27 => Command::Tag {
+                    resource: Resource::ThingGroup(group(name)),
+                    tags: attributes(&[(other, "1")]),
+                },
+                _ => Command::Untag {
+                    resource: Resource::ThingGroup(group(name)),
+                    keys: [other.to_owned()].into(),
                 },
             }
         },

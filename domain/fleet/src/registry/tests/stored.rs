@@ -65,7 +65,7 @@ fn stored_pairs_that_are_damaged_are_named() {
     let mut loaded = Registry::default();
     loaded.load(key, text.as_bytes()).unwrap();
     assert!(loaded.loaded().unwrap_err().to_string().contains("policy p"));
-    assert_eq!(registry.identity(id.as_str()).map(|identity| identity.status), None);
+    assert_eq!(registry.identity(id.as_str(), None).map(|identity| identity.status), None);
 }
 
 #[test]

@@ -10,6 +10,7 @@ fn creating_a_thing_again_is_the_same_thing() {
         id: uuid(9),
         thing_type: None,
         attributes: attributes(&[("a", "1")]),
+        billing_group: None,
         at: DAY,
     };
     assert_eq!(registry.apply(again), Ok(Outcome::Thing { id: uuid(1), version: 1 }));

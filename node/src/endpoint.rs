@@ -192,13 +192,15 @@ struct Rare {
     shared: Unacknowledged,
 }
 
-/// What a client may no longer receive, of what waited for it.
+/// What a client may no longer receive, or has expired, of what waited for it.
 #[derive(Debug, Default)]
 pub struct NotSent {
-    /// How many publications.
+    /// How many publications it may not receive.
     pub count: usize,
     /// Those that come from its session's queue and have to leave it: place, QoS, DUP.
     pub queued: Vec<(u64, QoS, bool)>,
+    /// What has to leave the queue because it has expired meanwhile.
+    pub expired: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -409,7 +411,8 @@ impl Endpoint {
         const ALIAS: usize = 4;
         let aliases = state.aliases.as_mut().filter(|_| self.fits_with(publication, terms, ALIAS));
         let alias = aliases.and_then(|aliases| aliases.alias(publication.topic));
-        let expiry = publication.remaining(clock.epoch_ms).flatten();
+        // Only an exchange of QoS 2 that was begun in time goes on when nothing is left.
+        let expiry = publication.remaining(clock.epoch_ms).map(Option::unwrap_or_default);
         let mut out = outgoing(publication, terms, id, alias, expiry);
         out.dup = dup;
         let version = self.profile.version;
@@ -437,6 +440,9 @@ impl Endpoint {
         let mut state = self.state.borrow_mut();
         if state.closed || state.ending {
             return Delivered::Dropped(DropReason::Gone);
+        }
+        if is_too_late(publication, terms.qos, dup, clock) {
+            return Delivered::Dropped(DropReason::Expired);
         }
         if !self.fits(publication, terms) {
             return Delivered::Dropped(DropReason::TooLarge);
@@ -533,7 +539,8 @@ impl Endpoint {
             denied.count += usize::from(!allowed);
             if let Some((seq, dup)) = pending.queued {
                 let id = Window::packet_id(seq);
-                if allowed {
+                let is_too_late = is_too_late(&publication, pending.qos, dup, clock);
+                if allowed && !is_too_late {
                     self.send_again(state, &publication, terms, Some(id), dup, clock, pool);
                     continue;
                 }
@@ -542,7 +549,10 @@ impl Endpoint {
                     QoS::ExactlyOnce => state.window.pubrec(id, true),
                     _ => state.window.puback(id),
                 };
-                denied.queued.push((seq, pending.qos, dup));
+                match allowed {
+                    true => denied.expired.push(seq),
+                    false => denied.queued.push((seq, pending.qos, dup)),
+                }
                 continue;
             }
             if !allowed
@@ -656,6 +666,13 @@ impl Endpoint {
             waker.wake_by_ref();
         }
     }
+}
+
+/// Whether a publication of a queue has expired. An exchange of QoS 2 that may have begun is ended properly,
+/// or its packet identifier would stay taken at the client.
+fn is_too_late(publication: &Publication<'_>, qos: QoS, dup: bool, clock: Clock) -> bool {
+    let is_begun = dup && qos == QoS::ExactlyOnce;
+    !is_begun && publication.remaining(clock.epoch_ms) == Some(None)
 }
 
 fn outgoing<'a>(

@@ -157,8 +157,8 @@ impl Expiring {
             return Some(format!("it was to expire after {interval:?} and has waited {waited:?}"));
         }
         match left {
-            None if dup => None,
             None => Some(format!("it does not say what is left of {interval:?}")),
+            Some(Duration::ZERO) => None,
             Some(left) if left + waited <= interval + ROUNDING && left <= interval => None,
             Some(left) => Some(format!("it carries {left:?} of {interval:?} after {waited:?}")),
         }

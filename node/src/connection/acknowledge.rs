@@ -10,6 +10,7 @@ use mqtt::{Ack, AckKind, Reason, Version};
 
 use super::{Connection, End};
 use crate::core::Ticket;
+use crate::endpoint::DropReason;
 use crate::host::{Proposal, Reply};
 use crate::metrics::Asked;
 
@@ -56,15 +57,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Moves what waits into the outbox. What the client may no longer receive leaves its
-    /// queue.
+    /// Moves what waits into the outbox. What the client may no longer receive, and what has expired,
+    /// leaves its queue.
     pub(super) fn refill(&self) {
         let denied = self.endpoint.refill(self.core.clock(), &mut self.core.pool.borrow_mut());
         for _ in 0..denied.count {
             self.core.metrics.decided(Asked::Receive, false);
         }
-        if denied.queued.is_empty() {
+        if denied.queued.is_empty() && denied.expired.is_empty() {
             return;
+        }
+        for seq in denied.expired {
+            self.core.metrics.dropped(DropReason::Expired);
+            self.core.acknowledge_queued(&self.endpoint, seq);
         }
         for (seq, qos, dup) in denied.queued {
             self.core.refuse_queued(&self.endpoint, seq, qos, dup);

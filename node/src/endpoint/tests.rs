@@ -86,6 +86,7 @@ impl Session {
             let denied = self.endpoint.refill(self.clock, &mut self.pool);
             self.denied.count += denied.count;
             self.denied.queued.extend(denied.queued);
+            self.denied.expired.extend(denied.expired);
             let written = self.endpoint.flush(Waker::noop(), |outbox| {
                 let length = outbox.len();
                 outbox.advance(length, &mut self.pool);
@@ -214,6 +215,38 @@ fn what_waits_is_not_sent_after_the_right_to_receive_it_is_gone() {
         for kind in [AckKind::PubAck, AckKind::PubRec] {
             assert_eq!(session.settle(kind, 8), Settled::Unknown, "its exchange is over");
         }
+    }
+}
+
+#[test]
+fn what_expires_while_it_waits_is_not_sent() {
+    for (qos, dup, is_sent) in [
+        (QoS::AtLeastOnce, false, false),
+        (QoS::AtLeastOnce, true, false),
+        (QoS::ExactlyOnce, false, false),
+        (QoS::ExactlyOnce, true, true),
+    ] {
+        let mut session = Session::new();
+        session.deliver(7, qos, &[0; OUTBOX]);
+        let mut publication = Publication::borrowed("topic", b"x", qos, false);
+        publication.expires_at = Some(session.clock.epoch_ms + 1);
+        let terms = Terms { qos, retain: false, subscription_ids: &[], share: None };
+        let deliver = |session: &mut Session, seq| {
+            let Session { endpoint, clock, pool, .. } = session;
+            endpoint.deliver_queued(&publication, terms, seq, dup, *clock, pool)
+        };
+        // No room in the outbox.
+        assert_eq!(deliver(&mut session, 8), Delivered::Taken);
+        session.clock.epoch_ms += 1;
+        let expected =
+            if is_sent { Delivered::Taken } else { Delivered::Dropped(DropReason::Expired) };
+        assert_eq!(deliver(&mut session, 9), expected);
+        session.drain();
+        let expired: &[u64] = if is_sent { &[] } else { &[8] };
+        assert_eq!(session.denied.expired, expired);
+        let kind = if qos == QoS::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
+        let settled = if is_sent { Settled::Received(8) } else { Settled::Unknown };
+        assert_eq!(session.settle(kind, 8), settled);
     }
 }
 

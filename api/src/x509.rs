@@ -13,7 +13,9 @@ use fleet::registry::CertificateId;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-pub use inspect::{Inspected, inspect};
+pub use inspect::{
+    Inspected, InspectedAuthority, inspect, inspect_authority, is_signed_by, issuer_of,
+};
 pub use issuer::{Issued, Issuer, KeyPair};
 
 /// Why a certificate, a request or an authority cannot be used.

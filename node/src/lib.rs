@@ -25,6 +25,7 @@ pub mod host;
 pub mod http;
 pub mod identity;
 pub mod interest;
+pub mod just_in_time;
 pub mod kept;
 mod lifecycle;
 pub mod mesh;

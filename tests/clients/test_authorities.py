@@ -1,5 +1,7 @@
 """Certificate authorities through boto3: proof of possession, and what is registered under them."""
 
+import hashlib
+import json
 import ssl
 import subprocess
 
@@ -9,6 +11,7 @@ import pytest
 import rawmqtt as m
 
 pytestmark = pytest.mark.skein
+NOT_AUTHORIZED = 0x87
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +178,77 @@ def test_a_certificate_of_an_authority_connects(iot, authority, tls, key, skein,
     wrap = lambda raw: context.wrap_socket(raw, server_hostname="localhost")
     with m.Client(skein.address("tls"), 5, wrap=wrap) as client:
         assert client.connect(name).reason == 0
+
+
+@pytest.fixture
+def knock(skein, tmp_path, name):
+    """Connects with a certificate that the authority of the test has signed; gives the reason."""
+
+    def knock(device):
+        context = ssl.create_default_context(cafile=skein.ca)
+        context.load_cert_chain(f"{tmp_path}/{name}-{device}.pem", f"{tmp_path}/{name}-{device}.key")
+        wrap = lambda raw: context.wrap_socket(raw, server_hostname="localhost")
+        with m.Client(skein.address("tls"), 5, wrap=wrap) as client:
+            return client.connect(f"{name}-{device}", check=False).reason
+
+    return knock
+
+
+def test_a_certificate_registers_itself_just_in_time(iot, authority, knock, dial, name):
+    made = authority.register(iot, setAsActive=True, allowAutoRegistration=True)
+    ca = made["certificateId"]
+    owner = dial()
+    owner.connect(f"{name}-owner")
+    owner.subscribe(f"$aws/events/certificates/registered/{ca}", qos=1)
+    pem = authority.sign("/CN=device", "device")
+    id = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+    for _ in range(2):
+        assert knock("device") == NOT_AUTHORIZED
+        event = json.loads(owner.receive().payload)
+        registered = event.pop("certificateRegistrationTimestamp")
+        assert event.pop("timestamp") >= int(registered) > 0
+        assert event == {
+            "certificateId": id, "caCertificateId": ca, "certificateStatus": "PENDING_ACTIVATION",
+            "awsAccountId": "000000000000",
+        }
+    found = iot.describe_certificate(certificateId=id)["certificateDescription"]
+    assert (found["status"], found["caCertificateId"]) == ("PENDING_ACTIVATION", ca)
+    assert found["certificatePem"].split() == pem.split()
+
+    document = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
+    iot.create_policy(policyName=name, policyDocument=document)
+    iot.attach_policy(policyName=name, target=found["certificateArn"])
+    iot.update_certificate(certificateId=id, newStatus="ACTIVE")
+    assert knock("device") == 0
+    iot.update_certificate(certificateId=id, newStatus="INACTIVE")
+    assert knock("device") == NOT_AUTHORIZED
+
+    # Who is decided about is no news, nor is what the authority does not want any more.
+    iot.update_ca_certificate(certificateId=ca, newAutoRegistrationStatus="DISABLE")
+    late = hashlib.sha256(ssl.PEM_cert_to_DER_cert(authority.sign("/CN=late", "late"))).hexdigest()
+    assert knock("late") == NOT_AUTHORIZED
+    iot.update_ca_certificate(certificateId=ca, newAutoRegistrationStatus="ENABLE")
+    authority.sign("/CN=next", "next")
+    assert knock("next") == NOT_AUTHORIZED
+    assert json.loads(owner.receive().payload)["certificateId"] not in (id, late)
+    refused(iot.describe_certificate, "ResourceNotFoundException", 404, certificateId=late)
+    owner.nothing_more()
+
+
+def test_what_another_key_has_signed_does_not_register_itself(iot, authority, knock, dial, tmp_path, name):
+    ca = authority.register(iot, setAsActive=True, allowAutoRegistration=True)["certificateId"]
+    owner = dial()
+    owner.connect(f"{name}-owner")
+    owner.subscribe("$aws/events/certificates/registered/#", qos=1)
+    genuine, file = authority.key, authority.file
+    authority.key, authority.file = tmp_path / "forger.key", tmp_path / "forger.pem"
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+            "-subj", authority.subject, "-keyout", authority.key, "-out", authority.file)
+    forged = hashlib.sha256(ssl.PEM_cert_to_DER_cert(authority.sign("/CN=forged", "forged"))).hexdigest()
+    assert knock("forged") == NOT_AUTHORIZED
+    authority.key, authority.file = genuine, file
+    authority.sign("/CN=device", "device")
+    assert knock("device") == NOT_AUTHORIZED
+    assert json.loads(owner.receive().payload)["caCertificateId"] == ca
+    refused(iot.describe_certificate, "ResourceNotFoundException", 404, certificateId=forged)
+    owner.nothing_more()

@@ -28,7 +28,11 @@ pub struct Inspected {
 
 /// Reads the one certificate in a PEM text and checks its key and its signature's algorithm.
 pub fn inspect(pem: &str) -> Result<Inspected, CertificateError> {
-    let der = only_block(pem, "CERTIFICATE", &["CERTIFICATE", "X509 CERTIFICATE"])?;
+    inspect_der(only_block(pem, "CERTIFICATE", &["CERTIFICATE", "X509 CERTIFICATE"])?)
+}
+
+/// As [`inspect`], of its DER form.
+pub fn inspect_der(der: Vec<u8>) -> Result<Inspected, CertificateError> {
     let certificate = parse(&der)?;
     check_key(certificate.public_key())?;
     check_signature_algorithm(&certificate.signature_algorithm.algorithm.to_id_string())?;

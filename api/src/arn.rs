@@ -62,6 +62,10 @@ impl Arns {
         self.write("cert", id)
     }
 
+    pub(crate) fn authority(&self, id: &CertificateId) -> String {
+        self.write("cacert", id)
+    }
+
     pub(crate) fn policy(&self, name: &PolicyName) -> String {
         self.write("policy", name)
     }
@@ -107,6 +111,7 @@ impl Arns {
             Some(("thingtype", name)) => Resource::ThingType(ThingTypeName::new(name)?),
             Some(("thinggroup", name)) => Resource::ThingGroup(ThingGroupName::new(name)?),
             Some(("billinggroup", name)) => Resource::BillingGroup(BillingGroupName::new(name)?),
+            Some(("cacert", id)) => Resource::Authority(CertificateId::new(id)?),
             Some(("policy", name)) => Resource::Policy(PolicyName::new(name)?),
             _ => {
                 return Err(Error::Invalid(format!(

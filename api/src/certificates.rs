@@ -1,8 +1,6 @@
 //! Certificates: made here, registered from elsewhere, activated, revoked, deleted.
 
-use fleet::registry::{
-    Certificate, CertificateId, CertificateMode, CertificateStatus, CertificateSummary, Command,
-};
+use fleet::registry::{Certificate, CertificateId, CertificateMode, CertificateStatus, Command};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -11,14 +9,15 @@ use crate::arn::Arns;
 use crate::paging::MARKER;
 use crate::request::Call;
 use crate::service::{Api, Reply};
-use crate::x509::{self, CertificateError, KeyPair};
-use crate::{Backend, Error};
+use crate::x509::{self, CertificateError, Inspected, Issued, KeyPair};
+use crate::{Backend, Error, authorities};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
     certificate_signing_request: Option<String>,
     certificate_pem: Option<String>,
+    ca_certificate_pem: Option<String>,
     status: Option<String>,
 }
 
@@ -28,9 +27,8 @@ pub(crate) async fn create_keys<B: Backend>(api: &Api<B>, call: &Call) -> Result
     let _permit = api.key_pairs.acquire().await.map_err(|_| Error::Internal)?;
     let key_pair = blocking(KeyPair::generate).await?;
     let issued = api.issuer.issue(&key_pair, call.now).map_err(failed)?;
-    let (id, pem) = (issued.id, issued.pem);
-    let mode = CertificateMode::Default;
-    propose(api, call, id.clone(), pem.clone(), status, mode, issued.summary).await?;
+    let (id, pem) = (issued.id.clone(), issued.pem.clone());
+    propose(api, call, status, issued).await?;
     Ok(Reply::Json(json!({
         "certificateArn": api.arns.certificate(&id),
         "certificateId": id,
@@ -47,9 +45,8 @@ pub(crate) async fn create_from_csr<B: Backend>(api: &Api<B>, call: &Call) -> Re
         CertificateError::Signing(_) => failed(error),
         _ => Error::Invalid(format!("certificateSigningRequest: {error}")),
     })?;
-    let (id, pem) = (issued.id, issued.pem);
-    let mode = CertificateMode::Default;
-    propose(api, call, id.clone(), pem.clone(), status, mode, issued.summary).await?;
+    let (id, pem) = (issued.id.clone(), issued.pem.clone());
+    propose(api, call, status, issued).await?;
     Ok(Reply::Json(json!({
         "certificateArn": api.arns.certificate(&id),
         "certificateId": id,
@@ -57,15 +54,17 @@ pub(crate) async fn create_from_csr<B: Backend>(api: &Api<B>, call: &Call) -> Re
     })))
 }
 
-/// Registering under an authority needs the authority to be registered, and none is yet.
-pub(crate) async fn register<B: Backend>(_api: &Api<B>, call: &Call) -> Result<Reply, Error> {
-    let pem = required(call.json::<Body>()?.certificate_pem, "certificatePem")?;
-    x509::inspect(&pem).map_err(invalid)?;
-    Err(Error::CertificateValidation(
-        "The certificate authority that signed the certificate is not registered; \
-         RegisterCertificateWithoutCA takes the certificate without it"
-            .into(),
-    ))
+pub(crate) async fn register<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
+    let body: Body = call.json()?;
+    let status = match body.status {
+        None => first_status(call)?,
+        Some(status) => registered_status(Some(&status))?,
+    };
+    let pem = required(body.certificate_pem, "certificatePem")?;
+    let inspected = x509::inspect(&pem).map_err(invalid)?;
+    let given = body.ca_certificate_pem.as_deref();
+    let signer = authorities::of(api, &inspected.der, given).await?;
+    register_inspected(api, call, pem, status, inspected, Some(signer)).await
 }
 
 pub(crate) async fn register_without_ca<B: Backend>(
@@ -74,24 +73,49 @@ pub(crate) async fn register_without_ca<B: Backend>(
 ) -> Result<Reply, Error> {
     let body: Body = call.json()?;
     let pem = required(body.certificate_pem, "certificatePem")?;
-    let status = match body.status.as_deref() {
-        None | Some("INACTIVE" | "REGISTER_INACTIVE") => CertificateStatus::Inactive,
-        Some("ACTIVE") => CertificateStatus::Active,
-        Some("PENDING_ACTIVATION") => CertificateStatus::PendingActivation,
-        Some(known @ ("REVOKED" | "PENDING_TRANSFER")) => {
-            return Err(Error::CertificateState(format!(
-                "A certificate cannot be registered with the status {known}"
-            )));
-        }
-        Some(other) => return Err(unknown_status(other)),
-    };
+    let status = registered_status(body.status.as_deref())?;
     let inspected = x509::inspect(&pem).map_err(invalid)?;
-    let (id, mode) = (inspected.id, CertificateMode::SniOnly);
-    propose(api, call, id.clone(), pem, status, mode, inspected.summary).await?;
+    register_inspected(api, call, pem, status, inspected, None).await
+}
+
+async fn register_inspected<B: Backend>(
+    api: &Api<B>,
+    call: &Call,
+    pem: String,
+    status: CertificateStatus,
+    inspected: Inspected,
+    signer: Option<(CertificateId, CertificateMode)>,
+) -> Result<Reply, Error> {
+    let (authority, mode) = signer.unzip();
+    let id = inspected.id;
+    api.propose(Command::RegisterCertificate {
+        certificate: id.clone(),
+        pem,
+        status,
+        mode: mode.unwrap_or(CertificateMode::SniOnly),
+        authority,
+        summary: inspected.summary,
+        generation: Uuid::new_v4(),
+        at: call.now,
+    })
+    .await?;
     Ok(Reply::Json(json!({
         "certificateArn": api.arns.certificate(&id),
         "certificateId": id,
     })))
+}
+
+/// The status that a certificate from elsewhere begins with.
+fn registered_status(status: Option<&str>) -> Result<CertificateStatus, Error> {
+    match status {
+        None | Some("INACTIVE" | "REGISTER_INACTIVE") => Ok(CertificateStatus::Inactive),
+        Some("ACTIVE") => Ok(CertificateStatus::Active),
+        Some("PENDING_ACTIVATION") => Ok(CertificateStatus::PendingActivation),
+        Some(known @ ("REVOKED" | "PENDING_TRANSFER")) => Err(Error::CertificateState(format!(
+            "A certificate cannot be registered with the status {known}"
+        ))),
+        Some(other) => Err(unknown_status(other)),
+    }
 }
 
 pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
@@ -137,28 +161,24 @@ pub(crate) async fn list<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
 async fn propose<B: Backend>(
     api: &Api<B>,
     call: &Call,
-    certificate: CertificateId,
-    pem: String,
     status: CertificateStatus,
-    mode: CertificateMode,
-    summary: CertificateSummary,
+    Issued { id, pem, summary }: Issued,
 ) -> Result<(), Error> {
-    let generation = Uuid::new_v4();
     api.propose(Command::RegisterCertificate {
-        certificate,
+        certificate: id,
         pem,
         status,
-        mode,
+        mode: CertificateMode::Default,
         authority: None,
         summary,
-        generation,
+        generation: Uuid::new_v4(),
         at: call.now,
     })
     .await?;
     Ok(())
 }
 
-fn summary(certificate: &Certificate, arns: &Arns) -> Value {
+pub(crate) fn summary(certificate: &Certificate, arns: &Arns) -> Value {
     json!({
         "certificateArn": arns.certificate(&certificate.id),
         "certificateId": certificate.id,
@@ -186,7 +206,7 @@ fn description(certificate: &Certificate, arns: &Arns) -> Value {
 }
 
 /// Reads an id in either case.
-fn certificate_id(text: &str) -> Result<CertificateId, Error> {
+pub(crate) fn certificate_id(text: &str) -> Result<CertificateId, Error> {
     Ok(CertificateId::new(&text.to_ascii_lowercase())?)
 }
 
@@ -203,7 +223,7 @@ fn unknown_status(status: &str) -> Error {
     Error::Invalid(format!("'{status}' is not a status that can be given to a certificate"))
 }
 
-fn required(member: Option<String>, name: &str) -> Result<String, Error> {
+pub(crate) fn required(member: Option<String>, name: &str) -> Result<String, Error> {
     member
         .filter(|value| !value.is_empty())
         .ok_or_else(|| Error::Invalid(format!("the member {name} is missing")))

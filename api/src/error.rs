@@ -23,6 +23,12 @@ pub enum Error {
     /// A certificate is not one that can be registered.
     #[error("{0}")]
     CertificateValidation(String),
+    /// Who registers an authority has not proved to have its key.
+    #[error("{0}")]
+    RegistrationCodeValidation(String),
+    /// It is not said which of several authorities is meant.
+    #[error("{0}")]
+    CertificateConflict(String),
     /// The signature is missing or wrong.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -98,6 +104,8 @@ impl Error {
             | R::ThingGroupNotFound(_)
             | R::BillingGroupNotFound(_)
             | R::CertificateNotFound(_)
+            | R::AuthorityNotFound(_)
+            | R::RegistrationCodeNotFound
             | R::PolicyNotFound(_)
             | R::PolicyVersionNotFound { .. } => Self::NotFound(message),
             R::ThingExists { thing, id } => {
@@ -120,14 +128,20 @@ impl Error {
                 let arn = arns.certificate(&id);
                 Self::AlreadyExists { message, id: id.to_string(), arn }
             }
+            R::AuthorityExists(id) => {
+                let arn = arns.authority(&id);
+                Self::AlreadyExists { message, id: id.to_string(), arn }
+            }
+            R::RegistrationCodeIsAnother => Self::RegistrationCodeValidation(message),
             R::PolicyExists(name) => {
                 let arn = arns.policy(&name);
                 Self::AlreadyExists { message, id: name.to_string(), arn }
             }
             R::VersionConflict { .. } => Self::VersionConflict(message),
-            R::CertificateActive(_) | R::CertificateInTransfer(_) => {
-                Self::CertificateState(message)
-            }
+            R::CertificateActive(_)
+            | R::CertificateInTransfer(_)
+            | R::AuthorityActive(_)
+            | R::AuthorityInactive(_) => Self::CertificateState(message),
             R::CertificateHasThings(_)
             | R::CertificateHasPolicies(_)
             | R::PolicyVersionIsDefault(_)
@@ -135,7 +149,9 @@ impl Error {
             | R::PolicyHasVersions(_) => Self::DeleteConflict(message),
             R::PolicyMalformed(_) => Self::MalformedPolicy(message),
             R::PolicyVersionLimit { .. } => Self::VersionsLimitExceeded(message),
-            R::PolicyLimit { .. } | R::TooManyTags { .. } => Self::LimitExceeded(message),
+            R::PolicyLimit { .. } | R::TooManyTags { .. } | R::TooManyAuthorities { .. } => {
+                Self::LimitExceeded(message)
+            }
             R::Name(_)
             | R::ThingHasPrincipals(_)
             | R::TooManyAttributes { .. }
@@ -181,6 +197,8 @@ impl Error {
             Self::Invalid(_) => (400, "InvalidRequestException"),
             Self::MalformedPolicy(_) => (400, "MalformedPolicyException"),
             Self::CertificateValidation(_) => (400, "CertificateValidationException"),
+            Self::RegistrationCodeValidation(_) => (400, "RegistrationCodeValidationException"),
+            Self::CertificateConflict(_) => (409, "CertificateConflictException"),
             Self::Auth(error) => (403, error.code()),
             Self::Forbidden if plane == Plane::Data => (403, "ForbiddenException"),
             Self::Forbidden => (403, "AccessDeniedException"),

@@ -27,9 +27,9 @@ use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Operation};
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
 use crate::x509::Issuer;
 use crate::{
-    Backend, Clock, Config, Endpoints, Error, billing_groups, certificates, connections, effective,
-    endpoint, policies, principals, publish, retained, shadows, tagging, thing_groups, thing_types,
-    things,
+    Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
+    connections, effective, endpoint, policies, principals, publish, retained, shadows, tagging,
+    thing_groups, thing_types, things,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -282,6 +282,14 @@ impl<B: Backend> Api<B> {
             O::AddThingToBillingGroup => billing_groups::add(self, call).await,
             O::RemoveThingFromBillingGroup => billing_groups::remove(self, call).await,
             O::ListThingsInBillingGroup => billing_groups::things(self, call).await,
+            O::GetRegistrationCode => authorities::code(self, call).await,
+            O::DeleteRegistrationCode => authorities::delete_code(self, call).await,
+            O::RegisterCACertificate => authorities::register(self, call).await,
+            O::DescribeCACertificate => authorities::describe(self, call).await,
+            O::UpdateCACertificate => authorities::update(self, call).await,
+            O::DeleteCACertificate => authorities::delete(self, call).await,
+            O::ListCACertificates => authorities::list(self, call).await,
+            O::ListCertificatesByCA => authorities::certificates(self, call).await,
             O::TagResource => tagging::tag(self, call).await,
             O::UntagResource => tagging::untag(self, call).await,
             O::ListTagsForResource => tagging::list(self, call).await,

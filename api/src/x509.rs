@@ -13,8 +13,10 @@ use fleet::registry::CertificateId;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-pub use inspect::{Inspected, inspect};
-pub use issuer::{Issued, Issuer, KeyPair};
+pub use inspect::{
+    Inspected, InspectedAuthority, inspect, inspect_authority, inspect_der, is_signed_by, issuer_of,
+};
+pub use issuer::{Issued, Issuer, KeyPair, certificate_pem};
 
 /// Why a certificate, a request or an authority cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

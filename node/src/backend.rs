@@ -26,7 +26,7 @@ use crate::endpoint::Endpoint;
 use crate::host::{Machine, Outcome, Proposal, Reply, Signal};
 use crate::identity::{self, Principal};
 use crate::interest::Live;
-use crate::publication::Kept;
+use crate::publication::{Kept, Publication};
 use crate::shared::Shared;
 use held::{behind, from_peer, holder};
 
@@ -106,6 +106,19 @@ impl Backend {
         });
         self.shared.send(core, ToCore::Run(run));
         result.await.map_err(|_| Unavailable)
+    }
+
+    /// Publishes as the node; resolves when it is safe.
+    pub async fn publish_kept(&self, kept: Kept) -> Result<(), Unavailable> {
+        // One core per topic keeps the order of what is published to it.
+        let core = self.shared.home_of(Publication::kept(&kept).topic);
+        let (answer, safe) = oneshot::channel();
+        let run = Box::new(move |core: &Rc<Core>| core.publish_for(&kept, answer));
+        self.shared.send(core, ToCore::Run(run));
+        match safe.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Unavailable),
+        }
     }
 
     /// The connection that holds a client id.
@@ -226,8 +239,6 @@ impl api::Backend for Backend {
             self.has_room(request.thing)?;
         }
         let at = now_ms();
-        // One core per topic keeps the order of what is published to it.
-        let core = self.shared.home_of(&publication.topic);
         let kept = Kept {
             topic: publication.topic.into(),
             payload: publication.payload,
@@ -238,13 +249,7 @@ impl api::Backend for Backend {
             publisher: Bytes::new(),
             published_at: at,
         };
-        let (answer, safe) = oneshot::channel();
-        let run = Box::new(move |core: &Rc<Core>| core.publish_for(&kept, answer));
-        self.shared.send(core, ToCore::Run(run));
-        match safe.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Unavailable.into()),
-        }
+        Ok(self.publish_kept(kept).await?)
     }
 
     async fn retained_get(&self, topic: String) -> Result<Option<Retained>, Unavailable> {

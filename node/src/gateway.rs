@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -27,7 +28,7 @@ use crate::core::Core;
 use crate::denial;
 use crate::identity::Principal;
 use crate::metrics;
-use crate::tls::{MQTT_ALPN, certificate_id};
+use crate::tls::MQTT_ALPN;
 
 use admission::{Gate, Permit};
 
@@ -298,26 +299,30 @@ async fn serve(
     match &door.speaks {
         Speaks::Mqtt => {
             let transport = Transport::Stream(Stream::Tcp(stream));
-            let peer = Peer { principal: door.nobody(), ip, port };
+            let peer = Peer::nobody(door.nobody(), ip, port);
             handshake::connect(core, transport, peer, place).await?;
             Ok(Served::Connection)
         }
         Speaks::Mqtts(acceptor) => {
-            let (stream, principal) = secure(acceptor, stream).await?;
-            let principal = principal.unwrap_or_else(|| door.nobody());
-            let peer = Peer { principal, ip, port };
+            let (stream, certificate) = secure(acceptor, stream).await?;
+            let peer = match certificate {
+                Some(certificate) => Peer::with_certificate(certificate, ip, port),
+                None => Peer::nobody(door.nobody(), ip, port),
+            };
             handshake::connect(core, Transport::Stream(stream), peer, place).await?;
             Ok(Served::Connection)
         }
         Speaks::WebSocket(data_plane) => {
-            let peer = Peer { principal: door.nobody(), ip, port };
+            let peer = Peer::nobody(door.nobody(), ip, port);
             http::serve(core, data_plane, Stream::Tcp(stream), peer, door.connect_timeout, place)
                 .await
         }
         Speaks::Https(acceptor, data_plane) => {
-            let (stream, principal) = secure(acceptor, stream).await?;
-            let principal = principal.unwrap_or_else(|| door.nobody());
-            let peer = Peer { principal, ip, port };
+            let (stream, certificate) = secure(acceptor, stream).await?;
+            let peer = match certificate {
+                Some(certificate) => Peer::with_certificate(certificate, ip, port),
+                None => Peer::nobody(door.nobody(), ip, port),
+            };
             if speaks_mqtt(&stream) {
                 handshake::connect(core, Transport::Stream(stream), peer, place).await?;
                 return Ok(Served::Connection);
@@ -352,17 +357,15 @@ async fn client_address(
     Ok((Some(source.ip().to_canonical()), source.port()))
 }
 
-/// Ends TLS; who the client is when it has a certificate.
+/// Ends TLS; gives the certificate that the client has shown, if it has one.
 async fn secure(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
-) -> io::Result<(Stream, Option<Principal>)> {
+) -> io::Result<(Stream, Option<CertificateDer<'static>>)> {
     let stream = acceptor.accept(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates();
-    let principal = certificates
-        .and_then(|chain| chain.first())
-        .map(|leaf| Principal::Certificate(certificate_id(leaf)));
-    Ok((Stream::Tls(Box::new(stream)), principal))
+    let certificate = certificates.and_then(|chain| chain.first()).cloned();
+    Ok((Stream::Tls(Box::new(stream)), certificate))
 }
 
 fn speaks_mqtt(stream: &Stream) -> bool {

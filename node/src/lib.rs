@@ -26,6 +26,7 @@ pub mod http;
 pub mod identity;
 pub mod inquiry;
 pub mod interest;
+pub mod just_in_time;
 pub mod kept;
 mod lifecycle;
 pub mod mesh;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::backup::Backups;
 use crate::config::{Config, Limits};
@@ -13,6 +13,7 @@ use crate::freshness::Freshness;
 use crate::host::Groups;
 use crate::inquiry::Inquiries;
 use crate::interest::InterestIndex;
+use crate::just_in_time;
 use crate::mesh::Mesh;
 use crate::telemetry::Traces;
 
@@ -66,6 +67,8 @@ pub struct Shared {
     pub drained: AtomicBool,
     /// Set while the queues of all sessions hold as much as they may.
     pub queues_full: AtomicBool,
+    /// Devices with new certificates that are introduced now.
+    pub introductions: Arc<Semaphore>,
     /// The backups of this node.
     pub backups: Backups,
     /// The version of the data that all nodes can read; 0 while it is not known.
@@ -109,6 +112,7 @@ impl Shared {
             drained: AtomicBool::new(false),
             public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
+            introductions: Arc::new(Semaphore::new(just_in_time::AT_ONCE)),
             backups: Backups::new(config),
             data_version: AtomicU32::new(0),
             long_outboxes: AtomicU64::new(0),

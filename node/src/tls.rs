@@ -12,16 +12,20 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature,
+    verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved,
+    ServerConfig, SignatureScheme,
 };
 use sha2::{Digest, Sha256};
-use x509_parser::x509::X509Version;
+use x509_parser::asn1_rs::{FromDer, Sequence};
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
 /// ALPN names that mean MQTT follows directly.
 pub const MQTT_ALPN: [&[u8]; 2] = [b"x-amzn-mqtt-ca", b"mqtt"];
@@ -196,7 +200,10 @@ impl ClientCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        match key_of_early_version(certificate) {
+            Some(key) => verify_tls12_with_key(message, &key, signature, &self.algorithms),
+            None => verify_tls12_signature(message, certificate, signature, &self.algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -205,10 +212,179 @@ impl ClientCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        match key_of_early_version(certificate) {
+            Some(key) => {
+                verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+            }
+            None => verify_tls13_signature(message, certificate, signature, &self.algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// The key of a certificate of version 1 or 2, which `openssl x509 -req` makes where nobody asks for
+/// extensions, and many devices have: webpki does not read it, though nothing that matters for a
+/// client known by its id is missing.
+fn key_of_early_version(
+    certificate: &CertificateDer<'_>,
+) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    (parsed.version() != X509Version::V3).then(|| parsed.public_key().raw.to_vec().into())
+}
+
+/// RFC 5246, 7.4.8: with one of the algorithms that the scheme of the signature may mean, the one that
+/// the key is for.
+fn verify_tls12_with_key(
+    message: &[u8],
+    key: &SubjectPublicKeyInfoDer<'_>,
+    signature: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let bad_key = || Error::from(CertificateError::BadEncoding);
+    let (_, info) = SubjectPublicKeyInfo::from_der(key).map_err(|_| bad_key())?;
+    let (_, parts) = Sequence::from_der(key).map_err(|_| bad_key())?;
+    let (_, algorithm) = Sequence::from_der(&parts.content).map_err(|_| bad_key())?;
+    let of_scheme = algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signature.scheme);
+    let verifier = of_scheme
+        .flat_map(|(_, verifiers)| verifiers.iter())
+        .find(|verifier| verifier.public_key_alg_id().as_ref() == &*algorithm.content);
+    let verifier = verifier.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+    verifier
+        .verify_signature(&info.subject_public_key.data, message, signature.signature())
+        .map(|()| HandshakeSignatureValid::assertion())
+        .map_err(|_| CertificateError::BadSignature.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::client::ResolvesClientCert;
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+    use rustls_pki_types::{PrivatePkcs8KeyDer, ServerName};
+
+    use super::*;
+
+    /// Shows a certificate and signs with a key, whether or not they belong together.
+    #[derive(Debug)]
+    struct Shown(Arc<CertifiedKey>);
+
+    impl ResolvesClientCert for Shown {
+        fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+
+    fn private_key(key: &rcgen::KeyPair) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(key.serialize_der()).into()
+    }
+
+    fn self_signed(key: &rcgen::KeyPair) -> CertificateDer<'static> {
+        let params = rcgen::CertificateParams::new(["localhost".into()]).unwrap();
+        params.self_signed(key).unwrap().der().clone()
+    }
+
+    /// A certificate without what only version 3 has, and with its signature as it was, which nobody
+    /// looks at.
+    fn of_version_1(certificate: &[u8]) -> CertificateDer<'static> {
+        let sequence = |parts: &[&[u8]]| {
+            let content = parts.concat();
+            let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+            [&[0x30, 0x82][..], &length, &content].concat()
+        };
+        let (_, outer) = Sequence::from_der(certificate).unwrap();
+        let (rest, contents) = Sequence::from_der(&outer.content).unwrap();
+        let mut fields = Vec::new();
+        let mut left: &[u8] = &contents.content;
+        while !left.is_empty() {
+            let (after, _) = x509_parser::asn1_rs::Any::from_der(left).unwrap();
+            fields.push(&left[..left.len() - after.len()]);
+            left = after;
+        }
+        // The version in front and the extensions behind.
+        fields.retain(|field| field[0] & 0xc0 != 0x80);
+        sequence(&[&sequence(&fields), rest]).into()
+    }
+
+    /// Whether the server takes a client that shows this certificate and has that key.
+    fn is_taken(
+        certificate: CertificateDer<'static>,
+        key: &rcgen::KeyPair,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Result<(), Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let server_key = rcgen::KeyPair::generate().unwrap();
+        let server_certificate = self_signed(&server_key);
+        let mut roots = RootCertStore::empty();
+        roots.add(server_certificate.clone()).unwrap();
+        let verifier = AnyCertificate::new(&provider, ClientCertificates::Required);
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_single_cert(vec![server_certificate], private_key(&server_key))
+            .unwrap();
+        let signing = provider.key_provider.load_private_key(private_key(key)).unwrap();
+        let shown = Shown(Arc::new(CertifiedKey::new(vec![certificate], signing)));
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(Arc::new(shown));
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        while server.is_handshaking() {
+            let mut flight = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut flight).unwrap();
+            }
+            server.read_tls(&mut &flight[..]).unwrap();
+            server.process_new_packets()?;
+            let mut flight = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut flight).unwrap();
+            }
+            client.read_tls(&mut &flight[..]).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn certificates_of_any_version_need_their_own_key() {
+        let keys = [
+            rcgen::KeyPair::generate().unwrap(),
+            rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap(),
+            rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)
+                .unwrap(),
+        ];
+        let others = [
+            rcgen::KeyPair::generate().unwrap(),
+            rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap(),
+            rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)
+                .unwrap(),
+        ];
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            for (key, other) in keys.iter().zip(&others) {
+                let third = self_signed(key);
+                let first = of_version_1(&third);
+                let (_, parsed) = x509_parser::parse_x509_certificate(&first).unwrap();
+                assert_eq!(parsed.version(), X509Version::V1);
+                for certificate in [third, first] {
+                    assert_eq!(is_taken(certificate.clone(), key, version), Ok(()));
+                    is_taken(certificate, other, version).unwrap_err();
+                }
+                // Of another kind altogether.
+                is_taken(of_version_1(&self_signed(key)), &keys[2], version)
+                    .map_or_else(drop, |()| assert!(std::ptr::eq(key, &keys[2])));
+            }
+        }
     }
 }

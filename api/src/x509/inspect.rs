@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use fleet::registry::{CertificateId, CertificateNames, CertificateSummary, Timestamp};
+use sha2::{Digest, Sha256};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -27,12 +28,64 @@ pub struct Inspected {
 
 /// Reads the one certificate in a PEM text and checks its key and its signature's algorithm.
 pub fn inspect(pem: &str) -> Result<Inspected, CertificateError> {
-    let der = only_block(pem, "CERTIFICATE", &["CERTIFICATE", "X509 CERTIFICATE"])?;
+    inspect_der(only_block(pem, "CERTIFICATE", &["CERTIFICATE", "X509 CERTIFICATE"])?)
+}
+
+/// As [`inspect`], of its DER form.
+pub fn inspect_der(der: Vec<u8>) -> Result<Inspected, CertificateError> {
     let certificate = parse(&der)?;
     check_key(certificate.public_key())?;
     check_signature_algorithm(&certificate.signature_algorithm.algorithm.to_id_string())?;
     let summary = summary(&certificate);
     Ok(Inspected { id: certificate_id(&der), summary, der })
+}
+
+/// An authority that may be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InspectedAuthority {
+    /// Its id.
+    pub id: CertificateId,
+    /// First moment of its validity.
+    pub not_before: Timestamp,
+    /// Last moment of its validity.
+    pub not_after: Timestamp,
+    /// The SHA-256 of its subject, in hex.
+    pub subject: String,
+    /// The SHA-256 of its public key, in hex.
+    pub key: String,
+}
+
+/// Reads the one certificate in a PEM text, which must be that of an authority.
+pub fn inspect_authority(pem: &str) -> Result<InspectedAuthority, CertificateError> {
+    let Inspected { id, der, summary } = inspect(pem)?;
+    let certificate = parse(&der)?;
+    if !certificate.is_ca() {
+        return Err(CertificateError::NotAnAuthority);
+    }
+    Ok(InspectedAuthority {
+        id,
+        not_before: summary.not_before,
+        not_after: summary.not_after,
+        subject: fingerprint(certificate.subject().as_raw()),
+        key: fingerprint(certificate.public_key().raw),
+    })
+}
+
+/// The SHA-256, in hex, of the name of who signed a certificate.
+pub fn issuer_of(der: &[u8]) -> Result<String, CertificateError> {
+    Ok(fingerprint(parse(der)?.issuer().as_raw()))
+}
+
+/// Whether a certificate is signed with the key of an authority, and names it as its issuer.
+pub fn is_signed_by(der: &[u8], authority_pem: &str) -> Result<bool, CertificateError> {
+    let authority = only_block(authority_pem, "CERTIFICATE", &["CERTIFICATE", "X509 CERTIFICATE"])?;
+    let (certificate, authority) = (parse(der)?, parse(&authority)?);
+    let is_named = certificate.issuer().as_raw() == authority.subject().as_raw();
+    Ok(is_named && certificate.verify_signature(Some(authority.public_key())).is_ok())
+}
+
+fn fingerprint(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// The contents of the one block of a PEM text. A private key that somebody pasted along is an

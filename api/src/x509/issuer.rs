@@ -249,6 +249,11 @@ fn inner_key(pkcs8: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// A certificate in PEM.
+pub fn certificate_pem(der: &[u8]) -> String {
+    pem("CERTIFICATE", der)
+}
+
 fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut pem = format!("-----BEGIN {label}-----\n");

@@ -10,6 +10,7 @@
 //! walked is ordered, and the indexes that are not stored follow from what is.
 
 mod attachments;
+mod authorities;
 mod billing_groups;
 mod certificates;
 mod changes;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use authorities::{Authority, AuthorityCommand, RegistrationConfig};
 pub use billing_groups::BillingGroupCommand;
 pub use changes::Changes;
 pub use command::{AttributePatch, Command, CommandError, Outcome, ThingTypePatch};
@@ -73,6 +75,8 @@ pub struct Registry {
     groups_of: BTreeMap<ThingName, BTreeMap<ThingGroupName, Uuid>>,
     billing_groups: BTreeMap<BillingGroupName, BillingGroup>,
     certificates: BTreeMap<CertificateId, Certificate>,
+    authorities: BTreeMap<CertificateId, Authority>,
+    registration_code: Option<String>,
     policies: BTreeMap<PolicyName, Policy>,
     policies_of: BTreeMap<Principal, BTreeSet<PolicyName>>,
     things_of: BTreeMap<Principal, BTreeMap<ThingName, ThingPrincipalType>>,
@@ -91,6 +95,9 @@ struct Indexes {
     things_of_billing_group: BTreeMap<BillingGroupName, BTreeSet<ThingName>>,
     children_of: BTreeMap<ThingGroupName, BTreeSet<ThingGroupName>>,
     certificates_by_age: BTreeSet<(Timestamp, CertificateId)>,
+    certificates_of_authority: BTreeMap<CertificateId, BTreeSet<(Timestamp, CertificateId)>>,
+    authorities_by_age: BTreeSet<(Timestamp, CertificateId)>,
+    authorities_of_subject: BTreeMap<Box<str>, BTreeSet<CertificateId>>,
     policies_by_age: BTreeSet<(Timestamp, PolicyName)>,
     targets_of: BTreeMap<PolicyName, BTreeSet<Principal>>,
     principals_of: BTreeMap<ThingName, BTreeMap<Principal, ThingPrincipalType>>,
@@ -188,6 +195,7 @@ impl Registry {
             }
             Command::ThingGroup(command) => self.apply_to_thing_groups(command),
             Command::BillingGroup(command) => self.apply_to_billing_groups(command),
+            Command::Authority(command) => self.apply_to_authorities(command),
             Command::Tag { resource, tags } => self.tag(&resource, tags),
             Command::Untag { resource, keys } => self.untag(&resource, &keys),
             Command::FoundCluster { nodes } => self.found_cluster(nodes),

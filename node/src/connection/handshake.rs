@@ -15,6 +15,7 @@ use fleet::shard::{self, Connected, Presence};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
 use policy::{Action, Compiled};
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -29,9 +30,11 @@ use crate::endpoint::{Budget, Endpoint, Permissions, Profile, Record};
 use crate::gateway::Place;
 use crate::host::{Machine, Outcome, Proposal, Reply, Signal};
 use crate::identity::{self, Principal, Refused};
+use crate::just_in_time;
 use crate::metrics::Asked;
 use crate::outbox::{Outbox, Pool};
 use crate::publication::Publication;
+use crate::tls::certificate_id;
 
 /// The first byte of CONNECT.
 pub const CONNECT: u8 = 0x10;
@@ -44,10 +47,29 @@ const TLS: u8 = 0x16;
 pub struct Peer {
     /// Who it has proved to be.
     pub principal: Principal,
+    /// The certificate that it has shown, if it has.
+    pub certificate: Option<CertificateDer<'static>>,
     /// Its address, from the PROXY header where one is believed.
     pub ip: Option<IpAddr>,
     /// Its port.
     pub port: u16,
+}
+
+impl Peer {
+    /// Somebody who has shown no certificate, and is this principal.
+    pub fn nobody(principal: Principal, ip: Option<IpAddr>, port: u16) -> Self {
+        Self { principal, certificate: None, ip, port }
+    }
+
+    /// Somebody who has shown a certificate.
+    pub fn with_certificate(
+        certificate: CertificateDer<'static>,
+        ip: Option<IpAddr>,
+        port: u16,
+    ) -> Self {
+        let principal = Principal::Certificate(certificate_id(&certificate));
+        Self { principal, certificate: Some(certificate), ip, port }
+    }
 }
 
 /// Why a stream did not become a connection. The label is bounded.
@@ -122,6 +144,11 @@ pub async fn connect(
             Ok(())
         }
         Err(Refusal { reason, denial, cause }) => {
+            if let (Some(Refused::Unknown | Refused::Inactive), Some(certificate)) =
+                (cause, &peer.certificate)
+            {
+                just_in_time::introduce(&core.shared, certificate);
+            }
             let principal = peer.principal.name();
             let newcomer = Newcomer { client: connect.client_id, principal, ip: peer.ip };
             let now = core.read_clock().now;

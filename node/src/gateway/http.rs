@@ -17,7 +17,8 @@ use crate::clock::now_ms;
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
-use crate::identity::{self, Principal};
+use crate::identity::{self, Principal, Refused};
+use crate::just_in_time;
 use crate::websocket::WebSocket;
 
 /// The SigV4 services that may open a WebSocket.
@@ -127,6 +128,12 @@ async fn for_caller(core: &Rc<Core>, router: Router, peer: &Peer) -> Router {
         (Ok(_), Ok(certificate)) => {
             let caller = api::CertificateCaller { certificate, source_ip: peer.ip };
             router.layer(axum::Extension(caller))
+        }
+        (Err(Refused::Unknown | Refused::Inactive), _) => {
+            if let Some(certificate) = &peer.certificate {
+                just_in_time::introduce(&core.shared, certificate);
+            }
+            router
         }
         _ => router,
     }

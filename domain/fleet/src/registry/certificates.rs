@@ -20,6 +20,11 @@ impl Registry {
         ) {
             return Err(not_settable(certificate.status));
         }
+        if let Some(authority) = &certificate.authority {
+            self.check_authority(authority)?;
+            let signed = self.indexes.certificates_of_authority.entry(authority.clone());
+            signed.or_default().insert((certificate.created, id.clone()));
+        }
         self.indexes.certificates_by_age.insert((certificate.created, id.clone()));
         self.certificates.insert(id.clone(), certificate);
         self.dirty.insert(Key::Certificate(id.clone()));
@@ -83,7 +88,16 @@ impl Registry {
             self.unlink_policy(&policy, &principal);
         }
         if let Some(certificate) = self.certificates.remove(id) {
-            self.indexes.certificates_by_age.remove(&(certificate.created, id.clone()));
+            let key = (certificate.created, id.clone());
+            self.indexes.certificates_by_age.remove(&key);
+            if let Some(authority) = &certificate.authority
+                && let Some(signed) = self.indexes.certificates_of_authority.get_mut(authority)
+            {
+                signed.remove(&key);
+                if signed.is_empty() {
+                    self.indexes.certificates_of_authority.remove(authority);
+                }
+            }
         }
         self.dirty.insert(Key::Certificate(id.clone()));
         self.changed_certificate(id);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::authorities::AuthorityCommand;
 use super::billing_groups::BillingGroupCommand;
 use super::members::Drain;
 use super::model::{
@@ -150,6 +151,7 @@ pub enum Command {
     },
     ThingGroup(ThingGroupCommand),
     BillingGroup(BillingGroupCommand),
+    Authority(AuthorityCommand),
     Tag {
         resource: Resource,
         tags: Tags,
@@ -243,6 +245,8 @@ pub enum Outcome {
         /// Its version.
         version: u64,
     },
+    /// The registration code of the account.
+    RegistrationCode(String),
     /// The policy version was created.
     PolicyVersion {
         /// Its id.
@@ -274,6 +278,8 @@ impl Command {
             Self::CreateThing { billing_group: Some(_), .. }
             | Self::ThingGroup(_)
             | Self::BillingGroup(_)
+            | Self::Authority(_)
+            | Self::RegisterCertificate { authority: Some(_), .. }
             | Self::Tag { .. }
             | Self::Untag { .. }
             | Self::AttachPolicy { target: Principal::ThingGroup(_), .. }

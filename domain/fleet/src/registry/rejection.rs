@@ -91,6 +91,20 @@ pub enum Rejection {
     CertificateHasPolicies(CertificateId),
     #[error("A certificate cannot be given the status {0}")]
     CertificateStatusNotSettable(String),
+    #[error("The CA certificate {0} is not found")]
+    AuthorityNotFound(CertificateId),
+    #[error("The CA certificate is already registered")]
+    AuthorityExists(CertificateId),
+    #[error("The CA certificate {0} must be INACTIVE before deletion")]
+    AuthorityActive(CertificateId),
+    #[error("The CA certificate {0} is INACTIVE")]
+    AuthorityInactive(CertificateId),
+    #[error("{limit} CA certificates with this subject and public key are registered already")]
+    TooManyAuthorities { limit: usize },
+    #[error("The common name of the verification certificate is not the registration code")]
+    RegistrationCodeIsAnother,
+    #[error("There is no registration code")]
+    RegistrationCodeNotFound,
     #[error("Policy {0} not found")]
     PolicyNotFound(PolicyName),
     #[error("Policy {policy} has no version {version}")]

@@ -10,6 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::Registry;
+use super::authorities::Authority;
 use super::command::{FORMAT, encode};
 use super::members::Member;
 use super::model::{
@@ -32,6 +33,8 @@ pub(super) enum Key {
     ThingGroup(ThingGroupName),
     Membership(ThingName, ThingGroupName),
     BillingGroup(BillingGroupName),
+    Authority(CertificateId),
+    RegistrationCode,
     Member(u64),
     PreferredLeader(u32),
 }
@@ -87,6 +90,8 @@ impl Key {
             Self::ThingGroup(name) => format!("g{name}"),
             Self::Membership(thing, group) => format!("h{thing}\0{group}"),
             Self::BillingGroup(name) => format!("b{name}"),
+            Self::Authority(id) => format!("s{id}"),
+            Self::RegistrationCode => "r".to_owned(),
             Self::Member(node) => format!("n{node}"),
             Self::PreferredLeader(group) => format!("l{group}"),
         }
@@ -123,6 +128,8 @@ impl Key {
                 Self::Membership(ThingName::new(thing)?, ThingGroupName::new(group)?)
             }
             "b" => Self::BillingGroup(BillingGroupName::new(names)?),
+            "s" => Self::Authority(CertificateId::new(names)?),
+            "r" if names.is_empty() => Self::RegistrationCode,
             "n" => Self::Member(names.parse().map_err(|_| unknown())?),
             "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
@@ -153,6 +160,8 @@ impl Registry {
             Key::ThingGroup(name) => self.thing_groups.get(name).map(encode),
             Key::Membership(thing, group) => self.groups_of.get(thing)?.get(group).map(encode),
             Key::BillingGroup(name) => self.billing_groups.get(name).map(encode),
+            Key::Authority(id) => self.authorities.get(id).map(encode),
+            Key::RegistrationCode => self.registration_code.as_ref().map(encode),
             Key::Member(node) => self.members.get(node).map(encode),
             Key::PreferredLeader(group) => self.preferred_leaders.get(group).map(encode),
         }
@@ -201,6 +210,13 @@ impl Registry {
                 let group: BillingGroup = serde_json::from_slice(json).map_err(damaged)?;
                 self.billing_groups.insert(name, group);
             }
+            Key::Authority(id) => {
+                let authority: Authority = serde_json::from_slice(json).map_err(damaged)?;
+                self.authorities.insert(id, authority);
+            }
+            Key::RegistrationCode => {
+                self.registration_code = Some(serde_json::from_slice(json).map_err(damaged)?);
+            }
             Key::Member(node) => {
                 let member: Member = serde_json::from_slice(json).map_err(damaged)?;
                 self.members.insert(node, member);
@@ -239,7 +255,17 @@ impl Registry {
             }
         }
         for certificate in self.certificates.values() {
-            indexes.certificates_by_age.insert((certificate.created, certificate.id.clone()));
+            let key = (certificate.created, certificate.id.clone());
+            if let Some(authority) = &certificate.authority {
+                let signed = indexes.certificates_of_authority.entry(authority.clone());
+                signed.or_default().insert(key.clone());
+            }
+            indexes.certificates_by_age.insert(key);
+        }
+        for authority in self.authorities.values() {
+            indexes.authorities_by_age.insert((authority.created, authority.id.clone()));
+            let same = indexes.authorities_of_subject.entry(authority.subject.clone());
+            same.or_default().insert(authority.id.clone());
         }
         for policy in self.policies.values() {
             let unusable =

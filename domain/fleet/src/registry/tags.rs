@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::model::Tags;
-use super::names::{BillingGroupName, PolicyName, ThingGroupName, ThingTypeName};
+use super::names::{BillingGroupName, CertificateId, PolicyName, ThingGroupName, ThingTypeName};
 use super::store::Key;
 use super::{Outcome, Registry, Rejection};
 
@@ -21,6 +21,7 @@ pub enum Resource {
     ThingGroup(ThingGroupName),
     BillingGroup(BillingGroupName),
     Policy(PolicyName),
+    Authority(CertificateId),
 }
 
 impl Registry {
@@ -77,6 +78,11 @@ impl Registry {
                 let found = found.ok_or_else(|| Rejection::PolicyNotFound(name.clone()))?;
                 (&mut found.tags, Key::Policy(name.clone()))
             }
+            Resource::Authority(id) => {
+                let found = self.authorities.get_mut(id);
+                let found = found.ok_or_else(|| Rejection::AuthorityNotFound(id.clone()))?;
+                (&mut found.tags, Key::Authority(id.clone()))
+            }
         };
         *tags = change(tags)?;
         self.dirty.insert(key);
@@ -90,6 +96,7 @@ impl Registry {
             Resource::ThingGroup(name) => &self.thing_groups.get(name)?.tags,
             Resource::BillingGroup(name) => &self.billing_groups.get(name)?.tags,
             Resource::Policy(name) => &self.policies.get(name)?.tags,
+            Resource::Authority(id) => &self.authorities.get(id)?.tags,
         })
     }
 }

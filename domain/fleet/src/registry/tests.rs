@@ -1,6 +1,7 @@
 //! The registry as its users know it: tables of what is refused, and properties that hold for any
 //! sequence of commands.
 
+mod authorities;
 mod groups;
 mod members;
 mod principals;

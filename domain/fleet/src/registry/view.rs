@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::Registry;
+use super::authorities::Authority;
 use super::model::{Certificate, Policy, Thing, ThingPrincipalType, ThingType, Timestamp};
 use super::names::{CertificateId, NameError, PolicyName, Principal, ThingName, ThingTypeName};
 
@@ -156,6 +157,29 @@ impl Registry {
         let found = |(_, id): &(Timestamp, CertificateId)| self.certificates.get(id);
         by_age(index, paging, CertificateId::new, found, |certificate| {
             aged_key(certificate.created, certificate.id.as_str())
+        })
+    }
+
+    /// The certificates that were registered under an authority, by age.
+    pub fn certificates_of_authority(&self, id: &str, paging: &Paging) -> Page<&Certificate> {
+        let Some(index) = self.indexes.certificates_of_authority.get(id) else {
+            return Page { items: Vec::new(), next: None };
+        };
+        let found = |(_, id): &(Timestamp, CertificateId)| self.certificates.get(id);
+        by_age(index, paging, CertificateId::new, found, |certificate| {
+            aged_key(certificate.created, certificate.id.as_str())
+        })
+    }
+
+    /// Authorities by age, or those that use the template of a name.
+    pub fn authorities(&self, template: Option<&str>, paging: &Paging) -> Page<&Authority> {
+        let index = &self.indexes.authorities_by_age;
+        let uses = |authority: &&Authority| {
+            template.is_none() || authority.registration.template_name.as_deref() == template
+        };
+        let found = |(_, id): &(Timestamp, CertificateId)| self.authorities.get(id).filter(uses);
+        by_age(index, paging, CertificateId::new, found, |authority| {
+            aged_key(authority.created, authority.id.as_str())
         })
     }
 

@@ -137,7 +137,7 @@ async fn accept(core: Rc<Core>, door: Door, mut knocking: mpsc::UnboundedReceive
         let place = Place::take(&door).expect("there are few");
         let (core, transport) = (Rc::clone(&core), Transport::Stream(Stream::Memory(stream)));
         let principal = Principal::AccessKey("simulated".into());
-        let peer = Peer { principal, ip: None, port: 0 };
+        let peer = Peer::nobody(principal, None, 0);
         tokio::task::spawn_local(async move {
             // Why it failed, the client is told.
             let _ = handshake::connect(&core, transport, peer, place).await;

@@ -1,0 +1,125 @@
+//! Just-in-time registration: a certificate that nobody knows, but that a registered authority has
+//! signed whose certificates register themselves, waits for activation from then on, and whoever
+//! listens hears of it, once for each time that its device tries to connect.
+
+use std::sync::Arc;
+
+use api::Backend as _;
+use api::backend::ProposeError;
+use api::x509;
+use bytes::Bytes;
+use fleet::registry::{
+    Authority, CertificateId, CertificateStatus, Command, Registry, Rejection, Timestamp,
+};
+use rustls_pki_types::CertificateDer;
+use serde_json::json;
+use tracing::{debug, info};
+
+use crate::backend::Backend;
+use crate::clock::now_ms;
+use crate::identity;
+use crate::publication::Kept;
+use crate::shared::Shared;
+
+/// How many devices a node introduces at a time; others try again.
+pub const AT_ONCE: usize = 64;
+
+/// What the registry makes of a certificate that may not connect.
+enum Standing {
+    /// It was introduced and waits.
+    Waits(CertificateId, Timestamp),
+    /// One of these may have signed it.
+    Unknown(Vec<Authority>),
+    /// Somebody has decided about it, or its authority does not want it.
+    Decided,
+}
+
+/// A device was refused because its certificate is not known, or not active.
+pub fn introduce(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) {
+    let Ok(permit) = Arc::clone(&shared.introductions).try_acquire_owned() else {
+        debug!("too many new devices at once");
+        return;
+    };
+    let (shared, certificate) = (Arc::clone(shared), certificate.clone());
+    actix_rt::spawn(async move {
+        register(&shared, &certificate).await;
+        drop(permit);
+    });
+}
+
+async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -> Option<()> {
+    let inspected = x509::inspect_der(certificate.to_vec()).ok()?;
+    let issuer = x509::issuer_of(certificate).ok()?;
+    let id = inspected.id.clone();
+    let look = move |registry: &Registry| standing(registry, &id, &issuer);
+    let backend = Backend::new(Arc::clone(shared));
+    let (authority, since) = match identity::read_registry(shared, look).await? {
+        Standing::Waits(authority, since) => (authority, since),
+        Standing::Unknown(authorities) => {
+            let has_signed = |it: &Authority| x509::is_signed_by(certificate, &it.pem) == Ok(true);
+            let authority = authorities.into_iter().find(has_signed)?;
+            let now = Timestamp(now_ms());
+            let proposed = backend.registry_propose(Command::RegisterCertificate {
+                certificate: inspected.id.clone(),
+                pem: x509::certificate_pem(certificate),
+                status: CertificateStatus::PendingActivation,
+                mode: authority.mode,
+                authority: Some(authority.id.clone()),
+                summary: inspected.summary,
+                generation: uuid::Uuid::new_v4(),
+                at: now,
+            });
+            let (certificate, by) = (inspected.id.as_str(), authority.id.as_str());
+            match proposed.await {
+                Ok(_) => info!(certificate, authority = by, "a certificate has registered itself"),
+                // By a connection to another node.
+                Err(ProposeError::Rejected(Rejection::CertificateExists(_))) => {}
+                Err(why) => {
+                    info!(certificate, authority = by, %why, "a certificate did not register itself");
+                    return None;
+                }
+            }
+            (authority.id, now)
+        }
+        Standing::Decided => return None,
+    };
+    let now = now_ms();
+    let event = json!({
+        "certificateId": inspected.id,
+        "caCertificateId": authority,
+        "timestamp": now,
+        "certificateStatus": CertificateStatus::PendingActivation.as_str(),
+        "awsAccountId": shared.arns.account,
+        "certificateRegistrationTimestamp": since.0.to_string(),
+    });
+    let told = backend.publish_kept(Kept {
+        topic: format!("$aws/events/certificates/registered/{authority}").into(),
+        payload: event.to_string().into(),
+        properties: Bytes::new(),
+        qos: 1,
+        retain: false,
+        expires_at: None,
+        publisher: Bytes::new(),
+        published_at: now,
+    });
+    // Said again when the device tries again.
+    told.await.ok()
+}
+
+fn standing(registry: &Registry, id: &CertificateId, issuer: &str) -> Standing {
+    let wants = |authority: &&Authority| authority.active && authority.auto_registration;
+    match registry.certificate(id.as_str()) {
+        Some(known) if known.status == CertificateStatus::PendingActivation => {
+            let authority = known.authority.as_ref();
+            let authority = authority.and_then(|id| registry.authority(id.as_str()));
+            match authority.filter(wants) {
+                Some(authority) => Standing::Waits(authority.id.clone(), known.created),
+                None => Standing::Decided,
+            }
+        }
+        Some(_) => Standing::Decided,
+        None => Standing::Unknown(
+            registry.authorities_of_subject(issuer).filter(wants).cloned().collect(),
+        ),
+    }
+}

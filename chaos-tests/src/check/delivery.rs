@@ -124,7 +124,13 @@ impl Session<'_> {
         if self.is_shared {
             return;
         }
-        verdict.tell(Promise::Ordered, &who, &disordered(copies, &topic.unplaced));
+        // Nor is the place of what the session did not ask for yet when it was sent.
+        let mut unplaced = topic.unplaced.clone();
+        if let Some((_, _, since)) = subscription {
+            let before = topic.sent.iter().filter(|(_, at)| *at < since);
+            unplaced.extend(before.map(|(number, _)| *number));
+        }
+        verdict.tell(Promise::Ordered, &who, &disordered(copies, &unplaced));
         let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
         match topic.qos.min(granted) {
             QoS::ExactlyOnce => verdict.tell(Promise::Once, &who, &repeated(copies)),

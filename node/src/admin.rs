@@ -189,6 +189,10 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
             let what = "groups are damaged here, until other nodes have brought them up to date";
             (StatusCode::SERVICE_UNAVAILABLE, format!("{damaged} of {all} {what}\n"))
         }
+        Ok(Some((_, led, all, Ok(())))) if led == all && !shared.currency.is_current() => {
+            let why = "catching up with what other nodes have decided";
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}{}\n", unlinked(&shared)))
+        }
         Ok(Some((_, led, all, Ok(())))) if led == all && shared.mesh.roster.is_known() => {
             (StatusCode::OK, "ready\n".into())
         }

@@ -110,6 +110,9 @@ impl Backend {
 
     /// Publishes as the node; resolves when it is safe.
     pub async fn publish_kept(&self, kept: Kept) -> Result<(), Unavailable> {
+        if !self.shared.currency.is_current() {
+            return Err(Unavailable);
+        }
         // One core per topic keeps the order of what is published to it.
         let core = self.shared.home_of(Publication::kept(&kept).topic);
         let (answer, safe) = oneshot::channel();

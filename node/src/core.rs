@@ -642,6 +642,7 @@ impl Core {
             }
             self.check_pressed();
             self.mind_the_registry();
+            self.stay_current();
             if !self.to_peers.borrow().is_empty() {
                 // What the links had no room for.
                 self.flush_peers();

@@ -80,6 +80,8 @@ pub struct NodeHost {
     lost: Vec<(Instance, bool)>,
     /// When the members of the cluster were last looked after.
     tended: Instant,
+    /// Whether this node knew of all subscriptions at the last tick.
+    was_current: bool,
     /// Whether the log may have lost its end.
     accepts_log_loss: bool,
     /// Whether the log is replayed. What its commands meant then was for a node that is no more.
@@ -114,6 +116,7 @@ impl NodeHost {
             balanced: Instant::now(),
             lost: Vec::new(),
             tended: Instant::now(),
+            was_current: false,
             accepts_log_loss: raft.accept_log_loss,
             is_started: false,
             beside: FxHashMap::default(),
@@ -312,7 +315,7 @@ impl NodeHost {
         let begins = shard.outbox_begins();
         let beside = self.beside.entry(group).or_default();
         beside.next_outbox = beside.next_outbox.max(begins);
-        if !beside.leads {
+        if !beside.leads || !self.shared.currency.is_current() {
             return;
         }
         let room = WINDOW - (beside.next_outbox - begins).min(WINDOW);
@@ -416,6 +419,24 @@ impl NodeHost {
                     hold as much as limits.queues_bytes allows"
                 ),
                 false => info!(bytes, "publications for queues are taken again"),
+            }
+        }
+    }
+
+    /// Notes what this node has lost, and goes on with the outboxes once it knows of everything.
+    fn look_at_currency(&mut self, groups: &GroupsView<'_, Machine>) {
+        let currency = &self.shared.currency;
+        let is_damaged = |&id: &GroupId| groups.status(id).is_some_and(|status| status.damaged);
+        if self.shared.mesh.has_peers() && groups.ids().iter().any(is_damaged) {
+            currency.lose();
+        }
+        let is_current = currency.is_current();
+        if std::mem::replace(&mut self.was_current, is_current) || !is_current {
+            return;
+        }
+        for id in groups.ids() {
+            if let Some(shard) = groups.get(id).and_then(Machine::shard) {
+                self.send_outbox(id, shard);
             }
         }
     }
@@ -569,6 +590,7 @@ impl Host<Machine> for NodeHost {
             crate::metrics::set_stored(shards.map(shard::Shard::stats));
         }
         self.look_at_queues(groups);
+        self.look_at_currency(groups);
         self.let_go(groups);
         self.end_lost(groups);
         self.balance(groups);

@@ -14,6 +14,7 @@ pub mod config;
 pub mod connection;
 pub mod core;
 pub mod courier;
+pub mod current;
 pub mod denial;
 pub mod dev;
 pub mod drain;

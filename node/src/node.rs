@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::core::{Core, ToCore};
+use crate::current;
 use crate::drain;
 use crate::fanout::Fanout;
 use crate::gateway::admission::Gate;
@@ -177,6 +178,7 @@ async fn ready_for_clients(shared: &Arc<Shared>) {
         info!("joined");
     }
     Fanout::routes_restored(shared).await;
+    current::catch_up(shared).await;
 }
 
 /// Waits until this node has been added to its cluster and knows everything.

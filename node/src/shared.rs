@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::backup::Backups;
 use crate::config::{Config, Limits};
 use crate::core::ToCore;
+use crate::current::Currency;
 use crate::fanout::Fanout;
 use crate::freshness::Freshness;
 use crate::host::Groups;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub cores: Vec<mpsc::UnboundedSender<ToCore>>,
     /// The replicated state.
     pub groups: Groups,
+    /// Whether this node knows of every subscription.
+    pub currency: Currency,
     /// When this node last had all of the registry.
     pub registry: Arc<Freshness>,
     /// This node and the others.
@@ -91,6 +94,7 @@ impl Shared {
             interest: InterestIndex::default(),
             cores,
             groups,
+            currency: Currency::new(!mesh.has_peers()),
             registry: Arc::default(),
             mesh,
             inquiries: Inquiries::default(),

@@ -145,9 +145,15 @@ impl Session<'_> {
         if self.is_shared {
             return;
         }
-        let renewed = copies.iter().map(|copy| copy.number);
-        let renewed = renewed.filter(|number| freshness.may_be_renewed(name, *number));
-        let unplaced = topic.unplaced.iter().copied().chain(renewed).collect();
+        // Nor is the place of what the session did not ask for yet when it was sent, or of what comes
+        // when an earlier sending of it may have expired.
+        let mut unplaced = topic.unplaced.clone();
+        if let Some((_, _, since)) = subscription {
+            let before = topic.sent.iter().filter(|(_, at)| *at < since);
+            unplaced.extend(before.map(|(number, _)| *number));
+        }
+        let numbers = copies.iter().map(|copy| copy.number);
+        unplaced.extend(numbers.filter(|number| freshness.may_be_renewed(name, *number)));
         verdict.tell(Promise::Ordered, &who, &disordered(copies, unplaced));
         let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
         match topic.qos.min(granted) {

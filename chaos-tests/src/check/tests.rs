@@ -121,6 +121,7 @@ fn histories_are_judged() {
         ("sub c t 1; pub t 0 1; pub t 1 1; got c t 0 1; got c t 1 1; got c t 0 1 dup", &[]),
         ("sub c t 1; pub t 0 1; pub t 1 1; got c t 1 1; got c t 0 1", &[Ordered]),
         ("sub c t 1; pub t 0 1; no t 0; pub t 1 1; got c t 1 1; got c t 0 1", &[]),
+        ("pub t 0 1; sub c t 1; pub t 1 1; got c t 1 1; got c t 0 1", &[]),
         (
             "sub c t 1; pub t 0 1; no t 0; pub t 1 1; got c t 1 1; pub t 2 1; got c t 0 1; got c t 2 1",
             &[],

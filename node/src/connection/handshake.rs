@@ -254,6 +254,9 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
     if core.shared.draining() {
         return Err(Reason::ServerUnavailable.into());
     }
+    if !core.shared.currency.is_current() {
+        return Err(Reason::ServerUnavailable.into());
+    }
     if core.shared.is_resting() {
         return Err(Reason::UseAnotherServer.into());
     }

@@ -151,6 +151,7 @@ impl NodeHost {
             }
             let since = *holders.leaderless.get_or_insert_with(Instant::now);
             if since.elapsed() > KEEPS_FOR {
+                self.shared.currency.lose();
                 let group = id.0 as u16;
                 self.shared.on_every_core(move |core| core.let_go(group));
             }

@@ -30,6 +30,7 @@ fn what_sessions_are_promised_is_kept_through_faults() {
             panic!("seed {seed}: {why}; the history is in {path}");
         });
         *happened.entry("crashes").or_insert(0) += ran.crashes;
+        *happened.entry("disks that rotted").or_insert(0) += ran.damages;
         for (what, count) in verdict.counts {
             *happened.entry(what).or_insert(0) += count;
         }

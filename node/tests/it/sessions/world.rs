@@ -55,6 +55,11 @@ pub(super) struct World {
     stage: Rc<Stage>,
     people: LocalSet,
     pub(super) crashes: usize,
+    /// Whether disks rot, one at a time.
+    rots: bool,
+    /// The node whose disk has rotted last, until it is whole again.
+    rotten: Option<u64>,
+    pub(super) damages: usize,
 }
 
 /// What came of a seed.
@@ -63,6 +68,8 @@ pub(super) struct Ran {
     pub(super) history: Vec<Event>,
     /// How often a node has crashed.
     pub(super) crashes: usize,
+    /// How often a disk has rotted.
+    pub(super) damages: usize,
     /// What is to be said of that, unless it came to something that must not be.
     pub(super) verdict: Result<Verdict, String>,
 }
@@ -79,7 +86,8 @@ pub(super) fn run(seed: u64) -> Ran {
         let mut world = World::new(seed);
         let ran = world.run().await;
         let verdict = ran.map(|()| world.verdict());
-        Ran { history: world.stage.history(), crashes: world.crashes, verdict }
+        let (crashes, damages) = (world.crashes, world.damages);
+        Ran { history: world.stage.history(), crashes, damages, verdict }
     })
 }
 
@@ -110,6 +118,9 @@ impl World {
             stage: Rc::new(Stage::new(count)),
             people: LocalSet::new(),
             crashes: 0,
+            rots: seed % 3 == 2,
+            rotten: None,
+            damages: 0,
         }
     }
 
@@ -132,6 +143,9 @@ impl World {
                 && let Some(id) = self.cluster.trouble()
             {
                 self.crash(id);
+            }
+            if self.rots && self.cluster.dice.one_in(250) {
+                self.rot();
             }
             self.step().await?;
         }
@@ -173,10 +187,12 @@ impl World {
     fn is_well(&self) -> bool {
         let groups = || (0..=u32::from(SHARDS)).map(GroupId);
         let leader = |id, group| self.cluster.status(id, group).and_then(|status| status.leader);
-        groups().all(|group| {
-            let first = leader(self.founders[0], group);
-            first.is_some() && self.founders.iter().all(|&id| leader(id, group) == first)
-        })
+        let is_whole = |id| groups().all(|group| !self.is_damaged(id, group));
+        self.founders.iter().all(|&id| is_whole(id))
+            && groups().all(|group| {
+                let first = leader(self.founders[0], group);
+                first.is_some() && self.founders.iter().all(|&id| leader(id, group) == first)
+            })
     }
 
     /// Brings the clients on.
@@ -251,6 +267,23 @@ impl World {
         self.cluster.crash(id);
         self.stage.entrances.borrow_mut().remove(&id);
         self.lives.remove(&id);
+    }
+
+    fn is_damaged(&self, id: u64, group: GroupId) -> bool {
+        self.cluster.status(id, group).is_none_or(|status| status.damaged)
+    }
+
+    /// A node goes down and its disk rots, if all that rotted before is mended.
+    fn rot(&mut self) {
+        let mut groups = (0..=u32::from(SHARDS)).map(GroupId);
+        if self.rotten.is_some_and(|id| groups.any(|group| self.is_damaged(id, group))) {
+            return;
+        }
+        let id = self.cluster.anybody();
+        self.crash(id);
+        (self.rotten, self.damages) = (Some(id), self.damages + 1);
+        let Cluster { nodes, dice, .. } = &mut self.cluster;
+        nodes.get_mut(&id).expect("it is one of them").rot(dice);
     }
 
     /// A moment passes.

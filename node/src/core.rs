@@ -292,7 +292,7 @@ pub struct Core {
     in_flight: RefCell<Vec<usize>>,
     /// What goes to other nodes.
     pub(crate) to_peers: RefCell<Vec<ToPeer>>,
-    credit_waiters: RefCell<Vec<Waker>>,
+    pub(crate) credit_waiters: RefCell<Vec<Waker>>,
     /// Publishers that wait for connections of other cores, and for how many.
     held: RefCell<rustc_hash::FxHashMap<Publisher, usize>>,
     proposals: RefCell<Vec<Proposal>>,

@@ -2,13 +2,15 @@
 //!
 //! What is published here goes to the sessions that this node knows of: a group whose replica is behind
 //! or lacks something has sessions that it does not know, and what was acknowledged would not reach
-//! them. So a node of a cluster lets nobody in, takes no publications over REST and hands out nothing
-//! of its outboxes until it has had all of every group that was acknowledged anywhere before: after its
+//! them. So a node of a cluster lets nobody in, leaves publications unread, takes none over REST and
+//! hands out nothing of its outboxes until it has had all of every group that was acknowledged anywhere before: after its
 //! start, after a damage, and after it heard no leader for so long that others may have gone on without
 //! it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
 
 use cluster::GroupId;
 use tracing::info;
@@ -61,7 +63,7 @@ impl Currency {
 }
 
 /// Tries to know of everything; in vain while a group has no leader, or this node has lost something.
-pub async fn catch_up(shared: &Shared) {
+pub async fn catch_up(shared: &Arc<Shared>) {
     let currency = &shared.currency;
     if currency.is_current() || currency.is_catching_up.swap(true, Ordering::AcqRel) {
         return;
@@ -70,11 +72,22 @@ pub async fn catch_up(shared: &Shared) {
     let groups = (0..=u32::from(shared.shards)).map(GroupId);
     if identity::catch_up(shared, groups).await.is_some() {
         currency.gain(lost);
+        shared.on_every_core(|core| core.wake_publishers());
     }
     currency.is_catching_up.store(false, Ordering::Release);
 }
 
 impl Core {
+    /// Whether publications have to wait because this node does not know of everything. `waker` is
+    /// called when they may go on.
+    pub fn must_wait_for_currency(&self, waker: &Waker) -> bool {
+        let waits = !self.shared.currency.is_current();
+        if waits {
+            self.credit_waiters.borrow_mut().push(waker.clone());
+        }
+        waits
+    }
+
     /// Has the node catch up if it is not current. The first core does it for all.
     pub fn stay_current(self: &Rc<Self>) {
         if self.id == 0 && !self.shared.currency.is_current() {

@@ -90,6 +90,9 @@ impl Connection {
             }
             self.pressed = None;
         }
+        if self.at_publish && self.core.must_wait_for_currency(cx.waker()) {
+            return true;
+        }
         // What the client is owed, and what it has not read, must not grow without bound.
         self.crowded = self.endpoint.is_crowded();
         let owed = self.endpoint.owed() >= OWED
@@ -193,12 +196,14 @@ impl Connection {
     /// waited for: what follows would be more than that one takes.
     fn receive(&mut self, bytes: &[u8]) -> Result<usize, End> {
         let limit = self.core.shared.limits.maximum_packet_size;
+        let is_current = self.core.shared.currency.is_current();
         let mut at = 0;
         while let Some(length) = mqtt::frame(&bytes[at..], limit).map_err(|e| End::violated(&e))? {
             if bytes.len() - at < length {
                 break;
             }
-            if self.stops_at(bytes[at], bytes.len() - at) {
+            let is_publish = bytes[at] >> 4 == PUBLISH;
+            if is_publish && (!is_current || self.stops_at_publish(bytes.len() - at)) {
                 (self.unhandled, self.at_publish) = (true, true);
                 break;
             }
@@ -214,11 +219,10 @@ impl Connection {
         Ok(at)
     }
 
-    /// Whether a packet with this first byte is left until the outboxes that this client fills are
-    /// shorter, together with so many bytes from it on.
-    fn stops_at(&self, first: u8, bytes: usize) -> bool {
+    /// Whether a publication is left until the outboxes that this client fills are shorter, together
+    /// with so many bytes from it on.
+    fn stops_at_publish(&self, bytes: usize) -> bool {
         self.only_acks
-            && first >> 4 == PUBLISH
             && self.core.shared.is_long(self.uses.outboxes())
             && self.core.pool.borrow().has_room_inbound(bytes)
     }

@@ -3,7 +3,7 @@
 //! A certificate is revoked by a command of group 0, which a node hears of as soon as its replica
 //! applies it: at once, unless the node is cut off, its link is so slow that its replica falls behind,
 //! or its disk stands still. So every node sees to it that it has looked at the registry, as a leader
-//! that a quorum has confirmed knows it, within the last [`TRUSTED_FOR`]; else what rests on
+//! that a quorum has confirmed knows it, within the last `TRUSTED_FOR`; else what rests on
 //! certificates ends. Every look at the registry counts, whoever wanted it.
 
 use std::sync::Arc;

@@ -70,7 +70,10 @@ pub async fn catch_up(shared: &Arc<Shared>) {
     }
     let lost = currency.lost.load(Ordering::Acquire);
     let groups = (0..=u32::from(shared.shards)).map(GroupId);
-    if identity::catch_up(shared, groups).await.is_some() {
+    let is_caught_up = identity::catch_up(shared, groups).await.is_some();
+    // Before it is known how shared subscriptions are served, nothing is: an entry of an outbox that went
+    // one way must not go another one when that is known, past what came after it.
+    if is_caught_up && shared.known_data_version() > 0 {
         currency.gain(lost);
         shared.on_every_core(|core| core.wake_publishers());
     }

@@ -188,10 +188,12 @@ impl NodeHost {
     }
 }
 
-/// The version of the data that every member can read; 0 while one has not said.
+/// The version of the data that every member can read, as far as they have said; 0 while nobody has.
+/// Who has never said it has no data: it does not take back what the others have agreed on.
 fn readable_by_all(members: &BTreeMap<u64, Member>) -> u32 {
     let members = members.values().filter(|it| it.status != MemberStatus::Removed);
-    members.map(|member| member.data_version).min().unwrap_or(0)
+    let said = members.map(|member| member.data_version).filter(|version| *version > 0);
+    said.min().unwrap_or(0)
 }
 
 /// Whether a node is the only member.
@@ -236,10 +238,10 @@ mod tests {
         let add = Command::AddMember { node: 3, address: "host-3:1".into() };
         for (case, command, expected) in [
             ("nobody has said", Command::FoundCluster { nodes }, 0),
-            ("one has", announce(1, 2), 0),
+            ("one has", announce(1, 2), 2),
             ("one is of the version before", announce(2, 1), 1),
             ("all do", announce(2, 3), 2),
-            ("one comes that has not said", add, 0),
+            ("one comes that has not said", add, 2),
             ("it does too", announce(3, 2), 2),
             ("it is of the version before", announce(3, 1), 1),
             ("it goes", Command::RemoveMember { node: 3, dead: true }, 1),

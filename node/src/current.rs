@@ -92,8 +92,14 @@ impl Core {
     }
 
     /// Has the node catch up if it is not current. The first core does it for all.
+    /// Called at every tick.
     pub fn stay_current(self: &Rc<Self>) {
-        if self.id == 0 && !self.shared.currency.is_current() {
+        if self.shared.currency.is_current() {
+            return;
+        }
+        // Whoever waits says so anew, and is there once.
+        self.wake_publishers();
+        if self.id == 0 {
             let core = Rc::clone(self);
             actix_rt::spawn(async move { catch_up(&core.shared).await });
         }

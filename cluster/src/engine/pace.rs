@@ -25,8 +25,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The store has brought over `bytes` of the log in this time.
+    /// The store has brought over `bytes` of the log in this time. What is little says nothing of how
+    /// fast it is with much.
     pub(super) fn stored(&mut self, bytes: u64, took: Duration) {
+        if (bytes as f64) < PIECE {
+            return;
+        }
         let rate = bytes as f64 / took.as_secs_f64().max(0.001);
         self.rate = Some(self.rate.map_or(rate, |before| (before + rate) / 2.0));
     }

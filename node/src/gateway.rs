@@ -305,10 +305,7 @@ async fn serve(
         }
         Speaks::Mqtts(acceptor) => {
             let (stream, certificate) = secure(acceptor, stream).await?;
-            let peer = match certificate {
-                Some(certificate) => Peer::with_certificate(certificate, ip, port),
-                None => Peer::nobody(door.nobody(), ip, port),
-            };
+            let peer = Peer::of(certificate, || door.nobody(), ip, port);
             handshake::connect(core, Transport::Stream(stream), peer, place).await?;
             Ok(Served::Connection)
         }
@@ -319,10 +316,7 @@ async fn serve(
         }
         Speaks::Https(acceptor, data_plane) => {
             let (stream, certificate) = secure(acceptor, stream).await?;
-            let peer = match certificate {
-                Some(certificate) => Peer::with_certificate(certificate, ip, port),
-                None => Peer::nobody(door.nobody(), ip, port),
-            };
+            let peer = Peer::of(certificate, || door.nobody(), ip, port);
             if speaks_mqtt(&stream) {
                 handshake::connect(core, Transport::Stream(stream), peer, place).await?;
                 return Ok(Served::Connection);

@@ -61,14 +61,16 @@ impl Peer {
         Self { principal, certificate: None, ip, port }
     }
 
-    /// Somebody who has shown a certificate.
-    pub fn with_certificate(
-        certificate: CertificateDer<'static>,
+    /// Who has shown this certificate, or without one is that principal.
+    pub fn of(
+        certificate: Option<CertificateDer<'static>>,
+        otherwise: impl FnOnce() -> Principal,
         ip: Option<IpAddr>,
         port: u16,
     ) -> Self {
-        let principal = Principal::Certificate(certificate_id(&certificate));
-        Self { principal, certificate: Some(certificate), ip, port }
+        let known = |leaf: &CertificateDer<'_>| Principal::Certificate(certificate_id(leaf));
+        let principal = certificate.as_ref().map_or_else(otherwise, known);
+        Self { principal, certificate, ip, port }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Static thing groups: a forest, and which things are in which of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -224,8 +224,7 @@ impl Registry {
         thing: &ThingName,
         groups: &BTreeSet<&ThingGroupName>,
     ) -> Result<(), Rejection> {
-        let mut roots: std::collections::BTreeMap<&ThingGroupName, &ThingGroupName> =
-            Default::default();
+        let mut roots: BTreeMap<&ThingGroupName, &ThingGroupName> = BTreeMap::new();
         for group in groups {
             let Some(root) = self.thing_group_path(group).last() else { continue };
             if let Some(other) = roots.insert(&root.name, group) {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use fleet::registry::{
     BillingGroupName, CertificateId, CognitoIdentity, PolicyName, Principal, Resource,
-    ThingGroupName, ThingName, ThingTypeName,
+    TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
 
 use crate::{Config, Error};
@@ -66,6 +66,10 @@ impl Arns {
         self.write("cacert", id)
     }
 
+    pub(crate) fn template(&self, name: &TemplateName) -> String {
+        self.write("provisioningtemplate", name)
+    }
+
     pub(crate) fn policy(&self, name: &PolicyName) -> String {
         self.write("policy", name)
     }
@@ -113,6 +117,7 @@ impl Arns {
             Some(("billinggroup", name)) => Resource::BillingGroup(BillingGroupName::new(name)?),
             Some(("cacert", id)) => Resource::Authority(CertificateId::new(id)?),
             Some(("policy", name)) => Resource::Policy(PolicyName::new(name)?),
+            Some(("provisioningtemplate", name)) => Resource::Template(TemplateName::new(name)?),
             _ => {
                 return Err(Error::Invalid(format!(
                     "'{text}' is not the ARN of what can have tags"

@@ -2,7 +2,7 @@
 
 use fleet::registry::{
     Authority, AuthorityCommand, CertificateId, CertificateMode, Command, Outcome,
-    RegistrationConfig, Registry,
+    RegistrationConfig, Registry, TemplateName, TemplateType,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,11 +13,9 @@ use crate::certificates::{certificate_id, required, summary as certificate_summa
 use crate::paging::MARKER;
 use crate::request::{Call, Tag, tags};
 use crate::service::{Api, Reply};
+use crate::templates::{self, check_body};
 use crate::x509::{self, CertificateError, Inspected};
 use crate::{Backend, Error};
-
-/// The longest body of a provisioning template.
-const TEMPLATE_BYTES: usize = 10_240;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,20 +37,26 @@ struct Registration {
 }
 
 impl Registration {
-    fn checked(self) -> Result<RegistrationConfig, Error> {
+    /// What is kept of it. A template has to be there, and to be one for this.
+    async fn checked<B: Backend>(self, api: &Api<B>) -> Result<RegistrationConfig, Error> {
         let Self { template_body, role_arn, template_name } = self;
         if template_body.is_some() && template_name.is_some() {
             return Err(Error::Invalid(
                 "registrationConfig has either templateBody or templateName".into(),
             ));
         }
-        if let Some(body) = &template_body
-            && body.len() > TEMPLATE_BYTES
-        {
-            return Err(Error::Invalid(format!(
-                "templateBody can have {TEMPLATE_BYTES} bytes, not {}",
-                body.len()
-            )));
+        if let Some(body) = &template_body {
+            check_body(body, TemplateType::Jitp)?;
+        }
+        if let Some(name) = &template_name {
+            let name = TemplateName::new(name)?;
+            let kind = api.read(move |registry| {
+                let found = registry.template(name.as_str());
+                Ok(found.ok_or_else(|| templates::not_found(&name))?.kind)
+            });
+            if kind.await? != TemplateType::Jitp {
+                return Err(Error::Invalid("the template is not of type JITP".into()));
+            }
         }
         Ok(RegistrationConfig { template_body, role_arn, template_name })
     }
@@ -108,17 +112,17 @@ pub(crate) async fn register<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
         }
     };
     let id = inspected.id;
+    let registration = match body.registration_config {
+        Some(registration) => registration.checked(api).await?,
+        None => RegistrationConfig::default(),
+    };
     let authority = Authority {
         id: id.clone(),
         pem: pem.into(),
         active: call.flag("setAsActive")?,
         auto_registration: call.flag("allowAutoRegistration")?,
         mode,
-        registration: body
-            .registration_config
-            .map(Registration::checked)
-            .transpose()?
-            .unwrap_or_default(),
+        registration,
         not_before: inspected.not_before,
         not_after: inspected.not_after,
         subject: inspected.subject.into(),
@@ -192,7 +196,10 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
 pub(crate) async fn update<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let authority = certificate_id(call.label(0))?;
     let body: Body = call.json()?;
-    let registration = body.registration_config.map(Registration::checked).transpose()?;
+    let registration = match body.registration_config {
+        Some(registration) => Some(registration.checked(api).await?),
+        None => None,
+    };
     let registration = match body.remove_auto_registration {
         Some(true) if registration.is_some() => {
             return Err(Error::Invalid(
@@ -241,7 +248,7 @@ pub(crate) async fn certificates<B: Backend>(api: &Api<B>, call: &Call) -> Resul
 
 /// The registered authority that has signed a certificate; the one that is given, if one is.
 pub(crate) async fn of<B: Backend>(
-    api: &Api<B>,
+    backend: &B,
     certificate: &[u8],
     given: Option<&str>,
 ) -> Result<(CertificateId, CertificateMode), Error> {
@@ -252,10 +259,10 @@ pub(crate) async fn of<B: Backend>(
         .map(x509::inspect_authority)
         .transpose()
         .map_err(|error| Error::CertificateValidation(format!("caCertificatePem: {error}")))?;
-    let candidates = api.read(move |registry| {
+    let candidates = backend.registry_read(move |registry| {
         let same = registry.authorities_of_subject(&issuer);
         let same = same.filter(|it| given.as_ref().is_none_or(|given| given.id == it.id));
-        Ok(same.cloned().collect::<Vec<_>>())
+        same.cloned().collect::<Vec<_>>()
     });
     let mut signers = Vec::new();
     for authority in candidates.await? {

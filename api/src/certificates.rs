@@ -9,7 +9,7 @@ use crate::arn::Arns;
 use crate::paging::MARKER;
 use crate::request::Call;
 use crate::service::{Api, Reply};
-use crate::x509::{self, CertificateError, Inspected, Issued, KeyPair};
+use crate::x509::{self, CertificateError, Inspected, Issued};
 use crate::{Backend, Error, authorities};
 
 #[derive(Deserialize)]
@@ -23,10 +23,9 @@ struct Body {
 
 pub(crate) async fn create_keys<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let status = first_status(call)?;
-    // The semaphore is never closed.
-    let _permit = api.key_pairs.acquire().await.map_err(|_| Error::Internal)?;
-    let key_pair = blocking(KeyPair::generate).await?;
-    let issued = api.issuer.issue(&key_pair, call.now).map_err(failed)?;
+    let key_pair = api.issuing.key_pair().await;
+    let key_pair = key_pair.map_err(|error| Error::provision(error, &api.arns))?;
+    let issued = api.issuing.issuer.issue(&key_pair, call.now).map_err(failed)?;
     let (id, pem) = (issued.id.clone(), issued.pem.clone());
     propose(api, call, status, issued).await?;
     Ok(Reply::Json(json!({
@@ -41,10 +40,11 @@ pub(crate) async fn create_from_csr<B: Backend>(api: &Api<B>, call: &Call) -> Re
     let status = first_status(call)?;
     let request = call.json::<Body>()?.certificate_signing_request;
     let request = required(request, "certificateSigningRequest")?;
-    let issued = api.issuer.issue_for_request(&request, call.now).map_err(|error| match error {
-        CertificateError::Signing(_) => failed(error),
-        _ => Error::Invalid(format!("certificateSigningRequest: {error}")),
-    })?;
+    let issued =
+        api.issuing.issuer.issue_for_request(&request, call.now).map_err(|error| match error {
+            CertificateError::Signing(_) => failed(error),
+            _ => Error::Invalid(format!("certificateSigningRequest: {error}")),
+        })?;
     let (id, pem) = (issued.id.clone(), issued.pem.clone());
     propose(api, call, status, issued).await?;
     Ok(Reply::Json(json!({
@@ -63,7 +63,7 @@ pub(crate) async fn register<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
     let pem = required(body.certificate_pem, "certificatePem")?;
     let inspected = x509::inspect(&pem).map_err(invalid)?;
     let given = body.ca_certificate_pem.as_deref();
-    let signer = authorities::of(api, &inspected.der, given).await?;
+    let signer = authorities::of(&api.backend, &inspected.der, given).await?;
     register_inspected(api, call, pem, status, inspected, Some(signer)).await
 }
 
@@ -236,14 +236,4 @@ fn invalid(error: CertificateError) -> Error {
 fn failed(error: CertificateError) -> Error {
     tracing::error!(%error, "a certificate could not be made");
     Error::Internal
-}
-
-/// Key pairs take so long to find that they would hold up a thread of the runtime.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, CertificateError> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(failed),
-        Err(_) => Err(Error::Internal),
-    }
 }

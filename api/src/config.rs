@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use fleet::registry::Timestamp;
 
+use crate::provisioning::Issuing;
 use crate::sigv4::{AccessKey, Verifier};
-use crate::x509::Issuer;
 
 /// What the API is told at its start.
 #[derive(Clone, Debug)]
@@ -22,8 +22,8 @@ pub struct Config {
     pub endpoints: Endpoints,
     /// The keys that requests can be signed with.
     pub access_keys: Vec<AccessKey>,
-    /// Signs the certificates that are made here.
-    pub issuer: Issuer,
+    /// Makes certificates.
+    pub issuing: Issuing,
     /// Tells the time.
     pub clock: Clock,
 }

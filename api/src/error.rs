@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::arn::Arns;
 use crate::backend::{ProposeError, PublishError, ShadowError, Unavailable};
+use crate::provisioning::ProvisionError;
 use crate::sigv4::AuthError;
 
 /// A failed request.
@@ -66,6 +67,15 @@ pub enum Error {
     /// The version is not the one expected.
     #[error("{0}")]
     VersionConflict(String),
+    /// A template cannot be carried out.
+    #[error("{0}")]
+    ResourceRegistrationFailure(String),
+    /// What is there differs from what a template wants.
+    #[error("{0}")]
+    ConflictingResourceUpdate(String),
+    /// Too much of something expensive at once.
+    #[error("{0}")]
+    Throttled(String),
     /// A policy has all the versions it can have.
     #[error("{0}")]
     VersionsLimitExceeded(String),
@@ -106,6 +116,8 @@ impl Error {
             | R::CertificateNotFound(_)
             | R::AuthorityNotFound(_)
             | R::RegistrationCodeNotFound
+            | R::TemplateNotFound(_)
+            | R::TemplateVersionNotFound { .. }
             | R::PolicyNotFound(_)
             | R::PolicyVersionNotFound { .. } => Self::NotFound(message),
             R::ThingExists { thing, id } => {
@@ -137,6 +149,11 @@ impl Error {
                 let arn = arns.policy(&name);
                 Self::AlreadyExists { message, id: name.to_string(), arn }
             }
+            R::TemplateExists(name) => {
+                let arn = arns.template(&name);
+                Self::AlreadyExists { message, id: name.to_string(), arn }
+            }
+            R::ResourceConflict { .. } => Self::ConflictingResourceUpdate(message),
             R::VersionConflict { .. } => Self::VersionConflict(message),
             R::CertificateActive(_)
             | R::CertificateInTransfer(_)
@@ -146,12 +163,18 @@ impl Error {
             | R::CertificateHasPolicies(_)
             | R::PolicyVersionIsDefault(_)
             | R::PolicyAttached(_)
-            | R::PolicyHasVersions(_) => Self::DeleteConflict(message),
+            | R::PolicyHasVersions(_)
+            | R::TemplateVersionIsDefault(_)
+            | R::TemplateInUse { .. } => Self::DeleteConflict(message),
             R::PolicyMalformed(_) => Self::MalformedPolicy(message),
-            R::PolicyVersionLimit { .. } => Self::VersionsLimitExceeded(message),
-            R::PolicyLimit { .. } | R::TooManyTags { .. } | R::TooManyAuthorities { .. } => {
-                Self::LimitExceeded(message)
+            R::PolicyVersionLimit { .. } | R::TemplateVersionLimit { .. } => {
+                Self::VersionsLimitExceeded(message)
             }
+            R::PolicyLimit { .. }
+            | R::TooManyTags { .. }
+            | R::TooManyAuthorities { .. }
+            | R::TooManyTemplates { .. } => Self::LimitExceeded(message),
+            R::ManyUnclaimedCertificates { .. } => Self::Throttled(message),
             R::Name(_)
             | R::ThingHasPrincipals(_)
             | R::TooManyAttributes { .. }
@@ -172,6 +195,7 @@ impl Error {
             | R::ThingTypeTooLarge { .. }
             | R::PropagatingAttribute(_)
             | R::CertificateStatusNotSettable(_)
+            | R::NotTheOwner
             | R::AttachedExclusively { .. }
             | R::AttachedElsewhere { .. }
             | R::MemberNotFound(_)
@@ -181,6 +205,30 @@ impl Error {
             | R::MemberNotActive(_)
             | R::LastMember(_)
             | R::MemberRefused { .. } => Self::Invalid(message),
+        }
+    }
+
+    /// What a device that could not be provisioned means for an operator.
+    pub(crate) fn provision(error: ProvisionError, arns: &Arns) -> Self {
+        use ProvisionError as P;
+        match error {
+            P::Template(_) | P::Certificate(_) | P::OtherCertificate => {
+                Self::ResourceRegistrationFailure(error.to_string())
+            }
+            P::Authority(error) => error,
+            P::Rejected(rejection) => match Self::rejected(rejection, arns) {
+                Self::Invalid(message)
+                | Self::NotFound(message)
+                | Self::MalformedPolicy(message)
+                | Self::LimitExceeded(message) => Self::ResourceRegistrationFailure(message),
+                other => other,
+            },
+            P::Busy => Self::Throttled(error.to_string()),
+            P::Unavailable(Unavailable) => Self::Unavailable,
+            P::NoIssuer | P::Internal => {
+                tracing::error!(%error, "a device could not be provisioned");
+                Self::Internal
+            }
         }
     }
 
@@ -198,6 +246,9 @@ impl Error {
             Self::MalformedPolicy(_) => (400, "MalformedPolicyException"),
             Self::CertificateValidation(_) => (400, "CertificateValidationException"),
             Self::RegistrationCodeValidation(_) => (400, "RegistrationCodeValidationException"),
+            Self::ResourceRegistrationFailure(_) => (400, "ResourceRegistrationFailureException"),
+            Self::Throttled(_) => (400, "ThrottlingException"),
+            Self::ConflictingResourceUpdate(_) => (409, "ConflictingResourceUpdateException"),
             Self::CertificateConflict(_) => (409, "CertificateConflictException"),
             Self::Auth(error) => (403, error.code()),
             Self::Forbidden if plane == Plane::Data => (403, "ForbiddenException"),

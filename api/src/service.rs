@@ -22,14 +22,14 @@ use crate::backend::CertificateCaller;
 use crate::error::Plane;
 use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
+use crate::provisioning::{Issuing, Provisioner};
 use crate::request::{Call, Caller};
 use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Operation};
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
-use crate::x509::Issuer;
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
-    connections, effective, endpoint, policies, principals, publish, retained, shadows, tagging,
-    thing_groups, thing_types, things,
+    connections, effective, endpoint, policies, principals, provisioning, publish, retained,
+    shadows, tagging, templates, thing_groups, thing_types, things,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -47,8 +47,6 @@ const SMALL_BODY_BYTES: usize = 64 * 1024;
 const LARGE_BODIES: usize = 64;
 /// Requests that are carried out at the same time; more are told to come again.
 const CONCURRENT: usize = 512;
-/// Key pairs that are made at the same time; more wait, as part of [`CONCURRENT`].
-const CONCURRENT_KEY_PAIRS: usize = 2;
 /// How often a list goes on looking when a filter left its page empty.
 const ROUNDS: usize = 20;
 
@@ -92,8 +90,8 @@ pub(crate) struct Api<B> {
     pub(crate) backend: B,
     pub(crate) arns: Arns,
     pub(crate) endpoints: Endpoints,
-    pub(crate) issuer: Issuer,
-    pub(crate) key_pairs: Semaphore,
+    pub(crate) issuing: Issuing,
+    pub(crate) provisioner: Provisioner<B>,
     clock: Clock,
     verifier: Verifier,
     requests: Semaphore,
@@ -103,14 +101,15 @@ pub(crate) struct Api<B> {
 
 impl<B: Backend> Api<B> {
     fn new(backend: B, config: Config) -> Self {
+        let issuing = config.issuing.clone();
         Self {
+            provisioner: Provisioner::new(backend.clone(), Some(issuing)),
             backend,
             arns: Arns::new(&config),
             verifier: config.verifier(),
             endpoints: config.endpoints,
-            issuer: config.issuer,
+            issuing: config.issuing,
             clock: config.clock,
-            key_pairs: Semaphore::new(CONCURRENT_KEY_PAIRS),
             requests: Semaphore::new(CONCURRENT),
             large_bodies: Semaphore::new(LARGE_BODIES),
             metrics: ApiMetrics::register(),
@@ -290,6 +289,17 @@ impl<B: Backend> Api<B> {
             O::DeleteCACertificate => authorities::delete(self, call).await,
             O::ListCACertificates => authorities::list(self, call).await,
             O::ListCertificatesByCA => authorities::certificates(self, call).await,
+            O::RegisterThing => provisioning::register_thing(self, call).await,
+            O::CreateProvisioningTemplate => templates::create(self, call).await,
+            O::DescribeProvisioningTemplate => templates::describe(self, call).await,
+            O::UpdateProvisioningTemplate => templates::update(self, call).await,
+            O::DeleteProvisioningTemplate => templates::delete(self, call).await,
+            O::ListProvisioningTemplates => templates::list(self, call).await,
+            O::CreateProvisioningTemplateVersion => templates::create_version(self, call).await,
+            O::DescribeProvisioningTemplateVersion => templates::describe_version(self, call).await,
+            O::DeleteProvisioningTemplateVersion => templates::delete_version(self, call).await,
+            O::ListProvisioningTemplateVersions => templates::list_versions(self, call).await,
+            O::CreateProvisioningClaim => provisioning::create_claim(self, call).await,
             O::TagResource => tagging::tag(self, call).await,
             O::UntagResource => tagging::untag(self, call).await,
             O::ListTagsForResource => tagging::list(self, call).await,

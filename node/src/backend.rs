@@ -235,6 +235,7 @@ impl api::Backend for Backend {
         if size + publication.topic.len() > limit {
             return Err(PublishError::TooLarge { size, limit });
         }
+        // Requests of devices that provision themselves are for connections: whom to answer here?
         if publication.topic.starts_with('$') && !crate::reserved::may_publish(&publication.topic) {
             return Err(PublishError::Topic(publication.topic));
         }

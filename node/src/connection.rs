@@ -41,6 +41,7 @@ use crate::gateway::Place;
 use crate::identity;
 use crate::interest::Live;
 use crate::metrics::Asked;
+use crate::provisioning;
 use crate::publication::Publication;
 use crate::publish::{Errand, Published};
 use crate::route::Route;
@@ -229,6 +230,11 @@ impl Connection {
         }
         if !checked {
             core.metrics.decided(Asked::Publish, true);
+            if provisioning::parse(topic).is_some() {
+                core.serve_provisioning(self.endpoint.profile.live, topic, publish.payload);
+                self.taken(publish);
+                return Ok(());
+            }
         }
         let route = known.unwrap_or_else(|| core.route(topic));
         if !publish.retain && !self.endpoint.depends_on_time() {
@@ -312,7 +318,10 @@ impl Connection {
     }
 
     fn may_publish<'a>(&self, topic: &'a str, retain: bool) -> Result<(), Denial<'a>> {
-        if topic.starts_with('$') && !crate::reserved::may_publish(topic) {
+        if topic.starts_with('$')
+            && !crate::reserved::may_publish(topic)
+            && provisioning::parse(topic).is_none()
+        {
             return Err(Denial::reserved(Action::Publish, topic));
         }
         let policy = self.endpoint.policy();
@@ -328,6 +337,15 @@ impl Connection {
                 || !route.nodes.is_empty()
                 || !route.shares.is_empty()
                 || exactly_once && self.persistent_record().is_some())
+    }
+
+    /// Acknowledges a publication that nobody has to be waited for.
+    fn taken(&mut self, publish: &Publish<'_>) {
+        match publish.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => drop(self.owe(AckKind::PubAck, publish, Reason::Success, 0)),
+            QoS::ExactlyOnce => drop(self.owe(AckKind::PubRec, publish, Reason::Success, 0)),
+        }
     }
 
     /// Answers a publication that is not taken: with a reason where the protocol has one, by

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Host, Refusal};
+use fleet::registry::{self, ProvisioningCommand, Timestamp};
 use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Instance, Interest, OutboxEntry, Shard};
 use rustc_hash::FxHashMap;
@@ -595,6 +596,7 @@ impl Host<Machine> for NodeHost {
         self.end_lost(groups);
         self.balance(groups);
         let mut commands = self.tend_members(groups);
+        commands.extend(sweep(groups, now_ms));
         self.tend_shares(groups);
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
@@ -662,4 +664,13 @@ impl Host<Machine> for NodeHost {
             let _ = stopped.send(error.map(ToString::to_string));
         }
     }
+}
+
+/// What deletes the provisional certificates of the registry whose time is over.
+fn sweep(groups: &mut GroupsView<'_, Machine>, now_ms: u64) -> Option<(GroupId, Bytes)> {
+    let meta = GroupId::META;
+    let next = groups.get(meta).and_then(Machine::registry)?.next_sweep()?;
+    let (now, is_due) = (Timestamp(now_ms), next.0 <= now_ms && groups.leads(meta));
+    let sweep = registry::Command::Provisioning(ProvisioningCommand::Sweep { at: now });
+    is_due.then(|| (meta, sweep.encode().into()))
 }

@@ -1,19 +1,23 @@
 //! Just-in-time registration: a certificate that nobody knows, but that a registered authority has
-//! signed whose certificates register themselves, waits for activation from then on, and whoever
-//! listens hears of it, once for each time that its device tries to connect.
+//! signed whose certificates register themselves, waits for activation from then on. Each time that
+//! its device tries to connect, the template of the authority is carried out, or, where there is none,
+//! whoever listens hears of it.
 
 use std::sync::Arc;
 
 use api::Backend as _;
 use api::backend::ProposeError;
+use api::provisioning::{Given, Provisioner};
 use api::x509;
 use bytes::Bytes;
 use fleet::registry::{
-    Authority, CertificateId, CertificateStatus, Command, Registry, Rejection, Timestamp,
+    Authority, CertificateId, CertificateNames, CertificateStatus, Command, Registry, Rejection,
+    Timestamp,
 };
+use provisioning::{Parameters, Purpose, Template};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::backend::Backend;
 use crate::clock::now_ms;
@@ -27,7 +31,7 @@ pub const AT_ONCE: usize = 64;
 /// What the registry makes of a certificate that may not connect.
 enum Standing {
     /// It was introduced and waits.
-    Waits(CertificateId, Timestamp),
+    Waits(Box<Authority>, Timestamp),
     /// One of these may have signed it.
     Unknown(Vec<Authority>),
     /// Somebody has decided about it, or its authority does not want it.
@@ -53,6 +57,11 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
     let id = inspected.id.clone();
     let look = move |registry: &Registry| standing(registry, &id, &issuer);
     let backend = Backend::new(Arc::clone(shared));
+    let new = New {
+        pem: x509::certificate_pem(certificate),
+        certificate: inspected.id,
+        names: Arc::clone(&inspected.summary.names),
+    };
     let (authority, since) = match identity::read_registry(shared, look).await? {
         Standing::Waits(authority, since) => (authority, since),
         Standing::Unknown(authorities) => {
@@ -60,8 +69,8 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
             let authority = authorities.into_iter().find(has_signed)?;
             let now = Timestamp(now_ms());
             let proposed = backend.registry_propose(Command::RegisterCertificate {
-                certificate: inspected.id.clone(),
-                pem: x509::certificate_pem(certificate),
+                certificate: new.certificate.clone(),
+                pem: new.pem.clone(),
                 status: CertificateStatus::PendingActivation,
                 mode: authority.mode,
                 authority: Some(authority.id.clone()),
@@ -69,7 +78,7 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
                 generation: uuid::Uuid::new_v4(),
                 at: now,
             });
-            let (certificate, by) = (inspected.id.as_str(), authority.id.as_str());
+            let (certificate, by) = (new.certificate.as_str(), authority.id.as_str());
             match proposed.await {
                 Ok(_) => info!(certificate, authority = by, "a certificate has registered itself"),
                 // By a connection to another node.
@@ -79,13 +88,80 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
                     return None;
                 }
             }
-            (authority.id, now)
+            (Box::new(authority), now)
         }
         Standing::Decided => return None,
     };
+    if !authority.registration.has_template() {
+        return tell(shared, &backend, &new.certificate, &authority.id, since).await;
+    }
+    let (certificate, by) = (new.certificate.to_string(), authority.id.as_str());
+    match provision(shared, backend, new, &authority).await {
+        Ok(thing) => {
+            info!(certificate, authority = by, thing, "a device was provisioned just in time")
+        }
+        Err(why) => warn!(
+            certificate,
+            authority = by,
+            why,
+            "a device was not provisioned just in time: its certificate waits for activation, and it \
+             is tried again when the device connects"
+        ),
+    }
+    Some(())
+}
+
+/// A certificate that has introduced itself.
+struct New {
+    certificate: CertificateId,
+    pem: String,
+    names: Arc<CertificateNames>,
+}
+
+/// Carries out the template of an authority; the answer is the thing's name.
+async fn provision(
+    shared: &Shared,
+    backend: Backend,
+    New { certificate, pem, names }: New,
+    authority: &Authority,
+) -> Result<Option<String>, String> {
+    let config = &authority.registration;
+    let body = match (&config.template_body, &config.template_name) {
+        (Some(body), _) => body.clone(),
+        (None, name) => {
+            let name = name.clone().unwrap_or_default();
+            let look = move |registry: &Registry| {
+                let found = registry.template(&name).ok_or("its template is not there")?;
+                if found.enabled {
+                    Ok(found.body().to_owned())
+                } else {
+                    Err("its template is not enabled")
+                }
+            };
+            let found = backend.registry_read(look).await.map_err(|error| error.to_string())?;
+            found.map_err(ToOwned::to_owned)?
+        }
+    };
+    let template = Template::parse(&body, Purpose::Registration).map_err(|it| it.to_string())?;
+    let given = Some(Given { certificate, pem, names });
+    let provisioner = Provisioner::new(backend, shared.issuing.clone());
+    let now = Timestamp(now_ms());
+    let provisioned = provisioner.provision(&template, Parameters::new(), given, None, now).await;
+    let provisioned = provisioned.map_err(|error| error.to_string())?;
+    Ok(provisioned.thing.map(|thing| thing.to_string()))
+}
+
+/// Tells whoever decides about new certificates.
+async fn tell(
+    shared: &Shared,
+    backend: &Backend,
+    certificate: &CertificateId,
+    authority: &CertificateId,
+    since: Timestamp,
+) -> Option<()> {
     let now = now_ms();
     let event = json!({
-        "certificateId": inspected.id,
+        "certificateId": certificate,
         "caCertificateId": authority,
         "timestamp": now,
         "certificateStatus": CertificateStatus::PendingActivation.as_str(),
@@ -113,7 +189,7 @@ fn standing(registry: &Registry, id: &CertificateId, issuer: &str) -> Standing {
             let authority = known.authority.as_ref();
             let authority = authority.and_then(|id| registry.authority(id.as_str()));
             match authority.filter(wants) {
-                Some(authority) => Standing::Waits(authority.id.clone(), known.created),
+                Some(authority) => Standing::Waits(Box::new(authority.clone()), known.created),
                 None => Standing::Decided,
             }
         }

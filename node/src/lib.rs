@@ -38,6 +38,7 @@ pub mod pending;
 pub mod pki;
 pub mod preflight;
 pub mod process;
+pub mod provisioning;
 pub mod publication;
 pub mod publish;
 pub mod recover;

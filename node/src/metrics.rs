@@ -140,6 +140,16 @@ pub fn describe() {
         "Times the files of the node's certificate had another one, by whether it could be used"
     );
     describe_counter!("shadow_operations_total", count, "Shadow requests by operation and result");
+    describe_counter!(
+        "provisioning_requests_total",
+        count,
+        "Requests of devices that provision themselves, by operation and result"
+    );
+    describe_counter!(
+        "provisioning_hook_failures_total",
+        count,
+        "Pre-provisioning hooks that gave no answer that could be used"
+    );
     describe_counter!("session_queue_dropped_total", count, "Queue entries lost, by reason");
     describe_counter!("gateway_throttled_total", count, "Times a client had to pause publishing");
     describe_counter!(
@@ -297,6 +307,18 @@ impl CoreMetrics {
 pub fn shadow_operation(operation: &'static str, accepted: bool) {
     let result = if accepted { "accepted" } else { "rejected" };
     counter!("shadow_operations_total", "operation" => operation, "result" => result).increment(1);
+}
+
+/// Counts a request of a device that provisions itself.
+pub fn provisioning(operation: &'static str, accepted: bool) {
+    let result = if accepted { "accepted" } else { "rejected" };
+    let labels = [("operation", operation), ("result", result)];
+    counter!("provisioning_requests_total", &labels).increment(1);
+}
+
+/// Counts a pre-provisioning hook that gave no answer that could be used.
+pub fn hook_failed() {
+    counter!("provisioning_hook_failures_total").increment(1);
 }
 
 /// Sets the gauges of what all shards hold together.

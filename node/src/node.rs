@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow, bail};
+use api::provisioning::Issuing;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
@@ -42,7 +43,11 @@ pub struct Node {
 
 impl Node {
     /// Opens the data directory and restores the state from it.
-    pub fn restore(config: Config, traces: Option<Traces>) -> anyhow::Result<Self> {
+    pub fn restore(
+        config: Config,
+        traces: Option<Traces>,
+        issuing: Option<Issuing>,
+    ) -> anyhow::Result<Self> {
         metrics::describe();
         let cores = match config.cores {
             Some(cores) => usize::from(cores),
@@ -64,13 +69,14 @@ impl Node {
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation, roster));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
-        let shared = Shared::new(
+        let mut shared = Shared::new(
             &config,
             traces,
             (groups, raft.max_command_bytes),
             Arc::clone(&mesh),
             senders,
         );
+        shared.issuing = issuing;
         let shared = Arc::new(shared);
         let links = match &config.cluster {
             Some(cluster) => {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use api::provisioning::Issuing;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,9 +43,10 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     }
     let metrics = admin::install_metrics()?;
     let process = ProcessMetrics::register(&config);
-    let api = api_config(&config)?;
+    let issuing = issuer(&config)?.map(Issuing::new);
+    let api = issuing.clone().map(|issuing| api_config(&config, issuing));
     let listeners = config.listeners.clone();
-    let node = Node::restore(config, traces)?;
+    let node = Node::restore(config, traces, issuing)?;
     let backend = Backend::new(node.shared.clone());
     if let Some(dev) = &dev {
         control.block_on(dev.populate(&backend))?;
@@ -107,24 +109,23 @@ fn serve_http(
     Ok(())
 }
 
-/// What the API is told; `None` without a CA to issue certificates with.
-fn api_config(config: &Config) -> anyhow::Result<Option<api::Config>> {
-    let Some(issuer) = issuer(config)? else { return Ok(None) };
+/// What the API is told.
+fn api_config(config: &Config, issuing: Issuing) -> api::Config {
     let port = config.listeners.https.address.map_or(8443, |address| address.port());
     let host = config.public_host.clone().unwrap_or_else(|| format!("localhost:{port}"));
     let key = |key: &crate::config::AccessKey| api::sigv4::AccessKey {
         id: key.id.clone(),
         secret: key.secret.clone(),
     };
-    Ok(Some(api::Config {
+    api::Config {
         account: config.account.id.clone(),
         region: config.account.region.clone(),
         any_region: config.account.any_region,
         endpoints: api::Endpoints { data: host.clone(), jobs: host.clone(), credentials: host },
         access_keys: config.access_keys.iter().map(key).collect(),
-        issuer,
+        issuing,
         clock: api::Clock::default(),
-    }))
+    }
 }
 
 /// The CA that a configuration names, if it does.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use api::provisioning::Issuing;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::backup::Backups;
@@ -16,6 +17,7 @@ use crate::inquiry::Inquiries;
 use crate::interest::InterestIndex;
 use crate::just_in_time;
 use crate::mesh::Mesh;
+use crate::provisioning;
 use crate::telemetry::Traces;
 
 /// What a command holds besides the publication: client ids, of at most 64 KiB each, and numbers.
@@ -72,6 +74,10 @@ pub struct Shared {
     pub queues_full: AtomicBool,
     /// Devices with new certificates that are introduced now.
     pub introductions: Arc<Semaphore>,
+    /// Makes certificates for devices, where an issuer is configured.
+    pub issuing: Option<Issuing>,
+    /// Requests of devices that provision themselves, which are served now.
+    pub provisionings: Arc<Semaphore>,
     /// The backups of this node.
     pub backups: Backups,
     /// The version of the data that all nodes can read; 0 while it is not known.
@@ -117,6 +123,8 @@ impl Shared {
             public_host: config.public_host.clone(),
             queues_full: AtomicBool::new(false),
             introductions: Arc::new(Semaphore::new(just_in_time::AT_ONCE)),
+            issuing: None,
+            provisionings: Arc::new(Semaphore::new(provisioning::AT_ONCE)),
             backups: Backups::new(config),
             data_version: AtomicU32::new(0),
             long_outboxes: AtomicU64::new(0),

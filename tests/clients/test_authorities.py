@@ -78,7 +78,9 @@ def test_a_registration_code_stays(iot):
 
 
 def test_an_authority_is_described_as_it_was_registered(iot, authority):
-    config = {"templateBody": "{}", "roleArn": "arn:aws:iam::000000000000:role/r"}
+    certificate = {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}
+    body = json.dumps({"Resources": {"certificate": certificate}})
+    config = {"templateBody": body, "roleArn": "arn:aws:iam::000000000000:role/r"}
     made = authority.register(
         iot, setAsActive=True, allowAutoRegistration=True, registrationConfig=config, tags=[{"Key": "k", "Value": "v"}],
     )
@@ -99,7 +101,7 @@ def test_an_authority_is_described_as_it_was_registered(iot, authority):
     update(newAutoRegistrationStatus="DISABLE", removeAutoRegistration=True)
     assert "registrationConfig" not in iot.describe_ca_certificate(certificateId=id)
     refused(update, "InvalidRequestException", 400, registrationConfig=config, removeAutoRegistration=True)
-    both = {"templateBody": "{}", "templateName": "t"}
+    both = {"templateBody": body, "templateName": "t"}
     refused(update, "InvalidRequestException", 400, registrationConfig=both)
     refused(update, "InvalidRequestException", 400, registrationConfig={"templateBody": "x" * 10_241})
     refused(iot.delete_ca_certificate, "CertificateStateException", 406, certificateId=id)

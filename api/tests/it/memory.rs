@@ -58,7 +58,7 @@ pub(crate) fn config(issuer: Issuer) -> Config {
             credentials: "localhost:8445".into(),
         },
         access_keys: vec![AccessKey { id: ACCESS_KEY.into(), secret: SECRET.into() }],
-        issuer,
+        issuing: api::provisioning::Issuing::new(issuer),
         clock: Clock::default(),
     }
 }

@@ -21,9 +21,11 @@ mod members;
 mod model;
 mod names;
 mod policies;
+mod provision;
 mod rejection;
 mod store;
 mod tags;
+mod templates;
 mod thing_groups;
 mod thing_types;
 mod things;
@@ -52,13 +54,20 @@ pub use model::{
 };
 pub use names::{
     BillingGroupName, CertificateId, CognitoIdentity, NameError, PolicyName, Principal,
-    ThingGroupName, ThingName, ThingTypeName, check_attribute_name, check_attribute_value,
-    check_description,
+    TemplateName, ThingGroupName, ThingName, ThingTypeName, check_attribute_name,
+    check_attribute_value, check_description,
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
+pub use provision::{
+    AttachedPolicy, Disposition, Ownership, Provision, Provisional, ProvisionalRole,
+    ProvisioningCommand, ThingPlan,
+};
 pub use rejection::Rejection;
 pub use store::{LoadError, forget_members};
 pub use tags::{Resource, TAGS_PER_RESOURCE};
+pub use templates::{
+    Hook, NewHook, ProvisioningTemplate, TemplateCommand, TemplateType, TemplateVersion,
+};
 pub use thing_groups::ThingGroupCommand;
 pub use view::{Order, Page, Paging, ThingFilter};
 
@@ -77,6 +86,7 @@ pub struct Registry {
     certificates: BTreeMap<CertificateId, Certificate>,
     authorities: BTreeMap<CertificateId, Authority>,
     registration_code: Option<String>,
+    templates: BTreeMap<TemplateName, ProvisioningTemplate>,
     policies: BTreeMap<PolicyName, Policy>,
     policies_of: BTreeMap<Principal, BTreeSet<PolicyName>>,
     things_of: BTreeMap<Principal, BTreeMap<ThingName, ThingPrincipalType>>,
@@ -96,6 +106,8 @@ struct Indexes {
     children_of: BTreeMap<ThingGroupName, BTreeSet<ThingGroupName>>,
     certificates_by_age: BTreeSet<(Timestamp, CertificateId)>,
     certificates_of_authority: BTreeMap<CertificateId, BTreeSet<(Timestamp, CertificateId)>>,
+    /// Provisional certificates by when they go.
+    provisional: BTreeSet<(Timestamp, CertificateId)>,
     authorities_by_age: BTreeSet<(Timestamp, CertificateId)>,
     authorities_of_subject: BTreeMap<Box<str>, BTreeSet<CertificateId>>,
     policies_by_age: BTreeSet<(Timestamp, PolicyName)>,
@@ -165,6 +177,7 @@ impl Registry {
                 modified: at,
                 customer_version: 1,
                 generation,
+                provisional: None,
             }),
             Command::UpdateCertificate { certificate, status, at } => {
                 self.update_certificate(&certificate, status, at)
@@ -196,6 +209,8 @@ impl Registry {
             Command::ThingGroup(command) => self.apply_to_thing_groups(command),
             Command::BillingGroup(command) => self.apply_to_billing_groups(command),
             Command::Authority(command) => self.apply_to_authorities(command),
+            Command::Template(command) => self.apply_to_templates(command),
+            Command::Provisioning(command) => self.apply_to_provisioning(command),
             Command::Tag { resource, tags } => self.tag(&resource, tags),
             Command::Untag { resource, keys } => self.untag(&resource, &keys),
             Command::FoundCluster { nodes } => self.found_cluster(nodes),

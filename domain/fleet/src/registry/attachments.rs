@@ -61,28 +61,38 @@ impl Registry {
         if let Principal::ThingGroup(group) = principal {
             return Err(Rejection::GroupIsNoPrincipal(group));
         }
-        for (attached, as_kind) in self.things_of.get(&principal).into_iter().flatten() {
-            match (as_kind, kind) {
-                _ if attached == &thing && *as_kind == kind => return Ok(Outcome::Done),
-                (ThingPrincipalType::ExclusiveThing, _) => {
-                    return Err(Rejection::AttachedExclusively {
-                        thing: attached.clone(),
-                        principal,
-                    });
-                }
-                (_, ThingPrincipalType::ExclusiveThing) => {
-                    return Err(Rejection::AttachedElsewhere {
-                        thing: attached.clone(),
-                        principal,
-                    });
-                }
-                _ => {}
-            }
+        let attached = self.things_of.get(&principal).and_then(|things| things.get(&thing));
+        if attached == Some(&kind) {
+            return Ok(Outcome::Done);
         }
+        self.check_thing_attachment(&thing, &principal, kind)?;
         self.link_thing(thing.clone(), principal.clone(), kind);
         self.changed_thing(&thing);
         self.dirty.insert(Key::ThingAttachment(principal, thing));
         Ok(Outcome::Done)
+    }
+
+    /// Who is attached to one thing exclusively is attached to no other, nor otherwise.
+    pub(super) fn check_thing_attachment(
+        &self,
+        thing: &ThingName,
+        principal: &Principal,
+        kind: ThingPrincipalType,
+    ) -> Result<(), Rejection> {
+        for (attached, as_kind) in self.things_of.get(principal).into_iter().flatten() {
+            let (thing_of, principal) = (attached.clone(), principal.clone());
+            match (as_kind, kind) {
+                _ if attached == thing && *as_kind == kind => return Ok(()),
+                (ThingPrincipalType::ExclusiveThing, _) => {
+                    return Err(Rejection::AttachedExclusively { thing: thing_of, principal });
+                }
+                (_, ThingPrincipalType::ExclusiveThing) => {
+                    return Err(Rejection::AttachedElsewhere { thing: thing_of, principal });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Detaching what is not attached succeeds, as long as the thing exists.
@@ -150,7 +160,7 @@ impl Registry {
         self.things_of.entry(principal).or_default().insert(thing, kind);
     }
 
-    fn unlink_thing(&mut self, thing: &ThingName, principal: &Principal) {
+    pub(super) fn unlink_thing(&mut self, thing: &ThingName, principal: &Principal) {
         let Some(attached) = self.things_of.get_mut(principal) else {
             return;
         };

@@ -69,6 +69,11 @@ impl RegistrationConfig {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether a template decides.
+    pub fn has_template(&self) -> bool {
+        self.template_body.is_some() || self.template_name.is_some()
+    }
 }
 
 /// A change to authorities.

@@ -2,17 +2,24 @@
 
 use super::model::{Certificate, CertificateStatus, Timestamp};
 use super::names::{CertificateId, Principal};
+use super::provision::Provisional;
 use super::store::Key;
-use super::{Outcome, Registry, Rejection};
+use super::{Indexes, Outcome, Registry, Rejection};
 
 impl Registry {
     pub(super) fn register_certificate(
         &mut self,
         certificate: Certificate,
     ) -> Result<Outcome, Rejection> {
-        let id = certificate.id.clone();
-        if self.certificates.contains_key(&id) {
-            return Err(Rejection::CertificateExists(id));
+        self.check_registration(&certificate)?;
+        self.put_certificate(certificate);
+        Ok(Outcome::Done)
+    }
+
+    /// Checks a certificate that is not there yet.
+    pub(super) fn check_registration(&self, certificate: &Certificate) -> Result<(), Rejection> {
+        if self.certificates.contains_key(&certificate.id) {
+            return Err(Rejection::CertificateExists(certificate.id.clone()));
         }
         if matches!(
             certificate.status,
@@ -20,16 +27,18 @@ impl Registry {
         ) {
             return Err(not_settable(certificate.status));
         }
-        if let Some(authority) = &certificate.authority {
-            self.check_authority(authority)?;
-            let signed = self.indexes.certificates_of_authority.entry(authority.clone());
-            signed.or_default().insert((certificate.created, id.clone()));
+        match &certificate.authority {
+            Some(authority) => self.check_authority(authority),
+            None => Ok(()),
         }
-        self.indexes.certificates_by_age.insert((certificate.created, id.clone()));
+    }
+
+    pub(super) fn put_certificate(&mut self, certificate: Certificate) {
+        let id = certificate.id.clone();
+        self.indexes.add_certificate(&certificate);
         self.certificates.insert(id.clone(), certificate);
         self.dirty.insert(Key::Certificate(id.clone()));
         self.changed_certificate(&id);
-        Ok(Outcome::Done)
     }
 
     pub(super) fn update_certificate(
@@ -44,10 +53,8 @@ impl Registry {
         ) {
             return Err(not_settable(status));
         }
-        let certificate = self
-            .certificates
-            .get_mut(id)
-            .ok_or_else(|| Rejection::CertificateNotFound(id.clone()))?;
+        let certificate =
+            self.certificates.get(id).ok_or_else(|| Rejection::CertificateNotFound(id.clone()))?;
         if certificate.status == CertificateStatus::PendingTransfer {
             return Err(Rejection::CertificateInTransfer(id.clone()));
         }
@@ -55,11 +62,7 @@ impl Registry {
         if certificate.status == status {
             return Ok(Outcome::Done);
         }
-        certificate.status = status;
-        certificate.modified = at;
-        certificate.customer_version += 1;
-        self.dirty.insert(Key::Certificate(id.clone()));
-        self.changed_certificate(id);
+        self.settle(id, status, at);
         Ok(Outcome::Done)
     }
 
@@ -84,24 +87,54 @@ impl Registry {
         if !force && self.policies_of.contains_key(&principal) {
             return Err(Rejection::CertificateHasPolicies(id.clone()));
         }
+        self.remove_certificate(id);
+        Ok(Outcome::Done)
+    }
+
+    /// With its policies; it has no things any more.
+    pub(super) fn remove_certificate(&mut self, id: &CertificateId) {
+        let principal = Principal::Certificate(id.clone());
         for policy in self.policies_of.get(&principal).cloned().unwrap_or_default() {
             self.unlink_policy(&policy, &principal);
         }
         if let Some(certificate) = self.certificates.remove(id) {
-            let key = (certificate.created, id.clone());
-            self.indexes.certificates_by_age.remove(&key);
-            if let Some(authority) = &certificate.authority
-                && let Some(signed) = self.indexes.certificates_of_authority.get_mut(authority)
-            {
-                signed.remove(&key);
-                if signed.is_empty() {
-                    self.indexes.certificates_of_authority.remove(authority);
-                }
-            }
+            self.indexes.remove_certificate(&certificate);
         }
         self.dirty.insert(Key::Certificate(id.clone()));
         self.changed_certificate(id);
-        Ok(Outcome::Done)
+    }
+}
+
+impl Indexes {
+    /// What a device provisions itself with is in no list.
+    pub(super) fn add_certificate(&mut self, certificate: &Certificate) {
+        let key = (certificate.created, certificate.id.clone());
+        if let Some(authority) = &certificate.authority {
+            let signed = self.certificates_of_authority.entry(authority.clone());
+            signed.or_default().insert(key.clone());
+        }
+        if !certificate.is_claim() {
+            self.certificates_by_age.insert(key);
+        }
+        if let Some(Provisional { expires, .. }) = certificate.provisional {
+            self.provisional.insert((expires, certificate.id.clone()));
+        }
+    }
+
+    fn remove_certificate(&mut self, certificate: &Certificate) {
+        let key = (certificate.created, certificate.id.clone());
+        self.certificates_by_age.remove(&key);
+        if let Some(authority) = &certificate.authority
+            && let Some(signed) = self.certificates_of_authority.get_mut(authority)
+        {
+            signed.remove(&key);
+            if signed.is_empty() {
+                self.certificates_of_authority.remove(authority);
+            }
+        }
+        if let Some(Provisional { expires, .. }) = certificate.provisional {
+            self.provisional.remove(&(expires, certificate.id.clone()));
+        }
     }
 }
 

@@ -19,7 +19,9 @@ use super::model::{
 use super::names::{
     BillingGroupName, CertificateId, PolicyName, Principal, ThingName, ThingTypeName,
 };
+use super::provision::ProvisioningCommand;
 use super::tags::Resource;
+use super::templates::TemplateCommand;
 use super::thing_groups::ThingGroupCommand;
 
 /// The format of commands and stored records.
@@ -152,6 +154,8 @@ pub enum Command {
     ThingGroup(ThingGroupCommand),
     BillingGroup(BillingGroupCommand),
     Authority(AuthorityCommand),
+    Template(TemplateCommand),
+    Provisioning(ProvisioningCommand),
     Tag {
         resource: Resource,
         tags: Tags,
@@ -254,6 +258,13 @@ pub enum Outcome {
         /// Whether it decides.
         is_default: bool,
     },
+    /// The version of a template was created.
+    TemplateVersion {
+        /// Its id.
+        version: u32,
+        /// Whether it is carried out.
+        is_default: bool,
+    },
 }
 
 /// Why bytes are not a command.
@@ -279,6 +290,8 @@ impl Command {
             | Self::ThingGroup(_)
             | Self::BillingGroup(_)
             | Self::Authority(_)
+            | Self::Template(_)
+            | Self::Provisioning(_)
             | Self::RegisterCertificate { authority: Some(_), .. }
             | Self::Tag { .. }
             | Self::Untag { .. }

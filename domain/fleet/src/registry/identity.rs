@@ -7,8 +7,9 @@ use super::model::{
     Attributes, CertificateNames, CertificateStatus, Thing, ThingPrincipalType, Timestamp,
 };
 use super::names::{
-    CertificateId, PolicyName, Principal, ThingGroupName, ThingName, ThingTypeName,
+    CertificateId, PolicyName, Principal, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
+use super::provision::{Provisional, ProvisionalRole};
 
 /// A policy that applies, with its document ready to be compiled for a principal.
 #[derive(Clone, Debug)]
@@ -160,18 +161,51 @@ impl Registry {
     /// The default versions of the policies of a principal, in the order of their names.
     pub fn documents_of(&self, principal: &Principal) -> Vec<NamedDocument> {
         let policies = self.policies_of.get(principal).into_iter().flatten();
-        policies
-            .filter_map(|policy| {
-                let document = Arc::clone(self.indexes.documents.get(policy)?);
-                Some(NamedDocument { policy: policy.clone(), document })
-            })
-            .collect()
+        let attached = policies.filter_map(|policy| {
+            let document = Arc::clone(self.indexes.documents.get(policy)?);
+            Some(NamedDocument { policy: policy.clone(), document })
+        });
+        attached.chain(self.document_of_claim(principal)).collect()
+    }
+
+    /// What a claim allows is not attached to it, and nobody can take it away.
+    fn document_of_claim(&self, principal: &Principal) -> Option<NamedDocument> {
+        let provisional = &self.certificates.get(principal.certificate()?)?.provisional;
+        let Some(Provisional { role: ProvisionalRole::Claim(template), .. }) = provisional else {
+            return None;
+        };
+        let document = policy::Document::parse(&claim_document(template)).ok()?;
+        let policy = PolicyName::new("ProvisioningClaim").ok()?;
+        Some(NamedDocument { policy, document: Arc::new(document) })
     }
 
     /// The parsed default version of one policy.
     pub fn document(&self, policy: &str) -> Option<Arc<policy::Document>> {
         self.indexes.documents.get(policy).cloned()
     }
+}
+
+/// Lets a device ask for a certificate and provision itself with one template, and nothing else.
+fn claim_document(template: &TemplateName) -> String {
+    let requests = [
+        "$aws/certificates/create/*",
+        "$aws/certificates/create-from-csr/*",
+        &format!("$aws/provisioning-templates/{template}/provision/*"),
+    ];
+    let arns = |kind: &str| requests.map(|topic| format!("arn:aws:iot:*:*:{kind}/{topic}"));
+    serde_json::json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            { "Effect": "Allow", "Action": "iot:Connect", "Resource": "*" },
+            {
+                "Effect": "Allow",
+                "Action": ["iot:Publish", "iot:Receive"],
+                "Resource": arns("topic"),
+            },
+            { "Effect": "Allow", "Action": "iot:Subscribe", "Resource": arns("topicfilter") },
+        ],
+    })
+    .to_string()
 }
 
 fn connection_thing(thing: &Thing, attached: bool) -> ConnectionThing {

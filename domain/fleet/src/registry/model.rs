@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::names::{
     BillingGroupName, CertificateId, PolicyName, ThingGroupName, ThingName, ThingTypeName,
 };
+use super::provision::{Provisional, ProvisionalRole};
 
 /// A moment in milliseconds since 1970, filled in by whoever proposes a command.
 #[derive(
@@ -263,6 +264,16 @@ pub struct Certificate {
     pub customer_version: u64,
     /// Differs between a certificate and the same one registered again.
     pub generation: Uuid,
+    /// It goes at a moment if nobody keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisional: Option<Provisional>,
+}
+
+impl Certificate {
+    /// Whether devices provision themselves with it, and do nothing else.
+    pub fn is_claim(&self) -> bool {
+        matches!(self.provisional, Some(Provisional { role: ProvisionalRole::Claim(_), .. }))
+    }
 }
 
 /// One version of a policy.

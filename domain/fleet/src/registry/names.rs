@@ -233,6 +233,18 @@ name!(
     }
 );
 name!(
+    /// The name of a provisioning template.
+    TemplateName,
+    Rule {
+        what: "templateName",
+        pattern: "[0-9A-Za-z_-]+",
+        min: 1,
+        max: 36,
+        allows: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
+        needs: None,
+    }
+);
+name!(
     /// The id of a Cognito identity, `region:uuid`.
     CognitoIdentity,
     Rule {

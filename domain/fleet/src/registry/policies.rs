@@ -134,6 +134,6 @@ fn find<'a>(
     policies.get_mut(name).ok_or_else(|| Rejection::PolicyNotFound(name.clone()))
 }
 
-fn parse(document: &str) -> Result<policy::Document, Rejection> {
+pub(super) fn parse(document: &str) -> Result<policy::Document, Rejection> {
     policy::Document::parse(document).map_err(|error| Rejection::PolicyMalformed(error.to_string()))
 }

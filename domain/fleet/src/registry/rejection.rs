@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::members::NotMember;
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, ThingGroupName, ThingName,
-    ThingTypeName,
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, TemplateName,
+    ThingGroupName, ThingName, ThingTypeName,
 };
 
 /// A refused command; it has changed nothing.
@@ -105,6 +105,26 @@ pub enum Rejection {
     RegistrationCodeIsAnother,
     #[error("There is no registration code")]
     RegistrationCodeNotFound,
+    #[error("The provisioning template {0} is not found")]
+    TemplateNotFound(TemplateName),
+    #[error("The provisioning template {template} has no version {version}")]
+    TemplateVersionNotFound { template: TemplateName, version: u32 },
+    #[error("The provisioning template {0} already exists")]
+    TemplateExists(TemplateName),
+    #[error("There are {limit} provisioning templates already")]
+    TooManyTemplates { limit: usize },
+    #[error("The provisioning template {template} already has {limit} versions")]
+    TemplateVersionLimit { template: TemplateName, limit: usize },
+    #[error("Cannot delete the default version of the provisioning template {0}")]
+    TemplateVersionIsDefault(TemplateName),
+    #[error("The provisioning template {template} is used by the CA certificate {authority}")]
+    TemplateInUse { template: TemplateName, authority: CertificateId },
+    #[error("The {what} of {resource} differ from those of the template")]
+    ResourceConflict { resource: String, what: String },
+    #[error("The certificate ownership token is not valid")]
+    NotTheOwner,
+    #[error("{limit} certificates wait for their devices already")]
+    ManyUnclaimedCertificates { limit: usize },
     #[error("Policy {0} not found")]
     PolicyNotFound(PolicyName),
     #[error("Policy {policy} has no version {version}")]

@@ -17,9 +17,10 @@ use super::model::{
     BillingGroup, Certificate, Policy, Thing, ThingGroup, ThingPrincipalType, ThingType,
 };
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, ThingGroupName, ThingName,
-    ThingTypeName,
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, TemplateName,
+    ThingGroupName, ThingName, ThingTypeName,
 };
+use super::templates::ProvisioningTemplate;
 
 /// What one stored pair is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +36,7 @@ pub(super) enum Key {
     BillingGroup(BillingGroupName),
     Authority(CertificateId),
     RegistrationCode,
+    Template(TemplateName),
     Member(u64),
     PreferredLeader(u32),
 }
@@ -92,6 +94,7 @@ impl Key {
             Self::BillingGroup(name) => format!("b{name}"),
             Self::Authority(id) => format!("s{id}"),
             Self::RegistrationCode => "r".to_owned(),
+            Self::Template(name) => format!("e{name}"),
             Self::Member(node) => format!("n{node}"),
             Self::PreferredLeader(group) => format!("l{group}"),
         }
@@ -130,6 +133,7 @@ impl Key {
             "b" => Self::BillingGroup(BillingGroupName::new(names)?),
             "s" => Self::Authority(CertificateId::new(names)?),
             "r" if names.is_empty() => Self::RegistrationCode,
+            "e" => Self::Template(TemplateName::new(names)?),
             "n" => Self::Member(names.parse().map_err(|_| unknown())?),
             "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
@@ -162,6 +166,7 @@ impl Registry {
             Key::BillingGroup(name) => self.billing_groups.get(name).map(encode),
             Key::Authority(id) => self.authorities.get(id).map(encode),
             Key::RegistrationCode => self.registration_code.as_ref().map(encode),
+            Key::Template(name) => self.templates.get(name).map(encode),
             Key::Member(node) => self.members.get(node).map(encode),
             Key::PreferredLeader(group) => self.preferred_leaders.get(group).map(encode),
         }
@@ -217,6 +222,11 @@ impl Registry {
             Key::RegistrationCode => {
                 self.registration_code = Some(serde_json::from_slice(json).map_err(damaged)?);
             }
+            Key::Template(name) => {
+                let template: ProvisioningTemplate =
+                    serde_json::from_slice(json).map_err(damaged)?;
+                self.templates.insert(name, template);
+            }
             Key::Member(node) => {
                 let member: Member = serde_json::from_slice(json).map_err(damaged)?;
                 self.members.insert(node, member);
@@ -255,12 +265,7 @@ impl Registry {
             }
         }
         for certificate in self.certificates.values() {
-            let key = (certificate.created, certificate.id.clone());
-            if let Some(authority) = &certificate.authority {
-                let signed = indexes.certificates_of_authority.entry(authority.clone());
-                signed.or_default().insert(key.clone());
-            }
-            indexes.certificates_by_age.insert(key);
+            indexes.add_certificate(certificate);
         }
         for authority in self.authorities.values() {
             indexes.authorities_by_age.insert((authority.created, authority.id.clone()));

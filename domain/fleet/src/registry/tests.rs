@@ -6,6 +6,7 @@ mod groups;
 mod members;
 mod principals;
 mod properties;
+mod provision;
 mod stored;
 mod things;
 
@@ -160,6 +161,91 @@ fn create_billing(name: &str) -> Command {
 
 fn bill(name: &str, to: &str) -> Command {
     Command::BillingGroup(BillingGroupCommand::Add { group: billing(to), thing: thing(name) })
+}
+
+fn template(name: &str) -> TemplateName {
+    TemplateName::new(name).unwrap()
+}
+
+fn create_template(name: &str, default_version: u32) -> Command {
+    let version = TemplateVersion { body: "{}".into(), created: DAY };
+    Command::Template(TemplateCommand::Create {
+        template: Box::new(ProvisioningTemplate {
+            name: template(name),
+            kind: TemplateType::FleetProvisioning,
+            description: None,
+            enabled: true,
+            role_arn: String::new(),
+            hook: None,
+            versions: [(default_version, version)].into(),
+            default_version,
+            next_version: default_version + 1,
+            tags: BTreeMap::new(),
+            created: DAY,
+            modified: DAY,
+            generation: uuid(8),
+        }),
+    })
+}
+
+fn record(number: u8, provisional: Option<Provisional>) -> Certificate {
+    Certificate {
+        id: certificate(number),
+        pem: "pem".into(),
+        status: CertificateStatus::PendingActivation,
+        mode: CertificateMode::Default,
+        authority: None,
+        summary: CertificateSummary { not_after: Timestamp(u64::MAX), ..Default::default() },
+        created: DAY,
+        modified: DAY,
+        customer_version: 1,
+        generation: uuid(9),
+        provisional,
+    }
+}
+
+fn claim(name: &str) -> ProvisionalRole {
+    ProvisionalRole::Claim(template(name))
+}
+
+fn shown(token: &str) -> Ownership {
+    Ownership { token: token.into(), claimed_by: principal(9) }
+}
+
+fn unclaimed(token: &str) -> ProvisionalRole {
+    ProvisionalRole::Unclaimed(shown(token))
+}
+
+fn offer(number: u8, role: ProvisionalRole, expires: Timestamp) -> Command {
+    let certificate = Box::new(record(number, Some(Provisional { role, expires })));
+    Command::Provisioning(ProvisioningCommand::Offer { certificate })
+}
+
+fn plan(name: &str) -> ThingPlan {
+    ThingPlan {
+        name: thing(name),
+        attributes: Attributes::new(),
+        thing_type: None,
+        groups: [].into(),
+        billing_group: None,
+        on_attributes: Disposition::DoNothing,
+        on_type: Disposition::DoNothing,
+        on_groups: Disposition::DoNothing,
+    }
+}
+
+fn provision(number: u8) -> Provision {
+    Provision {
+        certificate: certificate(number),
+        registers: None,
+        status: CertificateStatus::Active,
+        on_status: Disposition::DoNothing,
+        thing: None,
+        policies: Vec::new(),
+        shown: None,
+        id: uuid(10),
+        at: DAY,
+    }
 }
 
 fn after(commands: impl IntoIterator<Item = Command>) -> Registry {

@@ -195,27 +195,47 @@ impl Registry {
         if !self.things.contains_key(thing) {
             return Err(Rejection::ThingNotFound(thing.clone()));
         }
-        let unknown = leave.iter().chain(&join).find(|it| !self.thing_groups.contains_key(*it));
+        self.check_move(thing, leave, &join)?;
+        self.leave_and_join(thing, leave, join, membership);
+        self.changed_thing(thing);
+        Ok(Outcome::Done)
+    }
+
+    /// Checks which groups a thing would be in, whether it is there yet or not.
+    pub(super) fn check_move(
+        &self,
+        thing: &ThingName,
+        leave: &BTreeSet<ThingGroupName>,
+        join: &BTreeSet<ThingGroupName>,
+    ) -> Result<(), Rejection> {
+        let unknown = leave.iter().chain(join).find(|it| !self.thing_groups.contains_key(*it));
         if let Some(group) = unknown {
             return Err(Rejection::ThingGroupNotFound(group.clone()));
         }
         let mut groups: BTreeSet<&ThingGroupName> =
             self.groups_of.get(thing).into_iter().flat_map(|groups| groups.keys()).collect();
         groups.retain(|group| !leave.contains(*group));
-        groups.extend(&join);
+        groups.extend(join);
         if groups.len() > GROUPS_OF_THING {
             let limit = GROUPS_OF_THING;
             return Err(Rejection::ThingInManyGroups { thing: thing.clone(), limit });
         }
-        self.check_trees(thing, &groups)?;
+        self.check_trees(thing, &groups)
+    }
+
+    pub(super) fn leave_and_join(
+        &mut self,
+        thing: &ThingName,
+        leave: &BTreeSet<ThingGroupName>,
+        join: BTreeSet<ThingGroupName>,
+        membership: Uuid,
+    ) {
         for group in leave {
             self.leave(thing, group);
         }
         for group in join {
             self.join(thing, group, membership);
         }
-        self.changed_thing(thing);
-        Ok(Outcome::Done)
     }
 
     /// A thing can be in one group of a tree.

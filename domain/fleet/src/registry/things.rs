@@ -14,9 +14,7 @@ const ATTRIBUTE_BYTES: usize = 47 * 1024;
 
 impl Registry {
     pub(super) fn create_thing(&mut self, mut thing: Thing) -> Result<Outcome, Rejection> {
-        let attributes = Arc::make_mut(&mut thing.attributes);
-        attributes.retain(|_, value| !value.is_empty());
-        check_attributes(attributes, thing.thing_type.is_some())?;
+        tidy(&mut thing)?;
         if let Some(existing) = self.things.get(&thing.name) {
             let is_same = existing.thing_type == thing.thing_type
                 && existing.attributes == thing.attributes
@@ -26,10 +24,7 @@ impl Registry {
                 false => Err(Rejection::ThingExists { thing: thing.name, id: existing.id }),
             };
         }
-        self.check_new_type(thing.thing_type.as_ref())?;
-        if let Some(group) = &thing.billing_group {
-            self.check_billing_group(group)?;
-        }
+        self.check_new_thing(&mut thing)?;
         let (name, id, version) = (thing.name.clone(), thing.id, thing.version);
         self.put_thing(thing);
         self.changed_thing(&name);
@@ -51,9 +46,6 @@ impl Registry {
             return Err(Rejection::ThingNotFound(name.clone()));
         };
         check_version(expected_version, thing.version)?;
-        if thing_type != thing.thing_type {
-            self.check_new_type(thing_type.as_ref())?;
-        }
         let mut updated = thing.clone();
         if remove_thing_type {
             updated.thing_type = None;
@@ -63,7 +55,7 @@ impl Registry {
         if let Some(patch) = patch {
             updated.attributes = Arc::new(patched(&thing.attributes, patch));
         }
-        check_attributes(&updated.attributes, updated.thing_type.is_some())?;
+        self.check_changed_thing(thing, &updated)?;
         updated.version += 1;
         let outcome = Outcome::Thing { id: updated.id, version: updated.version };
         self.put_thing(updated);
@@ -100,6 +92,24 @@ impl Registry {
         self.things.get(name).ok_or_else(|| Rejection::ThingNotFound(name.clone()))
     }
 
+    /// Checks a thing that is not there yet.
+    pub(super) fn check_new_thing(&self, thing: &mut Thing) -> Result<(), Rejection> {
+        tidy(thing)?;
+        self.check_new_type(thing.thing_type.as_ref())?;
+        match &thing.billing_group {
+            Some(group) => self.check_billing_group(group),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks what a thing becomes.
+    pub(super) fn check_changed_thing(&self, old: &Thing, new: &Thing) -> Result<(), Rejection> {
+        if old.thing_type != new.thing_type {
+            self.check_new_type(new.thing_type.as_ref())?;
+        }
+        check_attributes(&new.attributes, new.thing_type.is_some())
+    }
+
     /// A type that a thing is to be associated with has to exist and to be active.
     fn check_new_type(&self, thing_type: Option<&ThingTypeName>) -> Result<(), Rejection> {
         let Some(name) = thing_type else {
@@ -114,7 +124,7 @@ impl Registry {
         }
     }
 
-    fn put_thing(&mut self, thing: Thing) {
+    pub(super) fn put_thing(&mut self, thing: Thing) {
         let name = thing.name.clone();
         let (new_type, new_billing) = (thing.thing_type.clone(), thing.billing_group.clone());
         let old = self.things.insert(name.clone(), thing);
@@ -140,6 +150,13 @@ impl Registry {
             }
         }
     }
+}
+
+/// An empty value is none.
+fn tidy(thing: &mut Thing) -> Result<(), Rejection> {
+    let attributes = Arc::make_mut(&mut thing.attributes);
+    attributes.retain(|_, value| !value.is_empty());
+    check_attributes(attributes, thing.thing_type.is_some())
 }
 
 /// Optimistic locking: an absent expectation always holds.

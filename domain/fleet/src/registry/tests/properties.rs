@@ -7,12 +7,17 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn any_disposition(number: u64) -> Disposition {
+    [Disposition::DoNothing, Disposition::Replace, Disposition::Merge, Disposition::Fail]
+        [usize::try_from(number % 4).unwrap()]
+}
+
 /// Commands about so few names that they meet.
 fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let number = 1_u8..4;
     let flag = any::<bool>();
-    (0_u8..29, name.clone(), name, number, flag, 0_u64..4).prop_map(
+    (0_u8..36, name.clone(), name, number, flag, 0_u64..4).prop_map(
         |(kind, name, other, number, flag, count)| {
             let at = Timestamp(DAY.0 + count * 400_000);
             let status = [
@@ -87,10 +92,46 @@ fn any_command() -> impl Strategy<Value = Command> {
                     resource: Resource::ThingGroup(group(name)),
                     tags: attributes(&[(other, "1")]),
                 },
-                _ => Command::Untag {
+                28 => Command::Untag {
                     resource: Resource::ThingGroup(group(name)),
                     keys: [other.to_owned()].into(),
                 },
+                29 => create_template(name, 1),
+                30 => Command::Template(TemplateCommand::CreateVersion {
+                    template: template(name),
+                    body: "{}".into(),
+                    set_as_default: flag,
+                    at,
+                }),
+                31 => Command::Template(TemplateCommand::DeleteVersion {
+                    template: template(name),
+                    version: u32::from(number),
+                    at,
+                }),
+                32 => Command::Template(TemplateCommand::Delete { template: template(name) }),
+                33 => offer(number, if flag { claim(name) } else { unclaimed("token") }, at),
+                34 => Command::Provisioning(ProvisioningCommand::Sweep { at }),
+                _ => Command::Provisioning(ProvisioningCommand::Provision(Box::new(Provision {
+                    registers: flag.then(|| Box::new(record(number, None))),
+                    status,
+                    on_status: any_disposition(count),
+                    thing: (count > 0).then(|| ThingPlan {
+                        attributes: attributes(&[("k", other)]),
+                        thing_type: flag.then(|| thing_type(other)),
+                        groups: [group(other)].into(),
+                        billing_group: flag.then(|| billing(other)),
+                        on_attributes: any_disposition(count),
+                        on_type: any_disposition(count + 1),
+                        on_groups: any_disposition(count + 2),
+                        ..plan(name)
+                    }),
+                    policies: vec![
+                        AttachedPolicy { name: policy(name), document: None },
+                        AttachedPolicy { name: policy(other), document: Some(ALLOW.into()) },
+                    ],
+                    shown: (count == 3).then(|| shown("token")),
+                    ..provision(number)
+                }))),
             }
         },
     )

@@ -1,0 +1,166 @@
+//! Provisioning: who may, once only, and what goes when its time is over.
+
+use super::*;
+
+fn carry_out(provision: Provision) -> Command {
+    Command::Provisioning(ProvisioningCommand::Provision(Box::new(provision)))
+}
+
+fn sweep(at: u64) -> Command {
+    Command::Provisioning(ProvisioningCommand::Sweep { at: Timestamp(at) })
+}
+
+#[test]
+fn a_device_shows_that_the_certificate_is_its_own_and_in_time_and_once() {
+    let expires = Timestamp(DAY.0 + 10);
+    let mut registry = after([offer(1, unclaimed("token"), expires)]);
+    let shows = |shown: Ownership, at: u64| {
+        carry_out(Provision {
+            shown: Some(shown),
+            thing: Some(plan("lamp")),
+            at: Timestamp(DAY.0 + at),
+            ..provision(1)
+        })
+    };
+    let thief = Ownership { claimed_by: principal(8), ..shown("token") };
+    for command in [shows(shown("other"), 0), shows(thief, 0), shows(shown("token"), 10)] {
+        assert_eq!(refuse(&mut registry, command), Rejection::NotTheOwner);
+    }
+    registry.apply(shows(shown("token"), 9)).unwrap();
+    let found = registry.certificate(certificate(1).as_str()).unwrap();
+    assert_eq!((found.status, &found.provisional), (CertificateStatus::Active, &None));
+    assert_eq!(refuse(&mut registry, shows(shown("token"), 9)), Rejection::NotTheOwner);
+    registry.apply(sweep(u64::MAX)).unwrap();
+    assert!(registry.certificate(certificate(1).as_str()).is_some(), "it is kept for good");
+}
+
+#[test]
+fn what_nobody_keeps_goes_with_all_that_is_attached_to_it() {
+    let at = |after: u64| Timestamp(DAY.0 + after);
+    let mut registry = after([
+        create_template("fleet", 1),
+        create("lamp", None, &[]),
+        create_policy("p"),
+        offer(1, claim("fleet"), at(5)),
+        offer(2, unclaimed("token"), at(7)),
+        attach("p", 2),
+        attach_thing("lamp", 2, ThingPrincipalType::NonExclusiveThing),
+    ]);
+    assert_eq!(registry.next_sweep(), Some(at(5)));
+    registry.apply(sweep(DAY.0 + 6)).unwrap();
+    assert!(registry.certificate(certificate(1).as_str()).is_none());
+    assert_eq!(registry.next_sweep(), Some(at(7)));
+    registry.apply(sweep(DAY.0 + 7)).unwrap();
+    assert!(registry.certificate(certificate(2).as_str()).is_none());
+    assert_eq!(registry.next_sweep(), None);
+    registry.apply(Command::DeletePolicy { policy: policy("p") }).unwrap();
+    registry.apply(Command::DeleteThing { thing: thing("lamp"), expected_version: None }).unwrap();
+}
+
+#[test]
+fn somebody_who_decides_about_a_certificate_keeps_it() {
+    let mut registry = after([offer(1, unclaimed("token"), DAY)]);
+    let activate = Command::UpdateCertificate {
+        certificate: certificate(1),
+        status: CertificateStatus::Active,
+        at: DAY,
+    };
+    registry.apply(activate).unwrap();
+    assert_eq!(registry.next_sweep(), None);
+    let shows = carry_out(Provision { shown: Some(shown("token")), ..provision(1) });
+    assert_eq!(refuse(&mut registry, shows), Rejection::NotTheOwner);
+}
+
+#[test]
+fn a_claim_is_in_no_list_and_lets_a_device_do_one_thing() {
+    let registry = after([
+        create_template("fleet", 1),
+        offer(1, claim("fleet"), DAY),
+        register(2, CertificateStatus::Active),
+    ]);
+    let listed = registry.certificates(&Paging::ascending(None, 10));
+    let listed: Vec<_> = listed.items.iter().map(|it| it.id.clone()).collect();
+    assert_eq!(listed, [certificate(2)]);
+    let identity = registry.identity(certificate(1).as_str(), Some("client")).unwrap();
+    let documents = identity.documents();
+    assert_eq!(documents.len(), 1);
+    assert_eq!(registry.identity(certificate(2).as_str(), None).unwrap().documents().len(), 0);
+}
+
+#[test]
+fn a_claim_stays_one() {
+    let mut registry = after([create_template("fleet", 1), offer(1, claim("fleet"), DAY)]);
+    let rejection = refuse(&mut registry, carry_out(provision(1)));
+    assert_eq!(rejection, Rejection::CertificateNotFound(certificate(1)));
+    let revoke = Command::UpdateCertificate {
+        certificate: certificate(1),
+        status: CertificateStatus::Revoked,
+        at: DAY,
+    };
+    registry.apply(revoke).unwrap();
+    assert!(registry.certificate(certificate(1).as_str()).unwrap().is_claim());
+    assert_eq!(registry.next_sweep(), Some(DAY));
+}
+
+#[test]
+fn a_claim_needs_its_template() {
+    let mut registry = Registry::default();
+    let rejection = refuse(&mut registry, offer(1, claim("fleet"), DAY));
+    assert_eq!(rejection, Rejection::TemplateNotFound(template("fleet")));
+}
+
+#[test]
+fn a_certificate_that_is_in_use_keeps_its_status_unless_the_template_says_otherwise() {
+    use CertificateStatus::{Active, Inactive, PendingActivation, Revoked};
+    for (before, on_status, after_it) in [
+        (PendingActivation, Disposition::DoNothing, Some(Active)),
+        (Inactive, Disposition::DoNothing, Some(Inactive)),
+        (Revoked, Disposition::DoNothing, Some(Revoked)),
+        (Revoked, Disposition::Replace, Some(Active)),
+        (Inactive, Disposition::Fail, None),
+        (Active, Disposition::Fail, Some(Active)),
+    ] {
+        let first = if before == Revoked { Active } else { before };
+        let mut registry = after([register(1, first)]);
+        if before == Revoked {
+            let revoke = Command::UpdateCertificate {
+                certificate: certificate(1),
+                status: Revoked,
+                at: DAY,
+            };
+            registry.apply(revoke).unwrap();
+        }
+        let command = carry_out(Provision { on_status, ..provision(1) });
+        match after_it {
+            Some(status) => {
+                registry.apply(command).unwrap();
+                let found = registry.certificate(certificate(1).as_str()).unwrap();
+                assert_eq!(found.status, status, "{before:?} {on_status:?}");
+            }
+            None => {
+                let rejection = refuse(&mut registry, command);
+                assert!(matches!(rejection, Rejection::ResourceConflict { .. }));
+            }
+        }
+    }
+}
+
+#[test]
+fn all_policies_have_to_fit() {
+    let mut commands = vec![register(1, CertificateStatus::Active)];
+    for number in 0..9 {
+        commands.push(create_policy(&number.to_string()));
+        commands.push(attach(&number.to_string(), 1));
+    }
+    let mut registry = after(commands);
+    let with = |names: &[&str]| {
+        let policies = names
+            .iter()
+            .map(|name| AttachedPolicy { name: policy(name), document: Some(ALLOW.into()) });
+        carry_out(Provision { policies: policies.collect(), ..provision(1) })
+    };
+    let rejection = refuse(&mut registry, with(&["x", "y"]));
+    assert!(matches!(rejection, Rejection::PolicyLimit { limit: 10, .. }), "{rejection}");
+    registry.apply(with(&["x", "3"])).unwrap();
+    assert!(registry.policy("x").is_some());
+}

@@ -884,7 +884,7 @@ def test_what_is_no_operation_is_said(cloud):
         ("GET", "/", 404, "UnknownOperationException"),
         ("GET", "/nowhere", 404, "UnknownOperationException"),
         ("GET", "/jobs", 404, "UnknownOperationException"),
-        ("POST", "/thing-types", 404, "UnknownOperationException"),
+        ("POST", "/thing-types", 405, "MethodNotAllowedException"),
         ("PUT", "/things/x", 405, "MethodNotAllowedException"),
         ("DELETE", "/endpoint", 405, "MethodNotAllowedException"),
     ]:

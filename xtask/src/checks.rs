@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    audit, shell,
+    audit, shell, suites,
     tally::{Count, Tally},
 };
 
@@ -12,12 +12,13 @@ pub(crate) fn all(tally: &mut Tally) {
     check(tally, "format", || shell::run(shell::cargo(&["fmt", "--all", "--check"])));
     audit(tally);
     check(tally, "lints", || {
-        let words = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
-        shell::run(shell::cargo(&words))
+        let mut clippy = shell::cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
+        clippy.args(["--profile", &suites::profile(), "--", "-D", "warnings"]);
+        shell::run(clippy)
     });
     check(tally, "documentation", || {
         let mut doc = shell::cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
-        doc.env("RUSTDOCFLAGS", "-D warnings");
+        doc.args(["--profile", &suites::profile()]).env("RUSTDOCFLAGS", "-D warnings");
         shell::run(doc)
     });
 }

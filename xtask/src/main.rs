@@ -26,7 +26,7 @@ usage: cargo xtask <command>
   audit     only the dependency audit: licences, sources, bans
   ci        check, then test: exactly what CI runs
 
-SKEIN_PROFILE=dev runs the real clients against a debug build instead of an optimised one.";
+SKEIN_PROFILE names another cargo profile than `ci`: `dev` builds sooner, and runs slower.";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -63,15 +63,15 @@ fn run(words: &[String]) -> Result<ExitCode> {
         }
         "test" => {
             setup::run()?;
-            suites::all(&mut tally, suites::RELEASE);
+            suites::all(&mut tally);
         }
         "rust" => {
-            let binary = suites::build(&mut tally, suites::RELEASE);
+            let binary = suites::build(&mut tally);
             suites::rust(&mut tally, binary.as_deref());
         }
         "clients" => {
             setup::run()?;
-            if let Some(binary) = suites::build(&mut tally, suites::RELEASE) {
+            if let Some(binary) = suites::build(&mut tally) {
                 suites::clients(&mut tally, &binary, rest);
             }
         }
@@ -80,7 +80,7 @@ fn run(words: &[String]) -> Result<ExitCode> {
         "ci" => {
             checks::all(&mut tally);
             setup::run()?;
-            suites::all(&mut tally, suites::CI);
+            suites::all(&mut tally);
         }
         "help" | "-h" | "--help" => {
             println!("{USAGE}");

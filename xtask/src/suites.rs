@@ -9,14 +9,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::{setup, shell, tally::Tally};
 
-/// The profile of what people run.
-pub(crate) const RELEASE: &str = "release";
-/// The same without what takes the linker minutes.
-pub(crate) const CI: &str = "ci";
+/// The cargo profile that everything is checked, built and tested with: one, so that nothing is
+/// compiled twice.
+pub(crate) fn profile() -> String {
+    env::var("SKEIN_PROFILE").unwrap_or_else(|_| "ci".to_owned())
+}
 
-/// Every test there is, with a binary of this profile.
-pub(crate) fn all(tally: &mut Tally, profile: &str) {
-    let binary = build(tally, profile);
+/// Every test there is.
+pub(crate) fn all(tally: &mut Tally) {
+    let binary = build(tally);
     rust(tally, binary.as_deref());
     if let Some(binary) = &binary {
         clients(tally, binary, &[]);
@@ -37,6 +38,7 @@ pub(crate) fn rust(tally: &mut Tally, binary: Option<&Path>) {
     for (name, words) in SUITES {
         tally.suite(name, |count| {
             let mut cargo = shell::cargo(words);
+            cargo.args(["--profile", &profile()]);
             if let Some(binary) = binary {
                 cargo.env("SKEIN_BIN", binary);
             }
@@ -63,7 +65,7 @@ fn load(tally: &mut Tally, binary: &Path) {
     let generator = binary.with_file_name("skein-load");
     tally.suite("load, briefly", |count| {
         if !generator.is_file() {
-            bail!("{} is not there: `cargo build --release -p benches`", generator.display());
+            bail!("{} is not there: `cargo build -p benches` builds it", generator.display());
         }
         let skein = binary.display();
         let (broker, program) = (format!("--broker=skein={skein}"), format!("--program={skein}"));
@@ -84,13 +86,12 @@ fn load(tally: &mut Tally, binary: &Path) {
     });
 }
 
-/// Builds the binary that the real clients talk to, optimised, because that is what runs, and the load
-/// generator beside it.
-pub(crate) fn build(tally: &mut Tally, profile: &str) -> Option<PathBuf> {
+/// Builds the binary that the real clients talk to, and the load generator beside it.
+pub(crate) fn build(tally: &mut Tally) -> Option<PathBuf> {
     if let Some(binary) = env::var_os("SKEIN_BIN") {
         return Some(PathBuf::from(binary));
     }
-    let profile = env::var("SKEIN_PROFILE").unwrap_or_else(|_| profile.to_owned());
+    let profile = profile();
     let mut binary = None;
     tally.suite(&format!("build skein ({profile})"), |count| {
         let words = ["build", "--package", "node", "--package", "benches", "--bins", "--profile"];

@@ -14,6 +14,7 @@ mod connections;
 mod effective;
 mod endpoint;
 mod error;
+mod events;
 mod metrics;
 mod paging;
 mod policies;

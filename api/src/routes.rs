@@ -129,6 +129,8 @@ operations! {
     Control "POST" "/effective-policies" GetEffectivePolicies,
     Control "POST" "/test-authorization" TestAuthorization,
     Control "GET" "/endpoint" DescribeEndpoint,
+    Control "GET" "/event-configurations" DescribeEventConfigurations,
+    Control "PATCH" "/event-configurations" UpdateEventConfigurations,
     Control "POST" "/provisioning-templates" CreateProvisioningTemplate,
     Control "GET" "/provisioning-templates" ListProvisioningTemplates,
     Control "GET" "/provisioning-templates/{}" DescribeProvisioningTemplate,

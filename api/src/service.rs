@@ -28,8 +28,8 @@ use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Operation};
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
-    connections, effective, endpoint, policies, principals, provisioning, publish, retained,
-    shadows, tagging, templates, thing_groups, thing_types, things,
+    connections, effective, endpoint, events, policies, principals, provisioning, publish,
+    retained, shadows, tagging, templates, thing_groups, thing_types, things,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -289,6 +289,8 @@ impl<B: Backend> Api<B> {
             O::DeleteCACertificate => authorities::delete(self, call).await,
             O::ListCACertificates => authorities::list(self, call).await,
             O::ListCertificatesByCA => authorities::certificates(self, call).await,
+            O::DescribeEventConfigurations => events::describe(self, call).await,
+            O::UpdateEventConfigurations => events::update(self, call).await,
             O::RegisterThing => provisioning::register_thing(self, call).await,
             O::CreateProvisioningTemplate => templates::create(self, call).await,
             O::DescribeProvisioningTemplate => templates::describe(self, call).await,

@@ -597,6 +597,7 @@ impl Host<Machine> for NodeHost {
         self.balance(groups);
         let mut commands = self.tend_members(groups);
         commands.extend(sweep(groups, now_ms));
+        self.announce(groups);
         self.tend_shares(groups);
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };
@@ -662,6 +663,26 @@ impl Host<Machine> for NodeHost {
     fn stopped(&mut self, error: Option<&cluster::Error>) {
         if let Some(stopped) = self.stopped.take() {
             let _ = stopped.send(error.map(ToString::to_string));
+        }
+    }
+}
+
+/// Events of the registry that are published at a time.
+const EVENTS_AT_ONCE: usize = 100;
+
+impl NodeHost {
+    /// Has the events published that wait in the registry, if that is this node's business.
+    fn announce(&mut self, groups: &mut GroupsView<'_, Machine>) {
+        let meta = GroupId::META;
+        let Some(registry) = groups.get(meta).and_then(Machine::registry) else { return };
+        crate::metrics::set_lost_events(registry.lost_events());
+        if !registry.has_events() {
+            return;
+        }
+        let events = registry.waiting_events(EVENTS_AT_ONCE);
+        if groups.leads(meta) && !self.shared.announcing.swap(true, Ordering::AcqRel) {
+            let run = Box::new(|core: &std::rc::Rc<Core>| crate::registry_events::publish(core, events));
+            self.shared.send(0, ToCore::Run(run));
         }
     }
 }

@@ -42,6 +42,7 @@ pub mod provisioning;
 pub mod publication;
 pub mod publish;
 pub mod recover;
+pub mod registry_events;
 pub mod reserved;
 pub mod roster;
 pub mod route;

@@ -141,6 +141,11 @@ pub fn describe() {
     );
     describe_counter!("shadow_operations_total", count, "Shadow requests by operation and result");
     describe_counter!(
+        "registry_events_lost_total",
+        count,
+        "Events of the registry that were lost because too many waited to be published"
+    );
+    describe_counter!(
         "provisioning_requests_total",
         count,
         "Requests of devices that provision themselves, by operation and result"
@@ -307,6 +312,11 @@ impl CoreMetrics {
 pub fn shadow_operation(operation: &'static str, accepted: bool) {
     let result = if accepted { "accepted" } else { "rejected" };
     counter!("shadow_operations_total", "operation" => operation, "result" => result).increment(1);
+}
+
+/// Tells how many events of the registry were lost.
+pub fn set_lost_events(count: u64) {
+    counter!("registry_events_lost_total").absolute(count);
 }
 
 /// Counts a request of a device that provisions itself.

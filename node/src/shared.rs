@@ -78,6 +78,8 @@ pub struct Shared {
     pub issuing: Option<Issuing>,
     /// Requests of devices that provision themselves, which are served now.
     pub provisionings: Arc<Semaphore>,
+    /// Set while events of the registry are being published.
+    pub announcing: AtomicBool,
     /// The backups of this node.
     pub backups: Backups,
     /// The version of the data that all nodes can read; 0 while it is not known.
@@ -125,6 +127,7 @@ impl Shared {
             introductions: Arc::new(Semaphore::new(just_in_time::AT_ONCE)),
             issuing: None,
             provisionings: Arc::new(Semaphore::new(provisioning::AT_ONCE)),
+            announcing: AtomicBool::new(false),
             backups: Backups::new(config),
             data_version: AtomicU32::new(0),
             long_outboxes: AtomicU64::new(0),

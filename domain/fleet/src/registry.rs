@@ -15,6 +15,7 @@ mod billing_groups;
 mod certificates;
 mod changes;
 mod command;
+mod events;
 mod groups;
 mod identity;
 mod members;
@@ -43,6 +44,7 @@ pub use authorities::{Authority, AuthorityCommand, RegistrationConfig};
 pub use billing_groups::BillingGroupCommand;
 pub use changes::Changes;
 pub use command::{AttributePatch, Command, CommandError, Outcome, ThingTypePatch};
+pub use events::{Event, EventCommand, EventConfigurations, EventType, Operation, Subject};
 pub use groups::ThingGroupFilter;
 pub use identity::{ConnectionThing, Identity, NamedDocument};
 pub use members::{Drain, Member, MemberStatus, NotMember};
@@ -71,6 +73,7 @@ pub use templates::{
 pub use thing_groups::ThingGroupCommand;
 pub use view::{Order, Page, Paging, ThingFilter};
 
+use events::Events;
 use store::Key;
 
 /// The registry. Reading is plain field access behind methods; changing goes through
@@ -87,6 +90,8 @@ pub struct Registry {
     authorities: BTreeMap<CertificateId, Authority>,
     registration_code: Option<String>,
     templates: BTreeMap<TemplateName, ProvisioningTemplate>,
+    event_configurations: EventConfigurations,
+    events: Events,
     policies: BTreeMap<PolicyName, Policy>,
     policies_of: BTreeMap<Principal, BTreeSet<PolicyName>>,
     things_of: BTreeMap<Principal, BTreeMap<ThingName, ThingPrincipalType>>,
@@ -211,6 +216,7 @@ impl Registry {
             Command::Authority(command) => self.apply_to_authorities(command),
             Command::Template(command) => self.apply_to_templates(command),
             Command::Provisioning(command) => self.apply_to_provisioning(command),
+            Command::Event(command) => Ok(self.apply_to_events(command)),
             Command::Tag { resource, tags } => self.tag(&resource, tags),
             Command::Untag { resource, keys } => self.untag(&resource, &keys),
             Command::FoundCluster { nodes } => self.found_cluster(nodes),

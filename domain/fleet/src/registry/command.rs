@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::authorities::AuthorityCommand;
 use super::billing_groups::BillingGroupCommand;
+use super::events::EventCommand;
 use super::members::Drain;
 use super::model::{
     Attributes, CertificateMode, CertificateStatus, CertificateSummary, Tags, ThingPrincipalType,
@@ -156,6 +157,7 @@ pub enum Command {
     Authority(AuthorityCommand),
     Template(TemplateCommand),
     Provisioning(ProvisioningCommand),
+    Event(EventCommand),
     Tag {
         resource: Resource,
         tags: Tags,
@@ -292,6 +294,7 @@ impl Command {
             | Self::Authority(_)
             | Self::Template(_)
             | Self::Provisioning(_)
+            | Self::Event(_)
             | Self::RegisterCertificate { authority: Some(_), .. }
             | Self::Tag { .. }
             | Self::Untag { .. }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Registry;
 use super::authorities::Authority;
 use super::command::{FORMAT, encode};
+use super::events::Event;
 use super::members::Member;
 use super::model::{
     BillingGroup, Certificate, Policy, Thing, ThingGroup, ThingPrincipalType, ThingType,
@@ -37,6 +38,9 @@ pub(super) enum Key {
     Authority(CertificateId),
     RegistrationCode,
     Template(TemplateName),
+    EventConfigurations,
+    EventCount,
+    Event(u64),
     Member(u64),
     PreferredLeader(u32),
 }
@@ -95,6 +99,9 @@ impl Key {
             Self::Authority(id) => format!("s{id}"),
             Self::RegistrationCode => "r".to_owned(),
             Self::Template(name) => format!("e{name}"),
+            Self::EventConfigurations => "v".to_owned(),
+            Self::EventCount => "vc".to_owned(),
+            Self::Event(number) => format!("v{number}"),
             Self::Member(node) => format!("n{node}"),
             Self::PreferredLeader(group) => format!("l{group}"),
         }
@@ -134,6 +141,9 @@ impl Key {
             "s" => Self::Authority(CertificateId::new(names)?),
             "r" if names.is_empty() => Self::RegistrationCode,
             "e" => Self::Template(TemplateName::new(names)?),
+            "v" if names.is_empty() => Self::EventConfigurations,
+            "v" if names == "c" => Self::EventCount,
+            "v" => Self::Event(names.parse().map_err(|_| unknown())?),
             "n" => Self::Member(names.parse().map_err(|_| unknown())?),
             "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
@@ -167,6 +177,9 @@ impl Registry {
             Key::Authority(id) => self.authorities.get(id).map(encode),
             Key::RegistrationCode => self.registration_code.as_ref().map(encode),
             Key::Template(name) => self.templates.get(name).map(encode),
+            Key::EventConfigurations => Some(encode(&self.event_configurations)),
+            Key::EventCount => Some(encode(&self.events.count)),
+            Key::Event(number) => self.events.waiting.get(number).map(encode),
             Key::Member(node) => self.members.get(node).map(encode),
             Key::PreferredLeader(group) => self.preferred_leaders.get(group).map(encode),
         }
@@ -221,6 +234,16 @@ impl Registry {
             }
             Key::RegistrationCode => {
                 self.registration_code = Some(serde_json::from_slice(json).map_err(damaged)?);
+            }
+            Key::EventConfigurations => {
+                self.event_configurations = serde_json::from_slice(json).map_err(damaged)?;
+            }
+            Key::EventCount => {
+                self.events.count = serde_json::from_slice(json).map_err(damaged)?;
+            }
+            Key::Event(number) => {
+                let event: Event = serde_json::from_slice(json).map_err(damaged)?;
+                self.events.waiting.insert(number, event);
             }
             Key::Template(name) => {
                 let template: ProvisioningTemplate =

@@ -1,11 +1,13 @@
 //! Static thing groups: a forest, and which things are in which of them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::command::AttributePatch;
+use super::events::Operation;
 use super::model::{Attributes, GroupProperties, Tags, ThingGroup, Timestamp};
 use super::names::{
     Principal, ThingGroupName, ThingName, check_attribute_name, check_attribute_value,
@@ -123,6 +125,7 @@ impl Registry {
         }
         let (name, id) = (group.name.clone(), group.id);
         self.thing_groups.insert(name.clone(), group);
+        self.group_happened(Operation::Created, &name);
         self.dirty.insert(Key::ThingGroup(name));
         Ok(Outcome::Group { id, version: 1 })
     }
@@ -148,6 +151,7 @@ impl Registry {
         group.properties = properties;
         group.version += 1;
         let outcome = Outcome::Group { id: group.id, version: group.version };
+        self.group_happened(Operation::Updated, name);
         self.dirty.insert(Key::ThingGroup(name.clone()));
         Ok(outcome)
     }
@@ -165,6 +169,7 @@ impl Registry {
         }
         let parent = group.parent.clone();
         self.changed_group(name);
+        self.group_happened(Operation::Deleted, name);
         for thing in self.indexes.things_of_group.remove(name).into_iter().flatten() {
             self.leave(&thing, name);
         }
@@ -270,7 +275,10 @@ impl Registry {
     fn join(&mut self, thing: &ThingName, group: ThingGroupName, membership: Uuid) {
         let groups = self.groups_of.entry(thing.clone()).or_default();
         // A membership that goes on keeps its name.
-        groups.entry(group.clone()).or_insert(membership);
+        if let Entry::Vacant(new) = groups.entry(group.clone()) {
+            new.insert(membership);
+            self.membership_happened(Operation::Added, thing, &group, membership);
+        }
         let things = self.indexes.things_of_group.entry(group.clone()).or_default();
         things.insert(thing.clone());
         self.dirty.insert(Key::Membership(thing.clone(), group));
@@ -284,12 +292,11 @@ impl Registry {
             }
         }
         let Some(groups) = self.groups_of.get_mut(thing) else { return };
-        if groups.remove(group).is_none() {
-            return;
-        }
+        let Some(membership) = groups.remove(group) else { return };
         if groups.is_empty() {
             self.groups_of.remove(thing);
         }
+        self.membership_happened(Operation::Removed, thing, group, membership);
         self.dirty.insert(Key::Membership(thing.clone(), group.clone()));
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::command::ThingTypePatch;
+use super::events::{Operation, Subject};
 use super::model::{PropagatedFrom, ThingType, ThingTypeProperties, Timestamp};
 use super::names::{ThingTypeName, check_attribute_name, check_description};
 use super::store::Key;
@@ -37,7 +38,8 @@ impl Registry {
         self.dirty.insert(Key::ThingType(name.clone()));
         let thing_type =
             ThingType { name: name.clone(), id, properties, tags, created: at, deprecated: None };
-        self.thing_types.insert(name, thing_type);
+        self.thing_types.insert(name, thing_type.clone());
+        self.happened(Operation::Created, Subject::ThingType(thing_type));
         Ok(Outcome::ThingType { id })
     }
 
@@ -59,6 +61,8 @@ impl Registry {
         }
         check_properties(&properties)?;
         thing_type.properties = properties;
+        let updated = thing_type.clone();
+        self.happened(Operation::Updated, Subject::ThingType(updated));
         self.dirty.insert(Key::ThingType(name.clone()));
         Ok(Outcome::Done)
     }
@@ -72,6 +76,8 @@ impl Registry {
         let thing_type = find(&mut self.thing_types, name)?;
         // Deprecating again keeps the first date: the grace period has started already.
         thing_type.deprecated = if undo { None } else { thing_type.deprecated.or(Some(at)) };
+        let updated = thing_type.clone();
+        self.happened(Operation::Updated, Subject::ThingType(updated));
         self.dirty.insert(Key::ThingType(name.clone()));
         Ok(Outcome::Done)
     }
@@ -93,7 +99,9 @@ impl Registry {
             let thing_type = name.clone();
             return Err(Rejection::ThingTypeDeprecatedRecently { thing_type, seconds });
         }
-        self.thing_types.remove(name);
+        if let Some(thing_type) = self.thing_types.remove(name) {
+            self.happened(Operation::Deleted, Subject::ThingType(thing_type));
+        }
         self.dirty.insert(Key::ThingType(name.clone()));
         Ok(Outcome::Done)
     }

@@ -77,11 +77,12 @@ impl Registry {
             return Err(Rejection::ThingHasPrincipals(name.clone()));
         }
         self.leave_all(name);
-        if let Some(Thing { thing_type, billing_group, .. }) = self.things.remove(name) {
-            if let Some(thing_type) = thing_type {
-                self.unlink_type(&thing_type, name);
+        if let Some(thing) = self.things.remove(name) {
+            if let Some(thing_type) = &thing.thing_type {
+                self.unlink_type(thing_type, name);
             }
-            self.relink_billing(name, billing_group.as_ref(), None);
+            self.relink_billing(name, thing.billing_group.as_ref(), None);
+            self.thing_ended(thing);
         }
         self.dirty.insert(Key::Thing(name.clone()));
         self.changed_thing(name);
@@ -128,6 +129,7 @@ impl Registry {
         let name = thing.name.clone();
         let (new_type, new_billing) = (thing.thing_type.clone(), thing.billing_group.clone());
         let old = self.things.insert(name.clone(), thing);
+        self.thing_happened(old.as_ref(), &name);
         let (old_type, old_billing) =
             old.map(|thing| (thing.thing_type, thing.billing_group)).unwrap_or_default();
         self.relink_billing(&name, old_billing.as_ref(), new_billing.as_ref());

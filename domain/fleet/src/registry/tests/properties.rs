@@ -17,7 +17,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let number = 1_u8..4;
     let flag = any::<bool>();
-    (0_u8..36, name.clone(), name, number, flag, 0_u64..4).prop_map(
+    (0_u8..38, name.clone(), name, number, flag, 0_u64..4).prop_map(
         |(kind, name, other, number, flag, count)| {
             let at = Timestamp(DAY.0 + count * 400_000);
             let status = [
@@ -110,6 +110,11 @@ fn any_command() -> impl Strategy<Value = Command> {
                 }),
                 32 => Command::Template(TemplateCommand::Delete { template: template(name) }),
                 33 => offer(number, if flag { claim(name) } else { unclaimed("token") }, at),
+                35 => Command::Event(EventCommand::Configure {
+                    enabled: EventType::ALL.map(|kind| (kind, count > 0)).into(),
+                    at,
+                }),
+                36 => Command::Event(EventCommand::Published { through: count * 7 }),
                 34 => Command::Provisioning(ProvisioningCommand::Sweep { at }),
                 _ => Command::Provisioning(ProvisioningCommand::Provision(Box::new(Provision {
                     registers: flag.then(|| Box::new(record(number, None))),

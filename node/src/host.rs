@@ -681,7 +681,8 @@ impl NodeHost {
         }
         let events = registry.waiting_events(EVENTS_AT_ONCE);
         if groups.leads(meta) && !self.shared.announcing.swap(true, Ordering::AcqRel) {
-            let run = Box::new(|core: &std::rc::Rc<Core>| crate::registry_events::publish(core, events));
+            let run =
+                Box::new(|core: &std::rc::Rc<Core>| crate::registry_events::publish(core, events));
             self.shared.send(0, ToCore::Run(run));
         }
     }

@@ -67,6 +67,12 @@ pub enum Error {
     /// The version is not the one expected.
     #[error("{0}")]
     VersionConflict(String),
+    /// A certificate cannot go to that account.
+    #[error("{0}")]
+    TransferConflict(String),
+    /// There is no transfer of the certificate.
+    #[error("{0}")]
+    TransferAlreadyCompleted(String),
     /// A template cannot be carried out.
     #[error("{0}")]
     ResourceRegistrationFailure(String),
@@ -249,6 +255,8 @@ impl Error {
             Self::ResourceRegistrationFailure(_) => (400, "ResourceRegistrationFailureException"),
             Self::Throttled(_) => (400, "ThrottlingException"),
             Self::ConflictingResourceUpdate(_) => (409, "ConflictingResourceUpdateException"),
+            Self::TransferConflict(_) => (409, "TransferConflictException"),
+            Self::TransferAlreadyCompleted(_) => (410, "TransferAlreadyCompletedException"),
             Self::CertificateConflict(_) => (409, "CertificateConflictException"),
             Self::Auth(error) => (403, error.code()),
             Self::Forbidden if plane == Plane::Data => (403, "ForbiddenException"),

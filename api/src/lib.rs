@@ -33,6 +33,7 @@ mod templates;
 mod thing_groups;
 mod thing_types;
 mod things;
+mod transfers;
 pub mod x509;
 
 pub use backend::{Backend, CertificateCaller};

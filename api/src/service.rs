@@ -29,7 +29,7 @@ use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
     connections, effective, endpoint, events, policies, principals, provisioning, publish,
-    retained, shadows, tagging, templates, thing_groups, thing_types, things,
+    retained, shadows, tagging, templates, thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -289,6 +289,11 @@ impl<B: Backend> Api<B> {
             O::DeleteCACertificate => authorities::delete(self, call).await,
             O::ListCACertificates => authorities::list(self, call).await,
             O::ListCertificatesByCA => authorities::certificates(self, call).await,
+            O::TransferCertificate => transfers::transfer(self, call).await,
+            O::AcceptCertificateTransfer
+            | O::RejectCertificateTransfer
+            | O::CancelCertificateTransfer => transfers::end(self, call).await,
+            O::ListOutgoingCertificates => transfers::outgoing(self, call).await,
             O::DescribeEventConfigurations => events::describe(self, call).await,
             O::UpdateEventConfigurations => events::update(self, call).await,
             O::RegisterThing => provisioning::register_thing(self, call).await,

@@ -29,8 +29,10 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 const DISK_BYTES: u64 = 2 << 30;
 
 /// What the nodes have beside their network.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Equipment {
+    /// What they run until [`Cluster::upgrade`]; none for the binary under test.
+    pub first_program: Option<PathBuf>,
     /// A small file system each, which can be filled.
     pub disks: bool,
     /// A clock each, which can be set.
@@ -71,6 +73,9 @@ impl Cluster {
             let path = folder.path().join(format!("node-{node}"));
             let mut member = Member::new(*node, network.space(*node), *address, path);
             member.configure(&keys, &nodes)?;
+            if let Some(program) = &equipment.first_program {
+                member.program.clone_from(program);
+            }
             if equipment.disks {
                 member.mount(DISK_BYTES)?;
             }
@@ -145,6 +150,11 @@ impl Cluster {
     /// Starts a node that is down; it need not serve yet.
     pub fn spawn(&self, node: u64) -> Result<()> {
         self.member(node).spawn()
+    }
+
+    /// A node that is down runs the binary under test from its next start on.
+    pub fn upgrade(&self, node: u64) {
+        self.member(node).program = binary().to_owned();
     }
 
     /// kill -9, and a start with an empty disk once another node has been told and says so.

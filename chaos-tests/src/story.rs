@@ -90,7 +90,11 @@ impl Story {
     pub fn tell(self) -> Result<Option<Report>> {
         let mut dice = self.dice.clone();
         let does = |fault| self.faults.contains(&fault);
-        let equipment = Equipment { disks: does(Fault::Full), clocks: does(Fault::Clock) };
+        let equipment = Equipment {
+            disks: does(Fault::Full),
+            clocks: does(Fault::Clock),
+            ..Equipment::default()
+        };
         let Some(cluster) = Cluster::start(equipment)? else { return Ok(None) };
         let recorder = Recorder::default();
         let mut fleet = Fleet::new(!does(Fault::Clock), cluster.authority()?, &mut dice);

@@ -254,3 +254,18 @@ def test_what_another_key_has_signed_does_not_register_itself(iot, authority, kn
     assert json.loads(owner.receive().payload)["caCertificateId"] == ca
     refused(iot.describe_certificate, "ResourceNotFoundException", 404, certificateId=forged)
     owner.nothing_more()
+
+
+def test_there_is_no_other_account_to_transfer_to(iot, name):
+    made = iot.create_keys_and_certificate(setAsActive=True)
+    id = made["certificateId"]
+    transfer = lambda account, id=id: iot.transfer_certificate(certificateId=id, targetAwsAccount=account)
+    refused(transfer, "CertificateStateException", 406, account="123456789012")
+    iot.update_certificate(certificateId=id, newStatus="INACTIVE")
+    refused(transfer, "InvalidRequestException", 400, account="123456789012")
+    refused(transfer, "TransferConflictException", 409, account="000000000000")
+    refused(transfer, "ResourceNotFoundException", 404, account="123456789012", id="0" * 64)
+    for end in (iot.accept_certificate_transfer, iot.reject_certificate_transfer, iot.cancel_certificate_transfer):
+        refused(end, "TransferAlreadyCompletedException", 410, certificateId=id)
+        refused(end, "ResourceNotFoundException", 404, certificateId="0" * 64)
+    assert iot.list_outgoing_certificates()["outgoingCertificates"] == []

@@ -8,6 +8,7 @@ import http.server
 import json
 import ssl
 import threading
+import time
 
 import awscrt.mqtt
 import cbor2
@@ -474,6 +475,39 @@ class TestFleet:
         answer = ask(request, "register_thing", client.publish_register_thing)
         assert answer.thing_name == f"{name}-7"
         connection.disconnect().result(WAIT)
+
+
+def test_a_fleet_provisions_itself(iot, skein, key, request, tmp_path, name):
+    """Each device comes with the claim that all share, and its own key; `--fleet 10000` for a large one."""
+    count, workers = request.config.getoption("fleet"), 8
+    shared = iot.create_keys_and_certificate(setAsActive=True)
+    iot.create_policy(policyName=name, policyDocument=ALLOW)
+    iot.attach_policy(policyName=name, target=shared["certificateArn"])
+    body = template(name, resources={"policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": name}}})
+    iot.create_provisioning_template(
+        templateName=name, enabled=True, provisioningRoleArn=ROLE, templateBody=json.dumps(body),
+    )
+    files = written(tmp_path, "shared", shared["certificatePem"], shared["keyPair"]["PrivateKey"])
+    context = ssl.create_default_context(cafile=skein.ca)
+    context.load_cert_chain(*files)
+
+    def provision(number):
+        wrap = lambda raw: context.wrap_socket(raw, server_hostname="localhost")
+        with m.Client(skein.address("tls"), 5, wrap=wrap, timeout=30) as client:
+            client.connect(f"{name}-device-{number}")
+            device = Claim(client)
+            token = device.certificate(key)["certificateOwnershipToken"]
+            assert device.provision(name, token, {"Serial": str(number)})["thingName"] == f"{name}-{number}"
+
+    begun = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        list(pool.map(provision, range(count)))
+    took = time.monotonic() - begun
+    print(f"{count} devices provisioned in {took:.1f} s: {count / took:.0f}/s")
+    things = iot.get_paginator("list_things").paginate().search("things[].thingName")
+    assert sum(thing.startswith(f"{name}-") for thing in things) == count
+    targets = iot.get_paginator("list_targets_for_policy").paginate(policyName=name).search("targets")
+    assert len(list(targets)) == count + 1
 
 
 class Hook(http.server.BaseHTTPRequestHandler):

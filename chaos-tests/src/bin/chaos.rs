@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p chaos-tests --bin chaos -- --minutes 10 --seed 7 --faults kill,stop,cut`
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ enum Measure {
         /// Publications a second.
         #[arg(long, default_value_t = 500)]
         rate: u32,
+        /// Another build of skein that the nodes run first: the restart is an upgrade.
+        #[arg(long)]
+        from: Option<PathBuf>,
         /// What chance is drawn from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -65,8 +69,8 @@ fn main() -> Result<ExitCode> {
             measured.iter().for_each(|measured| print!("{measured}"));
             true
         }
-        Some(Measure::Rolling { sessions, rate, seed }) => {
-            let measured = rolling(sessions, rate, &mut Dice::seeded("rolling", seed))?;
+        Some(Measure::Rolling { sessions, rate, from, seed }) => {
+            let measured = rolling(sessions, rate, from, &mut Dice::seeded("rolling", seed))?;
             measured.iter().for_each(|measured| print!("{measured}"));
             measured.is_none_or(|measured| measured.is_good())
         }

@@ -28,6 +28,8 @@ pub(super) struct Member {
     space: String,
     address: Ipv4Addr,
     folder: PathBuf,
+    /// What it runs.
+    pub(super) program: PathBuf,
     child: Option<Child>,
     starts: u32,
     /// Whether its process stands still.
@@ -44,7 +46,8 @@ pub(crate) const POLICY: &str =
 impl Member {
     pub(super) fn new(number: u64, space: String, address: Ipv4Addr, folder: PathBuf) -> Self {
         let (child, starts, stopped, mounted, clock) = (None, 0, false, false, None);
-        Self { number, space, address, folder, child, starts, stopped, mounted, clock }
+        let program = binary().to_owned();
+        Self { number, space, address, folder, program, child, starts, stopped, mounted, clock }
     }
 
     /// Writes its configuration.
@@ -116,7 +119,7 @@ impl Member {
         }
         let child = command
             .args(["netns", "exec", &self.space])
-            .arg(binary())
+            .arg(&self.program)
             .args(["serve", "--config"])
             .arg(self.configuration())
             .env("RUST_BACKTRACE", "1")

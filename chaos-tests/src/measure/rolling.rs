@@ -1,6 +1,7 @@
 //! A rolling restart under load, with many sessions that last.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -55,9 +56,15 @@ impl fmt::Display for Rolling {
 }
 
 /// Restarts all nodes, one after the other, while `rate` publications a second are on their way to
-/// `sessions` sessions. `None` where there can be no cluster.
-pub fn rolling(sessions: usize, rate: u32, dice: &mut Dice) -> Result<Option<Rolling>> {
-    let Some(cluster) = Cluster::start(Equipment::default())? else { return Ok(None) };
+/// `sessions` sessions; `from` another build, if one is given. `None` where there can be no cluster.
+pub fn rolling(
+    sessions: usize,
+    rate: u32,
+    from: Option<PathBuf>,
+    dice: &mut Dice,
+) -> Result<Option<Rolling>> {
+    let equipment = Equipment { first_program: from, ..Equipment::default() };
+    let Some(cluster) = Cluster::start(equipment)? else { return Ok(None) };
     let recorder = Recorder::default();
     let place = Place::new(&recorder, cluster.addresses());
     let mut swarm = Swarm::new(sessions, rate, dice);
@@ -70,7 +77,10 @@ pub fn rolling(sessions: usize, rate: u32, dice: &mut Dice) -> Result<Option<Rol
         for node in 1..=NODES {
             let restarted = cluster
                 .terminate(node)
-                .and_then(|()| cluster.spawn(node))
+                .and_then(|()| {
+                    cluster.upgrade(node);
+                    cluster.spawn(node)
+                })
                 .and_then(|()| cluster.wait_ready());
             eprintln!("{:>9.3} node {node} is back", recorder.now().as_secs_f64());
             troubles.extend(restarted.err().map(|error| format!("{error:#}")));

@@ -7,6 +7,10 @@
 //! start, after a damage, after it heard no leader for so long that others may have gone on without
 //! it, and after its process stood still: whoever looks first when it goes on finds that, before the
 //! groups or the links do.
+//!
+//! A subscription is granted when all other nodes have heard of it that can be reached. A node that does
+//! not hear of another may miss some, and learns of them only by the groups: so it looks at all of them as
+//! confirmed leaders know them, again and again, and is not current when its last look is old.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use cluster::GroupId;
+use fleet::registry::{Member, MemberStatus};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -26,10 +31,19 @@ use crate::shared::Shared;
 /// that, however late it noticed a cut before.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
+/// How long a look at the groups is trusted while a node is not heard of. That one, and those who ask it
+/// to wait, wait for a lease of ten seconds.
+const TRUSTED_FOR: Duration = Duration::from_secs(4);
+/// How often there is a look then.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Currency {
     is_alone: bool,
+    /// As of when the groups were looked at, or all nodes heard of, in milliseconds after `since`.
+    looked: AtomicU64,
+    is_looking: AtomicBool,
     since: Instant,
     /// When a core last ticked, in milliseconds after `since`.
     ticked: AtomicU64,
@@ -44,6 +58,8 @@ impl Currency {
     pub fn new(is_alone: bool) -> Self {
         Self {
             is_alone,
+            looked: AtomicU64::new(0),
+            is_looking: AtomicBool::new(false),
             since: Instant::now(),
             ticked: AtomicU64::new(0),
             is_current: AtomicBool::new(is_alone),
@@ -68,11 +84,24 @@ impl Currency {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Nothing was missed that was acknowledged before `asked`.
+    fn looked(&self, asked: u64) {
+        self.looked.fetch_max(asked, Ordering::AcqRel);
+    }
+
+    fn age(&self) -> Duration {
+        let looked = self.looked.load(Ordering::Acquire);
+        Duration::from_millis(self.millis().saturating_sub(looked))
+    }
+
     /// Whether no core has ticked for so long that others may have gone on without this node.
     fn stood_still(&self) -> bool {
+        if self.is_alone {
+            return false;
+        }
         let ticked = self.ticked.load(Ordering::Acquire);
         let still = Duration::from_millis(self.millis().saturating_sub(ticked));
-        let stood_still = !self.is_alone && still > STOOD_STILL;
+        let stood_still = still > STOOD_STILL;
         if stood_still {
             warn!(seconds = still.as_secs_f64(), "this process stood still");
             self.lose();
@@ -106,8 +135,7 @@ pub async fn catch_up(shared: &Arc<Shared>) {
         return;
     }
     let lost = currency.lost.load(Ordering::Acquire);
-    let groups = (0..=u32::from(shared.shards)).map(GroupId);
-    let is_caught_up = identity::catch_up(shared, groups).await.is_some();
+    let is_caught_up = look(shared).await;
     // Before it is known how shared subscriptions are served, nothing is: an entry of an outbox that went
     // one way must not go another one when that is known, past what came after it.
     if is_caught_up && shared.known_data_version() > 0 {
@@ -117,7 +145,54 @@ pub async fn catch_up(shared: &Arc<Shared>) {
     currency.is_catching_up.store(false, Ordering::Release);
 }
 
+/// Waits until this node has everything of all groups that was acknowledged before; false if that cannot
+/// be had now.
+async fn look(shared: &Shared) -> bool {
+    let asked = shared.currency.millis();
+    let groups = (0..=u32::from(shared.shards)).map(GroupId);
+    let has_looked = identity::catch_up(shared, groups).await.is_some();
+    if has_looked {
+        shared.currency.looked(asked);
+    }
+    has_looked
+}
+
+/// Whether every node that may have subscribers is heard of.
+fn hears_all(shared: &Shared) -> bool {
+    let members = shared.mesh.roster.members();
+    let may_have_subscribers = |member: &Member| match member.status {
+        MemberStatus::Active => true,
+        MemberStatus::Leaving => !member.dead,
+        MemberStatus::Joining | MemberStatus::Removed => false,
+    };
+    let mut others = members
+        .iter()
+        .filter(|(node, member)| **node != shared.mesh.own.node() && may_have_subscribers(member));
+    others.all(|(node, _)| u16::try_from(*node).is_ok_and(|node| shared.fanout.hears(node)))
+}
+
 impl Core {
+    /// Looks at the groups by itself while another node is not heard of.
+    fn mind_the_unheard(&self) {
+        let currency = &self.shared.currency;
+        if currency.is_alone || hears_all(&self.shared) {
+            currency.looked(currency.millis());
+            return;
+        }
+        let age = currency.age();
+        if age > TRUSTED_FOR && currency.is_current() {
+            warn!("a node is not heard of, nor do the groups answer");
+            currency.lose();
+        }
+        if age > LOOK_EVERY && !currency.is_looking.swap(true, Ordering::AcqRel) {
+            let shared = Arc::clone(&self.shared);
+            actix_rt::spawn(async move {
+                look(&shared).await;
+                shared.currency.is_looking.store(false, Ordering::Release);
+            });
+        }
+    }
+
     /// Whether publications have to wait because this node does not know of everything. `waker` is
     /// called when they may go on.
     pub fn must_wait_for_currency(&self, waker: &Waker) -> bool {
@@ -132,6 +207,9 @@ impl Core {
     /// Called at every tick.
     pub fn stay_current(self: &Rc<Self>) {
         self.shared.currency.tick();
+        if self.id == 0 {
+            self.mind_the_unheard();
+        }
         if self.shared.currency.is_current() {
             return;
         }

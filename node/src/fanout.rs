@@ -209,6 +209,11 @@ impl Fanout {
         peers.get(&node).is_some_and(|peer| peer.stream.load(Ordering::Acquire) != 0)
     }
 
+    /// Whether a node can be heard of now.
+    pub fn hears(&self, node: u16) -> bool {
+        self.peer(node).is_some_and(|peer| peer.state.lock().incoming == Link::Up)
+    }
+
     /// Whether everything is known that the peers want which can be reached now.
     fn knows_routes(&self) -> bool {
         self.peers.read().values().all(|peer| {

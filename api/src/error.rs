@@ -36,6 +36,9 @@ pub enum Error {
     /// The policies of the caller do not allow it.
     #[error("Forbidden")]
     Forbidden,
+    /// Nobody may do it, or not this caller: what, or why.
+    #[error("{0}")]
+    AccessDenied(String),
     /// What the request is about does not exist.
     #[error("{0}")]
     NotFound(String),
@@ -102,11 +105,12 @@ pub enum Error {
     Internal,
 }
 
-/// Which of the two APIs an error belongs to; they name a few errors differently.
+/// Which of the APIs an error belongs to; they name a few errors differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plane {
     Control,
     Data,
+    Credentials,
 }
 
 impl Error {
@@ -124,6 +128,7 @@ impl Error {
             | R::RegistrationCodeNotFound
             | R::TemplateNotFound(_)
             | R::TemplateVersionNotFound { .. }
+            | R::RoleAliasNotFound(_)
             | R::PolicyNotFound(_)
             | R::PolicyVersionNotFound { .. } => Self::NotFound(message),
             R::ThingExists { thing, id } => {
@@ -160,6 +165,10 @@ impl Error {
                 Self::AlreadyExists { message, id: name.to_string(), arn }
             }
             R::ResourceConflict { .. } => Self::ConflictingResourceUpdate(message),
+            R::RoleAliasExists(name) => {
+                let arn = arns.role_alias(&name);
+                Self::AlreadyExists { message, id: name.to_string(), arn }
+            }
             R::VersionConflict { .. } => Self::VersionConflict(message),
             R::CertificateActive(_)
             | R::CertificateInTransfer(_)
@@ -179,6 +188,7 @@ impl Error {
             R::PolicyLimit { .. }
             | R::TooManyTags { .. }
             | R::TooManyAuthorities { .. }
+            | R::TooManyRoleAliases { .. }
             | R::TooManyTemplates { .. } => Self::LimitExceeded(message),
             R::ManyUnclaimedCertificates { .. } => Self::Throttled(message),
             R::Name(_)
@@ -260,7 +270,7 @@ impl Error {
             Self::CertificateConflict(_) => (409, "CertificateConflictException"),
             Self::Auth(error) => (403, error.code()),
             Self::Forbidden if plane == Plane::Data => (403, "ForbiddenException"),
-            Self::Forbidden => (403, "AccessDeniedException"),
+            Self::Forbidden | Self::AccessDenied(_) => (403, "AccessDeniedException"),
             Self::NotFound(_) => (404, "ResourceNotFoundException"),
             Self::UnknownOperation(_) => (404, "UnknownOperationException"),
             Self::MethodNotAllowed(_) => (405, "MethodNotAllowedException"),

@@ -24,6 +24,7 @@ mod names;
 mod policies;
 mod provision;
 mod rejection;
+mod role_aliases;
 mod store;
 mod tags;
 mod templates;
@@ -56,7 +57,7 @@ pub use model::{
 };
 pub use names::{
     BillingGroupName, CertificateId, CognitoIdentity, NameError, PolicyName, Principal,
-    TemplateName, ThingGroupName, ThingName, ThingTypeName, check_attribute_name,
+    RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName, check_attribute_name,
     check_attribute_value, check_description,
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
@@ -65,6 +66,9 @@ pub use provision::{
     ProvisioningCommand, ThingPlan,
 };
 pub use rejection::Rejection;
+pub use role_aliases::{
+    LONGEST_SESSION_SECS, RoleAlias, RoleAliasCommand, RoleSession, SessionKey, SessionSecret,
+};
 pub use store::{LoadError, forget_members};
 pub use tags::{Resource, TAGS_PER_RESOURCE};
 pub use templates::{
@@ -92,6 +96,9 @@ pub struct Registry {
     templates: BTreeMap<TemplateName, ProvisioningTemplate>,
     event_configurations: EventConfigurations,
     events: Events,
+    role_aliases: BTreeMap<RoleAliasName, RoleAlias>,
+    /// The newest first.
+    session_keys: Vec<SessionKey>,
     policies: BTreeMap<PolicyName, Policy>,
     policies_of: BTreeMap<Principal, BTreeSet<PolicyName>>,
     things_of: BTreeMap<Principal, BTreeMap<ThingName, ThingPrincipalType>>,
@@ -115,6 +122,7 @@ struct Indexes {
     provisional: BTreeSet<(Timestamp, CertificateId)>,
     authorities_by_age: BTreeSet<(Timestamp, CertificateId)>,
     authorities_of_subject: BTreeMap<Box<str>, BTreeSet<CertificateId>>,
+    role_aliases_by_age: BTreeSet<(Timestamp, RoleAliasName)>,
     policies_by_age: BTreeSet<(Timestamp, PolicyName)>,
     targets_of: BTreeMap<PolicyName, BTreeSet<Principal>>,
     principals_of: BTreeMap<ThingName, BTreeMap<Principal, ThingPrincipalType>>,
@@ -217,6 +225,7 @@ impl Registry {
             Command::Template(command) => self.apply_to_templates(command),
             Command::Provisioning(command) => self.apply_to_provisioning(command),
             Command::Event(command) => Ok(self.apply_to_events(command)),
+            Command::RoleAlias(command) => self.apply_to_role_aliases(command),
             Command::Tag { resource, tags } => self.tag(&resource, tags),
             Command::Untag { resource, keys } => self.untag(&resource, &keys),
             Command::FoundCluster { nodes } => self.found_cluster(nodes),

@@ -21,6 +21,7 @@ use super::names::{
     BillingGroupName, CertificateId, PolicyName, Principal, ThingName, ThingTypeName,
 };
 use super::provision::ProvisioningCommand;
+use super::role_aliases::RoleAliasCommand;
 use super::tags::Resource;
 use super::templates::TemplateCommand;
 use super::thing_groups::ThingGroupCommand;
@@ -158,6 +159,7 @@ pub enum Command {
     Template(TemplateCommand),
     Provisioning(ProvisioningCommand),
     Event(EventCommand),
+    RoleAlias(RoleAliasCommand),
     Tag {
         resource: Resource,
         tags: Tags,
@@ -295,6 +297,7 @@ impl Command {
             | Self::Template(_)
             | Self::Provisioning(_)
             | Self::Event(_)
+            | Self::RoleAlias(_)
             | Self::RegisterCertificate { authority: Some(_), .. }
             | Self::Tag { .. }
             | Self::Untag { .. }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::members::NotMember;
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, TemplateName,
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RoleAliasName, TemplateName,
     ThingGroupName, ThingName, ThingTypeName,
 };
 
@@ -125,6 +125,12 @@ pub enum Rejection {
     NotTheOwner,
     #[error("{limit} certificates wait for their devices already")]
     ManyUnclaimedCertificates { limit: usize },
+    #[error("Role alias {0} not found")]
+    RoleAliasNotFound(RoleAliasName),
+    #[error("Role alias {0} already exists")]
+    RoleAliasExists(RoleAliasName),
+    #[error("There are {limit} role aliases already")]
+    TooManyRoleAliases { limit: usize },
     #[error("Policy {0} not found")]
     PolicyNotFound(PolicyName),
     #[error("Policy {policy} has no version {version}")]

@@ -1,5 +1,5 @@
 //! The registry as stored pairs: one key per thing, type, group, membership, certificate, policy,
-//! attachment and node.
+//! attachment, role alias and node.
 //!
 //! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
 //! contain. A value is a version byte and JSON.
@@ -18,9 +18,10 @@ use super::model::{
     BillingGroup, Certificate, Policy, Thing, ThingGroup, ThingPrincipalType, ThingType,
 };
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, TemplateName,
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RoleAliasName, TemplateName,
     ThingGroupName, ThingName, ThingTypeName,
 };
+use super::role_aliases::RoleAlias;
 use super::templates::ProvisioningTemplate;
 
 /// What one stored pair is about.
@@ -41,6 +42,8 @@ pub(super) enum Key {
     EventConfigurations,
     EventCount,
     Event(u64),
+    RoleAlias(RoleAliasName),
+    SessionKeys,
     Member(u64),
     PreferredLeader(u32),
 }
@@ -102,6 +105,8 @@ impl Key {
             Self::EventConfigurations => "v".to_owned(),
             Self::EventCount => "vc".to_owned(),
             Self::Event(number) => format!("v{number}"),
+            Self::RoleAlias(name) => format!("k{name}"),
+            Self::SessionKeys => "k".to_owned(),
             Self::Member(node) => format!("n{node}"),
             Self::PreferredLeader(group) => format!("l{group}"),
         }
@@ -144,6 +149,8 @@ impl Key {
             "v" if names.is_empty() => Self::EventConfigurations,
             "v" if names == "c" => Self::EventCount,
             "v" => Self::Event(names.parse().map_err(|_| unknown())?),
+            "k" if names.is_empty() => Self::SessionKeys,
+            "k" => Self::RoleAlias(RoleAliasName::new(names)?),
             "n" => Self::Member(names.parse().map_err(|_| unknown())?),
             "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
@@ -180,6 +187,8 @@ impl Registry {
             Key::EventConfigurations => Some(encode(&self.event_configurations)),
             Key::EventCount => Some(encode(&self.events.count)),
             Key::Event(number) => self.events.waiting.get(number).map(encode),
+            Key::RoleAlias(name) => self.role_aliases.get(name).map(encode),
+            Key::SessionKeys => Some(encode(&self.session_keys)),
             Key::Member(node) => self.members.get(node).map(encode),
             Key::PreferredLeader(group) => self.preferred_leaders.get(group).map(encode),
         }
@@ -250,6 +259,13 @@ impl Registry {
                     serde_json::from_slice(json).map_err(damaged)?;
                 self.templates.insert(name, template);
             }
+            Key::RoleAlias(name) => {
+                let alias: RoleAlias = serde_json::from_slice(json).map_err(damaged)?;
+                self.role_aliases.insert(name, alias);
+            }
+            Key::SessionKeys => {
+                self.session_keys = serde_json::from_slice(json).map_err(damaged)?;
+            }
             Key::Member(node) => {
                 let member: Member = serde_json::from_slice(json).map_err(damaged)?;
                 self.members.insert(node, member);
@@ -294,6 +310,9 @@ impl Registry {
             indexes.authorities_by_age.insert((authority.created, authority.id.clone()));
             let same = indexes.authorities_of_subject.entry(authority.subject.clone());
             same.or_default().insert(authority.id.clone());
+        }
+        for alias in self.role_aliases.values() {
+            indexes.role_aliases_by_age.insert((alias.created, alias.name.clone()));
         }
         for policy in self.policies.values() {
             let unusable =

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Tags;
 use super::names::{
-    BillingGroupName, CertificateId, PolicyName, TemplateName, ThingGroupName, ThingTypeName,
+    BillingGroupName, CertificateId, PolicyName, RoleAliasName, TemplateName, ThingGroupName,
+    ThingTypeName,
 };
 use super::store::Key;
 use super::{Outcome, Registry, Rejection};
@@ -25,6 +26,7 @@ pub enum Resource {
     Policy(PolicyName),
     Authority(CertificateId),
     Template(TemplateName),
+    RoleAlias(RoleAliasName),
 }
 
 impl Registry {
@@ -91,6 +93,11 @@ impl Registry {
                 let found = found.ok_or_else(|| Rejection::TemplateNotFound(name.clone()))?;
                 (&mut found.tags, Key::Template(name.clone()))
             }
+            Resource::RoleAlias(name) => {
+                let found = self.role_aliases.get_mut(name);
+                let found = found.ok_or_else(|| Rejection::RoleAliasNotFound(name.clone()))?;
+                (&mut found.tags, Key::RoleAlias(name.clone()))
+            }
         };
         *tags = change(tags)?;
         self.dirty.insert(key);
@@ -106,6 +113,7 @@ impl Registry {
             Resource::Policy(name) => &self.policies.get(name)?.tags,
             Resource::Authority(id) => &self.authorities.get(id)?.tags,
             Resource::Template(name) => &self.templates.get(name)?.tags,
+            Resource::RoleAlias(name) => &self.role_aliases.get(name)?.tags,
         })
     }
 }

@@ -17,7 +17,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let number = 1_u8..4;
     let flag = any::<bool>();
-    (0_u8..38, name.clone(), name, number, flag, 0_u64..4).prop_map(
+    (0_u8..42, name.clone(), name, number, flag, 0_u64..4).prop_map(
         |(kind, name, other, number, flag, count)| {
             let at = Timestamp(DAY.0 + count * 400_000);
             let status = [
@@ -96,6 +96,10 @@ fn any_command() -> impl Strategy<Value = Command> {
                     resource: Resource::ThingGroup(group(name)),
                     keys: [other.to_owned()].into(),
                 },
+                37 => role_aliases::create_alias(name, count.into()),
+                38 => role_aliases::update_alias(name, 900),
+                39 => role_aliases::delete_alias(name),
+                40 => role_aliases::make_key(number, count * 12),
                 29 => create_template(name, 1),
                 30 => Command::Template(TemplateCommand::CreateVersion {
                     template: template(name),

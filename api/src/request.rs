@@ -12,13 +12,14 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 use crate::backend::CertificateCaller;
+use crate::rights::Rights;
 use crate::routes::Operation;
 
 /// On whose behalf a request is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// The owner of an access key, who may do everything.
-    AccessKey,
+    /// The holder of an access key, who may do this.
+    AccessKey(Arc<Rights>),
     /// A device, which may do what its policies allow.
     Certificate(CertificateCaller),
 }

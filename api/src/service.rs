@@ -24,8 +24,9 @@ use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
 use crate::provisioning::{Issuing, Provisioner};
 use crate::request::{Call, Caller};
-use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Operation};
-use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
+use crate::rights::Rights;
+use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Matched, Operation};
+use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
     connections, credentials, effective, endpoint, events, policies, principals, provisioning,
@@ -179,9 +180,12 @@ impl<B: Backend> Api<B> {
         let body = self.read_body(parts, unread).await?;
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
-                claim.finish(&request, BodyHash::of(&body))?;
+                let signer = claim.finish(&request, BodyHash::of(&body))?;
                 let source = parts.extensions.get::<Source>().map(|Source(ip)| *ip);
-                session.map_or(Caller::AccessKey, |session| Caller::of_session(session, source))
+                match session {
+                    Some(session) => Caller::of_session(session, source),
+                    None => Caller::AccessKey(self.rights_of(signer, &matched)?),
+                }
             }
             (None, Some(certificate)) => Caller::Certificate(certificate.clone()),
             (None, None) => return Err(sigv4::AuthError::Missing.into()),
@@ -202,6 +206,18 @@ impl<B: Backend> Api<B> {
         let status = result.as_ref().map_or_else(|error| error.status_and_code(*plane).0, |_| 200);
         self.metrics.answered(call.operation, status);
         result
+    }
+
+    /// What the holder of an access key may do, among it what is asked for.
+    fn rights_of(&self, signer: Signer, matched: &Matched) -> Result<Arc<Rights>, Error> {
+        let rights = self.verifier.rights(&signer.access_key);
+        rights.filter(|rights| rights.allow(matched.operation, &matched.labels)).ok_or_else(|| {
+            Error::AccessDenied(format!(
+                "the access key {} is not for {} of this",
+                signer.access_key,
+                matched.operation.name()
+            ))
+        })
     }
 
     /// Checks what can be checked before the body is read, and learns which API is meant.

@@ -15,12 +15,15 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use time::PrimitiveDateTime;
 use time::macros::format_description;
+
+use crate::Rights;
 
 pub(crate) use canonical::decoded_query;
 pub use error::AuthError;
@@ -40,6 +43,8 @@ pub struct AccessKey {
     pub id: String,
     /// What only its owner and this node know.
     pub secret: String,
+    /// What its owner may do.
+    pub rights: Arc<Rights>,
 }
 
 impl fmt::Debug for AccessKey {
@@ -101,6 +106,11 @@ impl Verifier {
     pub fn with_presigned_default_secs(mut self, seconds: u64) -> Self {
         self.presigned_default_secs = seconds;
         self
+    }
+
+    /// What the holder of an access key may do.
+    pub fn rights(&self, access_key: &str) -> Option<Arc<Rights>> {
+        self.keys.get(access_key).map(|key| Arc::clone(&key.rights))
     }
 
     /// Checks all but the signature itself: that the request is signed for one of these services,

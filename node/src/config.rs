@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api::Role;
 use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
@@ -178,14 +179,20 @@ pub struct Tls {
     pub issuer_private_key: Option<PathBuf>,
 }
 
-/// A pair of keys for SigV4. Its holder may do everything.
-#[derive(Clone, Deserialize, PartialEq)]
+/// A pair of keys for SigV4.
+#[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct AccessKey {
     /// The public half.
     pub id: String,
     /// The secret half.
     pub secret: String,
+    /// How much its holder may do: `admin`, `operator` or `read-only`.
+    #[serde(default)]
+    pub role: Role,
+    /// With which things: names, or `start*`. Everything, when there are none.
+    #[serde(default)]
+    pub things: Vec<String>,
 }
 
 impl std::fmt::Debug for AccessKey {

@@ -219,7 +219,7 @@ fn access_key(folder: &Path, region: &str) -> anyhow::Result<AccessKey> {
         if let (Some(id), Some(secret)) =
             (value("aws_access_key_id"), value("aws_secret_access_key"))
         {
-            return Ok(AccessKey { id, secret });
+            return Ok(AccessKey { id, secret, ..AccessKey::default() });
         }
         bail!("{} holds no access key; remove it to have one made", credentials.display());
     }
@@ -232,7 +232,7 @@ fn access_key(folder: &Path, region: &str) -> anyhow::Result<AccessKey> {
     let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
     write_secret(&credentials, &text)
         .with_context(|| format!("cannot write {}", credentials.display()))?;
-    Ok(AccessKey { id, secret })
+    Ok(AccessKey { id, secret, ..AccessKey::default() })
 }
 
 /// A path as a shell takes it.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Role;
 use cluster::{GroupId, GroupsView};
 use fleet::registry::{Changes, ConnectionThing, Registry, RoleSession, ThingName, Timestamp};
 use policy::{Action, Compiled, Variables};
@@ -21,6 +22,10 @@ use crate::endpoint::{Endpoint, Profile};
 use crate::host::{Machine, Signal};
 use crate::shared::Shared;
 
+/// What an access key may do on a connection that is for looking only.
+const LISTENS: &str = r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
+    "Action": ["iot:Connect", "iot:Subscribe", "iot:Receive"], "Resource": "*"}}"#;
+
 /// Who speaks on a connection.
 #[derive(Clone, Debug)]
 pub enum Principal {
@@ -30,8 +35,8 @@ pub enum Principal {
     Anonymous(Arc<policy::Document>),
     /// The holder of the certificate with this id.
     Certificate(Arc<str>),
-    /// The holder of this access key, by SigV4. Keys are an operator's and may do everything.
-    AccessKey(Arc<str>),
+    /// The holder of this access key, by SigV4, and its role. Keys are of people and applications.
+    AccessKey(Arc<str>, Role),
     /// The holder of temporary credentials, by SigV4: acts by the policies of the certificate that
     /// they were given for.
     Session(Arc<Session>),
@@ -60,7 +65,7 @@ impl Principal {
     pub fn name(&self) -> &str {
         match self {
             Self::Unidentified | Self::Anonymous(_) => "anonymous",
-            Self::Certificate(id) | Self::AccessKey(id) => id,
+            Self::Certificate(id) | Self::AccessKey(id, _) => id,
             Self::Session(session) => &session.name,
         }
     }
@@ -77,7 +82,7 @@ impl Principal {
         match self {
             Self::Certificate(id) => Some(id),
             Self::Session(session) => Some(session.role.certificate.as_str()),
-            Self::Unidentified | Self::Anonymous(_) | Self::AccessKey(_) => None,
+            Self::Unidentified | Self::Anonymous(_) | Self::AccessKey(..) => None,
         }
     }
 }
@@ -190,7 +195,13 @@ pub async fn policy_and_thing_of(
     let variables =
         Variables { client_id: client_id.map(Into::into), source_ip, ..Variables::default() };
     let (id, session) = match principal {
-        Principal::AccessKey(_) => return Ok((Compiled::allow_all(), None)),
+        Principal::AccessKey(_, Role::ReadOnly) => {
+            let listens = policy::Document::parse(LISTENS).map_err(|_| Refused::Unavailable)?;
+            return Ok((Compiled::new(&[Arc::new(listens)], &shared.arns, &variables), None));
+        }
+        Principal::AccessKey(_, Role::Operator | Role::Admin) => {
+            return Ok((Compiled::allow_all(), None));
+        }
         Principal::Unidentified => return Err(Refused::Anonymous),
         Principal::Anonymous(document) => {
             let documents = [Arc::clone(document)];

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
+use api::Rights;
 use api::provisioning::Issuing;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -116,6 +118,7 @@ fn api_config(config: &Config, issuing: Issuing) -> api::Config {
     let key = |key: &crate::config::AccessKey| api::sigv4::AccessKey {
         id: key.id.clone(),
         secret: key.secret.clone(),
+        rights: Arc::new(Rights { role: key.role, things: key.things.clone() }),
     };
     api::Config {
         account: config.account.id.clone(),

@@ -240,7 +240,7 @@ def operations_offered():
 
 def test_operations_are_those_of_the_router():
     source = (REPO / "api/src/routes.rs").read_text()
-    routes = re.findall(r'(?m)^    (Control|Data) "[A-Z]+" "\S+" (\w+),$', source)
+    routes = re.findall(r'(?m)^    (Control|Data) "[A-Z]+" "\S+" (\w+) \w+,$', source)
     router = {({"Control": "iot", "Data": "iot-data"}[plane], name) for plane, name in routes}
     offered = operations_offered()
     assert set(offered) == router

@@ -11,7 +11,7 @@ const SOCKET: &str = "831bea952f1013a6001461d920c04604f0078d423467d5018422a1e311
 const SERVICES: &[&str] = &["iot", "iotdata", "iotdevicegateway"];
 
 fn verifier() -> Verifier {
-    let key = AccessKey { id: "AKIDEXAMPLE".into(), secret: SECRET.into() };
+    let key = AccessKey { id: "AKIDEXAMPLE".into(), secret: SECRET.into(), rights: Arc::default() };
     Verifier::new([key], Some("us-east-1".into()))
 }
 

@@ -59,7 +59,11 @@ pub(crate) fn config(issuer: Issuer) -> Config {
             jobs: "localhost:8444".into(),
             credentials: "localhost:8445".into(),
         },
-        access_keys: vec![AccessKey { id: ACCESS_KEY.into(), secret: SECRET.into() }],
+        access_keys: vec![AccessKey {
+            id: ACCESS_KEY.into(),
+            secret: SECRET.into(),
+            rights: Arc::default(),
+        }],
         issuing: api::provisioning::Issuing::new(issuer),
         clock: Clock::default(),
     }

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 
+use fleet::registry::ThingName;
+
 use super::{Config, ConfigError, Listener};
 
 /// The least that a secret may have, in characters.
@@ -218,6 +220,14 @@ impl Config {
             if length < SECRET_LENGTH {
                 let text = format!("{length} characters; it needs at least {SECRET_LENGTH}");
                 found.problem(place("secret"), text);
+            }
+            for pattern in &key.things {
+                let name = pattern.strip_suffix('*').unwrap_or(pattern);
+                let is_all = pattern == "*";
+                if !is_all && ThingName::new(name).is_err() {
+                    let text = format!("{pattern:?} is neither the name of a thing nor START*");
+                    found.problem(place("things"), text);
+                }
             }
         }
     }

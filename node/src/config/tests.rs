@@ -75,6 +75,8 @@ fn bad_configurations_say_what_and_where() {
     let key =
         |id: &str, secret: &str| format!("[[access_keys]]\nid = '{id}'\nsecret = '{secret}'\n");
     let good = key("AKIA-EXAMPLE_1", "0123456789abcdef");
+    let odd_things = format!("{good}things = ['lamp-*', '*', 'a*b']\n");
+    let odd_role = format!("{good}role = 'root'\n");
     let twice = format!("{good}{good}");
     let (no_id, short_id, odd_id) = (
         key("", "0123456789abcdef"),
@@ -235,6 +237,8 @@ fn bad_configurations_say_what_and_where() {
         (&no_secret, &[], "access_keys[0].secret: 0 characters; it needs at least 16"),
         (&short_secret, &[], "access_keys[0].secret: 15 characters; it needs at least 16"),
         (&twice, &[], "access_keys[1].id: \"AKIA-EXAMPLE_1\" is there twice"),
+        (&odd_things, &[], "access_keys[0].things: \"a*b\" is neither the name of a thing nor START*"),
+        (&odd_role, &[], "unknown variant `root`, expected one of `read-only`, `operator`, `admin`"),
         ("[listeners.mqtts]\naddress = 0.0.0.0:8883", &[], "text stands in quotes"),
         ("[listeners.mqtts]\naddress = localhost:1", &[], "text stands in quotes"),
         ("[account]\nid = 000000000000", &[], "text stands in quotes"),
@@ -412,6 +416,6 @@ fn a_mistyped_secret_is_not_shown() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let key = AccessKey { id: "id".into(), secret: "hidden".into() };
+    let key = AccessKey { id: "id".into(), secret: "hidden".into(), ..AccessKey::default() };
     assert!(!format!("{key:?}").contains("hidden"));
 }

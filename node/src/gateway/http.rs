@@ -135,7 +135,13 @@ async fn sign_in(
     let signer = claim.finish(&request, BodyHash::of(b"")).map_err(refused)?;
     let principal = match session {
         Some(session) => Principal::session(Arc::new(session)),
-        None => Principal::AccessKey(signer.access_key.into()),
+        None => {
+            let rights = data_plane.verifier.rights(&signer.access_key);
+            let rights = rights.filter(|rights| rights.things.is_empty()).ok_or_else(|| {
+                Refusal::new(403, "this access key is for single things, by HTTP only")
+            })?;
+            Principal::AccessKey(signer.access_key.into(), rights.role)
+        }
     };
     Ok(Peer { principal, ..peer })
 }

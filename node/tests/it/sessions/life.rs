@@ -136,7 +136,7 @@ async fn accept(core: Rc<Core>, door: Door, mut knocking: mpsc::UnboundedReceive
     while let Some(stream) = knocking.recv().await {
         let place = Place::take(&door).expect("there are few");
         let (core, transport) = (Rc::clone(&core), Transport::Stream(Stream::Memory(stream)));
-        let principal = Principal::AccessKey("simulated".into());
+        let principal = Principal::AccessKey("simulated".into(), api::Role::Admin);
         let peer = Peer::nobody(principal, None, 0);
         tokio::task::spawn_local(async move {
             // Why it failed, the client is told.

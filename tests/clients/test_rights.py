@@ -1,0 +1,130 @@
+"""What the holders of access keys may do."""
+
+import boto3
+import pytest
+
+import brokers
+from test_authorities import refused
+
+pytestmark = pytest.mark.skein
+SECRET = "the secret of a test key"
+POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, shared_broker):
+    folder = tmp_path_factory.mktemp("rights")
+    served = brokers.Serving(folder / "served")
+    keys = {
+        "ADMIN": "", "OPERATOR": "role = 'operator'", "READER": "role = 'read-only'",
+        "LAMPS": "role = 'operator'\nthings = ['lamp-*', 'door']",
+    }
+    pki = shared_broker.pki
+    text = f"""
+        data = '{served.data}'
+        [listeners.admin]
+        address = '127.0.0.1:{served.port("admin")}'
+        [listeners.http]
+        address = '127.0.0.1:{served.port("http")}'
+        [tls]
+        certificate = '{pki}/server.pem'
+        private_key = '{pki}/server.key'
+        issuer_certificate = '{pki}/ca.pem'
+        issuer_private_key = '{pki}/ca.key'
+    """
+    for id, more in keys.items():
+        text += f"\n[[access_keys]]\nid = '{id}'\nsecret = '{SECRET}'\n{more}\n"
+    (served.folder / "skein.toml").write_text(text)
+    served.start()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def who(served):
+    """Clients with one of the keys."""
+    return lambda key, service="iot": boto3.client(
+        service, endpoint_url=served.http_url, region_name="us-east-1",
+        aws_access_key_id=key, aws_secret_access_key=SECRET,
+    )
+
+
+def denied(call, **parameters):
+    with pytest.raises(Exception) as error:
+        call(**parameters)
+    answer = error.value.response
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 403, answer
+    assert answer["Error"]["Code"] in ("AccessDeniedException", "ForbiddenException"), answer
+
+
+def test_an_admin_may_do_everything(who, name):
+    iot = who("ADMIN")
+    iot.create_thing(thingName=name)
+    iot.create_policy(policyName=name, policyDocument=POLICY)
+    who("ADMIN", "iot-data").update_thing_shadow(thingName=name, payload=b'{"state":{"desired":{"a":1}}}')
+
+
+def test_an_operator_changes_things_but_not_rights(who, name):
+    iot = who("OPERATOR")
+    who("ADMIN").create_policy(policyName=name, policyDocument=POLICY)
+    iot.create_thing(thingName=name)
+    iot.create_thing_group(thingGroupName=name)
+    iot.add_thing_to_thing_group(thingName=name, thingGroupName=name)
+    made = iot.create_keys_and_certificate(setAsActive=True)
+    iot.attach_thing_principal(thingName=name, principal=made["certificateArn"])
+    iot.update_certificate(certificateId=made["certificateId"], newStatus="REVOKED")
+    assert iot.get_policy(policyName=name)["policyName"] == name
+    who("OPERATOR", "iot-data").publish(topic=name, payload=b"x")
+    denied(iot.create_policy, policyName=f"{name}-2", policyDocument=POLICY)
+    denied(iot.create_policy_version, policyName=name, policyDocument=POLICY, setAsDefault=True)
+    denied(iot.attach_policy, policyName=name, target=made["certificateArn"])
+    denied(iot.detach_policy, policyName=name, target=made["certificateArn"])
+    denied(iot.delete_policy, policyName=name)
+    denied(iot.register_thing, templateBody="{}")
+    denied(iot.get_registration_code)
+    denied(iot.update_event_configurations, eventConfigurations={"THING": {"Enabled": True}})
+    denied(iot.create_provisioning_claim, templateName="t")
+    denied(iot.create_role_alias, roleAlias="a", roleArn="arn:aws:iam::000000000000:role/r")
+
+
+def test_a_reader_looks_only(who, name):
+    who("ADMIN").create_thing(thingName=name)
+    iot, data = who("READER"), who("READER", "iot-data")
+    assert iot.describe_thing(thingName=name)["thingName"] == name
+    assert name in [it["thingName"] for it in iot.list_things()["things"]]
+    iot.test_authorization(principal="a:b", authInfos=[{"actionType": "PUBLISH", "resources": ["arn:aws:iot:us-east-1:000000000000:topic/a"]}])
+    refused(data.get_thing_shadow, "ResourceNotFoundException", 404, thingName=name)
+    for change, parameters in (
+        (iot.create_thing, {"thingName": f"{name}-2"}), (iot.delete_thing, {"thingName": name}),
+        (iot.create_keys_and_certificate, {}), (iot.create_thing_group, {"thingGroupName": name}),
+        (data.publish, {"topic": "a", "payload": b"x"}), (data.delete_thing_shadow, {"thingName": name}),
+        (data.update_thing_shadow, {"thingName": name, "payload": b"{}"}),
+    ):
+        denied(change, **parameters)
+    assert iot.describe_thing(thingName=name)["version"] == 1
+
+
+def test_a_key_for_some_things(who, name):
+    iot, data = who("LAMPS"), who("LAMPS", "iot-data")
+    lamp = f"lamp-{name}"
+    iot.create_thing(thingName=lamp)
+    iot.update_thing(thingName=lamp, attributePayload={"attributes": {"a": "1"}})
+    data.update_thing_shadow(thingName=lamp, payload=b'{"state":{"desired":{"a":1}}}')
+    iot.create_thing(thingName="door")
+    who("ADMIN").create_thing(thingName=name)
+    for thing in (name, "lamp", "door-2", "Lamp-1"):
+        denied(iot.describe_thing, thingName=thing)
+        denied(data.get_thing_shadow, thingName=thing)
+    denied(iot.list_things)
+    denied(iot.create_keys_and_certificate)
+    denied(data.publish, topic=lamp, payload=b"x")
+    denied(data.list_retained_messages)
+    iot.delete_thing(thingName=lamp)
+
+
+def test_a_wrong_signature_says_nothing_of_rights(served):
+    iot = boto3.client(
+        "iot", endpoint_url=served.http_url, region_name="us-east-1",
+        aws_access_key_id="READER", aws_secret_access_key="another secret",
+    )
+    refused(iot.delete_thing, "InvalidSignatureException", 403, thingName="x")

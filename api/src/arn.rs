@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use fleet::registry::{
     BillingGroupName, CertificateId, CognitoIdentity, PolicyName, Principal, Resource,
-    ThingGroupName, ThingName, ThingTypeName,
+    RoleAliasName, ThingGroupName, ThingName, ThingTypeName,
 };
 
 use crate::{Config, Error};
@@ -66,6 +66,10 @@ impl Arns {
         self.write("cacert", id)
     }
 
+    pub(crate) fn role_alias(&self, name: &RoleAliasName) -> String {
+        self.write("rolealias", name)
+    }
+
     pub(crate) fn policy(&self, name: &PolicyName) -> String {
         self.write("policy", name)
     }
@@ -112,6 +116,7 @@ impl Arns {
             Some(("thinggroup", name)) => Resource::ThingGroup(ThingGroupName::new(name)?),
             Some(("billinggroup", name)) => Resource::BillingGroup(BillingGroupName::new(name)?),
             Some(("cacert", id)) => Resource::Authority(CertificateId::new(id)?),
+            Some(("rolealias", name)) => Resource::RoleAlias(RoleAliasName::new(name)?),
             Some(("policy", name)) => Resource::Policy(PolicyName::new(name)?),
             _ => {
                 return Err(Error::Invalid(format!(

@@ -5,9 +5,10 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use fleet::registry::{CertificateId, Command, Outcome, Registry, Rejection};
+use fleet::registry::{CertificateId, Command, Outcome, Registry, Rejection, RoleSession};
 use policy::{Action, Decision};
 use thiserror::Error;
 
@@ -67,11 +68,18 @@ pub enum PublishError {
 /// node puts one into the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateCaller {
-    /// The certificate of the TLS connection; registered and active.
+    /// The certificate of the TLS connection, or the one that its credentials were given for;
+    /// registered and active.
     pub certificate: CertificateId,
     /// Where the request came from, for `aws:SourceIp`.
     pub source_ip: Option<IpAddr>,
+    /// Who its temporary credentials are of, if it has signed with such.
+    pub session: Option<Arc<RoleSession>>,
 }
+
+/// Where a request came from: who takes it from the network puts one into its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source(pub IpAddr);
 
 /// A publication that came over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,8 +265,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Option<Listed<Subscription>>, Unavailable>> + Send;
 
-    /// Decides by the policies of a device's certificate. The resource is the end of an ARN:
-    /// `topic/a/b`, `thing/t/s`, `client/x`, `*`. An error while deciding is a denial.
+    /// Decides by the policies of a device's certificate, with a session only while that stands. The
+    /// resource is the end of an ARN: `topic/a/b`, `thing/t/s`, `client/x`, `*`. An error while
+    /// deciding is a denial.
     fn authorize(
         &self,
         caller: &CertificateCaller,

@@ -35,6 +35,9 @@ pub enum Error {
     /// The policies of the caller do not allow it.
     #[error("Forbidden")]
     Forbidden,
+    /// Nobody may do it, or not this caller: what, or why.
+    #[error("{0}")]
+    AccessDenied(String),
     /// What the request is about does not exist.
     #[error("{0}")]
     NotFound(String),
@@ -86,11 +89,12 @@ pub enum Error {
     Internal,
 }
 
-/// Which of the two APIs an error belongs to; they name a few errors differently.
+/// Which of the APIs an error belongs to; they name a few errors differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plane {
     Control,
     Data,
+    Credentials,
 }
 
 impl Error {
@@ -106,6 +110,7 @@ impl Error {
             | R::CertificateNotFound(_)
             | R::AuthorityNotFound(_)
             | R::RegistrationCodeNotFound
+            | R::RoleAliasNotFound(_)
             | R::PolicyNotFound(_)
             | R::PolicyVersionNotFound { .. } => Self::NotFound(message),
             R::ThingExists { thing, id } => {
@@ -137,6 +142,10 @@ impl Error {
                 let arn = arns.policy(&name);
                 Self::AlreadyExists { message, id: name.to_string(), arn }
             }
+            R::RoleAliasExists(name) => {
+                let arn = arns.role_alias(&name);
+                Self::AlreadyExists { message, id: name.to_string(), arn }
+            }
             R::VersionConflict { .. } => Self::VersionConflict(message),
             R::CertificateActive(_)
             | R::CertificateInTransfer(_)
@@ -149,9 +158,10 @@ impl Error {
             | R::PolicyHasVersions(_) => Self::DeleteConflict(message),
             R::PolicyMalformed(_) => Self::MalformedPolicy(message),
             R::PolicyVersionLimit { .. } => Self::VersionsLimitExceeded(message),
-            R::PolicyLimit { .. } | R::TooManyTags { .. } | R::TooManyAuthorities { .. } => {
-                Self::LimitExceeded(message)
-            }
+            R::PolicyLimit { .. }
+            | R::TooManyTags { .. }
+            | R::TooManyAuthorities { .. }
+            | R::TooManyRoleAliases { .. } => Self::LimitExceeded(message),
             R::Name(_)
             | R::ThingHasPrincipals(_)
             | R::TooManyAttributes { .. }
@@ -201,7 +211,7 @@ impl Error {
             Self::CertificateConflict(_) => (409, "CertificateConflictException"),
             Self::Auth(error) => (403, error.code()),
             Self::Forbidden if plane == Plane::Data => (403, "ForbiddenException"),
-            Self::Forbidden => (403, "AccessDeniedException"),
+            Self::Forbidden | Self::AccessDenied(_) => (403, "AccessDeniedException"),
             Self::NotFound(_) => (404, "ResourceNotFoundException"),
             Self::UnknownOperation(_) => (404, "UnknownOperationException"),
             Self::MethodNotAllowed(_) => (405, "MethodNotAllowedException"),

@@ -1,10 +1,12 @@
 //! A request that has been matched and authenticated, as the operations read it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use fleet::registry::Timestamp;
+use fleet::registry::{RoleSession, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -19,6 +21,15 @@ pub(crate) enum Caller {
     AccessKey,
     /// A device, which may do what its policies allow.
     Certificate(CertificateCaller),
+}
+
+impl Caller {
+    /// A device that has signed with temporary credentials.
+    pub(crate) fn of_session(session: RoleSession, source_ip: Option<IpAddr>) -> Self {
+        let certificate = session.certificate.clone();
+        let session = Some(Arc::new(session));
+        Self::Certificate(CertificateCaller { certificate, source_ip, session })
+    }
 }
 
 /// A request to carry out.

@@ -108,6 +108,11 @@ operations! {
     Control "DELETE" "/cacertificate/{}" DeleteCACertificate,
     Control "GET" "/cacertificates" ListCACertificates,
     Control "GET" "/certificates-by-ca/{}" ListCertificatesByCA,
+    Control "POST" "/role-aliases/{}" CreateRoleAlias,
+    Control "GET" "/role-aliases/{}" DescribeRoleAlias,
+    Control "PUT" "/role-aliases/{}" UpdateRoleAlias,
+    Control "DELETE" "/role-aliases/{}" DeleteRoleAlias,
+    Control "GET" "/role-aliases" ListRoleAliases,
     Control "POST" "/policies/{}" CreatePolicy,
     Control "GET" "/policies/{}" GetPolicy,
     Control "DELETE" "/policies/{}" DeletePolicy,
@@ -138,6 +143,7 @@ operations! {
     Data "GET" "/connections/{}" GetConnection,
     Data "DELETE" "/connections/{}" DeleteConnection,
     Data "GET" "/connections/{}/subscriptions" ListSubscriptions,
+    Credentials "GET" "/role-aliases/{}/credentials" AssumeRoleWithCertificate,
 }
 
 /// Operations of AWS that are not offered here, on paths where others are: without this list a
@@ -160,6 +166,11 @@ pub(crate) fn check_segments(path: &str) -> Result<(), Error> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Whether one of the APIs has an operation at this path, whatever its method.
+pub(crate) fn has(plane: Plane, path: &str) -> bool {
+    ROUTES.iter().any(|route| route.plane == plane && labels(route.path, path).is_some())
 }
 
 /// Finds the operation of a request to one of the APIs.
@@ -218,7 +229,7 @@ mod tests {
 
     #[test]
     fn paths_find_their_operations() {
-        use Plane::{Control, Data};
+        use Plane::{Control, Credentials, Data};
         for (plane, method, path, name, labels) in [
             (Control, "GET", "/things", "ListThings", &[][..]),
             (Control, "GET", "/things/a%20b", "DescribeThing", &["a b"]),
@@ -235,6 +246,14 @@ mod tests {
             (Data, "GET", "/retainedMessage", "ListRetainedMessages", &[]),
             (Data, "GET", "/retainedMessage/a", "GetRetainedMessage", &["a"]),
             (Data, "GET", "/connections/a%2Fb/subscriptions", "ListSubscriptions", &["a/b"]),
+            (Control, "GET", "/role-aliases/a", "DescribeRoleAlias", &["a"]),
+            (
+                Credentials,
+                "GET",
+                "/role-aliases/a/credentials",
+                "AssumeRoleWithCertificate",
+                &["a"],
+            ),
         ] {
             let found = find(plane, method, path).unwrap();
             assert_eq!(found.operation.name(), name, "{path}");
@@ -256,6 +275,9 @@ mod tests {
             (Plane::Control, "GET", "/things/%ff", 400),
             (Plane::Data, "POST", "/topics/", 404),
             (Plane::Data, "GET", "/topics/a", 405),
+            (Plane::Control, "GET", "/role-aliases/a/credentials", 404),
+            (Plane::Credentials, "POST", "/role-aliases/a/credentials", 405),
+            (Plane::Credentials, "GET", "/role-aliases/a", 404),
         ] {
             let error = find(plane, method, path).unwrap_err();
             assert_eq!(error.status_and_code(plane).0, status, "{method} {path}: {error:?}");

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::arn::Arns;
-use crate::backend::CertificateCaller;
+use crate::backend::{CertificateCaller, Source};
 use crate::error::Plane;
 use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
@@ -28,8 +28,8 @@ use crate::sigv4::{self, AuthError, BodyHash, Claim, Verifier};
 use crate::x509::Issuer;
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
-    connections, effective, endpoint, policies, principals, publish, retained, shadows, tagging,
-    thing_groups, thing_types, things,
+    connections, credentials, effective, endpoint, policies, principals, publish, retained,
+    role_aliases, sessions, shadows, tagging, thing_groups, thing_types, things,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -57,8 +57,8 @@ pub fn router<B: Backend>(backend: B, config: Config) -> Router {
     serve(backend, config, Door::Signed)
 }
 
-/// The data plane alone, where a request is signed or carries a [`CertificateCaller`] in its
-/// extensions, put there by whoever ended its TLS.
+/// The data plane and the credentials provider, where a request is signed or carries a
+/// [`CertificateCaller`] in its extensions, put there by whoever ended its TLS.
 pub fn data_plane<B: Backend>(backend: B, config: Config) -> Router {
     serve(backend, config, Door::Data)
 }
@@ -165,14 +165,23 @@ impl<B: Backend> Api<B> {
         let certificate = parts.extensions.get::<CertificateCaller>();
         let claim = match certificate {
             Some(_) if door == Door::Data && !request.is_signed() => None,
+            _ if *plane == Plane::Credentials => return Err(credentials::not_a_device()),
             _ => Some(self.claim(&request, door, now.0 / 1000, plane)?),
+        };
+        let (claim, session) = match claim {
+            Some(claim) => {
+                let (claim, session) = sessions::resolve(&self.backend, claim, now).await?;
+                (Some(claim), session)
+            }
+            None => (None, None),
         };
         let matched = routes::find(*plane, request.method, request.path)?;
         let body = self.read_body(parts, unread).await?;
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 claim.finish(&request, BodyHash::of(&body))?;
-                Caller::AccessKey
+                let source = parts.extensions.get::<Source>().map(|Source(ip)| *ip);
+                session.map_or(Caller::AccessKey, |session| Caller::of_session(session, source))
             }
             (None, Some(certificate)) => Caller::Certificate(certificate.clone()),
             (None, None) => return Err(sigv4::AuthError::Missing.into()),
@@ -214,6 +223,9 @@ impl<B: Backend> Api<B> {
             })?;
         let is_control = CONTROL_SERVICES.contains(&claim.service());
         *plane = if is_control { Plane::Control } else { Plane::Data };
+        if is_control && claim.session_token().is_some() {
+            return Err(Error::AccessDenied("temporary credentials are for the data plane".into()));
+        }
         Ok(claim)
     }
 
@@ -290,10 +302,16 @@ impl<B: Backend> Api<B> {
             O::DeleteCACertificate => authorities::delete(self, call).await,
             O::ListCACertificates => authorities::list(self, call).await,
             O::ListCertificatesByCA => authorities::certificates(self, call).await,
+            O::CreateRoleAlias => role_aliases::create(self, call).await,
+            O::DescribeRoleAlias => role_aliases::describe(self, call).await,
+            O::UpdateRoleAlias => role_aliases::update(self, call).await,
+            O::DeleteRoleAlias => role_aliases::delete(self, call).await,
+            O::ListRoleAliases => role_aliases::list(self, call).await,
             O::TagResource => tagging::tag(self, call).await,
             O::UntagResource => tagging::untag(self, call).await,
             O::ListTagsForResource => tagging::list(self, call).await,
             O::DescribeEndpoint => endpoint::describe(self, call),
+            O::AssumeRoleWithCertificate => credentials::provide(self, call).await,
             O::GetThingShadow => shadows::get(self, call).await,
             O::UpdateThingShadow => shadows::update(self, call).await,
             O::DeleteThingShadow => shadows::delete(self, call).await,
@@ -417,6 +435,9 @@ impl Reply {
 
 /// Which API an answer is for when the request does not get as far as saying so.
 fn plane_of_path(door: Door, parts: &Parts) -> Plane {
+    if door == Door::Data && routes::has(Plane::Credentials, parts.uri.path()) {
+        return Plane::Credentials;
+    }
     let is_data = routes::find(Plane::Data, parts.method.as_str(), parts.uri.path()).is_ok();
     if door == Door::Data || is_data { Plane::Data } else { Plane::Control }
 }

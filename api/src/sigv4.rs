@@ -3,7 +3,8 @@
 //!
 //! [`Verifier::begin`] checks everything that needs no body (is the key known, the date near, the
 //! scope right), so that bodies of strangers are never read; [`Claim::finish`] recomputes the
-//! signature and compares it in constant time.
+//! signature and compares it in constant time. Whose temporary credentials are used, somebody else
+//! has to know ([`Claim::session_token`]).
 
 mod canonical;
 mod error;
@@ -11,6 +12,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -117,29 +119,27 @@ impl Verifier {
         if !services.contains(&statement.service.as_str()) {
             return Err(AuthError::Service(statement.service));
         }
-        match self.keys.get(&statement.access_key) {
-            Some(key) => Ok(Claim { statement, key }),
-            None => Err(AuthError::UnknownKey(statement.access_key)),
+        let key = self.keys.get(&statement.access_key);
+        if key.is_none() && statement.session_token.is_none() {
+            return Err(AuthError::UnknownKey(statement.access_key));
         }
-    }
-
-    /// Checks a request that has no body: the handshake of a WebSocket connection, whose signature
-    /// is in its query.
-    pub fn verify_presigned(
-        &self,
-        request: &Request<'_>,
-        services: &[&str],
-        now_secs: u64,
-    ) -> Result<Signer, AuthError> {
-        self.begin(request, services, now_secs)?.finish(request, BodyHash::of(b""))
+        Ok(Claim { statement, secret: key.map(|key| Cow::Borrowed(key.secret.as_str())) })
     }
 }
 
 /// A request that says who signed it; the signature is still to be checked.
-#[derive(Debug)]
 pub struct Claim<'v> {
     statement: Statement,
-    key: &'v AccessKey,
+    /// Not known yet of temporary credentials.
+    secret: Option<Cow<'v, str>>,
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("access_key", &self.statement.access_key)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Claim<'_> {
@@ -148,11 +148,29 @@ impl Claim<'_> {
         &self.statement.service
     }
 
+    /// The id of the access key that is said to be used.
+    pub fn access_key(&self) -> &str {
+        &self.statement.access_key
+    }
+
+    /// The token of the temporary credentials that are said to be used, while their secret is not
+    /// known.
+    pub fn session_token(&self) -> Option<&str> {
+        self.statement.session_token.as_deref().filter(|_| self.secret.is_none())
+    }
+
+    /// The same, with the secret of the temporary credentials.
+    #[must_use]
+    pub fn with_secret(self, secret: String) -> Self {
+        Self { secret: Some(Cow::Owned(secret)), ..self }
+    }
+
     /// Checks the signature over the request and its body.
     pub fn finish(self, request: &Request<'_>, body: BodyHash) -> Result<Signer, AuthError> {
-        let Self { statement, key } = self;
+        let Self { statement, secret } = self;
+        let secret = secret.ok_or(AuthError::Token)?;
         let payload = payload_hash(request, body)?;
-        let signing_key = statement.signing_key(&key.secret);
+        let signing_key = statement.signing_key(&secret);
         let is_signed = canonical::requests(request, &statement, &payload)
             .any(|canonical| statement.is_signature_of(&canonical, &signing_key));
         if !is_signed {
@@ -176,6 +194,7 @@ struct Statement {
     signature: [u8; 32],
     is_presigned: bool,
     expires_secs: Option<u64>,
+    session_token: Option<String>,
 }
 
 impl Statement {
@@ -196,6 +215,7 @@ impl Statement {
                 signature: parameter("X-Amz-Signature"),
                 is_presigned: true,
                 expires: parameter("X-Amz-Expires"),
+                session_token: parameter("X-Amz-Security-Token"),
             }),
             Some(_) => Err(AuthError::Algorithm),
         }
@@ -216,6 +236,7 @@ impl Statement {
             signature: field("Signature"),
             is_presigned: false,
             expires: None,
+            session_token: request.header("x-amz-security-token"),
         })
     }
 
@@ -258,6 +279,7 @@ impl Statement {
             signature: bytes,
             is_presigned: parts.is_presigned,
             expires_secs,
+            session_token: parts.session_token.filter(|token| !token.is_empty()).map(Into::into),
         })
     }
 
@@ -309,6 +331,7 @@ struct Parts<'a> {
     signature: Option<&'a str>,
     is_presigned: bool,
     expires: Option<&'a str>,
+    session_token: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
@@ -334,7 +357,7 @@ fn payload_hash(request: &Request<'_>, body: BodyHash) -> Result<String, AuthErr
     }
 }
 
-fn hmac(key: &[u8], data: &[u8]) -> [u8; 32] {
+pub(crate) fn hmac(key: &[u8], data: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(data);
     mac.finalize().into_bytes().into()

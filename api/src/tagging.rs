@@ -1,4 +1,4 @@
-//! Tags of thing types, groups and policies.
+//! Tags of thing types, groups, policies and whatever else can have them.
 
 use fleet::registry::Command;
 use serde::Deserialize;

@@ -374,7 +374,10 @@ impl api::Backend for Backend {
         action: Action,
         resource: String,
     ) -> Decision {
-        let principal = Principal::Certificate(caller.certificate.as_str().into());
+        let principal = match &caller.session {
+            Some(session) => Principal::session(Arc::clone(session)),
+            None => Principal::Certificate(caller.certificate.as_str().into()),
+        };
         match identity::policy_of(&self.shared, &principal, None, caller.source_ip).await {
             Ok(policy) => {
                 let now_secs = Some(now_ms() / 1000);

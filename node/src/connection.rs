@@ -38,7 +38,7 @@ use crate::core::{Core, Publisher, Ticket, Timer, Uses};
 use crate::denial::Denial;
 use crate::endpoint::{Endpoint, Record};
 use crate::gateway::Place;
-use crate::identity;
+use crate::identity::{self, Principal};
 use crate::interest::Live;
 use crate::metrics::Asked;
 use crate::publication::Publication;
@@ -413,6 +413,7 @@ impl Actor for Connection {
         if self.keep_alive > 0 {
             self.core.wheel.borrow_mut().set(self.silent_by(), Timer::KeepAlive(live));
         }
+        self.mind_expiry();
         self.attach();
         ctx.spawn(Io);
     }
@@ -439,7 +440,8 @@ impl ActorFuture<Connection> for Io {
     }
 }
 
-/// Looks whether the client has been silent for too long [v5 MQTT-3.1.2-22], or may be read again.
+/// Looks whether the client has been silent for too long [v5 MQTT-3.1.2-22], may be read again, or has
+/// credentials that have expired.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct LookAtTime(pub Timer);
@@ -449,16 +451,24 @@ impl Handler<LookAtTime> for Connection {
 
     fn handle(&mut self, LookAtTime(timer): LookAtTime, _: &mut Self::Context) {
         // The actor's future is polled after every message, so it acts on what is set here.
-        let (Timer::KeepAlive(live) | Timer::Resume(live)) = timer;
-        if live != self.endpoint.profile.live || self.end.is_some() {
+        if timer.of() != self.endpoint.profile.live || self.end.is_some() {
             return;
         }
-        if let Timer::Resume(_) = timer {
-            if let Some(rate) = &mut self.rate {
-                rate.looked();
+        match timer {
+            Timer::KeepAlive(_) => self.mind_silence(),
+            Timer::Expiry(_) => self.mind_expiry(),
+            Timer::Resume(_) => {
+                if let Some(rate) = &mut self.rate {
+                    rate.looked();
+                }
             }
-            return;
         }
+    }
+}
+
+impl Connection {
+    /// Ends the connection when its client has been silent for too long.
+    fn mind_silence(&mut self) {
         let now = self.core.clock().now;
         let took = std::mem::take(&mut self.took);
         if self.withheld && (took || !self.crowded) {
@@ -469,7 +479,18 @@ impl Handler<LookAtTime> for Connection {
         if now >= deadline {
             self.finish(End::keep_alive());
         } else {
-            self.core.wheel.borrow_mut().set(deadline, Timer::KeepAlive(live));
+            let timer = Timer::KeepAlive(self.endpoint.profile.live);
+            self.core.wheel.borrow_mut().set(deadline, timer);
+        }
+    }
+
+    /// Ends the connection when the temporary credentials that it was made with have expired.
+    fn mind_expiry(&self) {
+        let profile = &self.endpoint.profile;
+        let Principal::Session(session) = &profile.principal else { return };
+        match session.next_look(self.core.clock()) {
+            Some(next) => self.core.wheel.borrow_mut().set(next, Timer::Expiry(profile.live)),
+            None => self.endpoint.doom(Reason::NotAuthorized),
         }
     }
 }

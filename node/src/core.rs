@@ -254,6 +254,16 @@ pub enum Timer {
     KeepAlive(Live),
     /// A connection goes on: after a pause, or to its end.
     Resume(Live),
+    /// A connection looks whether its temporary credentials have expired; sets itself again.
+    Expiry(Live),
+}
+
+impl Timer {
+    /// The connection that is to look.
+    pub fn of(self) -> Live {
+        let (Self::KeepAlive(live) | Self::Resume(live) | Self::Expiry(live)) = self;
+        live
+    }
 }
 
 /// See the module.
@@ -634,8 +644,7 @@ impl Core {
             self.loop_delay.set(delay);
             self.wheel.borrow_mut().turn(now, &mut due);
             for timer in due.drain(..) {
-                let (Timer::KeepAlive(live) | Timer::Resume(live)) = timer;
-                if let Some(actor) = self.actors.borrow().get(&live.slot) {
+                if let Some(actor) = self.actors.borrow().get(&timer.of().slot) {
                     // A full mailbox means the actor is being told to end already.
                     let _ = actor.try_send(crate::connection::LookAtTime(timer));
                 }

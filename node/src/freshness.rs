@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 use crate::core::Core;
 use crate::host::Signal;
-use crate::identity::Principal;
 
 /// How long the connections of those who have certificates outlast the last look at the registry.
 /// Longer than it takes to elect a leader.
@@ -82,7 +81,7 @@ impl Core {
         }
         if registry.is_stale() {
             for (_, endpoint) in self.endpoints.borrow().iter() {
-                if matches!(endpoint.profile.principal, Principal::Certificate(_)) {
+                if endpoint.profile.principal.certificate().is_some() {
                     endpoint.doom(mqtt::Reason::ServerBusy);
                 }
             }

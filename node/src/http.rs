@@ -3,6 +3,7 @@
 //! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
 //! sent the head of its next request within [`Listener::connect_timeout`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,20 +38,26 @@ pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
             debug!(%peer, "HTTP connection");
             // Answers are written at once; without this they might still wait for the next.
             let _ = stream.set_nodelay(true);
-            answer(router, stream, head_timeout).await;
+            answer(router, stream, head_timeout, Some(peer.ip().to_canonical())).await;
             drop(place);
         });
     }
 }
 
-/// Answers the requests of one connection, until it ends or is silent for so long.
-pub async fn answer<S>(router: Router, stream: S, head_timeout: Duration)
+/// Answers the requests of one connection, until it ends or is silent for so long. They carry where
+/// it comes from, if that is known.
+pub async fn answer<S>(router: Router, stream: S, head_timeout: Duration, source: Option<IpAddr>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = TowerToHyperService::new(
-        router.map_request(|request: Request<Incoming>| request.map(Body::new)),
-    );
+    let with_source = move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        if let Some(ip) = source {
+            request.extensions_mut().insert(api::Source(ip));
+        }
+        request
+    };
+    let service = TowerToHyperService::new(router.map_request(with_source));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {

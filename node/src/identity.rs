@@ -1,11 +1,13 @@
 //! Who a connection is, and what it may do.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::{GroupId, GroupsView};
-use fleet::registry::{Changes, ConnectionThing, Registry, ThingName, Timestamp};
+use fleet::registry::{Changes, ConnectionThing, Registry, RoleSession, ThingName, Timestamp};
 use policy::{Action, Compiled, Variables};
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -30,6 +32,27 @@ pub enum Principal {
     Certificate(Arc<str>),
     /// The holder of this access key, by SigV4. Keys are an operator's and may do everything.
     AccessKey(Arc<str>),
+    /// The holder of temporary credentials, by SigV4: acts by the policies of the certificate that
+    /// they were given for.
+    Session(Arc<Session>),
+}
+
+/// Temporary credentials in use.
+#[derive(Debug)]
+pub struct Session {
+    /// What is sealed in their token.
+    pub role: Arc<RoleSession>,
+    name: String,
+}
+
+impl Session {
+    /// When a connection has to look again whether they have expired; none when they have. It looks now
+    /// and then: until it does, a timer remembers it, also when it has gone.
+    pub fn next_look(&self, clock: Clock) -> Option<std::time::Instant> {
+        const LOOKS_EVERY: Duration = Duration::from_secs(60);
+        let left = Duration::from_millis(self.role.expires.0.saturating_sub(clock.epoch_ms));
+        (!left.is_zero()).then(|| clock.now + left.min(LOOKS_EVERY))
+    }
 }
 
 impl Principal {
@@ -38,6 +61,23 @@ impl Principal {
         match self {
             Self::Unidentified | Self::Anonymous(_) => "anonymous",
             Self::Certificate(id) | Self::AccessKey(id) => id,
+            Self::Session(session) => &session.name,
+        }
+    }
+
+    /// Who has signed with temporary credentials.
+    pub fn session(role: Arc<RoleSession>) -> Self {
+        // As AWS names who has assumed a role.
+        let name = format!("{}:{}", role.alias, role.certificate);
+        Self::Session(Arc::new(Session { role, name }))
+    }
+
+    /// The certificate that it rests on, itself or through temporary credentials.
+    pub fn certificate(&self) -> Option<&str> {
+        match self {
+            Self::Certificate(id) => Some(id),
+            Self::Session(session) => Some(session.role.certificate.as_str()),
+            Self::Unidentified | Self::Anonymous(_) | Self::AccessKey(_) => None,
         }
     }
 }
@@ -51,6 +91,9 @@ pub enum Refused {
     /// It is registered, but not active or not valid now.
     #[error("the certificate is not active")]
     Inactive,
+    /// They have expired, or what they were given for has gone.
+    #[error("the temporary credentials are over")]
+    Over,
     /// The state cannot be read now.
     #[error("the registry cannot be read now")]
     Unavailable,
@@ -146,23 +189,35 @@ pub async fn policy_and_thing_of(
 ) -> Result<(Compiled, Option<ThingName>), Refused> {
     let variables =
         Variables { client_id: client_id.map(Into::into), source_ip, ..Variables::default() };
-    let id = match principal {
+    let (id, session) = match principal {
         Principal::AccessKey(_) => return Ok((Compiled::allow_all(), None)),
         Principal::Unidentified => return Err(Refused::Anonymous),
         Principal::Anonymous(document) => {
             let documents = [Arc::clone(document)];
             return Ok((Compiled::new(&documents, &shared.arns, &variables), None));
         }
-        Principal::Certificate(id) => Arc::clone(id),
+        Principal::Certificate(id) => (Arc::clone(id), None),
+        Principal::Session(session) => {
+            (session.role.certificate.as_str().into(), Some(Arc::clone(&session.role)))
+        }
     };
     let client: Option<String> = client_id.map(Into::into);
     let has_client = client.is_some();
-    let found = read_registry(shared, move |registry| registry.identity(&id, client.as_deref()));
-    let identity = found.await.ok_or(Refused::Unavailable)?.ok_or(Refused::Unknown)?;
-    if !identity.may_connect(Timestamp(now_ms())) {
+    let now = Timestamp(now_ms());
+    let found = read_registry(shared, move |registry| {
+        let others = match session {
+            None => BTreeMap::new(),
+            Some(session) => registry.session_variables(&session, now).ok_or(Refused::Over)?,
+        };
+        let identity = registry.identity(&id, client.as_deref()).ok_or(Refused::Unknown)?;
+        Ok::<_, Refused>((identity, others))
+    });
+    let (identity, others) = found.await.ok_or(Refused::Unavailable)??;
+    if !identity.may_connect(now) {
         return Err(Refused::Inactive);
     }
     let variables = Variables {
+        others,
         certificate: Some(identity.certificate_variables()),
         thing: identity.thing.as_ref().filter(|_| has_client).map(ConnectionThing::variables),
         ..variables
@@ -236,9 +291,15 @@ impl Core {
     pub fn principals_changed(self: &Rc<Self>, changes: &Changes) {
         self.registry_changes.set(self.registry_changes.get() + 1);
         let affected = |endpoint: &Endpoint| {
-            let Principal::Certificate(id) = &endpoint.profile.principal else { return false };
+            let principal = &endpoint.profile.principal;
+            let Some(id) = principal.certificate() else { return false };
+            let has_lost_role = match principal {
+                Principal::Session(session) => changes.role_aliases.contains(&session.role.alias),
+                _ => false,
+            };
             changes.all
-                || changes.certificates.contains(&**id)
+                || has_lost_role
+                || changes.certificates.contains(id)
                 || changes.things.contains(&*endpoint.profile.client)
         };
         let endpoints = self.endpoints.borrow();
@@ -291,5 +352,34 @@ impl Core {
         }
         // Routes hold what sessions may receive; their numbers also stand for what may be published.
         self.routes.borrow_mut().forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::registry::{CertificateId, RoleAliasName};
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_looked_at_until_it_has_expired() {
+        let certificate = CertificateId::new(&"0a".repeat(32)).unwrap();
+        let principal = Principal::session(Arc::new(RoleSession {
+            certificate: certificate.clone(),
+            alias: RoleAliasName::new("reader").unwrap(),
+            generation: uuid::Uuid::nil(),
+            thing: None,
+            expires: Timestamp(100_000),
+        }));
+        assert_eq!(principal.name(), format!("reader:{certificate}"));
+        assert_eq!(principal.certificate(), Some(certificate.as_str()));
+        let Principal::Session(session) = principal else { panic!("no session") };
+        for (epoch_ms, wait_ms) in
+            [(0, Some(60_000)), (40_000, Some(60_000)), (99_999, Some(1)), (100_000, None)]
+        {
+            let clock = Clock { epoch_ms, ..Clock::read() };
+            let next = wait_ms.map(|wait| clock.now + Duration::from_millis(wait));
+            assert_eq!(session.next_look(clock), next, "{epoch_ms}");
+        }
     }
 }

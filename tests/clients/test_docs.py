@@ -222,6 +222,7 @@ def test_programs_of_the_compatibility_document(first_node):
     printed = first_node.run([". ./access-key.env\n", *programs(COMPATIBILITY, first_node.offset)])
     assert "mTLS: b'hello'" in printed
     assert "SigV4: sent" in printed
+    assert "Role alias: sent" in printed
     assert '"message":"OK"' in printed
 
 

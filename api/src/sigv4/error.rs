@@ -43,6 +43,10 @@ pub enum AuthError {
     ControlPlane(String),
     #[error("The security token included in the request is invalid: no access key '{0}'")]
     UnknownKey(String),
+    #[error("The security token included in the request is invalid")]
+    Token,
+    #[error("The security token included in the request is expired")]
+    ExpiredToken,
     #[error("the body does not have the SHA-256 that x-amz-content-sha256 says")]
     BodyHash,
     #[error(
@@ -56,7 +60,8 @@ impl AuthError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing => "MissingAuthenticationTokenException",
-            Self::UnknownKey(_) => "UnrecognizedClientException",
+            Self::UnknownKey(_) | Self::Token => "UnrecognizedClientException",
+            Self::ExpiredToken => "ExpiredTokenException",
             Self::Algorithm
             | Self::Incomplete(_)
             | Self::Scope(_)

@@ -23,7 +23,7 @@ fn authorization(service: &str, signature: &str) -> String {
 }
 
 /// A request whose parts a test can change.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Sent {
     method: &'static str,
     path: String,
@@ -245,6 +245,68 @@ fn what_is_wrong_with_a_signature_is_said() {
 fn a_session_token_may_be_added_after_signing() {
     let sent = Sent::socket().with(|sent| sent.query.push_str("&X-Amz-Security-Token=abc"));
     assert!(sent.check().is_ok());
+}
+
+#[test]
+fn a_key_that_is_not_known_needs_a_session_token_and_its_secret() {
+    let stranger = |sent: Sent| {
+        sent.with(|sent| {
+            sent.query = sent.query.replace("AKIDEXAMPLE", "ASIAEXAMPLE");
+            for (_, value) in &mut sent.headers {
+                *value = value.replace("AKIDEXAMPLE", "ASIAEXAMPLE");
+            }
+        })
+    };
+    let in_header = |sent: Sent| {
+        sent.with(|sent| {
+            sent.headers.push(("X-Amz-Security-Token", "abc".into()));
+        })
+    };
+    let in_query = |sent: Sent| sent.with(|sent| sent.query.push_str("&X-Amz-Security-Token=abc"));
+    for (sent, token) in [
+        (in_header(stranger(Sent::data())), Some("abc")),
+        (in_query(stranger(Sent::socket())), Some("abc")),
+        // The token is where the signature is.
+        (in_query(stranger(Sent::data())), None),
+        (in_header(stranger(Sent::socket())), None),
+        (stranger(Sent::data()), None),
+    ] {
+        let headers: Vec<_> =
+            sent.headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        let request = Request {
+            method: sent.method,
+            path: &sent.path,
+            query: &sent.query,
+            headers: &headers,
+        };
+        let begun = || {
+            verifier().begin(&request, SERVICES, NOW).map(|claim| {
+                assert_eq!(claim.access_key(), "ASIAEXAMPLE");
+                claim.session_token().map(ToOwned::to_owned)
+            })
+        };
+        let unknown = Err(AuthError::UnknownKey("ASIAEXAMPLE".into()));
+        assert_eq!(begun(), token.map_or(unknown, |token| Ok(Some(token.into()))), "{sent:?}");
+        if token.is_some() {
+            assert_eq!(sent.check(), Err(AuthError::Token));
+        }
+    }
+}
+
+#[test]
+fn temporary_credentials_sign_with_their_own_secret() {
+    // As a key of this node's own, so that the published signature tells whether the secret counts.
+    let sent = Sent::socket().with(|sent| sent.query.push_str("&X-Amz-Security-Token=abc"));
+    let headers: Vec<_> =
+        sent.headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    let request =
+        Request { method: sent.method, path: &sent.path, query: &sent.query, headers: &headers };
+    let nobody = Verifier::new([], Some("us-east-1".into()));
+    for (secret, signed) in [(SECRET, true), ("another", false)] {
+        let claim = nobody.begin(&request, SERVICES, NOW).unwrap().with_secret(secret.into());
+        assert_eq!(claim.session_token(), None);
+        assert_eq!(claim.finish(&request, BodyHash::of(b"")).is_ok(), signed);
+    }
 }
 
 #[test]

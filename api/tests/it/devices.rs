@@ -9,7 +9,7 @@ use crate::memory::{ACCOUNT, REGION, authority};
 use crate::signed::{Node, send, signed, unsigned};
 
 /// A device whose policy allows what is said, e.g. `("Publish", "topic/a")`.
-fn device(node: &Node, allowed: &[(&str, &str)]) -> CertificateCaller {
+pub(crate) fn device(node: &Node, allowed: &[(&str, &str)]) -> CertificateCaller {
     let statements: Vec<_> = allowed
         .iter()
         .map(|(action, resource)| {
@@ -50,7 +50,7 @@ fn device(node: &Node, allowed: &[(&str, &str)]) -> CertificateCaller {
             state.registry.apply(command).unwrap();
         }
     });
-    CertificateCaller { certificate: issued.id, source_ip: None }
+    CertificateCaller { certificate: issued.id, source_ip: None, session: None }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod credentials;
 mod data_plane;
 mod devices;
 mod doors;

@@ -12,7 +12,7 @@ use api::sigv4::AccessKey;
 use api::x509::Issuer;
 use api::{Backend, CertificateCaller, Clock, Config, Endpoints};
 use bytes::Bytes;
-use fleet::registry::{Command, Outcome, Registry};
+use fleet::registry::{Command, Outcome, Registry, Timestamp};
 use policy::{Action, Compiled, Decision, Variables};
 
 pub(crate) const ACCOUNT: &str = "123456789012";
@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) connections: BTreeMap<String, (Connection, Vec<Subscription>)>,
     pub(crate) ended: Vec<(String, Ending)>,
     pub(crate) is_unavailable: bool,
+    /// The time of the node.
+    pub(crate) now_secs: u64,
 }
 
 impl Memory {
@@ -242,7 +244,14 @@ impl Backend for Memory {
         resource: String,
     ) -> Decision {
         self.with(|state| {
-            let Some(identity) = state.registry.identity(caller.certificate.as_str(), None) else {
+            let now = Timestamp(state.now_secs * 1000);
+            let others = match &caller.session {
+                None => Some(BTreeMap::new()),
+                Some(session) => state.registry.session_variables(session, now),
+            };
+            let identity = state.registry.identity(caller.certificate.as_str(), None);
+            let identity = identity.filter(|identity| identity.may_connect(now));
+            let (Some(identity), Some(others)) = (identity, others) else {
                 return Decision::ImplicitDeny;
             };
             let arns = policy::Arns {
@@ -253,6 +262,7 @@ impl Backend for Memory {
             let variables = Variables {
                 certificate: Some(identity.certificate_variables()),
                 source_ip: caller.source_ip,
+                others,
                 ..Variables::default()
             };
             Compiled::new(&identity.documents(), &arns, &variables).decide(

@@ -1,6 +1,5 @@
 //! Requests as the SDKs make them: signed, sent through the router, answered.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api::{CertificateCaller, Clock};
@@ -44,9 +43,11 @@ impl Answer {
 impl Node {
     pub(crate) fn start() -> Self {
         let memory = Memory::default();
-        let now = Arc::new(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW_SECS));
+        memory.with(|state| state.now_secs = NOW_SECS);
         let mut config = config(authority().0);
-        config.clock = Clock::new(move || *now);
+        let clock = memory.clone();
+        let now = move || clock.with(|state| state.now_secs);
+        config.clock = Clock::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(now()));
         let control = api::router(memory.clone(), config.clone());
         let data = api::data_plane(memory.clone(), config);
         Self { memory, control, data }
@@ -81,7 +82,23 @@ pub(crate) fn unsigned(method: &str, target: &str, body: &[u8]) -> Request<Body>
     request.body(Body::from(body.to_vec())).unwrap()
 }
 
-/// A signed request; the signing here is written apart from the verifier.
+/// What a request is signed with, and when.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+    pub(crate) token: Option<String>,
+    pub(crate) timestamp: &'static str,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        let (id, secret) = (ACCESS_KEY.into(), SECRET.into());
+        Self { id, secret, token: None, timestamp: TIMESTAMP }
+    }
+}
+
+/// A request signed with the key of the node's configuration.
 pub(crate) fn signed(
     service: &str,
     method: &str,
@@ -89,6 +106,20 @@ pub(crate) fn signed(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Request<Body> {
+    signed_with(&Keys::default(), service, method, target, headers, body)
+}
+
+/// A signed request; the signing here is written apart from the verifier.
+pub(crate) fn signed_with(
+    keys: &Keys,
+    service: &str,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Request<Body> {
+    let Keys { id, secret, token, timestamp } = keys;
+    let date = &timestamp[..8];
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty()).collect();
     pairs.sort_unstable();
@@ -97,30 +128,33 @@ pub(crate) fn signed(
         .map(|pair| if pair.contains('=') { (*pair).to_owned() } else { format!("{pair}=") })
         .collect();
     let canonical = format!(
-        "{method}\n{}\n{}\nhost:localhost\nx-amz-date:{TIMESTAMP}\n\nhost;x-amz-date\n{}",
+        "{method}\n{}\n{}\nhost:localhost\nx-amz-date:{timestamp}\n\nhost;x-amz-date\n{}",
         path.replace('%', "%25").replace(':', "%3A"),
         pairs.join("&"),
         hex::encode(Sha256::digest(body)),
     );
-    let scope = format!("20260101/{REGION}/{service}/aws4_request");
+    let scope = format!("{date}/{REGION}/{service}/aws4_request");
     let hash = hex::encode(Sha256::digest(&canonical));
-    let text = format!("AWS4-HMAC-SHA256\n{TIMESTAMP}\n{scope}\n{hash}");
-    let key = ["20260101", REGION, service, "aws4_request"]
+    let text = format!("AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{hash}");
+    let key = [date, REGION, service, "aws4_request"]
         .iter()
-        .fold(format!("AWS4{SECRET}").into_bytes(), |key, part| hmac(&key, part));
+        .fold(format!("AWS4{secret}").into_bytes(), |key, part| hmac(&key, part));
     let signature = hex::encode(hmac(&key, &text));
     let authorization = format!(
-        "AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders=host;x-amz-date, \
+        "AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders=host;x-amz-date, \
          Signature={signature}"
     );
     let mut request = Request::builder()
         .method(method)
         .uri(target)
         .header("host", "localhost")
-        .header("x-amz-date", TIMESTAMP)
+        .header("x-amz-date", *timestamp)
         .header("authorization", authorization);
     for (name, value) in headers {
         request = request.header(*name, *value);
+    }
+    if let Some(token) = token {
+        request = request.header("x-amz-security-token", token);
     }
     request.body(Body::from(body.to_vec())).unwrap()
 }

@@ -22,6 +22,7 @@ mod model;
 mod names;
 mod policies;
 mod rejection;
+mod role_aliases;
 mod store;
 mod tags;
 mod thing_groups;
@@ -52,11 +53,14 @@ pub use model::{
 };
 pub use names::{
     BillingGroupName, CertificateId, CognitoIdentity, NameError, PolicyName, Principal,
-    ThingGroupName, ThingName, ThingTypeName, check_attribute_name, check_attribute_value,
-    check_description,
+    RoleAliasName, ThingGroupName, ThingName, ThingTypeName, check_attribute_name,
+    check_attribute_value, check_description,
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
 pub use rejection::Rejection;
+pub use role_aliases::{
+    LONGEST_SESSION_SECS, RoleAlias, RoleAliasCommand, RoleSession, SessionKey, SessionSecret,
+};
 pub use store::{LoadError, forget_members};
 pub use tags::{Resource, TAGS_PER_RESOURCE};
 pub use thing_groups::ThingGroupCommand;
@@ -77,6 +81,9 @@ pub struct Registry {
     certificates: BTreeMap<CertificateId, Certificate>,
     authorities: BTreeMap<CertificateId, Authority>,
     registration_code: Option<String>,
+    role_aliases: BTreeMap<RoleAliasName, RoleAlias>,
+    /// The newest first.
+    session_keys: Vec<SessionKey>,
     policies: BTreeMap<PolicyName, Policy>,
     policies_of: BTreeMap<Principal, BTreeSet<PolicyName>>,
     things_of: BTreeMap<Principal, BTreeMap<ThingName, ThingPrincipalType>>,
@@ -98,6 +105,7 @@ struct Indexes {
     certificates_of_authority: BTreeMap<CertificateId, BTreeSet<(Timestamp, CertificateId)>>,
     authorities_by_age: BTreeSet<(Timestamp, CertificateId)>,
     authorities_of_subject: BTreeMap<Box<str>, BTreeSet<CertificateId>>,
+    role_aliases_by_age: BTreeSet<(Timestamp, RoleAliasName)>,
     policies_by_age: BTreeSet<(Timestamp, PolicyName)>,
     targets_of: BTreeMap<PolicyName, BTreeSet<Principal>>,
     principals_of: BTreeMap<ThingName, BTreeMap<Principal, ThingPrincipalType>>,
@@ -196,6 +204,7 @@ impl Registry {
             Command::ThingGroup(command) => self.apply_to_thing_groups(command),
             Command::BillingGroup(command) => self.apply_to_billing_groups(command),
             Command::Authority(command) => self.apply_to_authorities(command),
+            Command::RoleAlias(command) => self.apply_to_role_aliases(command),
             Command::Tag { resource, tags } => self.tag(&resource, tags),
             Command::Untag { resource, keys } => self.untag(&resource, &keys),
             Command::FoundCluster { nodes } => self.found_cluster(nodes),

@@ -527,10 +527,7 @@ impl Drop for Opened {
 }
 
 fn will_of(client: &str, peer: &Peer, will: &mqtt::Will<'_>) -> shard::Will {
-    let certificate = match &peer.principal {
-        Principal::Certificate(id) => Some(id.to_string()),
-        _ => None,
-    };
+    let certificate = peer.principal.certificate().map(ToOwned::to_owned);
     let mut publication = Publication::borrowed(will.topic, will.payload, will.qos, will.retain);
     publication.properties = &will.properties;
     publication.publisher = client;
@@ -600,7 +597,7 @@ fn start(
     });
     // Who was told of the change did not see this connection.
     if registry_changes != core.registry_changes.get()
-        && matches!(endpoint.profile.principal, Principal::Certificate(_))
+        && endpoint.profile.principal.certificate().is_some()
     {
         let (core, endpoint) = (Rc::clone(core), Rc::clone(&endpoint));
         actix_rt::spawn(async move { core.decide_again(&endpoint).await });

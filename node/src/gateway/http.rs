@@ -4,15 +4,19 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use api::sigv4::{AuthError, BodyHash};
 use axum::Router;
 use bytes::Bytes;
+use fleet::registry::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wire::websocket::{Refusal, Upgrade};
 
 use super::{Place, Served};
+use crate::backend::Backend;
 use crate::clock::now_ms;
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
@@ -74,13 +78,14 @@ pub(super) async fn serve(
             return Err(Failure::Http("not a WebSocket request".into()));
         };
         let router = for_caller(core, router.clone(), &peer).await;
+        let ip = peer.ip;
         let stream = Rewound { head: head.into(), stream };
         return Ok(Served::Http(Box::pin(async move {
-            crate::http::answer(router, stream, head_timeout).await;
+            crate::http::answer(router, stream, head_timeout, ip).await;
             drop(place);
         })));
     }
-    let refused = match sign_in(data_plane, &upgrade, peer) {
+    let refused = match sign_in(core, data_plane, &upgrade, peer).await {
         Ok(peer) => match upgrade.accept(&["/mqtt"], "mqtt") {
             Ok(response) => {
                 write(&mut stream, &response).await?;
@@ -100,7 +105,12 @@ pub(super) async fn serve(
 }
 
 /// Who opens a WebSocket: by its certificate, or by the signature in the URL.
-fn sign_in(data_plane: &DataPlane, upgrade: &Upgrade, peer: Peer) -> Result<Peer, Refusal> {
+async fn sign_in(
+    core: &Rc<Core>,
+    data_plane: &DataPlane,
+    upgrade: &Upgrade,
+    peer: Peer,
+) -> Result<Peer, Refusal> {
     let signed = upgrade.query().contains("X-Amz-Signature=");
     if !signed || matches!(peer.principal, Principal::Certificate(_)) {
         return Ok(peer);
@@ -113,10 +123,21 @@ fn sign_in(data_plane: &DataPlane, upgrade: &Upgrade, peer: Peer) -> Result<Peer
         query: upgrade.query(),
         headers: &headers,
     };
-    let now_secs = now_ms() / 1000;
-    let signer = data_plane.verifier.verify_presigned(&request, &SERVICES, now_secs);
-    let signer = signer.map_err(|error| Refusal::new(403, &error.to_string()))?;
-    Ok(Peer { principal: Principal::AccessKey(signer.access_key.into()), ..peer })
+    let now = Timestamp(now_ms());
+    let refused = |error: AuthError| Refusal::new(403, &error.to_string());
+    let claim = data_plane.verifier.begin(&request, &SERVICES, now.0 / 1000).map_err(refused)?;
+    let backend = Backend::new(Arc::clone(&core.shared));
+    let resolved = api::sessions::resolve(&backend, claim, now).await;
+    let (claim, session) = resolved.map_err(|error| {
+        let status = if error == api::Error::Unavailable { 503 } else { 403 };
+        Refusal::new(status, &error.to_string())
+    })?;
+    let signer = claim.finish(&request, BodyHash::of(b"")).map_err(refused)?;
+    let principal = match session {
+        Some(session) => Principal::session(Arc::new(session)),
+        None => Principal::AccessKey(signer.access_key.into()),
+    };
+    Ok(Peer { principal, ..peer })
 }
 
 /// The data plane for a caller who has proved to hold an active certificate.
@@ -126,7 +147,7 @@ async fn for_caller(core: &Rc<Core>, router: Router, peer: &Peer) -> Router {
     let policy = identity::policy_of(&core.shared, &peer.principal, None, peer.ip).await;
     match (policy, fleet::registry::CertificateId::new(id)) {
         (Ok(_), Ok(certificate)) => {
-            let caller = api::CertificateCaller { certificate, source_ip: peer.ip };
+            let caller = api::CertificateCaller { certificate, source_ip: peer.ip, session: None };
             router.layer(axum::Extension(caller))
         }
         (Err(Refused::Unknown | Refused::Inactive), _) => {

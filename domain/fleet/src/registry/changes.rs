@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Registry;
-use super::names::{CertificateId, PolicyName, Principal, ThingGroupName, ThingName};
+use super::names::{
+    CertificateId, PolicyName, Principal, RoleAliasName, ThingGroupName, ThingName,
+};
 
 /// Naming more principals than this one by one costs more than deciding for everybody again.
 const NAMED: usize = 10_000;
@@ -20,6 +22,8 @@ pub struct Changes {
     /// Things that came, changed or went: a connection whose client id is the name of one of them
     /// has other policy variables now, also when its certificate is not attached to the thing.
     pub things: BTreeSet<ThingName>,
+    /// Role aliases that went: temporary credentials that were given for them are over.
+    pub role_aliases: BTreeSet<RoleAliasName>,
 }
 
 impl Changes {
@@ -29,6 +33,7 @@ impl Changes {
             && self.certificates.is_empty()
             && self.others.is_empty()
             && self.things.is_empty()
+            && self.role_aliases.is_empty()
     }
 
     fn principal(&mut self, principal: &Principal) {
@@ -42,7 +47,8 @@ impl Changes {
     }
 
     fn give_up_when_many(&mut self) {
-        if self.certificates.len() + self.others.len() + self.things.len() > NAMED {
+        let named = self.certificates.len() + self.others.len() + self.things.len();
+        if named + self.role_aliases.len() > NAMED {
             *self = Self { all: true, ..Self::default() };
         }
     }
@@ -76,6 +82,13 @@ impl Registry {
                     return;
                 }
             }
+        });
+    }
+
+    pub(super) fn changed_role_alias(&mut self, name: &RoleAliasName) {
+        self.change(|_, changes| {
+            changes.role_aliases.insert(name.clone());
+            changes.give_up_when_many();
         });
     }
 

@@ -19,6 +19,7 @@ use super::model::{
 use super::names::{
     BillingGroupName, CertificateId, PolicyName, Principal, ThingName, ThingTypeName,
 };
+use super::role_aliases::RoleAliasCommand;
 use super::tags::Resource;
 use super::thing_groups::ThingGroupCommand;
 
@@ -152,6 +153,7 @@ pub enum Command {
     ThingGroup(ThingGroupCommand),
     BillingGroup(BillingGroupCommand),
     Authority(AuthorityCommand),
+    RoleAlias(RoleAliasCommand),
     Tag {
         resource: Resource,
         tags: Tags,
@@ -279,6 +281,7 @@ impl Command {
             | Self::ThingGroup(_)
             | Self::BillingGroup(_)
             | Self::Authority(_)
+            | Self::RoleAlias(_)
             | Self::RegisterCertificate { authority: Some(_), .. }
             | Self::Tag { .. }
             | Self::Untag { .. }

@@ -61,6 +61,10 @@ fn is_policy_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte)
 }
 
+fn is_role_alias_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_=,@-".contains(&byte)
+}
+
 fn is_attribute_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_.,@/:#-".contains(&byte)
 }
@@ -221,6 +225,17 @@ name!(
     }
 );
 name!(
+    /// The name of a role alias; never changes.
+    RoleAliasName,
+    Rule {
+        what: "roleAlias",
+        pattern: r"[\w=,@-]+",
+        min: 1,
+        max: 128,
+        allows: is_role_alias_name, needs: None,
+    }
+);
+name!(
     /// The id of a certificate: the SHA-256 of its DER form in lower-case hex.
     CertificateId,
     Rule {
@@ -323,6 +338,11 @@ mod tests {
         }
         for (name, valid) in [("a+b=c,d.e@f-g_h", true), ("a:b", false), ("a/b", false)] {
             assert_eq!(PolicyName::new(name).is_ok(), valid, "{name:?}");
+        }
+        for (name, valid) in
+            [("a_b=c,d@e-F9", true), ("a.b", false), ("a/b", false), ("a:b", false)]
+        {
+            assert_eq!(RoleAliasName::new(name).is_ok(), valid, "{name:?}");
         }
         let id = "0a".repeat(32);
         for (name, valid) in [(&id[..], true), (&id[1..], false), (&id.to_uppercase(), false)] {

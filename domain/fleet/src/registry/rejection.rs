@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::members::NotMember;
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, ThingGroupName, ThingName,
-    ThingTypeName,
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RoleAliasName,
+    ThingGroupName, ThingName, ThingTypeName,
 };
 
 /// A refused command; it has changed nothing.
@@ -105,6 +105,12 @@ pub enum Rejection {
     RegistrationCodeIsAnother,
     #[error("There is no registration code")]
     RegistrationCodeNotFound,
+    #[error("Role alias {0} not found")]
+    RoleAliasNotFound(RoleAliasName),
+    #[error("Role alias {0} already exists")]
+    RoleAliasExists(RoleAliasName),
+    #[error("There are {limit} role aliases already")]
+    TooManyRoleAliases { limit: usize },
     #[error("Policy {0} not found")]
     PolicyNotFound(PolicyName),
     #[error("Policy {policy} has no version {version}")]

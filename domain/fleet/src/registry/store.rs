@@ -1,5 +1,5 @@
 //! The registry as stored pairs: one key per thing, type, group, membership, certificate, policy,
-//! attachment and node.
+//! attachment, role alias and node.
 //!
 //! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
 //! contain. A value is a version byte and JSON.
@@ -17,9 +17,10 @@ use super::model::{
     BillingGroup, Certificate, Policy, Thing, ThingGroup, ThingPrincipalType, ThingType,
 };
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, ThingGroupName, ThingName,
-    ThingTypeName,
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RoleAliasName,
+    ThingGroupName, ThingName, ThingTypeName,
 };
+use super::role_aliases::RoleAlias;
 
 /// What one stored pair is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +36,8 @@ pub(super) enum Key {
     BillingGroup(BillingGroupName),
     Authority(CertificateId),
     RegistrationCode,
+    RoleAlias(RoleAliasName),
+    SessionKeys,
     Member(u64),
     PreferredLeader(u32),
 }
@@ -92,6 +95,8 @@ impl Key {
             Self::BillingGroup(name) => format!("b{name}"),
             Self::Authority(id) => format!("s{id}"),
             Self::RegistrationCode => "r".to_owned(),
+            Self::RoleAlias(name) => format!("k{name}"),
+            Self::SessionKeys => "k".to_owned(),
             Self::Member(node) => format!("n{node}"),
             Self::PreferredLeader(group) => format!("l{group}"),
         }
@@ -130,6 +135,8 @@ impl Key {
             "b" => Self::BillingGroup(BillingGroupName::new(names)?),
             "s" => Self::Authority(CertificateId::new(names)?),
             "r" if names.is_empty() => Self::RegistrationCode,
+            "k" if names.is_empty() => Self::SessionKeys,
+            "k" => Self::RoleAlias(RoleAliasName::new(names)?),
             "n" => Self::Member(names.parse().map_err(|_| unknown())?),
             "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
@@ -162,6 +169,8 @@ impl Registry {
             Key::BillingGroup(name) => self.billing_groups.get(name).map(encode),
             Key::Authority(id) => self.authorities.get(id).map(encode),
             Key::RegistrationCode => self.registration_code.as_ref().map(encode),
+            Key::RoleAlias(name) => self.role_aliases.get(name).map(encode),
+            Key::SessionKeys => Some(encode(&self.session_keys)),
             Key::Member(node) => self.members.get(node).map(encode),
             Key::PreferredLeader(group) => self.preferred_leaders.get(group).map(encode),
         }
@@ -217,6 +226,13 @@ impl Registry {
             Key::RegistrationCode => {
                 self.registration_code = Some(serde_json::from_slice(json).map_err(damaged)?);
             }
+            Key::RoleAlias(name) => {
+                let alias: RoleAlias = serde_json::from_slice(json).map_err(damaged)?;
+                self.role_aliases.insert(name, alias);
+            }
+            Key::SessionKeys => {
+                self.session_keys = serde_json::from_slice(json).map_err(damaged)?;
+            }
             Key::Member(node) => {
                 let member: Member = serde_json::from_slice(json).map_err(damaged)?;
                 self.members.insert(node, member);
@@ -266,6 +282,9 @@ impl Registry {
             indexes.authorities_by_age.insert((authority.created, authority.id.clone()));
             let same = indexes.authorities_of_subject.entry(authority.subject.clone());
             same.or_default().insert(authority.id.clone());
+        }
+        for alias in self.role_aliases.values() {
+            indexes.role_aliases_by_age.insert((alias.created, alias.name.clone()));
         }
         for policy in self.policies.values() {
             let unusable =

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::model::Tags;
-use super::names::{BillingGroupName, CertificateId, PolicyName, ThingGroupName, ThingTypeName};
+use super::names::{
+    BillingGroupName, CertificateId, PolicyName, RoleAliasName, ThingGroupName, ThingTypeName,
+};
 use super::store::Key;
 use super::{Outcome, Registry, Rejection};
 
@@ -22,6 +24,7 @@ pub enum Resource {
     BillingGroup(BillingGroupName),
     Policy(PolicyName),
     Authority(CertificateId),
+    RoleAlias(RoleAliasName),
 }
 
 impl Registry {
@@ -83,6 +86,11 @@ impl Registry {
                 let found = found.ok_or_else(|| Rejection::AuthorityNotFound(id.clone()))?;
                 (&mut found.tags, Key::Authority(id.clone()))
             }
+            Resource::RoleAlias(name) => {
+                let found = self.role_aliases.get_mut(name);
+                let found = found.ok_or_else(|| Rejection::RoleAliasNotFound(name.clone()))?;
+                (&mut found.tags, Key::RoleAlias(name.clone()))
+            }
         };
         *tags = change(tags)?;
         self.dirty.insert(key);
@@ -97,6 +105,7 @@ impl Registry {
             Resource::BillingGroup(name) => &self.billing_groups.get(name)?.tags,
             Resource::Policy(name) => &self.policies.get(name)?.tags,
             Resource::Authority(id) => &self.authorities.get(id)?.tags,
+            Resource::RoleAlias(name) => &self.role_aliases.get(name)?.tags,
         })
     }
 }

@@ -6,6 +6,7 @@ mod groups;
 mod members;
 mod principals;
 mod properties;
+mod role_aliases;
 mod stored;
 mod things;
 

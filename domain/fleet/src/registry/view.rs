@@ -9,7 +9,10 @@ use std::ops::Bound;
 use super::Registry;
 use super::authorities::Authority;
 use super::model::{Certificate, Policy, Thing, ThingPrincipalType, ThingType, Timestamp};
-use super::names::{CertificateId, NameError, PolicyName, Principal, ThingName, ThingTypeName};
+use super::names::{
+    CertificateId, NameError, PolicyName, Principal, RoleAliasName, ThingName, ThingTypeName,
+};
+use super::role_aliases::RoleAlias;
 
 /// How many entries one page looks at before it ends, full or not.
 const LOOKED_AT: usize = 10_000;
@@ -180,6 +183,15 @@ impl Registry {
         let found = |(_, id): &(Timestamp, CertificateId)| self.authorities.get(id).filter(uses);
         by_age(index, paging, CertificateId::new, found, |authority| {
             aged_key(authority.created, authority.id.as_str())
+        })
+    }
+
+    /// Role aliases by age.
+    pub fn role_aliases(&self, paging: &Paging) -> Page<&RoleAlias> {
+        let index = &self.indexes.role_aliases_by_age;
+        let found = |(_, name): &(Timestamp, RoleAliasName)| self.role_aliases.get(name);
+        by_age(index, paging, RoleAliasName::new, found, |alias| {
+            aged_key(alias.created, alias.name.as_str())
         })
     }
 

@@ -348,12 +348,18 @@ fn a_thing_is_in_one_billing_group() {
 
 #[test]
 fn tags_are_set_and_taken_away() {
-    let mut registry = with_tree([create_policy("p"), create_type("t"), create_billing("b")]);
+    let mut registry = with_tree([
+        create_policy("p"),
+        create_type("t"),
+        create_billing("b"),
+        role_aliases::create_alias("a", 1),
+    ]);
     for resource in [
         Resource::ThingGroup(group("leaf")),
         Resource::BillingGroup(billing("b")),
         Resource::Policy(policy("p")),
         Resource::ThingType(thing_type("t")),
+        Resource::RoleAlias(RoleAliasName::new("a").unwrap()),
     ] {
         let tag = |tags| Command::Tag { resource: resource.clone(), tags };
         registry.apply(tag(attributes(&[("a", "1"), ("b", "2")]))).unwrap();

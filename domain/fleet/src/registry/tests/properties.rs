@@ -12,7 +12,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let number = 1_u8..4;
     let flag = any::<bool>();
-    (0_u8..29, name.clone(), name, number, flag, 0_u64..4).prop_map(
+    (0_u8..33, name.clone(), name, number, flag, 0_u64..4).prop_map(
         |(kind, name, other, number, flag, count)| {
             let at = Timestamp(DAY.0 + count * 400_000);
             let status = [
@@ -87,10 +87,14 @@ fn any_command() -> impl Strategy<Value = Command> {
                     resource: Resource::ThingGroup(group(name)),
                     tags: attributes(&[(other, "1")]),
                 },
-                _ => Command::Untag {
+                28 => Command::Untag {
                     resource: Resource::ThingGroup(group(name)),
                     keys: [other.to_owned()].into(),
                 },
+                29 => role_aliases::create_alias(name, count.into()),
+                30 => role_aliases::update_alias(name, 900),
+                31 => role_aliases::delete_alias(name),
+                _ => role_aliases::make_key(number, count * 12),
             }
         },
     )

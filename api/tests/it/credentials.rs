@@ -1,10 +1,15 @@
 //! Devices that exchange their certificates for credentials, and what they may do with those.
 
+use std::task::Poll;
+
 use api::CertificateCaller;
+use axum::body::Body;
+use bytes::Bytes;
 use fleet::registry::{
     CertificateStatus, Command, Principal, RoleAlias, RoleAliasCommand, RoleAliasName, ThingName,
     Timestamp,
 };
+use futures_util::stream::poll_fn;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -248,6 +253,28 @@ async fn credentials_that_were_changed_are_none() {
     assert_eq!(publish(&node, &one, "a").await.status, 200);
     node.memory.with(|state| state.is_unavailable = true);
     assert_eq!(publish(&node, &one, "a").await.error(), (503, "ServiceUnavailableException"));
+}
+
+#[tokio::test]
+async fn the_body_of_who_has_credentials_of_somebody_else_is_not_read() {
+    let (node, elsewhere) = (Node::start(), Node::start());
+    for node in [&node, &elsewhere] {
+        apply(node, [create_alias(1)]);
+        let device = device(node, &[ASSUME]);
+        // Both have a key now.
+        keys(node, &device, None).await;
+    }
+    let stranger = device(&elsewhere, &[ASSUME]);
+    let keys = keys(&elsewhere, &stranger, None).await;
+    for router in [&node.control, &node.data] {
+        let mut request = signed_with(&keys, "iotdata", "POST", "/topics/a", &[], b"");
+        *request.body_mut() =
+            Body::from_stream(poll_fn(|_| -> Poll<Option<Result<Bytes, axum::Error>>> {
+                panic!("the body was read")
+            }));
+        let answer = send(router, request).await;
+        assert_eq!(answer.error(), (403, "UnrecognizedClientException"));
+    }
 }
 
 #[tokio::test]

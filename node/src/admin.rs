@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod cluster;
+pub mod explain;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -13,7 +14,7 @@ use ::cluster::GroupId;
 use anyhow::{Context, bail};
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -54,7 +55,8 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?)
 }
 
-/// `/metrics`, `/livez`, `/readyz`, `/admin/backup`, `/admin/cluster`, `/admin/log`.
+/// `/metrics`, `/livez`, `/readyz`, `/admin/backup`, `/admin/cluster`, `/admin/log`,
+/// `/admin/policy/explain`.
 pub fn router(
     shared: Arc<Shared>,
     metrics: PrometheusHandle,
@@ -81,6 +83,7 @@ pub fn router(
         .route("/admin/backup", get(backup).post(begin_backup))
         .route("/admin/cluster", get(standing).post(change::change))
         .route("/admin/log", log)
+        .route("/admin/policy/explain", post(explain::explain))
         .with_state(shared)
 }
 

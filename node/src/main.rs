@@ -1,6 +1,7 @@
 //! `skein`: the command line.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
 use node::admin::change::{self, Wish};
 use node::admin::cluster;
+use node::admin::explain::{Explanation, Question};
 use node::backup::{self, Standing};
 use node::config::{Config, S3};
 use node::dev::{Dev, Options};
@@ -64,10 +66,39 @@ enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
+    /// Looks at policies.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Looks after configuration files.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Says which statement of which policy decides about a request. The exit code is 0 when it is
+    /// allowed.
+    Explain {
+        /// The id of the certificate of who asks.
+        #[arg(long)]
+        certificate: String,
+        /// The client id of the connection; none for HTTP.
+        #[arg(long)]
+        client_id: Option<String>,
+        /// Where the client is.
+        #[arg(long)]
+        source_ip: Option<IpAddr>,
+        /// The admin listener of a node.
+        #[arg(long, default_value = "127.0.0.1:9464")]
+        admin: String,
+        /// Such as `iot:Publish`.
+        action: String,
+        /// The end of an ARN, such as `topic/a/b` or `client/lamp`.
+        resource: String,
     },
 }
 
@@ -230,6 +261,7 @@ fn main() -> ExitCode {
         }
         Command::Serve { config, accept_log_loss } => serve(&config.path(), accept_log_loss),
         Command::Cluster { command } => operate(command),
+        Command::Policy { command } => explain(command),
         Command::Config { command: ConfigCommand::Check { config } } => check(&config.path()),
     };
     match result {
@@ -270,6 +302,18 @@ fn operate(command: ClusterCommand) -> anyhow::Result<()> {
         }
         ClusterCommand::Keys { out, nodes } => keys(&out, &nodes),
     }
+}
+
+fn explain(command: PolicyCommand) -> anyhow::Result<()> {
+    let PolicyCommand::Explain { certificate, client_id, source_ip, admin, action, resource } =
+        command;
+    let question = Question { certificate, client_id, source_ip, action, resource };
+    let explanation = Explanation::of(&admin, &question)?;
+    print!("{explanation}");
+    if !explanation.is_allowed() {
+        bail!("{} on {} is refused", question.action, question.resource);
+    }
+    Ok(())
 }
 
 fn dev(options: Options) -> anyhow::Result<()> {

@@ -2,13 +2,14 @@
 
 import datetime
 import json
+import subprocess
 import time
 
 import pytest
 
 import aws
 import rawmqtt as m
-from brokers import policy, wait_until
+from brokers import policy, skein_binary, wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
@@ -513,3 +514,52 @@ def test_what_a_member_may_receive_no_more_goes_to_others(
             slow.send(m.ack(m.PUBCOMP, slow.expect(m.PUBREL).id))
     seen = sorted(member.receive(timeout=20).payload for _ in range(18))
     assert seen == sorted(b"%d" % number for number in range(2, 20))
+
+
+def explain(skein, *words):
+    """What `skein policy explain` says, and whether it says yes."""
+    words = [str(skein_binary()), "policy", "explain", "--admin", f"127.0.0.1:{skein.port('admin')}", *words]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_decision_is_explained(skein, name):
+    iot = skein.boto("iot")
+    made = iot.create_keys_and_certificate(setAsActive=True)
+    id, arn = made["certificateId"], made["certificateArn"]
+    own = "arn:aws:iot:us-east-1:000000000000:topic/${iot:Connection.Thing.ThingName}/*"
+    documents = {
+        "own": [{"Sid": "OwnTopics", "Effect": "Allow", "Action": "iot:Publish", "Resource": own}],
+        "no": [
+            {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"},
+            {"Sid": "NoSecrets", "Effect": "Deny", "Action": "iot:*",
+             "Resource": "arn:aws:iot:us-east-1:000000000000:topic/*/secret"},
+        ],
+    }
+    for policy, statements in documents.items():
+        document = {"Version": "2012-10-17", "Statement": statements}
+        iot.create_policy(policyName=f"{name}-{policy}", policyDocument=json.dumps(document))
+        iot.attach_policy(policyName=f"{name}-{policy}", target=arn)
+    iot.create_thing(thingName=name)
+    asked = lambda *words, client=name: explain(skein, "--certificate", id, "--client-id", client, *words)
+    allowed, said = asked("iot:Publish", f"topic/{name}/light")
+    assert allowed and f"allows: policy {name}-own, version 1, statement 0 (OwnTopics)" in said
+    assert f"thing of the connection: {name}" in said
+    allowed, said = asked("iot:Publish", f"topic/{name}/secret")
+    assert not allowed and said.startswith("explicitly denied")
+    assert f"denies: policy {name}-no, version 1, statement 1 (NoSecrets)" in said and "OwnTopics" in said
+    allowed, said = asked("iot:Publish", f"topic/{name}/light", client="another")
+    assert not allowed and said.startswith("not allowed") and "has no thing" in said
+    assert f"policies asked: {name}-no, {name}-own" in said
+    allowed, said = asked("iot:Connect", f"client/{name}")
+    assert allowed and "statement 0\n" in said
+    iot.update_certificate(certificateId=id, newStatus="REVOKED")
+    allowed, said = asked("iot:Connect", f"client/{name}")
+    assert not allowed and "the certificate is REVOKED" in said
+    for words, why in (
+        (("iot:Fly", "topic/a"), "there is no action"), (("iot:Publish", "client/a"), "is like"),
+    ):
+        allowed, said = asked(*words)
+        assert not allowed and why in said, said
+    assert "not registered" in explain(skein, "--certificate", "0" * 64, "iot:Publish", "topic/a")[1]
+    assert "certificateId" in explain(skein, "--certificate", "x", "iot:Publish", "topic/a")[1]

@@ -114,6 +114,13 @@ impl Compiled {
         compiler.finish()
     }
 
+    /// Compiles one statement.
+    pub(crate) fn of(statement: &Statement, arns: &Arns, variables: &Variables) -> Compiled {
+        let mut compiler = Compiler::new(arns.prefix());
+        compiler.add(statement, variables);
+        compiler.finish()
+    }
+
     /// Allows everything: for development.
     pub fn allow_all() -> Compiled {
         let mut compiler = Compiler::new(String::new());

@@ -27,6 +27,8 @@ pub struct Document {
 /// One statement of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Statement {
+    /// What its author calls it.
+    pub(crate) sid: Option<Box<str>>,
     pub(crate) effect: Effect,
     pub(crate) actions: ActionSet,
     pub(crate) resources: Resources,
@@ -124,13 +126,15 @@ fn document(json: Json) -> Result<Document, MalformedPolicy> {
 fn statement(at: &str, json: Json) -> Result<Statement, MalformedPolicy> {
     const KEYS: [&str; 7] =
         ["Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"];
-    let (mut effect, mut actions, mut resources) = (None, None, None);
+    let (mut sid, mut effect, mut actions, mut resources) = (None, None, None, None);
     let mut conditions = Vec::new();
     for (key, value) in entries(at, json, &KEYS)? {
         let at_key = format!("{at}.{key}");
         match key.as_str() {
-            "Sid" if matches!(value, Json::String(_)) => {}
-            "Sid" => return Err(expected(&at_key, "a string", &value)),
+            "Sid" => match value {
+                Json::String(text) => sid = Some(text.into()),
+                other => return Err(expected(&at_key, "a string", &other)),
+            },
             "Effect" => effect = Some(parse_effect(&at_key, &value)?),
             "Action" | "NotAction" if actions.is_some() => {
                 return Err(malformed(at, "has both Action and NotAction"));
@@ -147,6 +151,7 @@ fn statement(at: &str, json: Json) -> Result<Statement, MalformedPolicy> {
     }
     let missing = |key: &str| malformed(at, format!("key {key:?} is missing"));
     Ok(Statement {
+        sid,
         effect: effect.ok_or_else(|| missing("Effect"))?,
         actions: actions.ok_or_else(|| missing("Action"))?,
         resources: resources.ok_or_else(|| missing("Resource"))?,

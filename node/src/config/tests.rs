@@ -237,8 +237,16 @@ fn bad_configurations_say_what_and_where() {
         (&no_secret, &[], "access_keys[0].secret: 0 characters; it needs at least 16"),
         (&short_secret, &[], "access_keys[0].secret: 15 characters; it needs at least 16"),
         (&twice, &[], "access_keys[1].id: \"AKIA-EXAMPLE_1\" is there twice"),
-        (&odd_things, &[], "access_keys[0].things: \"a*b\" is neither the name of a thing nor START*"),
-        (&odd_role, &[], "unknown variant `root`, expected one of `read-only`, `operator`, `admin`"),
+        (
+            &odd_things,
+            &[],
+            "access_keys[0].things: \"a*b\" is neither the name of a thing nor START*",
+        ),
+        (
+            &odd_role,
+            &[],
+            "unknown variant `root`, expected one of `read-only`, `operator`, `admin`",
+        ),
         ("[listeners.mqtts]\naddress = 0.0.0.0:8883", &[], "text stands in quotes"),
         ("[listeners.mqtts]\naddress = localhost:1", &[], "text stands in quotes"),
         ("[account]\nid = 000000000000", &[], "text stands in quotes"),

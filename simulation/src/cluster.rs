@@ -74,9 +74,7 @@ impl<M: StateMachine, H: Host<M>> Cluster<M, H> {
         self.millis += STEP;
         for (to, message) in self.network.arrived(self.millis) {
             let node = self.nodes.get_mut(&to).expect("nobody knows of other nodes");
-            if node.engine.is_some() {
-                node.input.messages.push(message);
-            }
+            node.hear(message, self.millis);
         }
     }
 
@@ -89,6 +87,9 @@ impl<M: StateMachine, H: Host<M>> Cluster<M, H> {
     ) -> Result<Turned, Error> {
         let now = self.now(id);
         let node = self.nodes.get_mut(&id).expect("only known nodes take turns");
+        if node.stands_still(self.millis) {
+            return Ok(Turned::Idle);
+        }
         if node.engine.is_none() && node.up_at <= self.millis {
             return match node.start(self.seed, now, machine, host) {
                 Ok(()) => Ok(Turned::Started),

@@ -32,6 +32,8 @@ pub struct Network {
     pub streams: bool,
     /// From whom to whom nothing goes.
     cuts: BTreeSet<(u64, u64)>,
+    /// From whom to whom there is no stream: what would be sent is lost, but what has arrived is there.
+    pub closed: BTreeSet<(u64, u64)>,
     /// By arrival; the second number tells messages of one millisecond apart.
     flying: BTreeMap<(u64, u64), (u64, PeerMessage)>,
     sent: u64,
@@ -49,6 +51,7 @@ impl Default for Network {
             weather: Weather::FINE,
             streams: false,
             cuts: BTreeSet::new(),
+            closed: BTreeSet::new(),
             flying: BTreeMap::new(),
             sent: 0,
             trap: None,
@@ -68,7 +71,10 @@ impl Network {
         batch: Vec<(GroupId, Vec<u8>)>,
     ) {
         for (group, message) in batch {
-            if self.is_cut(from, to) || dice.below(1000) < self.weather.lost {
+            if self.is_cut(from, to)
+                || self.closed.contains(&(from, to))
+                || dice.below(1000) < self.weather.lost
+            {
                 continue;
             }
             let copies = if dice.below(1000) < self.weather.doubled { 2 } else { 1 };

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cluster::{
-    Config, Engine, Error, GroupId, Host, Input, Now, Opened, Peers, StateMachine, Worker,
+    Config, Engine, Error, GroupId, Host, Input, Now, Opened, PeerMessage, Peers, StateMachine,
+    Worker,
 };
 use storage::dice::Dice;
 use storage::disk::Disk;
@@ -57,7 +58,14 @@ pub struct SimNode<M: StateMachine, H: Host<M>> {
     pub lives: u64,
     /// When a node that is down comes up again.
     pub up_at: u64,
+    /// Its process executes nothing until then.
+    pub still_until: u64,
+    /// Bytes that wait for a process that stands still.
+    unread: usize,
 }
+
+/// Bytes of what other nodes say that wait for a process that stands still; more finds no room.
+const SOCKET_BYTES: usize = 256 << 10;
 
 impl<M: StateMachine, H: Host<M>> SimNode<M, H> {
     /// A node that was never started.
@@ -78,6 +86,27 @@ impl<M: StateMachine, H: Host<M>> SimNode<M, H> {
             has_begun: false,
             lives: 0,
             up_at: 0,
+            still_until: 0,
+            unread: 0,
+        }
+    }
+
+    /// Whether its process executes nothing now.
+    pub fn stands_still(&self, millis: u64) -> bool {
+        self.still_until > millis
+    }
+
+    /// Takes what another node says, if its process runs or there is room until it does.
+    pub fn hear(&mut self, message: PeerMessage, millis: u64) {
+        if self.engine.is_none() {
+            return;
+        }
+        self.unread = match self.stands_still(millis) {
+            true => self.unread + message.message.len(),
+            false => 0,
+        };
+        if self.unread <= SOCKET_BYTES {
+            self.input.messages.push(message);
         }
     }
 
@@ -122,7 +151,7 @@ impl<M: StateMachine, H: Host<M>> SimNode<M, H> {
         self.store.crash(kept);
         self.input = Input::default();
         self.unsent.clear();
-        (self.busy_until, self.up_at) = (0, up_at);
+        (self.busy_until, self.up_at, self.still_until) = (0, up_at, 0);
     }
 
     fn segments(&self) -> Vec<(PathBuf, u64)> {

@@ -56,7 +56,7 @@ pub(super) fn check(history: &[Event], verdict: &mut Verdict) {
         for (at, one) in connections.iter().enumerate() {
             for other in &connections[at + 1..] {
                 let Some((late, early)) = both_alive(one, other) else { continue };
-                if excused(early, &stops) {
+                if excused(early, late, &stops) {
                     verdict.revenants += 1;
                 } else {
                     found.push(format!(
@@ -89,12 +89,14 @@ fn both_alive<'a>(
     (first && (second || is_later)).then_some((other, one))
 }
 
-/// Whether its node had stood still, and has only just noticed.
-fn excused(connection: &Connection, stops: &[(u64, At, At)]) -> bool {
-    let answered = connection.pinged.1;
+/// Whether the node of the earlier one has only just gone on, after it had stood still for long enough
+/// that others let the later one in; what the node was asked for afterwards has no excuse.
+fn excused(early: &Connection, late: &Connection, stops: &[(u64, At, At)]) -> bool {
+    let answered = early.pinged.1;
     stops.iter().any(|(node, since, until)| {
-        *node == connection.node
-            && *until - *since > LEASE
+        *node == early.node
+            && early.asked < *until
+            && late.since > *since + LEASE
             && (*until..*until + NOTICES).contains(&answered)
     })
 }

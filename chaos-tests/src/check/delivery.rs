@@ -1,12 +1,16 @@
 //! What was acknowledged is delivered: all of it, in order, and once where that is promised.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use mqtt::QoS;
 
 use super::freshness::Freshness;
 use super::{Promise, Verdict};
 use crate::record::{At, Event, What};
+
+/// How far apart refusals may be that have one cause: a group without a leader, a disk without room.
+const REFUSED_TOGETHER: Duration = Duration::from_secs(3);
 
 /// What was published on one topic.
 struct Topic {
@@ -40,6 +44,7 @@ struct Copy {
 pub(super) fn check(history: &[Event], freshness: &Freshness<'_>, verdict: &mut Verdict) {
     let mut topics: BTreeMap<&str, Topic> = BTreeMap::new();
     let mut sessions: BTreeMap<&str, Session<'_>> = BTreeMap::new();
+    let mut refusals = Vec::new();
     for Event { at, what } in history {
         match what {
             What::Published { topic, number, qos } => {
@@ -58,6 +63,7 @@ pub(super) fn check(history: &[Event], freshness: &Freshness<'_>, verdict: &mut 
                 }
             }
             What::Refused { topic, number } | What::Abandoned { topic, number } => {
+                refusals.push(*at);
                 if let Some(topic) = topics.get_mut(topic.as_str()) {
                     topic.unplaced.insert(*number);
                 }
@@ -95,7 +101,7 @@ pub(super) fn check(history: &[Event], freshness: &Freshness<'_>, verdict: &mut 
     for (client, session) in &sessions {
         verdict.tell(Promise::Present, client, &session.gone);
         for (name, topic) in &topics {
-            session.judge(client, name, topic, freshness, verdict);
+            session.judge(client, (name, topic), freshness, &refusals, verdict);
         }
         for name in session.copies.keys().filter(|name| !topics.contains_key(*name)) {
             verdict.tell(Promise::Sent, client, &[format!("{name} has no publisher")]);
@@ -107,9 +113,9 @@ impl Session<'_> {
     fn judge(
         &self,
         client: &str,
-        name: &str,
-        topic: &Topic,
+        (name, topic): (&str, &Topic),
         freshness: &Freshness<'_>,
+        refusals: &[At],
         verdict: &mut Verdict,
     ) {
         let none = Vec::new();
@@ -154,6 +160,13 @@ impl Session<'_> {
         }
         let numbers = copies.iter().map(|copy| copy.number);
         unplaced.extend(numbers.filter(|number| freshness.may_be_renewed(name, *number)));
+        // Nor of what was sent again, if publications were refused about when it was first sent: it may
+        // have been one of them, and its client gone before it heard that.
+        let may_be_refused = |copy: &&Copy| {
+            let sent = topic.sent.get(&copy.number).copied().unwrap_or_default();
+            copy.attempt > 0 && refusals.iter().any(|at| at.abs_diff(sent) < REFUSED_TOGETHER)
+        };
+        unplaced.extend(copies.iter().filter(may_be_refused).map(|copy| copy.number));
         verdict.tell(Promise::Ordered, &who, &disordered(copies, unplaced));
         let granted = subscription.map_or(QoS::AtMostOnce, |(_, qos, _)| *qos);
         match topic.qos.min(granted) {

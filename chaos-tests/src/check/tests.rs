@@ -126,6 +126,16 @@ fn histories_are_judged() {
             "sub c t 1; pub t 0 1; no t 0; pub t 1 1; got c t 1 1; pub t 2 1; got c t 0 1; got c t 2 1",
             &[],
         ),
+        ("sub c t 1; pub t 0 1; pub t 1 1; got c t 1 1; got c t 0 1 again", &[Ordered]),
+        ("sub c t 1; pub t 0 1; pub u 0 1; no u 0; pub t 1 1; got c t 1 1; got c t 0 1 again", &[]),
+        (
+            "sub c t 1; pub t 0 1; pub u 0 1; no u 0; pub t 1 1; got c t 1 1; got c t 0 1",
+            &[Ordered],
+        ),
+        (
+            "sub c t 1; pub t 0 1; wait 2; pub u 0 1; no u 0; pub t 1 1; got c t 1 1; got c t 0 1 again",
+            &[Ordered],
+        ),
         ("sub c t 1; pub t 0 1; got c t 1 1", &[Sent]),
         ("sub c t 1; got c t 0 1; pub t 0 1", &[Sent]),
         ("sub c t 1; got c t 0 1", &[Sent]),
@@ -238,6 +248,10 @@ fn histories_are_judged() {
         ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 2; ping 1 13", &[]),
         ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 9; ping 1 13", &[Alone]),
         ("con c 1 0 clean; wait 10; con c 2 3 clean; stop 2; wait 9; ping 1 13", &[Alone]),
+        // Nobody may be let in so soon after it began to, and what came later it has to know.
+        ("con c 1 0 clean; wait 3; con c 2 3 clean; wait 9; stop 2; ping 1 14", &[Alone]),
+        ("wait 9; stop 0; con c 1 9 clean; wait 1; con c 2 12 clean; ping 1 14", &[]),
+        ("wait 9; stop 0; con c 1 10 clean; wait 1; con c 2 12 clean; ping 1 14", &[Alone]),
         // Who was revoked at second 2 may be heard until the third, and what began by then is all right.
         ("is c t x; revoked x; pub t 0 1; wait 5; ack t 0", &[]),
         ("is c t x; revoked x; wait 1; pub t 0 1; ack t 0", &[Silent]),

@@ -181,6 +181,7 @@ impl Error {
             | R::PolicyHasVersions(_)
             | R::TemplateVersionIsDefault(_)
             | R::TemplateInUse { .. } => Self::DeleteConflict(message),
+            R::TemplateChanged(_) => Self::ConflictingResourceUpdate(message),
             R::PolicyMalformed(_) => Self::MalformedPolicy(message),
             R::PolicyVersionLimit { .. } | R::TemplateVersionLimit { .. } => {
                 Self::VersionsLimitExceeded(message)
@@ -212,6 +213,7 @@ impl Error {
             | R::PropagatingAttribute(_)
             | R::CertificateStatusNotSettable(_)
             | R::NotTheOwner
+            | R::TemplateHasNoHook
             | R::AttachedExclusively { .. }
             | R::AttachedElsewhere { .. }
             | R::MemberNotFound(_)
@@ -228,6 +230,10 @@ impl Error {
     pub(crate) fn provision(error: ProvisionError, arns: &Arns) -> Self {
         use ProvisionError as P;
         match error {
+            P::Certificate(ref found) if found.is_ours() => {
+                tracing::error!(%error, "a certificate could not be made");
+                Self::Internal
+            }
             P::Template(_) | P::Certificate(_) | P::OtherCertificate => {
                 Self::ResourceRegistrationFailure(error.to_string())
             }

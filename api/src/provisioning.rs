@@ -7,9 +7,9 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fleet::registry::{
-    Certificate, CertificateId, CertificateMode, CertificateNames, CertificateStatus, Command,
-    Ownership, PolicyName, Principal, Provision, Provisional, ProvisionalRole, ProvisioningCommand,
-    Registry, Rejection, TemplateName, ThingName, Timestamp,
+    Certificate, CertificateId, CertificateMode, CertificateNames, CertificateStatus, Check,
+    Command, Ownership, PolicyName, Principal, Provision, Provisional, ProvisionalRole,
+    ProvisioningCommand, Registry, Rejection, TemplateName, TemplateType, ThingName, Timestamp,
 };
 use provisioning::{
     CertificateSource, Parameters, Purpose, Template, TemplateError, certificate_parameters,
@@ -129,6 +129,8 @@ pub struct Issuing {
     key_pairs: Arc<Semaphore>,
     /// Those, and who waits for one.
     waiting: Arc<Semaphore>,
+    /// Devices among them: operators find a place besides.
+    devices: Arc<Semaphore>,
 }
 
 impl Issuing {
@@ -139,6 +141,7 @@ impl Issuing {
             issuer,
             key_pairs: semaphore(CONCURRENT_KEY_PAIRS),
             waiting: semaphore(WAITING_FOR_KEYS),
+            devices: semaphore(WAITING_FOR_KEYS / 2),
         }
     }
 
@@ -149,7 +152,10 @@ impl Issuing {
         let _permit = self.key_pairs.acquire().await.map_err(|_| ProvisionError::Internal)?;
         match tokio::task::spawn_blocking(KeyPair::generate).await {
             Ok(made) => Ok(made?),
-            Err(_) => Err(ProvisionError::Internal),
+            Err(error) => {
+                tracing::error!(%error, "a key pair could not be made");
+                Err(ProvisionError::Internal)
+            }
         }
     }
 }
@@ -179,6 +185,11 @@ impl<B: Backend> Provisioner<B> {
     /// certificates that nobody has taken.
     pub async fn offer_keys(&self, by: Principal, now: Timestamp) -> Result<Offer, ProvisionError> {
         let issuing = self.issuing()?;
+        let _place = issuing.devices.try_acquire().map_err(|_| ProvisionError::Busy)?;
+        // Before a key is made that nobody could have.
+        if self.backend.registry_read(Registry::has_many_unclaimed).await? {
+            return Err(ProvisionError::Busy);
+        }
         let key_pair = issuing.key_pair().await?;
         let issued = issuing.issuer.issue(&key_pair, now)?;
         self.offer(issued, Some(key_pair.private_pem), by, now).await
@@ -220,12 +231,11 @@ impl<B: Backend> Provisioner<B> {
     ) -> Result<(CertificateId, String, KeyPair, Timestamp), ProvisionError> {
         let issuing = self.issuing()?;
         let key_pair = issuing.key_pair().await?;
-        let issued = issuing.issuer.issue(&key_pair, now)?;
+        let issued = issuing.issuer.issue_for(&key_pair, now, CLAIM_MS)?;
         let expires = Timestamp(now.0 + CLAIM_MS);
         let (id, pem) = (issued.id.clone(), issued.pem.clone());
         let provisional = Provisional { role: ProvisionalRole::Claim(template), expires };
-        let mut record = record(issued, CertificateStatus::Active, Some(provisional), now);
-        record.summary.not_after = expires;
+        let record = record(issued, CertificateStatus::Active, Some(provisional), now);
         self.propose(ProvisioningCommand::Offer { certificate: Box::new(record) }).await?;
         Ok((id, pem, key_pair, expires))
     }
@@ -250,14 +260,14 @@ impl<B: Backend> Provisioner<B> {
 
     /// Provisions what a template asks for: all of it, or nothing.
     ///
-    /// With a certificate that is `given`, the template must be for that one. A device that does it for
-    /// itself has to have `shown` that the certificate is its own.
+    /// With a certificate that is `given`, the template must be for that one. What was looked at before is
+    /// checked again when it is done.
     pub async fn provision(
         &self,
         template: &Template,
         mut parameters: Parameters,
         given: Option<Given>,
-        shown: Option<Ownership>,
+        check: Check,
         now: Timestamp,
     ) -> Result<Provisioned, ProvisionError> {
         let is_given = given.is_some();
@@ -282,7 +292,7 @@ impl<B: Backend> Provisioner<B> {
             on_status: plan.on_status,
             thing: plan.thing,
             policies: plan.policies,
-            shown,
+            check,
             id: Uuid::new_v4(),
             at: now,
         })))
@@ -392,7 +402,8 @@ pub(crate) async fn register_thing<B: Backend>(api: &Api<B>, call: &Call) -> Res
     let template = Template::parse(&body, Purpose::Registration)
         .map_err(|error| Error::Invalid(format!("templateBody: {error}")))?;
     check_given(&parameters).map_err(|error| Error::Invalid(error.to_string()))?;
-    let provisioned = api.provisioner.provision(&template, parameters, None, None, call.now).await;
+    let provisioned =
+        api.provisioner.provision(&template, parameters, None, Check::default(), call.now).await;
     let provisioned = provisioned.map_err(|error| Error::provision(error, &api.arns))?;
     Ok(Reply::Json(answer(api, &template, provisioned)))
 }
@@ -415,9 +426,11 @@ pub(crate) async fn create_claim<B: Backend>(api: &Api<B>, call: &Call) -> Resul
     let template = TemplateName::new(call.label(0))?;
     let name = template.clone();
     let found = api.read(move |registry| {
-        registry.template(name.as_str()).map(|_| ()).ok_or_else(|| templates::not_found(&name))
+        Ok(registry.template(name.as_str()).ok_or_else(|| templates::not_found(&name))?.kind)
     });
-    found.await?;
+    if found.await? != TemplateType::FleetProvisioning {
+        return Err(Error::Invalid("the template is not of type FLEET_PROVISIONING".into()));
+    }
     let made = api.provisioner.claim(template, call.now).await;
     let (id, pem, keys, expires) = made.map_err(|error| Error::provision(error, &api.arns))?;
     Ok(Reply::Json(json!({

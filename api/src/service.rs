@@ -47,6 +47,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// Larger bodies that are read at the same time: nobody has proved anything before they are there.
 const LARGE_BODIES: usize = 64;
+/// Session tokens whose keys are looked up at the same time; more are told to come again.
+const CONCURRENT_TOKENS: usize = 64;
 /// Requests that are carried out at the same time; more are told to come again.
 const CONCURRENT: usize = 512;
 /// How often a list goes on looking when a filter left its page empty.
@@ -98,6 +100,7 @@ pub(crate) struct Api<B> {
     verifier: Verifier,
     requests: Semaphore,
     large_bodies: Semaphore,
+    tokens: Semaphore,
     metrics: ApiMetrics,
 }
 
@@ -114,6 +117,7 @@ impl<B: Backend> Api<B> {
             clock: config.clock,
             requests: Semaphore::new(CONCURRENT),
             large_bodies: Semaphore::new(LARGE_BODIES),
+            tokens: Semaphore::new(CONCURRENT_TOKENS),
             metrics: ApiMetrics::register(),
         }
     }
@@ -171,6 +175,11 @@ impl<B: Backend> Api<B> {
         };
         let (claim, session) = match claim {
             Some(claim) => {
+                // Whoever has made up a token has proved nothing yet.
+                let _look = match claim.session_token() {
+                    Some(_) => Some(self.tokens.try_acquire().map_err(|_| Error::Unavailable)?),
+                    None => None,
+                };
                 let (claim, session) = sessions::resolve(&self.backend, claim, now).await?;
                 (Some(claim), session)
             }

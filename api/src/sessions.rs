@@ -43,7 +43,6 @@ pub async fn resolve<'v, B: Backend>(
     now: Timestamp,
 ) -> Result<(Claim<'v>, Option<RoleSession>), Error> {
     let Some(token) = claim.session_token() else { return Ok((claim, None)) };
-    // Whoever has just made something up costs nothing yet.
     let sealed = unpacked(token).ok_or(AuthError::Token)?;
     if access_key_id(token) != claim.access_key() {
         return Err(AuthError::Token.into());

@@ -46,12 +46,13 @@ impl HookBody {
     fn checked(self) -> Result<Hook, Error> {
         let target = required(self.target_arn, "preProvisioningHook.targetArn")?;
         let is_address = axum::http::Uri::try_from(&target).is_ok_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+            let has_user = uri.authority().is_some_and(|it| it.as_str().contains('@'));
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && !has_user
         });
         if !is_address {
             return Err(Error::Invalid(format!(
-                "preProvisioningHook.targetArn must be an http or https address that is asked, not \
-                 '{target}'"
+                "preProvisioningHook.targetArn must be an http or https address that is asked, \
+                 without a user, not '{target}'"
             )));
         }
         match self.payload_version.as_deref() {

@@ -22,6 +22,8 @@ pub use issuer::{Issued, Issuer, KeyPair, certificate_pem};
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the messages say what each variant and value means")]
 pub enum CertificateError {
+    #[error("{bytes} bytes are too many; it can have {limit}")]
+    TooLong { bytes: usize, limit: usize },
     #[error("the PEM text cannot be read: {0}")]
     Pem(String),
     #[error("the PEM text must hold exactly one {expected}, not {found}")]
@@ -44,6 +46,13 @@ pub enum CertificateError {
     KeyMismatch,
     #[error("signing failed: {0}")]
     Signing(String),
+}
+
+impl CertificateError {
+    /// Whether what went wrong is not what was given.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::PrivateKey(_) | Self::Signing(_))
+    }
 }
 
 /// The id of a certificate: the SHA-256 of its DER form.

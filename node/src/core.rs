@@ -279,6 +279,8 @@ pub struct Core {
     generation: Cell<u32>,
     /// Who is subscribed to what here.
     pub routes: RefCell<Routes>,
+    /// The slots of connections whose request to be provisioned is being served.
+    pub provisioning: RefCell<rustc_hash::FxHashSet<u32>>,
     /// Buffers nobody uses now.
     pub pool: RefCell<Pool>,
     /// The buffer that connections read into.
@@ -327,6 +329,7 @@ impl Core {
             actors: RefCell::default(),
             generation: Cell::new(0),
             routes: RefCell::default(),
+            provisioning: RefCell::default(),
             pool: RefCell::new(Pool::new(budget)),
             read_buffer: Cell::new(vec![0; READ_BUFFER]),
             wheel: RefCell::new(Wheel::new(clock.now)),

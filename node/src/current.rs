@@ -3,8 +3,8 @@
 //! What is published here goes to the sessions that this node knows of: a group whose replica is behind
 //! or lacks something has sessions that it does not know, and what was acknowledged would not reach
 //! them. So a node of a cluster lets nobody in, leaves publications unread, takes none over REST and
-//! hands out nothing of its outboxes until it has had all of every group that was acknowledged anywhere before: after its
-//! start, after a damage, after it heard no leader for so long that others may have gone on without
+//! hands out nothing of its outboxes until it has had all of every group that was acknowledged anywhere
+//! before: after its start, after a damage, after it heard no leader for so long that others may have gone on without
 //! it, and after its process stood still: whoever looks first when it goes on finds that, before the
 //! groups or the links do.
 //!
@@ -37,6 +37,9 @@ const TRUSTED_FOR: Duration = Duration::from_secs(4);
 /// How often there is a look then.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// No loss has this number.
+const NEVER: u64 = u64::MAX;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Currency {
@@ -47,9 +50,10 @@ pub struct Currency {
     since: Instant,
     /// When a core last ticked, in milliseconds after `since`.
     ticked: AtomicU64,
-    is_current: AtomicBool,
     /// Moves when the node is not current any more.
     lost: AtomicU64,
+    /// As of which loss it knows of everything.
+    gained: AtomicU64,
     is_catching_up: AtomicBool,
 }
 
@@ -62,15 +66,20 @@ impl Currency {
             is_looking: AtomicBool::new(false),
             since: Instant::now(),
             ticked: AtomicU64::new(0),
-            is_current: AtomicBool::new(is_alone),
             lost: AtomicU64::new(0),
+            gained: AtomicU64::new(if is_alone { 0 } else { NEVER }),
             is_catching_up: AtomicBool::new(false),
         }
     }
 
     /// Whether it knows of everything.
     pub fn is_current(&self) -> bool {
-        self.is_current.load(Ordering::Acquire) && !self.stood_still()
+        // In this order: whoever finds that the process ticks sees what was lost before.
+        !self.stood_still() && self.has_all()
+    }
+
+    fn has_all(&self) -> bool {
+        self.gained.load(Ordering::Acquire) == self.lost.load(Ordering::Acquire)
     }
 
     /// A core ticks, as each does all the time.
@@ -102,29 +111,28 @@ impl Currency {
         let ticked = self.ticked.load(Ordering::Acquire);
         let still = Duration::from_millis(self.millis().saturating_sub(ticked));
         let stood_still = still > STOOD_STILL;
-        if stood_still {
+        if stood_still && self.lose() {
             warn!(seconds = still.as_secs_f64(), "this process stood still");
-            self.lose();
         }
         stood_still
     }
 
-    /// Others may have gone on without this node, or it has lost something.
-    pub fn lose(&self) {
+    /// Others may have gone on without this node, or it has lost something; true if that is news.
+    pub fn lose(&self) -> bool {
+        let was_current = self.has_all();
         self.lost.fetch_add(1, Ordering::AcqRel);
-        if self.is_current.swap(false, Ordering::AcqRel) {
+        if was_current {
             info!("this node may not know of all subscriptions: nobody is let in until it does");
         }
+        was_current
     }
 
     /// Everything that was acknowledged since `lost` was read is known here.
     fn gain(&self, lost: u64) {
-        self.is_current.store(true, Ordering::Release);
-        if self.lost.load(Ordering::Acquire) != lost {
-            self.is_current.store(false, Ordering::Release);
-            return;
+        self.gained.store(lost, Ordering::Release);
+        if self.has_all() {
+            info!("this node knows of all subscriptions");
         }
-        info!("this node knows of all subscriptions");
     }
 }
 

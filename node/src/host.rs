@@ -676,11 +676,12 @@ impl NodeHost {
         let meta = GroupId::META;
         let Some(registry) = groups.get(meta).and_then(Machine::registry) else { return };
         crate::metrics::set_lost_events(registry.lost_events());
-        if !registry.has_events() {
+        if !registry.has_events() || !groups.leads(meta) {
             return;
         }
-        let events = registry.waiting_events(EVENTS_AT_ONCE);
-        if groups.leads(meta) && !self.shared.announcing.swap(true, Ordering::AcqRel) {
+        if !self.shared.announcing.swap(true, Ordering::AcqRel) {
+            let registry = groups.get(meta).and_then(Machine::registry);
+            let events = registry.map(|it| it.waiting_events(EVENTS_AT_ONCE)).unwrap_or_default();
             let run =
                 Box::new(|core: &std::rc::Rc<Core>| crate::registry_events::publish(core, events));
             self.shared.send(0, ToCore::Run(run));

@@ -11,8 +11,8 @@ use api::provisioning::{Given, Provisioner};
 use api::x509;
 use bytes::Bytes;
 use fleet::registry::{
-    Authority, CertificateId, CertificateNames, CertificateStatus, Command, Registry, Rejection,
-    Timestamp,
+    Authority, CertificateId, CertificateNames, CertificateStatus, Check, Command, Registry,
+    Rejection, TemplateInUse, Timestamp,
 };
 use provisioning::{Parameters, Purpose, Template};
 use rustls_pki_types::CertificateDer;
@@ -126,17 +126,14 @@ async fn provision(
     authority: &Authority,
 ) -> Result<Option<String>, String> {
     let config = &authority.registration;
-    let body = match (&config.template_body, &config.template_name) {
-        (Some(body), _) => body.clone(),
+    let (body, in_use) = match (&config.template_body, &config.template_name) {
+        (Some(body), _) => (body.clone(), None),
         (None, name) => {
             let name = name.clone().unwrap_or_default();
-            let look = move |registry: &Registry| {
-                let found = registry.template(&name).ok_or("its template is not there")?;
-                if found.enabled {
-                    Ok(found.body().to_owned())
-                } else {
-                    Err("its template is not enabled")
-                }
+            let look = move |registry: &Registry| match registry.template(&name) {
+                None => Err("its template is not there"),
+                Some(found) if !found.enabled => Err("its template is not enabled"),
+                Some(found) => Ok((found.body().to_owned(), Some(TemplateInUse::of(found)))),
             };
             let found = backend.registry_read(look).await.map_err(|error| error.to_string())?;
             found.map_err(ToOwned::to_owned)?
@@ -146,7 +143,8 @@ async fn provision(
     let given = Some(Given { certificate, pem, names });
     let provisioner = Provisioner::new(backend, shared.issuing.clone());
     let now = Timestamp(now_ms());
-    let provisioned = provisioner.provision(&template, Parameters::new(), given, None, now).await;
+    let check = Check { shown: None, template: in_use, only_pending: true };
+    let provisioned = provisioner.provision(&template, Parameters::new(), given, check, now).await;
     let provisioned = provisioned.map_err(|error| error.to_string())?;
     Ok(provisioned.thing.map(|thing| thing.to_string()))
 }

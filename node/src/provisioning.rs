@@ -13,12 +13,14 @@ use api::backend::Unavailable;
 use api::provisioning::{Given, Offer, ProvisionError, Provisioned, Provisioner};
 use bytes::Bytes;
 use fleet::registry::{
-    self, CertificateId, ProvisioningTemplate, Rejection, TemplateName, TemplateType, Timestamp,
+    self, CertificateId, Check, ProvisioningTemplate, Rejection, TemplateInUse, TemplateName,
+    TemplateType, Timestamp,
 };
 use mqtt::QoS;
 use provisioning::{Parameters, Purpose, Template, check_given};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, info};
 
 use crate::backend::Backend;
@@ -35,6 +37,8 @@ pub use payload::Format;
 
 /// Requests that a node serves at a time; further ones are told to come again.
 pub const AT_ONCE: usize = 256;
+/// Bytes of a request, as with AWS.
+const REQUEST_BYTES: usize = 128 * 1024;
 
 /// What a device asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,15 +90,17 @@ impl Core {
         };
         let client = endpoint.profile.client.to_string();
         let claimant = Claimant { client, certificate };
-        let (topic, payload) = (topic.to_owned(), Bytes::copy_from_slice(payload));
-        let place = Arc::clone(&self.shared.provisionings).try_acquire_owned();
+        let topic = topic.to_owned();
+        let place = self.place_for(live, payload);
+        // Not before it has a place: a request may be as large as a packet.
+        let payload = if place.is_ok() { Bytes::copy_from_slice(payload) } else { Bytes::new() };
         let core = Rc::clone(self);
         // Not while the request itself is being handled.
         actix_rt::spawn(async move {
             let Some(request) = parse(&topic) else { return };
-            let answer = match &place {
-                Ok(_) => serve(&core.shared, &claimant, request, &payload).await,
-                Err(_) => Err(Rejected::of(&ProvisionError::Busy)),
+            let (place, answer) = match place {
+                Ok(place) => (Some(place), serve(&core.shared, &claimant, request, &payload).await),
+                Err(rejected) => (None, Err(rejected)),
             };
             metrics::provisioning(request.name(), answer.is_ok());
             let (word, body) = match answer {
@@ -106,8 +112,27 @@ impl Core {
                 }
             };
             core.answer_only(live, &format!("{topic}/{word}"), request.format.encode(&body));
-            drop(place);
+            if place.is_some() {
+                core.provisioning.borrow_mut().remove(&live.slot);
+            }
         });
+    }
+
+    /// A place among the requests that are served: one for each connection.
+    fn place_for(&self, live: Live, payload: &[u8]) -> Result<OwnedSemaphorePermit, Rejected> {
+        if payload.len() > REQUEST_BYTES {
+            let message = format!("{} bytes, at most {REQUEST_BYTES} are allowed", payload.len());
+            return Err(Rejected::new(400, "InvalidPayload", message));
+        }
+        let busy = || Rejected::of(&ProvisionError::Busy);
+        let mut provisioning = self.provisioning.borrow_mut();
+        if provisioning.contains(&live.slot) {
+            return Err(busy());
+        }
+        let places = Arc::clone(&self.shared.provisionings);
+        let place = places.try_acquire_owned().map_err(|_| busy())?;
+        provisioning.insert(live.slot);
+        Ok(place)
     }
 
     /// Publishes to one client, as far as it has subscribed to the topic.
@@ -160,8 +185,10 @@ impl Rejected {
     fn of(error: &ProvisionError) -> Self {
         use ProvisionError as P;
         let (status, code) = match error {
+            P::Certificate(error) if error.is_ours() => (500, "InternalServerError"),
             P::Certificate(_) => (400, "InvalidCertificateSigningRequest"),
             P::Rejected(Rejection::NotTheOwner) => (400, "InvalidCertificateOwnershipToken"),
+            P::Rejected(Rejection::TemplateChanged(_)) => (403, "AccessDenied"),
             P::Rejected(Rejection::ResourceConflict { .. }) => (409, "ResourceConflicts"),
             P::Busy | P::Rejected(Rejection::ManyUnclaimedCertificates { .. }) => {
                 (429, "Throttled")
@@ -235,8 +262,12 @@ async fn serve(
             let (given, shown) = provisioner.shown(token, by).await?;
             let asked = Hooked { shared, claimant, certificate: &certificate, given: &given };
             let parameters = asked.parameters(&kept, body.parameters).await?;
-            let provisioned =
-                provisioner.provision(&template, parameters, Some(given), Some(shown), now);
+            let check = Check {
+                shown: Some(shown),
+                template: Some(TemplateInUse::of(&kept)),
+                only_pending: true,
+            };
+            let provisioned = provisioner.provision(&template, parameters, Some(given), check, now);
             let Provisioned { certificate, thing, device_configuration, .. } = provisioned.await?;
             let thing = thing.map(|thing| thing.to_string());
             info!(
@@ -327,7 +358,6 @@ impl Hooked<'_> {
                 metrics::hook_failed();
                 tracing::warn!(
                     template = template.name.as_str(),
-                    target = hook.target,
                     why,
                     "the pre-provisioning hook gave no answer that can be used, so no device is \
                      provisioned with the template"

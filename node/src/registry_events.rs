@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use api::Backend as _;
 use bytes::Bytes;
@@ -13,18 +14,31 @@ use futures_util::future::join_all;
 use mqtt::QoS;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tracing::debug;
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::backend::Backend;
 use crate::clock::now_ms;
 use crate::core::Core;
 use crate::publication::Kept;
+use crate::shared::Shared;
 
-/// Publishes events, which are in the order of their numbers, and lets the registry forget those before
-/// the first that could not be: that one is published again.
+/// How long to wait when an event could not be published, or not be forgotten.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Says when the next events may be published, however this ends.
+struct Announcing(Arc<Shared>);
+
+impl Drop for Announcing {
+    fn drop(&mut self) {
+        self.0.announcing.store(false, Ordering::Release);
+    }
+}
+
+/// Publishes events, and lets the registry forget those that were: the others are published again.
 pub fn publish(core: &Rc<Core>, events: Vec<(u64, Event)>) {
     let shared = Arc::clone(&core.shared);
+    let announcing = Announcing(Arc::clone(&shared));
     actix_rt::spawn(async move {
         let backend = Backend::new(Arc::clone(&shared));
         let now = now_ms();
@@ -39,14 +53,19 @@ pub fn publish(core: &Rc<Core>, events: Vec<(u64, Event)>) {
             })
         });
         let published = join_all(publishing).await;
-        let safe = events.iter().zip(published).take_while(|(_, published)| published.is_ok());
-        if let Some(((through, _), _)) = safe.last() {
-            let command = Command::Event(EventCommand::Published { through: *through });
-            if let Err(why) = backend.registry_propose(command).await {
-                debug!(%why, "events of the registry are published again");
-            }
+        let safe = events.iter().zip(&published).filter(|(_, published)| published.is_ok());
+        let numbers: Vec<u64> = safe.map(|((number, _), _)| *number).collect();
+        let all = numbers.len() == events.len();
+        let command = Command::Event(EventCommand::Published { numbers });
+        let forgotten = backend.registry_propose(command).await;
+        if !all || forgotten.is_err() {
+            warn!(
+                "events of the registry are published again: a group that they belong to, or the \
+                 registry, stores nothing now"
+            );
+            tokio::time::sleep(AGAIN_AFTER).await;
         }
-        shared.announcing.store(false, Ordering::Release);
+        drop(announcing);
     });
 }
 

@@ -268,6 +268,11 @@ class TestTemplates:
         fleet_only = json.dumps(template(name, DeviceConfiguration={}))
         bad(type="JITP", templateBody=fleet_only)
         bad(type="JITP", preProvisioningHook={"targetArn": "http://a/"})
+        bad(preProvisioningHook={"targetArn": "http://user:secret@a/"})
+        self.create(iot, name, type="JITP")
+        update = lambda: iot.update_provisioning_template(templateName=name, preProvisioningHook={"targetArn": "http://a/"})
+        refused(update, "InvalidRequestException", 400)
+        refused(iot.create_provisioning_claim, "InvalidRequestException", 400, templateName=name)
 
 
 class Claim:
@@ -401,6 +406,36 @@ class TestFleet:
         iot.update_provisioning_template(templateName=name, enabled=True)
         device.provision(name, token, {"Serial": "1"})
 
+    def test_large_requests_are_refused_and_so_is_a_second_one_at_a_time(self, fleet, claim, key, hook, name):
+        fleet(preProvisioningHook={"targetArn": hook.url})
+        device = claim()
+        token = device.certificate(key)["certificateOwnershipToken"]
+        answer = device.provision(name, token, {"Serial": "x" * 140_000}, check=False)
+        assert (answer["statusCode"], answer["errorCode"]) == (400, "InvalidPayload")
+        # The hook keeps the first one waiting until the second has been refused.
+        hook.answer, hook.go_on = b'{"allowProvisioning": true}', threading.Event()
+        topic = f"$aws/provisioning-templates/{name}/provision/json"
+        request = json.dumps({"certificateOwnershipToken": token, "parameters": {"Serial": "7"}}).encode()
+        for _ in range(2):
+            device.client.publish(topic, request, qos=1)
+        refused_one = device.client.receive()
+        assert (refused_one.topic, json.loads(refused_one.payload)["statusCode"]) == (f"{topic}/rejected", 429)
+        hook.go_on.set()
+        assert json.loads(device.client.receive().payload)["thingName"] == f"{name}-7"
+
+    def test_a_claim_that_is_revoked_provisions_nothing(self, iot, fleet, claim, key, hook, name):
+        fleet(preProvisioningHook={"targetArn": hook.url})
+        device = claim()
+        token = device.certificate(key)["certificateOwnershipToken"]
+        hook.answer, hook.go_on = b'{"allowProvisioning": true}', threading.Event()
+        request = json.dumps({"certificateOwnershipToken": token, "parameters": {"Serial": "7"}}).encode()
+        device.client.publish(f"$aws/provisioning-templates/{name}/provision/json", request, qos=1)
+        wait_until("the hook is asked", lambda: hook.asked)
+        iot.update_certificate(certificateId=claim.made[0]["certificateId"], newStatus="REVOKED")
+        hook.go_on.set()
+        device.client.closed()
+        refused(iot.describe_thing, "ResourceNotFoundException", 404, thingName=f"{name}-7")
+
     def test_a_conflict_is_said(self, iot, fleet, claim, key, name):
         fleet(body={"settings": {"OverrideSettings": {"AttributePayload": "FAIL"}}})
         iot.create_thing(thingName=f"{name}-1", attributePayload={"attributes": {"serial": "other"}})
@@ -513,10 +548,12 @@ def test_a_fleet_provisions_itself(iot, skein, key, request, tmp_path, name):
 class Hook(http.server.BaseHTTPRequestHandler):
     """What is asked before a device is provisioned; `answer` is what it says."""
 
-    asked, answer, status = [], b"", 200
+    asked, answer, status, go_on = [], b"", 200, None
 
     def do_POST(self):
         self.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        if self.go_on:
+            self.go_on.wait(4)
         self.send_response(self.status)
         self.send_header("location", "http://127.0.0.1:1/")
         self.end_headers()

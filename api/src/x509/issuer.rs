@@ -21,6 +21,8 @@ use super::{CertificateError, certificate_id, inspect};
 /// AWS lets its certificates begin a little earlier, for devices whose clock is behind.
 const BACKDATED_MS: u64 = 2 * 60 * 1000;
 const NOT_AFTER: &[u8] = b"491231235959Z";
+/// A certificate signing request in PEM: what it says is kept.
+const REQUEST_BYTES: usize = 16 * 1024;
 const COMMON_NAME: &[u8] = b"AWS IoT Certificate";
 
 const OID_COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
@@ -129,9 +131,28 @@ impl Issuer {
 
     /// Signs a certificate for a new key pair.
     pub fn issue(&self, key: &KeyPair, now: Timestamp) -> Result<Issued, CertificateError> {
+        self.issue_until(key, now, NOT_AFTER)
+    }
+
+    /// The same, for so many milliseconds.
+    pub(crate) fn issue_for(
+        &self,
+        key: &KeyPair,
+        now: Timestamp,
+        lasts_ms: u64,
+    ) -> Result<Issued, CertificateError> {
+        self.issue_until(key, now, &utc_time(now.0.saturating_add(lasts_ms)))
+    }
+
+    fn issue_until(
+        &self,
+        key: &KeyPair,
+        now: Timestamp,
+        not_after: &[u8],
+    ) -> Result<Issued, CertificateError> {
         let (_, public) = SubjectPublicKeyInfo::from_der(&key.public_der)
             .map_err(|error| unreadable("public key", error))?;
-        self.sign(&default_subject(), &public, now)
+        self.sign(&default_subject(), &public, now, not_after)
     }
 
     /// Signs a certificate for the key and the subject of a signing request; extensions that the
@@ -142,6 +163,12 @@ impl Issuer {
         now: Timestamp,
     ) -> Result<Issued, CertificateError> {
         let labels = &["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
+        if request_pem.len() > REQUEST_BYTES {
+            return Err(CertificateError::TooLong {
+                bytes: request_pem.len(),
+                limit: REQUEST_BYTES,
+            });
+        }
         let der = inspect::only_block(request_pem, "CERTIFICATE REQUEST", labels)?;
         let (_, request) = X509CertificationRequest::from_der(&der)
             .map_err(|error| unreadable("certificate request", error))?;
@@ -150,9 +177,9 @@ impl Issuer {
         request.verify_signature().map_err(|_| CertificateError::RequestSignature)?;
         // A certificate without a subject would need a critical alternative name to be valid.
         if info.subject.iter().next().is_none() {
-            return self.sign(&default_subject(), &info.subject_pki, now);
+            return self.sign(&default_subject(), &info.subject_pki, now, NOT_AFTER);
         }
-        self.sign(info.subject.as_raw(), &info.subject_pki, now)
+        self.sign(info.subject.as_raw(), &info.subject_pki, now, NOT_AFTER)
     }
 
     fn sign(
@@ -160,12 +187,13 @@ impl Issuer {
         subject: &[u8],
         public: &SubjectPublicKeyInfo<'_>,
         now: Timestamp,
+        not_after: &[u8],
     ) -> Result<Issued, CertificateError> {
         let authority = &*self.0;
         let version = der::tagged(der::context(0), &[&[INTEGER, 1, 2]]);
         let serial = der::tagged(INTEGER, &[&serial_number()]);
         let not_before = der::tagged(UTC_TIME, &[&utc_time(now.0.saturating_sub(BACKDATED_MS))]);
-        let validity = der::tagged(SEQUENCE, &[&not_before, &der::tagged(UTC_TIME, &[NOT_AFTER])]);
+        let validity = der::tagged(SEQUENCE, &[&not_before, &der::tagged(UTC_TIME, &[not_after])]);
         let extensions = der::tagged(
             SEQUENCE,
             &[

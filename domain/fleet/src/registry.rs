@@ -62,8 +62,8 @@ pub use names::{
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
 pub use provision::{
-    AttachedPolicy, Disposition, Ownership, Provision, Provisional, ProvisionalRole,
-    ProvisioningCommand, ThingPlan,
+    AttachedPolicy, Check, Disposition, Ownership, Provision, Provisional, ProvisionalRole,
+    ProvisioningCommand, TemplateInUse, ThingPlan,
 };
 pub use rejection::Rejection;
 pub use role_aliases::{

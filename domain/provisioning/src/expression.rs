@@ -231,11 +231,13 @@ impl Expression {
             Self::Sub(pieces, given) => {
                 let mut text = String::new();
                 for piece in pieces {
+                    let before = text.len();
                     match piece {
                         Piece::Literal(literal) => text.push_str(literal),
                         Piece::Variable(name) => text.push_str(&given[name].text(at, scope)?),
                         Piece::Ref(name) => text.push_str(&scope.value_of(at, name)?),
                     }
+                    scope.spend(at, text.len() - before)?;
                 }
                 Evaluated::Text(text)
             }

@@ -35,12 +35,13 @@ pub(super) async fn ask(target: &str, question: &Value) -> Result<Option<Paramet
     let client = CLIENT.as_ref().map_err(Clone::clone)?;
     let request = client.post(target).header("content-type", "application/json");
     let sent = request.body(question.to_string()).send().await;
-    let mut response = sent.map_err(|error| causes(&error))?;
+    // An address may have a secret in it.
+    let mut response = sent.map_err(|error| causes(&error.without_url()))?;
     if !response.status().is_success() {
         return Err(format!("status {}", response.status()));
     }
     let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(|error| causes(&error))? {
+    while let Some(part) = response.chunk().await.map_err(|error| causes(&error.without_url()))? {
         if body.len() + part.len() > ANSWER_BYTES {
             return Err(format!("an answer of more than {ANSWER_BYTES} bytes"));
         }

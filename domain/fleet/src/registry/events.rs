@@ -8,13 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::model::{Thing, ThingGroup, ThingType, Timestamp};
+use super::model::{Attributes, Thing, ThingGroup, ThingType, Timestamp};
 use super::names::{ThingGroupName, ThingName, ThingTypeName};
 use super::store::Key;
 use super::{Outcome, Registry};
 
 /// Events that wait to be published.
 const KEPT: usize = 10_000;
+/// And their bytes.
+const KEPT_BYTES: usize = 32 << 20;
 
 /// A kind of events that can be switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -179,8 +181,50 @@ impl Subject {
 /// Events that wait, by their numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Events {
-    pub(super) waiting: BTreeMap<u64, Event>,
+    waiting: BTreeMap<u64, Event>,
     pub(super) count: EventCount,
+    /// Of what waits.
+    bytes: usize,
+}
+
+impl Events {
+    pub(super) fn put(&mut self, number: u64, event: Event) {
+        self.bytes += event.bytes();
+        self.waiting.insert(number, event);
+    }
+
+    pub(super) fn get(&self, number: u64) -> Option<&Event> {
+        self.waiting.get(&number)
+    }
+
+    /// False if it does not wait.
+    fn take(&mut self, number: u64) -> bool {
+        let taken = self.waiting.remove(&number);
+        self.bytes -= taken.as_ref().map_or(0, Event::bytes);
+        taken.is_some()
+    }
+}
+
+impl Event {
+    /// About as many as it takes: names are short, attributes may be long.
+    fn bytes(&self) -> usize {
+        const NAMES: usize = 512;
+        let of = |attributes: &Attributes| {
+            attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        };
+        let more = match &self.subject {
+            Subject::Thing(thing) => of(&thing.attributes),
+            Subject::ThingGroup { group, .. } => {
+                let description = group.properties.description.as_ref();
+                of(&group.properties.attributes) + description.map_or(0, String::len)
+            }
+            Subject::ThingType(it) => it.properties.description.as_ref().map_or(0, String::len),
+            Subject::Association { .. }
+            | Subject::Membership { .. }
+            | Subject::Hierarchy { .. } => 0,
+        };
+        NAMES + more
+    }
 }
 
 /// How many events there were.
@@ -203,10 +247,10 @@ pub enum EventCommand {
         /// When.
         at: Timestamp,
     },
-    /// Events up to this number were published.
+    /// These events were published.
     Published {
-        /// The last of them.
-        through: u64,
+        /// Their numbers.
+        numbers: Vec<u64>,
     },
 }
 
@@ -227,12 +271,11 @@ impl Registry {
                 configurations.modified = at;
                 self.dirty.insert(Key::EventConfigurations);
             }
-            EventCommand::Published { through } => {
-                while let Some(first) = self.events.waiting.first_entry()
-                    && *first.key() <= through
-                {
-                    self.dirty.insert(Key::Event(*first.key()));
-                    first.remove();
+            EventCommand::Published { numbers } => {
+                for number in numbers {
+                    if self.events.take(number) {
+                        self.dirty.insert(Key::Event(number));
+                    }
                 }
             }
         }
@@ -245,15 +288,17 @@ impl Registry {
             return;
         }
         let events = &mut self.events;
-        if events.waiting.len() >= KEPT
-            && let Some((lost, _)) = events.waiting.pop_first()
-        {
+        let number = events.count.next;
+        events.count.next += 1;
+        events.put(number, Event { operation, subject });
+        while events.waiting.len() > KEPT || events.bytes > KEPT_BYTES {
+            let Some(lost) = events.waiting.first_key_value().map(|(number, _)| *number) else {
+                break;
+            };
+            events.take(lost);
             events.count.lost += 1;
             self.dirty.insert(Key::Event(lost));
         }
-        let number = events.count.next;
-        events.count.next += 1;
-        events.waiting.insert(number, Event { operation, subject });
         self.dirty.extend([Key::Event(number), Key::EventCount]);
     }
 

@@ -185,14 +185,15 @@ impl Registry {
     }
 }
 
-/// Lets a device ask for a certificate and provision itself with one template, and nothing else.
+/// Lets a device connect, with any client id, ask for a certificate and provision itself with one
+/// template.
 fn claim_document(template: &TemplateName) -> String {
     let requests = [
         "$aws/certificates/create/*",
         "$aws/certificates/create-from-csr/*",
         &format!("$aws/provisioning-templates/{template}/provision/*"),
     ];
-    let arns = |kind: &str| requests.map(|topic| format!("arn:aws:iot:*:*:{kind}/{topic}"));
+    let arns = |kind: &str| requests.map(|topic| format!("arn:*:iot:*:*:{kind}/{topic}"));
     serde_json::json!({
         "Version": "2012-10-17",
         "Statement": [

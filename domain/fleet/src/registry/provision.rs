@@ -17,10 +17,11 @@ use super::names::{
 };
 use super::policies::{POLICIES_PER_PRINCIPAL, parse};
 use super::store::Key;
+use super::templates::ProvisioningTemplate;
 use super::things::patched;
 use super::{Outcome, Registry, Rejection};
 
-/// Certificates that wait for their devices at the same time: a claim that has leaked fills no registry.
+/// Certificates that wait for their devices, and claims, at the same time.
 const UNCLAIMED: usize = 20_000;
 /// How many certificates one command deletes.
 const SWEPT: usize = 1_000;
@@ -97,13 +98,41 @@ pub struct Provision {
     /// Its policies.
     #[serde(default)]
     pub policies: Vec<AttachedPolicy>,
-    /// What a device that provisions itself shows; none when somebody else does it.
+    /// What has to be so still.
     #[serde(default)]
-    pub shown: Option<Ownership>,
+    pub check: Check,
     /// Names the thing, the memberships and the policies that this creates.
     pub id: Uuid,
     /// When.
     pub at: Timestamp,
+}
+
+/// What has to be so when a device is provisioned: whoever proposes it has looked earlier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Check {
+    /// What a device that provisions itself shows; none when somebody else does it.
+    pub shown: Option<Ownership>,
+    /// The template by a name that is carried out.
+    pub template: Option<TemplateInUse>,
+    /// The certificate still waits for activation: nobody has decided about it.
+    pub only_pending: bool,
+}
+
+/// A template as it was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateInUse {
+    name: TemplateName,
+    generation: Uuid,
+    modified: Timestamp,
+}
+
+impl TemplateInUse {
+    /// As it is now.
+    pub fn of(template: &ProvisioningTemplate) -> Self {
+        let ProvisioningTemplate { name, generation, modified, .. } = template;
+        Self { name: name.clone(), generation: *generation, modified: *modified }
+    }
 }
 
 /// Who may provision a certificate.
@@ -128,7 +157,8 @@ pub struct Provisional {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProvisionalRole {
-    /// A device may provision itself with this template, and do nothing else. Lists do not show it.
+    /// A device may connect and provision itself with this template, and nothing else. Lists do not
+    /// show it.
     Claim(TemplateName),
     /// It waits for the device that it was made for.
     Unclaimed(Ownership),
@@ -168,7 +198,7 @@ impl Registry {
     }
 
     fn offer(&mut self, certificate: Certificate) -> Result<Outcome, Rejection> {
-        if self.indexes.provisional.len() >= UNCLAIMED {
+        if self.has_many_unclaimed() {
             return Err(Rejection::ManyUnclaimedCertificates { limit: UNCLAIMED });
         }
         if let Some(Provisional { role: ProvisionalRole::Claim(template), .. }) =
@@ -183,9 +213,7 @@ impl Registry {
     fn provision(&mut self, provision: Provision) -> Result<Outcome, Rejection> {
         let Provision { certificate, registers, status, on_status, at, id, .. } = provision;
         let principal = Principal::Certificate(certificate.clone());
-        if let Some(shown) = &provision.shown {
-            self.check_ownership(&certificate, shown, at)?;
-        }
+        self.check_still(&certificate, &provision.check, at)?;
         let known = self.certificates.get(&certificate);
         let is_new = known.is_none();
         let status = match (known, &registers) {
@@ -200,7 +228,11 @@ impl Registry {
             (None, None) => return Err(Rejection::CertificateNotFound(certificate)),
         };
         let thing = provision.thing.map(|plan| self.planned_thing(plan, id, at)).transpose()?;
-        if let Some(PlannedThing { thing, .. }) = &thing {
+        let attached = self.things_of.get(&principal);
+        let is_attached = |thing: &ThingName| attached.is_some_and(|it| it.contains_key(thing));
+        if let Some(PlannedThing { thing, .. }) = &thing
+            && !is_attached(&thing.name)
+        {
             self.check_thing_attachment(
                 &thing.name,
                 &principal,
@@ -239,12 +271,39 @@ impl Registry {
         Ok(Outcome::Done)
     }
 
+    fn check_still(
+        &self,
+        certificate: &CertificateId,
+        check: &Check,
+        at: Timestamp,
+    ) -> Result<(), Rejection> {
+        if let Some(shown) = &check.shown {
+            self.check_ownership(certificate, shown, at)?;
+        }
+        if let Some(template) = &check.template {
+            let found = self.find_template(&template.name)?;
+            if !found.enabled || TemplateInUse::of(found) != *template {
+                return Err(Rejection::TemplateChanged(template.name.clone()));
+            }
+        }
+        let status = self.certificates.get(certificate).map(|it| it.status);
+        if check.only_pending && status != Some(CertificateStatus::PendingActivation) {
+            return Err(Rejection::NotTheOwner);
+        }
+        Ok(())
+    }
+
+    /// Only the certificate that it was made for provisions it, as long as that one may connect.
     fn check_ownership(
         &self,
         certificate: &CertificateId,
         shown: &Ownership,
         at: Timestamp,
     ) -> Result<(), Rejection> {
+        let claim = shown.claimed_by.certificate().and_then(|id| self.certificates.get(id));
+        if claim.is_none_or(|claim| claim.status != CertificateStatus::Active) {
+            return Err(Rejection::NotTheOwner);
+        }
         let provisional = self.certificates.get(certificate).and_then(|it| it.provisional.as_ref());
         match provisional {
             Some(Provisional { role: ProvisionalRole::Unclaimed(owner), expires })
@@ -381,6 +440,11 @@ impl Registry {
             self.remove_certificate(&id);
         }
         Outcome::Done
+    }
+
+    /// Whether so many certificates wait for their devices that no more are taken.
+    pub fn has_many_unclaimed(&self) -> bool {
+        self.indexes.provisional.len() >= UNCLAIMED
     }
 
     /// When the first provisional certificate goes.

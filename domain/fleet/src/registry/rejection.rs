@@ -121,6 +121,10 @@ pub enum Rejection {
     TemplateInUse { template: TemplateName, authority: CertificateId },
     #[error("The {what} of {resource} differ from those of the template")]
     ResourceConflict { resource: String, what: String },
+    #[error("The provisioning template {0} has changed or is not enabled")]
+    TemplateChanged(TemplateName),
+    #[error("A template of type JITP has no preProvisioningHook")]
+    TemplateHasNoHook,
     #[error("The certificate ownership token is not valid")]
     NotTheOwner,
     #[error("{limit} certificates wait for their devices already")]

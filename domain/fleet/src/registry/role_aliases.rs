@@ -23,6 +23,8 @@ pub const LONGEST_SESSION_SECS: u32 = 43_200;
 const SEALS_MS: u64 = 24 * 60 * 60 * 1000;
 /// How long it opens them: until the last one that it has sealed is over.
 const OPENS_MS: u64 = SEALS_MS + LONGEST_SESSION_SECS as u64 * 1000;
+/// How far the clocks of nodes may be apart.
+const SKEW_MS: u64 = 5 * 60 * 1000;
 /// Older keys open nothing.
 const KEYS: usize = 2;
 
@@ -94,11 +96,17 @@ impl fmt::Debug for SessionSecret {
 
 impl SessionKey {
     fn seals(&self, now: Timestamp) -> bool {
-        now.0.saturating_sub(self.created.0) < SEALS_MS
+        self.is_younger(SEALS_MS, now)
     }
 
     fn opens(&self, now: Timestamp) -> bool {
-        now.0.saturating_sub(self.created.0) < OPENS_MS
+        self.is_younger(OPENS_MS, now)
+    }
+
+    /// One that a node has made whose clock was far ahead counts for nothing.
+    fn is_younger(&self, age_ms: u64, now: Timestamp) -> bool {
+        self.created.0 <= now.0.saturating_add(SKEW_MS)
+            && now.0.saturating_sub(self.created.0) < age_ms
     }
 }
 

@@ -1,5 +1,5 @@
 //! The registry as stored pairs: one key per thing, type, group, membership, certificate, policy,
-//! attachment, role alias and node.
+//! attachment, template, role alias, event that waits, and node.
 //!
 //! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
 //! contain. A value is a version byte and JSON.
@@ -68,6 +68,9 @@ pub enum LoadError {
         /// What is wrong with it.
         error: serde_json::Error,
     },
+    /// The default version of a template is missing.
+    #[error("provisioning template {0} has no default version")]
+    Template(TemplateName),
     /// The default version of a policy is missing or does not parse.
     #[error("policy {policy} has no default version that can be used: {reason}")]
     Policy {
@@ -186,7 +189,7 @@ impl Registry {
             Key::Template(name) => self.templates.get(name).map(encode),
             Key::EventConfigurations => Some(encode(&self.event_configurations)),
             Key::EventCount => Some(encode(&self.events.count)),
-            Key::Event(number) => self.events.waiting.get(number).map(encode),
+            Key::Event(number) => self.events.get(*number).map(encode),
             Key::RoleAlias(name) => self.role_aliases.get(name).map(encode),
             Key::SessionKeys => Some(encode(&self.session_keys)),
             Key::Member(node) => self.members.get(node).map(encode),
@@ -252,11 +255,14 @@ impl Registry {
             }
             Key::Event(number) => {
                 let event: Event = serde_json::from_slice(json).map_err(damaged)?;
-                self.events.waiting.insert(number, event);
+                self.events.put(number, event);
             }
             Key::Template(name) => {
                 let template: ProvisioningTemplate =
                     serde_json::from_slice(json).map_err(damaged)?;
+                if !template.versions.contains_key(&template.default_version) {
+                    return Err(LoadError::Template(name));
+                }
                 self.templates.insert(name, template);
             }
             Key::RoleAlias(name) => {

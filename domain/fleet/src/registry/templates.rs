@@ -91,7 +91,8 @@ pub struct ProvisioningTemplate {
 impl ProvisioningTemplate {
     /// The body that is carried out.
     pub fn body(&self) -> &str {
-        &self.versions[&self.default_version].body
+        // One is there, as is checked when a template is loaded.
+        self.versions.get(&self.default_version).map_or("", |version| &version.body)
     }
 }
 
@@ -164,6 +165,9 @@ impl Registry {
                     found.enabled = enabled.unwrap_or(found.enabled);
                     found.role_arn = role_arn.unwrap_or(std::mem::take(&mut found.role_arn));
                     match hook {
+                        Some(NewHook::Set(_)) if found.kind == TemplateType::Jitp => {
+                            return Err(Rejection::TemplateHasNoHook);
+                        }
                         Some(NewHook::Set(hook)) => found.hook = Some(hook),
                         Some(NewHook::Removed) => found.hook = None,
                         None => {}

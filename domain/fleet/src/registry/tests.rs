@@ -243,7 +243,7 @@ fn provision(number: u8) -> Provision {
         on_status: Disposition::DoNothing,
         thing: None,
         policies: Vec::new(),
-        shown: None,
+        check: Check::default(),
         id: uuid(10),
         at: DAY,
     }

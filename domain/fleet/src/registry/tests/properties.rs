@@ -118,7 +118,9 @@ fn any_command() -> impl Strategy<Value = Command> {
                     enabled: EventType::ALL.map(|kind| (kind, count > 0)).into(),
                     at,
                 }),
-                36 => Command::Event(EventCommand::Published { through: count * 7 }),
+                36 => Command::Event(EventCommand::Published {
+                    numbers: (0..count * 7).step_by(2).collect(),
+                }),
                 34 => Command::Provisioning(ProvisioningCommand::Sweep { at }),
                 _ => Command::Provisioning(ProvisioningCommand::Provision(Box::new(Provision {
                     registers: flag.then(|| Box::new(record(number, None))),
@@ -138,7 +140,11 @@ fn any_command() -> impl Strategy<Value = Command> {
                         AttachedPolicy { name: policy(name), document: None },
                         AttachedPolicy { name: policy(other), document: Some(ALLOW.into()) },
                     ],
-                    shown: (count == 3).then(|| shown("token")),
+                    check: Check {
+                        shown: (count == 3).then(|| shown("token")),
+                        only_pending: count == 2,
+                        template: None,
+                    },
                     ..provision(number)
                 }))),
             }

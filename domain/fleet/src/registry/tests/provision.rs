@@ -13,10 +13,11 @@ fn sweep(at: u64) -> Command {
 #[test]
 fn a_device_shows_that_the_certificate_is_its_own_and_in_time_and_once() {
     let expires = Timestamp(DAY.0 + 10);
-    let mut registry = after([offer(1, unclaimed("token"), expires)]);
+    let mut registry =
+        after([register(9, CertificateStatus::Active), offer(1, unclaimed("token"), expires)]);
     let shows = |shown: Ownership, at: u64| {
         carry_out(Provision {
-            shown: Some(shown),
+            check: Check { shown: Some(shown), ..Check::default() },
             thing: Some(plan("lamp")),
             at: Timestamp(DAY.0 + at),
             ..provision(1)
@@ -67,7 +68,10 @@ fn somebody_who_decides_about_a_certificate_keeps_it() {
     };
     registry.apply(activate).unwrap();
     assert_eq!(registry.next_sweep(), None);
-    let shows = carry_out(Provision { shown: Some(shown("token")), ..provision(1) });
+    let shows = carry_out(Provision {
+        check: Check { shown: Some(shown("token")), ..Check::default() },
+        ..provision(1)
+    });
     assert_eq!(refuse(&mut registry, shows), Rejection::NotTheOwner);
 }
 
@@ -163,4 +167,55 @@ fn all_policies_have_to_fit() {
     assert!(matches!(rejection, Rejection::PolicyLimit { limit: 10, .. }), "{rejection}");
     registry.apply(with(&["x", "3"])).unwrap();
     assert!(registry.policy("x").is_some());
+}
+
+#[test]
+fn what_was_looked_at_has_to_be_so_still() {
+    let mut registry = after([
+        register(9, CertificateStatus::Active),
+        create_template("fleet", 1),
+        offer(1, unclaimed("token"), Timestamp(DAY.0 + 10)),
+    ]);
+    let in_use = TemplateInUse::of(registry.template("fleet").unwrap());
+    let checked = carry_out(Provision {
+        check: Check { shown: Some(shown("token")), template: Some(in_use), only_pending: true },
+        ..provision(1)
+    });
+    let disable = Command::Template(TemplateCommand::Update {
+        template: template("fleet"),
+        description: None,
+        enabled: Some(false),
+        default_version: None,
+        role_arn: None,
+        hook: None,
+        at: Timestamp(DAY.0 + 1),
+    });
+    let mut disabled = registry.clone();
+    disabled.apply(disable).unwrap();
+    let rejection = refuse(&mut disabled, checked.clone());
+    assert_eq!(rejection, Rejection::TemplateChanged(template("fleet")));
+    let revoke = |number| Command::UpdateCertificate {
+        certificate: certificate(number),
+        status: CertificateStatus::Revoked,
+        at: DAY,
+    };
+    for number in [1, 9] {
+        let mut revoked = registry.clone();
+        revoked.apply(revoke(number)).unwrap();
+        assert_eq!(refuse(&mut revoked, checked.clone()), Rejection::NotTheOwner, "{number}");
+    }
+    registry.apply(checked).unwrap();
+}
+
+#[test]
+fn a_thing_that_has_the_certificate_to_itself_is_provisioned_again() {
+    let mut registry = after([
+        register(1, CertificateStatus::Active),
+        create("lamp", None, &[]),
+        attach_thing("lamp", 1, ThingPrincipalType::ExclusiveThing),
+    ]);
+    let of = |name| carry_out(Provision { thing: Some(plan(name)), ..provision(1) });
+    registry.apply(of("lamp")).unwrap();
+    let rejection = refuse(&mut registry, of("door"));
+    assert!(matches!(rejection, Rejection::AttachedExclusively { .. }), "{rejection}");
 }

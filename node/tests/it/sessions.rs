@@ -3,8 +3,10 @@
 
 mod life;
 mod link;
+mod members;
 mod people;
 mod stage;
+mod still;
 mod streams;
 mod world;
 
@@ -13,25 +15,24 @@ use std::time::Instant;
 
 use chaos_tests::record;
 use storage::dice::seeds;
+use world::Plan;
 
-#[test]
-fn what_sessions_are_promised_is_kept_through_faults() {
-    let (started, seeds) = (Instant::now(), seeds(3));
+/// Runs seeds, `usual` many of them every day; `name` is that of the histories that are left.
+fn judge(name: &str, usual: u64, plan: impl Fn(u64) -> Plan) {
+    let (started, seeds) = (Instant::now(), seeds(usual));
     let (count, mut happened) = (seeds.len(), BTreeMap::new());
     for seed in seeds {
-        let ran = world::run(seed);
+        let ran = world::run(seed, plan(seed));
         let judged = ran.verdict.and_then(|verdict| match &verdict.violations[..] {
             [] => Ok(verdict),
             violations => Err(format!("{violations:#?}")),
         });
         let verdict = judged.unwrap_or_else(|why| {
-            let path = format!("{}/sessions-{seed}.txt", env!("CARGO_TARGET_TMPDIR"));
+            let path = format!("{}/{name}-{seed}.txt", env!("CARGO_TARGET_TMPDIR"));
             record::write(&ran.history, path.as_ref()).unwrap();
             panic!("seed {seed}: {why}; the history is in {path}");
         });
-        *happened.entry("crashes").or_insert(0) += ran.crashes;
-        *happened.entry("disks that rotted").or_insert(0) += ran.damages;
-        for (what, count) in verdict.counts {
+        for (what, count) in ran.befell.into_iter().chain(verdict.counts) {
             *happened.entry(what).or_insert(0) += count;
         }
     }
@@ -40,9 +41,26 @@ fn what_sessions_are_promised_is_kept_through_faults() {
 }
 
 #[test]
+fn what_sessions_are_promised_is_kept_through_faults() {
+    judge("sessions", 3, |_| Plan::default());
+}
+
+#[test]
+fn what_sessions_are_promised_is_kept_while_processes_stand_still() {
+    judge("still", 1, |_| Plan { standstills: true, members: false });
+}
+
+#[test]
+fn what_sessions_are_promised_is_kept_while_nodes_come_and_go() {
+    judge("members", 1, |seed| Plan { standstills: seed % 2 == 1, members: true });
+}
+
+#[test]
 fn one_seed_gives_one_history_of_sessions() {
-    let (one, other) = (world::run(1).history, world::run(1).history);
-    let differs = one.iter().zip(&other).find(|(one, other)| one != other);
-    assert_eq!(differs, None);
-    assert_eq!(one.len(), other.len());
+    for plan in [Plan::default(), Plan { standstills: true, members: true }] {
+        let (one, other) = (world::run(1, plan).history, world::run(1, plan).history);
+        let differs = one.iter().zip(&other).find(|(one, other)| one != other);
+        assert_eq!(differs, None);
+        assert_eq!(one.len(), other.len());
+    }
 }

@@ -1,18 +1,22 @@
 //! One life of a simulated node's process: all of it but sockets, streams to other nodes, and the raft
 //! thread, which the world drives.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chaos_tests::Dice;
 use cluster::Inbox;
-use links::Message;
 use links::proto::FanoutMessage;
+use links::{Denied, Introduction, Message, Receiver};
 use node::config::{self, Config};
 use node::connection::handshake::{self, Peer};
 use node::connection::transport::{Stream, Transport};
 use node::core::Core;
+use node::drain;
+use node::endpoint::Record;
 use node::fanout::Fanout;
 use node::gateway::{Door, Place, Speaks};
 use node::host::{Groups, NodeHost, Reply, Signal};
@@ -25,6 +29,8 @@ use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use super::still::Standstill;
+
 /// Threads that a real node would serve its connections with.
 const CORES: u16 = 2;
 
@@ -36,18 +42,28 @@ pub(super) const SHARDS: u16 = 4;
 pub(super) struct Said {
     /// Those that it has streams to.
     pub(super) open: BTreeSet<u64>,
+    /// Those that have no room for more.
+    pub(super) full: BTreeSet<u64>,
     pub(super) messages: Vec<(u64, FanoutMessage)>,
 }
 
 impl Said {
     fn say(&mut self, to: u64, message: Message) -> bool {
         let Message::Fanout(message) = message else { return false };
-        let is_open = self.open.contains(&to);
-        if is_open {
+        let takes = self.open.contains(&to) && !self.full.contains(&to);
+        if takes {
             self.messages.push((to, message));
         }
-        is_open
+        takes
     }
+}
+
+/// A connection that is served.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    pub(super) node: u64,
+    pub(super) client: Rc<str>,
+    pub(super) record: Option<Record>,
 }
 
 /// See the module.
@@ -59,17 +75,24 @@ pub(super) struct Life {
     pub(super) tasks: LocalSet,
     pub(super) ears: Ears,
     pub(super) said: Arc<Mutex<Said>>,
+    /// That it stands still, or did so lately.
+    pub(super) still: Option<Standstill>,
+    /// The name of its data folder.
+    folder: String,
+    /// Set when others have said that it is no member.
+    expelled: Rc<Cell<bool>>,
     doors: Vec<mpsc::UnboundedSender<DuplexStream>>,
     _stopped: oneshot::Receiver<Option<String>>,
 }
 
 impl Life {
-    /// Begins, with the host of its groups.
-    pub(super) fn begin(founders: &[u64], raft: &cluster::Config) -> (Self, NodeHost) {
-        let config = config(founders, raft.node);
+    /// Begins, with the host of its groups and the nodes that it is told of. One whose groups have no
+    /// founders joins.
+    pub(super) fn begin(known: &[u64], folder: String, raft: &cluster::Config) -> (Self, NodeHost) {
+        let joins = raft.groups.iter().all(|group| group.voters.is_empty());
+        let config = config(known, raft.node, joins);
         let (groups, inbox) = Groups::new(raft);
-        let folder = format!("folder-{}", raft.node);
-        let roster = Roster::new(config.cluster.as_ref(), folder, None);
+        let roster = Roster::new(config.cluster.as_ref(), folder.clone(), None);
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation, roster));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..CORES).map(|_| mpsc::unbounded_channel()).unzip();
@@ -98,17 +121,81 @@ impl Life {
         shared.interest.announce_to(shared.fanout.announcer());
         shared.fanout.start(move |to, message, _| mouth.lock().unwrap().say(to, message));
         tasks.spawn_local(Fanout::run(Arc::clone(&shared)));
+        let expelled = Rc::new(Cell::new(false));
+        let (hears, is_expelled) = (Arc::clone(&shared), Rc::clone(&expelled));
+        tasks.spawn_local(async move {
+            hears.mesh.roster.expelled().await;
+            is_expelled.set(true);
+        });
+        if let Some(cluster) = config.cluster.clone() {
+            let shared = Arc::clone(&shared);
+            tasks.spawn_local(async move { drain::obey(&shared, &cluster).await });
+        }
         let life = Self {
             incarnation: raft.incarnation,
             inbox,
             ears: Ears(shared),
             said,
+            still: None,
             cores,
             tasks,
+            folder,
+            expelled,
             doors,
             _stopped: stopped,
         };
         (life, host)
+    }
+
+    /// What its threads share.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.ears.0)
+    }
+
+    /// Whether it has yet to learn what there is, and lets nobody in.
+    pub(super) fn is_joining(&self) -> bool {
+        self.ears.0.mesh.roster.is_joining()
+    }
+
+    /// Whether it has heard that it is no member.
+    pub(super) fn is_expelled(&self) -> bool {
+        self.expelled.get()
+    }
+
+    /// Whether it dials a node, and lets it in.
+    pub(super) fn knows(&self, node: u64) -> bool {
+        self.ears.0.mesh.roster.peers().iter().any(|peer| peer.node == node)
+    }
+
+    /// Whether it wants what another node, which says who it is, has to say.
+    pub(super) fn admit(&self, node: u64, other: &Self) -> Result<(), Denied> {
+        let (incarnation, folder) = (other.incarnation, &other.folder);
+        let address = &address_of(node);
+        self.ears.admit(Introduction { node, incarnation, folder, address })
+    }
+
+    /// Whether what speaks with other nodes executes nothing now.
+    pub(super) fn links_stand_still(&self, millis: u64) -> bool {
+        self.still.as_ref().is_some_and(|still| still.links_until > millis)
+    }
+
+    /// Whether what serves connections executes nothing now.
+    pub(super) fn cores_stand_still(&self, millis: u64) -> bool {
+        self.still.as_ref().is_some_and(|still| still.cores_until > millis)
+    }
+
+    /// The connections that are served.
+    pub(super) fn served(&self, node: u64) -> Vec<Served> {
+        let mut served = Vec::new();
+        for core in &self.cores {
+            for (_, endpoint) in core.endpoints.borrow().iter() {
+                if endpoint.doomed().is_none() && !endpoint.is_closed() {
+                    let (client, record) = (&endpoint.profile.client, endpoint.profile.record);
+                    served.push(Served { node, client: Rc::clone(client), record });
+                }
+            }
+        }
+        served
     }
 
     /// The way in, for clients.
@@ -145,12 +232,20 @@ async fn accept(core: Rc<Core>, door: Door, mut knocking: mpsc::UnboundedReceive
     }
 }
 
-fn config(founders: &[u64], node: u64) -> Config {
-    let peer = |&node| config::Peer { node, address: format!("node-{node}:7400") };
+/// Where a node is.
+pub(super) fn address_of(node: u64) -> String {
+    format!("node-{node}:7400")
+}
+
+fn config(known: &[u64], node: u64, join: bool) -> Config {
+    let peer = |&node| config::Peer { node, address: address_of(node) };
     let cluster = config::Cluster {
         id: "simulated".into(),
         node,
-        peers: founders.iter().map(peer).collect(),
+        address: Some(address_of(node)),
+        peers: known.iter().map(peer).collect(),
+        join,
+        drain_delay: Duration::from_millis(500),
         ..config::Cluster::default()
     };
     let mut config = Config::default();

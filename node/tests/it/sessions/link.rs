@@ -14,14 +14,15 @@ use tokio::time::{Instant, timeout};
 
 use super::stage::Stage;
 
-/// How long a client waits for an answer before it goes elsewhere.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a client waits for an answer before it goes elsewhere, unless it is a patient one.
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 const PING_EVERY: Duration = Duration::from_millis(200);
 
 /// See the module.
 pub(super) struct Link {
     stage: Rc<Stage>,
     stream: DuplexStream,
+    patience: Duration,
     version: Version,
     bytes: Vec<u8>,
     /// What came while an answer was awaited.
@@ -43,7 +44,7 @@ impl Link {
         stage: &Rc<Stage>,
         connect: &Connect<'_>,
         is_old: impl Fn(bool) -> bool,
-        dice: &mut Dice,
+        (patience, dice): (Duration, &mut Dice),
     ) -> Option<Self> {
         let asked = stage.now();
         let (node, stream) = stage.dial(dice)?;
@@ -51,6 +52,7 @@ impl Link {
         let mut link = Self {
             stage: Rc::clone(stage),
             stream,
+            patience,
             version: connect.version,
             bytes: Vec::new(),
             early: VecDeque::new(),
@@ -66,7 +68,7 @@ impl Link {
         link.send(&out).await.ok()?;
         // A node asks for it again and again until the older connection is gone.
         let Ok(Some(Received::ConnAck { session_present, reason: Reason::Success })) =
-            link.read(PATIENCE * 3).await
+            link.read(patience.max(PATIENCE * 3)).await
         else {
             return None;
         };
@@ -84,8 +86,9 @@ impl Link {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        match timeout(PATIENCE, self.stream.write_all(bytes)).await {
+        match timeout(self.patience, self.stream.write_all(bytes)).await {
             Ok(sent) => Ok(sent?),
+            Err(_) if self.stage.is_patient => Err(End::Closed(None)),
             Err(_) => End::fault("the broker does not read what it is sent"),
         }
     }
@@ -141,7 +144,7 @@ impl Link {
 
     /// Waits for one packet and keeps the others for later.
     async fn answer(&mut self, is_it: impl Fn(&Received) -> bool) -> Result<Received, End> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + self.patience;
         loop {
             match self.read(until.saturating_duration_since(Instant::now())).await? {
                 Some(received) if is_it(&received) => return Ok(received),
@@ -165,7 +168,7 @@ impl Link {
     pub(super) async fn ping(&mut self) -> Result<(), End> {
         self.send_ping().await?;
         while !self.pings.is_empty() {
-            match self.read(PATIENCE).await? {
+            match self.read(self.patience).await? {
                 Some(Received::PingResp) => self.note_ping()?,
                 Some(other) => self.early.push_back(other),
                 None => return Err(End::Closed(None)),
@@ -208,7 +211,7 @@ impl Link {
                 self.heard = Instant::now();
                 Ok(Some(received))
             }
-            None if self.heard.elapsed() > PATIENCE => Err(End::Closed(None)),
+            None if self.heard.elapsed() > self.patience => Err(End::Closed(None)),
             None => Ok(None),
         }
     }
@@ -239,7 +242,8 @@ impl Link {
     /// Stays as if nothing had happened, until the node ends it.
     pub(super) fn forget(mut self) {
         tokio::task::spawn_local(async move {
-            let until = Instant::now() + Duration::from_secs(20);
+            let lasts = Duration::from_secs(if self.stage.is_patient { 90 } else { 20 });
+            let until = Instant::now() + lasts;
             while Instant::now() < until && self.next(PING_EVERY).await.is_ok() {}
         });
     }

@@ -12,7 +12,7 @@ use chaos_tests::{Dice, End, Inbox, Received};
 use mqtt::{AckKind, Connect, Outgoing, PacketId, QoS, Reason, Version, Will};
 use tokio::time::{Instant, sleep};
 
-use super::link::Link;
+use super::link::{Link, PATIENCE};
 use super::stage::{Act, Stage};
 
 /// How long sessions last that shall be there; more than all clocks together can jump.
@@ -34,25 +34,45 @@ pub(super) struct Roamer {
     expiry: u32,
     /// How long it stays on a node, in milliseconds.
     stay: Range<u64>,
+    /// How long it waits for an answer before it goes elsewhere.
+    patience: Duration,
     dice: Dice,
     link: Option<Link>,
     moves_at: Instant,
+    /// How long after a publication the next one comes.
+    pace: Duration,
 }
 
 impl Roamer {
     pub(super) fn new(stage: &Rc<Stage>, client: &str, expiry: u32, dice: &mut Dice) -> Self {
         // Sessions of 3.1.1 last for as long as the configuration says.
         let is_old = expiry == LONG_SECS && dice.one_in(3);
-        Self {
+        let new = Self {
             stage: Rc::clone(stage),
             client: client.to_owned(),
             version: if is_old { Version::V311 } else { Version::V5 },
             expiry,
             stay: 500..5_000,
+            patience: PATIENCE,
             dice: dice.split(),
             link: None,
             moves_at: Instant::now(),
-        }
+            pace: Duration::from_millis(30),
+        };
+        if stage.is_patient && dice.one_in(3) { new.patient() } else { new }
+    }
+
+    /// One that stays, and waits longer for an answer than any process stands still.
+    pub(super) fn patient(self) -> Self {
+        // Those without a session come to their end by moving on.
+        let stay = if self.expiry == 0 { self.stay } else { 5_000..60_000 };
+        Self { stay, patience: Duration::from_secs(90), ..self }
+    }
+
+    /// One that does not publish all that it may before it hears of it.
+    pub(super) fn slow(mut self) -> Self {
+        self.pace = self.dice.millis(500..3000);
+        self
     }
 
     /// With a session that lasts.
@@ -89,7 +109,7 @@ impl Roamer {
             0 => false,
             secs => secs >= LONG_SECS || present,
         };
-        match Link::open(&self.stage, &connect, is_old, &mut self.dice).await {
+        match Link::open(&self.stage, &connect, is_old, (self.patience, &mut self.dice)).await {
             Some(link) => {
                 self.moves_at = Instant::now() + self.dice.millis(self.stay.clone());
                 self.link = Some(link);
@@ -152,8 +172,7 @@ pub(super) async fn publisher(mut roamer: Roamer, topics: Vec<String>, qos: QoS)
                 continue;
             }
         }
-        let pace = Duration::from_millis(30);
-        if published.elapsed() >= pace && pending.len() < WINDOW && !stage.is_calm() {
+        if published.elapsed() >= roamer.pace && pending.len() < WINDOW && !stage.is_calm() {
             published = Instant::now();
             last_id = last_id % 1000 + 1;
             let id = PacketId::new(last_id).unwrap();

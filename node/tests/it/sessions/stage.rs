@@ -25,11 +25,14 @@ pub(super) enum Act {
 /// See the module.
 pub(super) struct Stage {
     begun: Instant,
+    /// Whether a node that says nothing may go on before long.
+    pub(super) is_patient: bool,
     pub(super) act: Cell<Act>,
     /// Time that has passed all at once.
     pub(super) skipped: Cell<Duration>,
     pub(super) entrances: RefCell<BTreeMap<u64, Entrance>>,
-    pub(super) nodes: u64,
+    /// Nodes that there were at any time.
+    pub(super) nodes: Cell<u64>,
     history: RefCell<Vec<Event>>,
     connections: Cell<u64>,
     /// Clients that still publish.
@@ -39,13 +42,14 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(nodes: u64) -> Self {
+    pub(super) fn new(nodes: u64, is_patient: bool) -> Self {
         Self {
             begun: Instant::now(),
+            is_patient,
             act: Cell::new(Act::Trouble),
             skipped: Cell::default(),
             entrances: RefCell::default(),
-            nodes,
+            nodes: Cell::new(nodes),
             history: RefCell::default(),
             connections: Cell::new(0),
             publishing: Cell::new(0),
@@ -76,7 +80,7 @@ impl Stage {
 
     /// Any node, and a connection to it if it is up.
     pub(super) fn dial(&self, dice: &mut Dice) -> Option<(u64, DuplexStream)> {
-        let node = 1 + dice.within(0..self.nodes);
+        let node = 1 + dice.within(0..self.nodes.get());
         let stream = self.entrances.borrow().get(&node)?.enter(dice)?;
         Some((node, stream))
     }

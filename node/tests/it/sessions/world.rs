@@ -1,7 +1,7 @@
 //! A cluster of whole nodes in one thread, its clients, and what befalls them.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -14,11 +14,14 @@ use cluster::{GroupId, Input};
 use mqtt::QoS;
 use node::host::{Machine, NodeHost, Reply, Signal};
 use simulation::{Cluster, Turned, small};
+use storage::dice::Dice;
 use tokio::task::LocalSet;
 
-use super::life::{Life, SHARDS};
+use super::life::{Life, SHARDS, Served};
+use super::members::Operator;
 use super::people::{self, LONGER_SECS, Roamer, SHORT_SECS, Subscription};
 use super::stage::{Act, Stage};
+use super::still::Stopper;
 use super::streams::Streams;
 
 /// How long faults go on, and how soon after their end everything must be well.
@@ -47,35 +50,51 @@ fn watch_panics() {
     PANICKED.set(false);
 }
 
+/// What befalls nodes besides crashes, bad disks and a bad network.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Plan {
+    /// Processes stand still, and some clients have patience with them.
+    pub(super) standstills: bool,
+    /// Nodes come and go, and some come back with an empty disk.
+    pub(super) members: bool,
+}
+
 pub(super) struct World {
-    cluster: Cluster<Machine, NodeHost>,
-    founders: Vec<u64>,
-    lives: BTreeMap<u64, Life>,
+    pub(super) plan: Plan,
+    pub(super) cluster: Cluster<Machine, NodeHost>,
+    pub(super) founders: Vec<u64>,
+    /// Who has members change, where they do, and whether there may be another wish.
+    pub(super) operator: Option<Operator>,
+    pub(super) wishes: bool,
+    pub(super) lives: BTreeMap<u64, Life>,
     streams: Streams,
-    stage: Rc<Stage>,
+    pub(super) stage: Rc<Stage>,
     people: LocalSet,
-    pub(super) crashes: usize,
+    crashes: usize,
     /// Whether disks rot, one at a time.
     rots: bool,
     /// The node whose disk has rotted last, until it is whole again.
     rotten: Option<u64>,
-    pub(super) damages: usize,
+    damages: usize,
+    /// What has nodes stand still, and how often they did.
+    pub(super) stopper: Option<Stopper>,
+    pub(super) stops: usize,
+    /// Connections that were served beside later ones by nodes that had stood still: by node and epoch.
+    revenants: BTreeSet<(u64, Option<u64>)>,
 }
 
 /// What came of a seed.
 pub(super) struct Ran {
     /// What its clients have seen.
     pub(super) history: Vec<Event>,
-    /// How often a node has crashed.
-    pub(super) crashes: usize,
-    /// How often a disk has rotted.
-    pub(super) damages: usize,
+    /// What befell the nodes, and how often.
+    pub(super) befell: BTreeMap<&'static str, usize>,
     /// What is to be said of that, unless it came to something that must not be.
     pub(super) verdict: Result<Verdict, String>,
 }
 
 /// Runs a seed.
-pub(super) fn run(seed: u64) -> Ran {
+pub(super) fn run(seed: u64, plan: Plan) -> Ran {
     watch_panics();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -83,44 +102,57 @@ pub(super) fn run(seed: u64) -> Ran {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, plan);
         let ran = world.run().await;
         let verdict = ran.map(|()| world.verdict());
-        let (crashes, damages) = (world.crashes, world.damages);
-        Ran { history: world.stage.history(), crashes, damages, verdict }
+        let befell = [
+            ("crashes", world.crashes),
+            ("disks that rotted", world.damages),
+            ("standstills", world.stops),
+            ("nodes added", world.operator.as_ref().map_or(0, |it| it.added)),
+            ("nodes removed", world.operator.as_ref().map_or(0, |it| it.removed)),
+            ("nodes lost with their disks", world.operator.as_ref().map_or(0, |it| it.lost)),
+            ("connections that outlasted leases", world.revenants.len()),
+        ];
+        Ran { history: world.stage.history(), befell: befell.into(), verdict }
     })
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
-        let mut dice = storage::dice::Dice::new(seed);
+    fn new(seed: u64, plan: Plan) -> Self {
+        let mut stopper = plan.standstills.then(|| Stopper::new(seed));
+        let mut dice = Dice::new(seed);
         let count = [3, 3, 3, 4, 5, 7][dice.below(6) as usize];
         let founders: Vec<u64> = (1..=count).collect();
         let mut cluster = Cluster::new(seed, dice);
         cluster.network.streams = true;
         cluster.disks_fill = seed % 2 == 1;
         for &id in &founders {
-            let config = cluster::Config {
-                segment_bytes: 256 << 10,
-                checkpoint_bytes: 256 << 10,
-                max_command_bytes: 1 << 20,
-                snapshot_chunk_bytes: 4 << 10,
-                snapshot_window_bytes: 32 << 10,
-                ..small(id, u32::from(SHARDS) + 1, &founders, &mut cluster.dice)
-            };
+            let config = config(&mut cluster.dice, id, &founders, plan);
             cluster.add(id, config);
         }
+        let mut operator = plan.members.then(|| Operator::new(seed, &founders));
+        let dice = stopper.as_mut().map(Stopper::split);
+        let dice = dice.or_else(|| operator.as_mut().map(Operator::split));
+        let real = |dice| Streams::real(dice, plan.members);
         Self {
+            plan,
             cluster,
             founders,
             lives: BTreeMap::new(),
-            streams: Streams::default(),
-            stage: Rc::new(Stage::new(count)),
+            operator,
+            wishes: false,
+            streams: dice.map_or_else(Streams::default, real),
+            stage: Rc::new(Stage::new(count, plan.standstills)),
             people: LocalSet::new(),
             crashes: 0,
-            rots: seed % 3 == 2,
+            // Of two disks that one group has lost, nobody may be the only one to remember.
+            rots: seed % 3 == 2 && !plan.members,
             rotten: None,
             damages: 0,
+            stopper,
+            stops: 0,
+            revenants: BTreeSet::new(),
         }
     }
 
@@ -138,7 +170,8 @@ impl World {
         self.until("well at first", |world| world.is_well()).await?;
         self.cast();
         let began = self.cluster.millis;
-        while self.cluster.millis < began + TROUBLE {
+        let trouble = if self.plan.members { 2 * TROUBLE } else { TROUBLE };
+        while self.cluster.millis < began + trouble {
             if self.cluster.dice.one_in(120)
                 && let Some(id) = self.cluster.trouble()
             {
@@ -147,9 +180,15 @@ impl World {
             if self.rots && self.cluster.dice.one_in(250) {
                 self.rot();
             }
+            self.stop_somebody();
+            self.wishes = true;
             self.step().await?;
         }
+        self.wishes = false;
         self.cluster.heal();
+        while self.somebody_stands_still() {
+            self.step().await?;
+        }
         self.until("well again", |world| world.is_well()).await?;
         // Until nobody waits for a lost node any more.
         let well = self.cluster.millis;
@@ -172,12 +211,14 @@ impl World {
         what: &str,
         mut is_so: impl FnMut(&mut Self) -> bool,
     ) -> Result<(), String> {
-        let end = self.cluster.millis + RECOVERY;
+        // A node that joins is brought everything first.
+        let end = self.cluster.millis + if self.plan.members { 4 * RECOVERY } else { RECOVERY };
         while !is_so(self) {
             self.step().await?;
             if self.cluster.millis > end {
                 let acting = self.stage.acting.borrow();
-                return Err(format!("not {what} after {RECOVERY} ms; still act: {acting:?}"));
+                let (now, wished) = (self.cluster.millis, self.wished());
+                return Err(format!("not {what} by {now} ms; still act: {acting:?}; {wished}"));
             }
         }
         Ok(())
@@ -188,10 +229,12 @@ impl World {
         let groups = || (0..=u32::from(SHARDS)).map(GroupId);
         let leader = |id, group| self.cluster.status(id, group).and_then(|status| status.leader);
         let is_whole = |id| groups().all(|group| !self.is_damaged(id, group));
-        self.founders.iter().all(|&id| is_whole(id))
+        let members = self.members();
+        self.is_as_wished()
+            && members.iter().all(|&id| is_whole(id))
             && groups().all(|group| {
-                let first = leader(self.founders[0], group);
-                first.is_some() && self.founders.iter().all(|&id| leader(id, group) == first)
+                let first = leader(members[0], group);
+                first.is_some() && members.iter().all(|&id| leader(id, group) == first)
             })
     }
 
@@ -222,6 +265,18 @@ impl World {
             let subscription = Subscription { filters, prefix: "s/", qos: once, share };
             self.acts(client, people::subscriber(lasting(client, dice), subscription));
         }
+        if self.plan.standstills {
+            for (client, qos) in [("patient 1", once), ("patient 2", twice), ("patient 3", once)] {
+                let topics = ["t", "u/t"].map(|topic| format!("{topic}/{client}")).to_vec();
+                let roamer = lasting(client, dice).patient().slow();
+                self.publishes(client, people::publisher(roamer, topics, qos));
+            }
+            for number in 3..=5 {
+                let client = format!("keeper {number}");
+                let roamer = brief(&client, dice).patient();
+                self.acts(&client, people::keeper(roamer, number, KEYS));
+            }
+        }
         for _ in 0..2 {
             self.acts("duellist", people::duellist(brief("duellist", dice)));
         }
@@ -244,7 +299,7 @@ impl World {
         }
     }
 
-    fn acts(&self, client: &str, person: impl Future<Output = ()> + 'static) {
+    pub(super) fn acts(&self, client: &str, person: impl Future<Output = ()> + 'static) {
         let (stage, client) = (Rc::clone(&self.stage), client.to_owned());
         stage.acting.borrow_mut().push(client.clone());
         self.people.spawn_local(async move {
@@ -262,8 +317,13 @@ impl World {
         });
     }
 
-    fn crash(&mut self, id: u64) {
+    pub(super) fn crash(&mut self, id: u64) {
         self.crashes += 1;
+        self.end(id);
+    }
+
+    /// A node's process ends.
+    pub(super) fn end(&mut self, id: u64) {
         self.cluster.crash(id);
         self.stage.entrances.borrow_mut().remove(&id);
         self.lives.remove(&id);
@@ -290,16 +350,23 @@ impl World {
     async fn step(&mut self) -> Result<(), String> {
         self.cluster.pass();
         self.streams.pass(&mut self.cluster, &self.lives);
-        for id in self.founders.clone() {
+        self.operate();
+        for id in self.cluster.nodes.keys().copied().collect::<Vec<_>>() {
             node::clock::simulate(self.cluster.now(id).unix_ms);
             if self.turn(id)? == Turned::Failed {
                 self.crash(id);
             }
         }
+        self.open_and_stop();
+        self.note_standstills();
+        let now = self.cluster.millis;
         // Whatever cores and clients have to do until then, they do.
         let mut moment = pin!(tokio::time::sleep_until(self.stage.at(self.cluster.millis)));
         poll_fn(|cx| {
             for (&id, life) in &mut self.lives {
+                if life.cores_stand_still(now) {
+                    continue;
+                }
                 node::clock::simulate(self.cluster.now(id).unix_ms);
                 let _ = Pin::new(&mut life.tasks).poll(cx);
             }
@@ -317,6 +384,9 @@ impl World {
     fn turn(&mut self, id: u64) -> Result<Turned, String> {
         let now = self.cluster.now(id);
         let node = self.cluster.nodes.get_mut(&id).expect("it is one of them");
+        if node.stands_still(self.cluster.millis) {
+            return Ok(Turned::Idle);
+        }
         if let (Some(engine), Some(life)) = (&mut node.engine, self.lives.get(&id)) {
             let mut arrived = Input::default();
             let taken = life.inbox.take(&mut arrived, engine.allowance(now), Duration::ZERO);
@@ -324,39 +394,55 @@ impl World {
             append(&mut node.input, arrived);
         }
         let mut begun = None;
+        let (known, folder) = match &self.operator {
+            Some(operator) => (self.known(id), operator.folder(id)),
+            None => (self.founders.clone(), format!("folder-{id}")),
+        };
         let turned = self.cluster.turn(id, Machine::new, |raft| {
-            let (life, host) = Life::begin(&self.founders, raft);
+            let (life, host) = Life::begin(&known, folder, raft);
             begun = Some(life);
             host
         });
         let turned = turned.map_err(|error| format!("node {id} does not start: {error}"))?;
         if let Some(life) = begun.filter(|_| turned == Turned::Started) {
-            self.stage.entrances.borrow_mut().insert(id, life.entrance());
             self.lives.insert(id, life);
         }
         Ok(turned)
     }
 
     /// No client id has two connections that are served.
-    fn look_for_doubles(&self) -> Result<(), String> {
-        let mut served = BTreeMap::new();
-        for (id, life) in &self.lives {
-            for core in &life.cores {
-                for (_, endpoint) in core.endpoints.borrow().iter() {
-                    if endpoint.doomed().is_some() || endpoint.is_closed() {
-                        continue;
-                    }
-                    let profile = &endpoint.profile;
-                    let epoch = profile.record.map(|record| record.epoch);
-                    let here = (*id, epoch);
-                    if let Some(there) = served.insert(profile.client.to_string(), here) {
-                        let client = &profile.client;
-                        return Err(format!("{client} is served twice: {there:?}, {here:?}"));
-                    }
-                }
+    fn look_for_doubles(&mut self) -> Result<(), String> {
+        let now = self.cluster.millis;
+        let running = self.lives.iter().filter(|(_, life)| !life.cores_stand_still(now));
+        let all: Vec<Served> = running.flat_map(|(id, life)| life.served(*id)).collect();
+        let mut served: BTreeMap<Rc<str>, Served> = BTreeMap::new();
+        for one in all {
+            let Some(other) = served.insert(Rc::clone(&one.client), one.clone()) else { continue };
+            // Whoever was let in last is right.
+            let epoch = |it: &Served| it.record.map(|record| record.epoch);
+            let (old, new) = if epoch(&one) < epoch(&other) { (one, other) } else { (other, one) };
+            if epoch(&old) == epoch(&new) || !self.has_not_noticed(&old) {
+                return Err(format!("a client is served twice: {old:?}, {new:?}"));
             }
+            self.revenants.insert((old.node, epoch(&old)));
+            served.insert(Rc::clone(&new.client), new);
         }
         Ok(())
+    }
+}
+
+/// How a node runs its groups.
+pub(super) fn config(dice: &mut Dice, id: u64, voters: &[u64], plan: Plan) -> cluster::Config {
+    let small = small(id, u32::from(SHARDS) + 1, voters, dice);
+    let slowest = if plan.members { 500_000 } else { 0 };
+    cluster::Config {
+        segment_bytes: 256 << 10,
+        checkpoint_bytes: 256 << 10,
+        max_command_bytes: 1 << 20,
+        snapshot_chunk_bytes: 4 << 10,
+        snapshot_window_bytes: 32 << 10,
+        snapshot_bytes_per_second: small.snapshot_bytes_per_second.max(slowest),
+        ..small
     }
 }
 

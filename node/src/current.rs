@@ -4,24 +4,35 @@
 //! or lacks something has sessions that it does not know, and what was acknowledged would not reach
 //! them. So a node of a cluster lets nobody in, leaves publications unread, takes none over REST and
 //! hands out nothing of its outboxes until it has had all of every group that was acknowledged anywhere before: after its
-//! start, after a damage, and after it heard no leader for so long that others may have gone on without
-//! it.
+//! start, after a damage, after it heard no leader for so long that others may have gone on without
+//! it, and after its process stood still: whoever looks first when it goes on finds that, before the
+//! groups or the links do.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use cluster::GroupId;
-use tracing::info;
+use tokio::time::Instant;
+use tracing::{info, warn};
 
 use crate::core::Core;
 use crate::identity;
 use crate::shared::Shared;
 
+/// A process that ticked no more for so long stood still. Peers wait for its answers for longer than
+/// that, however late it noticed a cut before.
+const STOOD_STILL: Duration = Duration::from_secs(1);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Currency {
+    is_alone: bool,
+    since: Instant,
+    /// When a core last ticked, in milliseconds after `since`.
+    ticked: AtomicU64,
     is_current: AtomicBool,
     /// Moves when the node is not current any more.
     lost: AtomicU64,
@@ -32,6 +43,9 @@ impl Currency {
     /// That of a node which begins; alone, it knows of everything that there is.
     pub fn new(is_alone: bool) -> Self {
         Self {
+            is_alone,
+            since: Instant::now(),
+            ticked: AtomicU64::new(0),
             is_current: AtomicBool::new(is_alone),
             lost: AtomicU64::new(0),
             is_catching_up: AtomicBool::new(false),
@@ -40,7 +54,30 @@ impl Currency {
 
     /// Whether it knows of everything.
     pub fn is_current(&self) -> bool {
-        self.is_current.load(Ordering::Acquire)
+        self.is_current.load(Ordering::Acquire) && !self.stood_still()
+    }
+
+    /// A core ticks, as each does all the time.
+    fn tick(&self) {
+        // In this order: whoever sees that it ticked knows what was lost.
+        self.stood_still();
+        self.ticked.store(self.millis(), Ordering::Release);
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether no core has ticked for so long that others may have gone on without this node.
+    fn stood_still(&self) -> bool {
+        let ticked = self.ticked.load(Ordering::Acquire);
+        let still = Duration::from_millis(self.millis().saturating_sub(ticked));
+        let stood_still = !self.is_alone && still > STOOD_STILL;
+        if stood_still {
+            warn!(seconds = still.as_secs_f64(), "this process stood still");
+            self.lose();
+        }
+        stood_still
     }
 
     /// Others may have gone on without this node, or it has lost something.
@@ -94,6 +131,7 @@ impl Core {
     /// Has the node catch up if it is not current. The first core does it for all.
     /// Called at every tick.
     pub fn stay_current(self: &Rc<Self>) {
+        self.shared.currency.tick();
         if self.shared.currency.is_current() {
             return;
         }
@@ -103,5 +141,38 @@ impl Core {
             let core = Rc::clone(self);
             actix_rt::spawn(async move { catch_up(&core.shared).await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stood_still_knows_of_nothing_until_it_has_asked() {
+        for (millis, is_alone, expected) in
+            [(300, false, true), (1100, false, false), (60_000, false, false), (60_000, true, true)]
+        {
+            let currency = Currency::new(is_alone);
+            currency.gain(0);
+            currency.tick();
+            tokio::time::advance(Duration::from_millis(millis)).await;
+            assert_eq!(currency.is_current(), expected, "the first to look, after {millis} ms");
+            currency.tick();
+            assert_eq!(currency.is_current(), expected, "it ticks again, after {millis} ms");
+            currency.gain(currency.lost.load(Ordering::Acquire));
+            assert!(currency.is_current());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_asked_before_a_standstill_counts_no_more() {
+        let currency = Currency::new(false);
+        currency.tick();
+        let asked = currency.lost.load(Ordering::Acquire);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        currency.tick();
+        currency.gain(asked);
+        assert!(!currency.is_current());
     }
 }

@@ -211,8 +211,13 @@ impl World {
         what: &str,
         mut is_so: impl FnMut(&mut Self) -> bool,
     ) -> Result<(), String> {
-        // A node that joins is brought everything first.
-        let end = self.cluster.millis + if self.plan.members { 4 * RECOVERY } else { RECOVERY };
+        // A node that joins is brought everything first, and patient clients take their time.
+        let times = match self.plan {
+            Plan { members: true, .. } => 4,
+            Plan { standstills: true, .. } => 2,
+            Plan { .. } => 1,
+        };
+        let end = self.cluster.millis + times * RECOVERY;
         while !is_so(self) {
             self.step().await?;
             if self.cluster.millis > end {

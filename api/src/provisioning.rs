@@ -187,9 +187,8 @@ impl<B: Backend> Provisioner<B> {
         let issuing = self.issuing()?;
         let _place = issuing.devices.try_acquire().map_err(|_| ProvisionError::Busy)?;
         // Before a key is made that nobody could have.
-        if self.backend.registry_read(Registry::has_many_unclaimed).await? {
-            return Err(ProvisionError::Busy);
-        }
+        let claim = by.clone();
+        self.backend.registry_read(move |registry| registry.check_unclaimed(&claim)).await??;
         let key_pair = issuing.key_pair().await?;
         let issued = issuing.issuer.issue(&key_pair, now)?;
         self.offer(issued, Some(key_pair.private_pem), by, now).await

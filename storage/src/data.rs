@@ -4,7 +4,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Access;
 use thiserror::Error;
@@ -12,6 +13,9 @@ use thiserror::Error;
 use crate::disk::{Disk, RealDisk, is_full};
 
 const FORMAT: &str = "skein data 1";
+/// How long a process that was killed may hold its lock while the kernel takes its memory back: whoever
+/// starts another at once need not know of that.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 /// Why a data directory cannot be used.
 #[derive(Debug, Error)]
@@ -194,7 +198,13 @@ fn lock(dir: &Path) -> Result<File, DataError> {
     let mut options = File::options();
     let open = options.read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = open.map_err(failed("open", &path))?;
-    match file.try_lock() {
+    let asked = Instant::now();
+    let mut locked = file.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && asked.elapsed() < HANDOVER {
+        thread::sleep(HANDOVER / 40);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let pid = fs::read_to_string(&path).unwrap_or_default();

@@ -120,6 +120,8 @@ struct Indexes {
     certificates_of_authority: BTreeMap<CertificateId, BTreeSet<(Timestamp, CertificateId)>>,
     /// Provisional certificates by when they go.
     provisional: BTreeSet<(Timestamp, CertificateId)>,
+    /// Those that wait for their devices, by whose claim they were made.
+    unclaimed_of: BTreeMap<Principal, BTreeSet<CertificateId>>,
     authorities_by_age: BTreeSet<(Timestamp, CertificateId)>,
     authorities_of_subject: BTreeMap<Box<str>, BTreeSet<CertificateId>>,
     role_aliases_by_age: BTreeSet<(Timestamp, RoleAliasName)>,

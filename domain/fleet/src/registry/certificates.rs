@@ -2,7 +2,7 @@
 
 use super::model::{Certificate, CertificateStatus, Timestamp};
 use super::names::{CertificateId, Principal};
-use super::provision::Provisional;
+use super::provision::{Provisional, ProvisionalRole};
 use super::store::Key;
 use super::{Indexes, Outcome, Registry, Rejection};
 
@@ -116,8 +116,28 @@ impl Indexes {
         if !certificate.is_claim() {
             self.certificates_by_age.insert(key);
         }
-        if let Some(Provisional { expires, .. }) = certificate.provisional {
-            self.provisional.insert((expires, certificate.id.clone()));
+        self.add_provisional(certificate);
+    }
+
+    fn add_provisional(&mut self, certificate: &Certificate) {
+        let Some(Provisional { role, expires }) = &certificate.provisional else { return };
+        self.provisional.insert((*expires, certificate.id.clone()));
+        if let ProvisionalRole::Unclaimed(owner) = role {
+            let made = self.unclaimed_of.entry(owner.claimed_by.clone()).or_default();
+            made.insert(certificate.id.clone());
+        }
+    }
+
+    /// It stays from now on, or it is gone.
+    pub(super) fn remove_provisional(&mut self, id: &CertificateId, was: &Provisional) {
+        self.provisional.remove(&(was.expires, id.clone()));
+        if let ProvisionalRole::Unclaimed(owner) = &was.role
+            && let Some(made) = self.unclaimed_of.get_mut(&owner.claimed_by)
+        {
+            made.remove(id);
+            if made.is_empty() {
+                self.unclaimed_of.remove(&owner.claimed_by);
+            }
         }
     }
 
@@ -132,8 +152,8 @@ impl Indexes {
                 self.certificates_of_authority.remove(authority);
             }
         }
-        if let Some(Provisional { expires, .. }) = certificate.provisional {
-            self.provisional.remove(&(expires, certificate.id.clone()));
+        if let Some(was) = &certificate.provisional {
+            self.remove_provisional(&certificate.id, was);
         }
     }
 }

@@ -21,6 +21,9 @@ use super::templates::ProvisioningTemplate;
 use super::things::patched;
 use super::{Outcome, Registry, Rejection};
 
+/// Certificates that wait for their devices and were made with one claim: one that has leaked hinders
+/// no others.
+const UNCLAIMED_OF_CLAIM: usize = 1_000;
 /// Certificates that wait for their devices, and claims, at the same time.
 const UNCLAIMED: usize = 20_000;
 /// How many certificates one command deletes.
@@ -198,13 +201,13 @@ impl Registry {
     }
 
     fn offer(&mut self, certificate: Certificate) -> Result<Outcome, Rejection> {
-        if self.has_many_unclaimed() {
-            return Err(Rejection::ManyUnclaimedCertificates { limit: UNCLAIMED });
+        match certificate.provisional.as_ref().map(|provisional| &provisional.role) {
+            Some(ProvisionalRole::Claim(template)) => drop(self.find_template(template)?),
+            Some(ProvisionalRole::Unclaimed(owner)) => self.check_unclaimed(&owner.claimed_by)?,
+            None => {}
         }
-        if let Some(Provisional { role: ProvisionalRole::Claim(template), .. }) =
-            &certificate.provisional
-        {
-            self.find_template(template)?;
+        if self.indexes.provisional.len() >= UNCLAIMED {
+            return Err(Rejection::ManyUnclaimedCertificates { limit: UNCLAIMED });
         }
         self.register_certificate(certificate)
     }
@@ -422,8 +425,11 @@ impl Registry {
             certificate.modified = at;
             certificate.customer_version += 1;
         }
-        if let Some(Provisional { expires, .. }) = provisional {
-            self.indexes.provisional.remove(&(expires, id.clone()));
+        if let Some(was) = provisional {
+            self.indexes.remove_provisional(id, &was);
+        }
+        if status != CertificateStatus::Active {
+            self.forget_unclaimed_of(id);
         }
         self.dirty.insert(Key::Certificate(id.clone()));
         self.changed_certificate(id);
@@ -433,18 +439,38 @@ impl Registry {
         let over = self.indexes.provisional.iter().take_while(|(expires, _)| *expires <= at);
         let over: Vec<CertificateId> = over.take(SWEPT).map(|(_, id)| id.clone()).collect();
         for id in over {
-            let principal = Principal::Certificate(id.clone());
-            for thing in self.things_of.get(&principal).cloned().unwrap_or_default().into_keys() {
-                self.unlink_thing(&thing, &principal);
-            }
-            self.remove_certificate(&id);
+            self.delete_with_attachments(&id);
         }
         Outcome::Done
     }
 
-    /// Whether so many certificates wait for their devices that no more are taken.
-    pub fn has_many_unclaimed(&self) -> bool {
-        self.indexes.provisional.len() >= UNCLAIMED
+    /// Whether one more certificate may be made with a claim that waits for its device.
+    pub fn check_unclaimed(&self, claimed_by: &Principal) -> Result<(), Rejection> {
+        let of_claim = self.indexes.unclaimed_of.get(claimed_by).map_or(0, BTreeSet::len);
+        if of_claim >= UNCLAIMED_OF_CLAIM {
+            let limit = UNCLAIMED_OF_CLAIM;
+            return Err(Rejection::ManyUnclaimedCertificates { limit });
+        }
+        if self.indexes.provisional.len() >= UNCLAIMED {
+            return Err(Rejection::ManyUnclaimedCertificates { limit: UNCLAIMED });
+        }
+        Ok(())
+    }
+
+    /// What was made with a claim that may not be used any more goes with it.
+    fn forget_unclaimed_of(&mut self, claim: &CertificateId) {
+        let claim = Principal::Certificate(claim.clone());
+        for id in self.indexes.unclaimed_of.get(&claim).cloned().unwrap_or_default() {
+            self.delete_with_attachments(&id);
+        }
+    }
+
+    fn delete_with_attachments(&mut self, id: &CertificateId) {
+        let principal = Principal::Certificate(id.clone());
+        for thing in self.things_of.get(&principal).cloned().unwrap_or_default().into_keys() {
+            self.unlink_thing(&thing, &principal);
+        }
+        self.remove_certificate(id);
     }
 
     /// When the first provisional certificate goes.

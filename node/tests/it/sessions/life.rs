@@ -127,7 +127,7 @@ impl Life {
             hears.mesh.roster.expelled().await;
             is_expelled.set(true);
         });
-        if let Some(cluster) = config.cluster.clone() {
+        if let Some(cluster) = config.cluster {
             let shared = Arc::clone(&shared);
             tasks.spawn_local(async move { drain::obey(&shared, &cluster).await });
         }

@@ -219,3 +219,33 @@ fn a_thing_that_has_the_certificate_to_itself_is_provisioned_again() {
     let rejection = refuse(&mut registry, of("door"));
     assert!(matches!(rejection, Rejection::AttachedExclusively { .. }), "{rejection}");
 }
+
+#[test]
+fn a_claim_that_has_leaked_hinders_no_others_and_takes_what_it_made_with_it() {
+    let id = |number: u32| CertificateId::new(&format!("{number:064x}")).unwrap();
+    let offer = |number: u32, by: u8| {
+        let owner = Ownership { token: "token".into(), claimed_by: principal(by) };
+        let role = ProvisionalRole::Unclaimed(owner);
+        let provisional = Provisional { role, expires: DAY };
+        let certificate = Certificate { id: id(number), ..record(1, Some(provisional)) };
+        let certificate = Box::new(certificate);
+        Command::Provisioning(ProvisioningCommand::Offer { certificate })
+    };
+    let mut registry =
+        after([register(8, CertificateStatus::Active), register(9, CertificateStatus::Active)]);
+    for number in 0..1_000 {
+        registry.apply(offer(number, 9)).unwrap();
+    }
+    let rejection = refuse(&mut registry, offer(1_000, 9));
+    assert_eq!(rejection, Rejection::ManyUnclaimedCertificates { limit: 1_000 });
+    registry.apply(offer(2_000, 8)).unwrap();
+    let revoke = Command::UpdateCertificate {
+        certificate: certificate(9),
+        status: CertificateStatus::Revoked,
+        at: DAY,
+    };
+    registry.apply(revoke).unwrap();
+    assert!(registry.certificate(id(0).as_str()).is_none());
+    assert!(registry.certificate(id(2_000).as_str()).is_some());
+    assert_eq!(registry.certificates(&Paging::ascending(None, 10)).items.len(), 3);
+}

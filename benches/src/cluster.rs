@@ -47,6 +47,7 @@ const BARS: [(&str, Bar); 3] = [
 const QUORUM: &str = "quorum-fsynced QoS 1, % of mosquitto's QoS 1 in memory";
 const LATENCY: &str = "p99 at a third of the claimed rate, us of that machine";
 const LIMIT: &str = "what a bare TLS connection would leave of same-node, %";
+const UNCONVERTED: &str = "p99 at 20,000 a second, us here";
 const CROSSING: &str = "QoS 0 across nodes, % of same-node per cpu second";
 
 #[derive(Clone, Copy)]
@@ -86,7 +87,7 @@ impl Measurement {
         }
         let mut results = Results::default();
         let mut values: [Vec<f64>; BARS.len()] = Default::default();
-        let mut limits = Vec::new();
+        let (mut limits, mut unconverted) = (Vec::new(), Vec::new());
         let mosquitto: Recipe = "mosquitto".parse().map_err(Error::msg)?;
         for round in 1..=self.rounds {
             println!("round {round} of {}", self.rounds);
@@ -109,6 +110,8 @@ impl Measurement {
             // As much for this machine as the claimed rate is for the one that mosquitto was fast on.
             let rate = LATENCY_RATE * yardstick / YARDSTICK;
             let latency = run(self.traffic(100, Qos::One, Some(rate.round())), &everywhere)?;
+            let claimed = run(self.traffic(100, Qos::One, Some(LATENCY_RATE)), &everywhere)?;
+            unconverted.push(figure(&claimed, P99));
             let across = run(self.traffic(10, Qos::Zero, None), &everywhere)?;
             let same = run(self.traffic(10, Qos::Zero, None), &one)?;
             values[0].push(100.0 * figure(&quorum, RATE) / yardstick);
@@ -120,9 +123,10 @@ impl Measurement {
             let same = figure(&same, CPU_RATE).recip();
             limits.push(100.0 * same / (same + tls));
         }
-        limits.sort_by(f64::total_cmp);
-        let limit = number(limits[limits.len() / 2]);
-        println!("{LIMIT:<60} {limit:>9}");
+        for (name, values) in [(LIMIT, &mut limits), (UNCONVERTED, &mut unconverted)] {
+            values.sort_by(f64::total_cmp);
+            println!("{name:<60} {:>9}", number(values[values.len() / 2]));
+        }
         for ((name, bar), values) in BARS.iter().zip(&mut values) {
             values.sort_by(f64::total_cmp);
             let (least, median) = (values[0], values[values.len() / 2]);

@@ -10,6 +10,7 @@ mod machine;
 mod members;
 mod message;
 mod recorder;
+mod registry;
 mod shares;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,7 +19,6 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Host, Refusal};
-use fleet::registry::{self, ProvisioningCommand, Timestamp};
 use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Instance, Interest, OutboxEntry, Shard};
 use rustc_hash::FxHashMap;
@@ -596,7 +596,7 @@ impl Host<Machine> for NodeHost {
         self.end_lost(groups);
         self.balance(groups);
         let mut commands = self.tend_members(groups);
-        commands.extend(sweep(groups, now_ms));
+        commands.extend(registry::sweep(groups, now_ms));
         self.announce(groups);
         self.tend_shares(groups);
         for group in groups.ids() {
@@ -665,35 +665,4 @@ impl Host<Machine> for NodeHost {
             let _ = stopped.send(error.map(ToString::to_string));
         }
     }
-}
-
-/// Events of the registry that are published at a time.
-const EVENTS_AT_ONCE: usize = 100;
-
-impl NodeHost {
-    /// Has the events published that wait in the registry, if that is this node's business.
-    fn announce(&mut self, groups: &mut GroupsView<'_, Machine>) {
-        let meta = GroupId::META;
-        let Some(registry) = groups.get(meta).and_then(Machine::registry) else { return };
-        crate::metrics::set_lost_events(registry.lost_events());
-        if !registry.has_events() || !groups.leads(meta) {
-            return;
-        }
-        if !self.shared.announcing.swap(true, Ordering::AcqRel) {
-            let registry = groups.get(meta).and_then(Machine::registry);
-            let events = registry.map(|it| it.waiting_events(EVENTS_AT_ONCE)).unwrap_or_default();
-            let run =
-                Box::new(|core: &std::rc::Rc<Core>| crate::registry_events::publish(core, events));
-            self.shared.send(0, ToCore::Run(run));
-        }
-    }
-}
-
-/// What deletes the provisional certificates of the registry whose time is over.
-fn sweep(groups: &mut GroupsView<'_, Machine>, now_ms: u64) -> Option<(GroupId, Bytes)> {
-    let meta = GroupId::META;
-    let next = groups.get(meta).and_then(Machine::registry)?.next_sweep()?;
-    let (now, is_due) = (Timestamp(now_ms), next.0 <= now_ms && groups.leads(meta));
-    let sweep = registry::Command::Provisioning(ProvisioningCommand::Sweep { at: now });
-    is_due.then(|| (meta, sweep.encode().into()))
 }

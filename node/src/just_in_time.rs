@@ -11,8 +11,8 @@ use api::provisioning::{Given, Provisioner};
 use api::x509;
 use bytes::Bytes;
 use fleet::registry::{
-    Authority, CertificateId, CertificateNames, CertificateStatus, Check, Command, Registry,
-    Rejection, TemplateInUse, Timestamp,
+    Authority, CertificateId, CertificateStatus, Check, Command, Registry, Rejection,
+    TemplateInUse, Timestamp,
 };
 use provisioning::{Parameters, Purpose, Template};
 use rustls_pki_types::CertificateDer;
@@ -57,7 +57,7 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
     let id = inspected.id.clone();
     let look = move |registry: &Registry| standing(registry, &id, &issuer);
     let backend = Backend::new(Arc::clone(shared));
-    let new = New {
+    let new = Given {
         pem: x509::certificate_pem(certificate),
         certificate: inspected.id,
         names: Arc::clone(&inspected.summary.names),
@@ -111,18 +111,11 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
     Some(())
 }
 
-/// A certificate that has introduced itself.
-struct New {
-    certificate: CertificateId,
-    pem: String,
-    names: Arc<CertificateNames>,
-}
-
 /// Carries out the template of an authority; the answer is the thing's name.
 async fn provision(
     shared: &Shared,
     backend: Backend,
-    New { certificate, pem, names }: New,
+    given: Given,
     authority: &Authority,
 ) -> Result<Option<String>, String> {
     let config = &authority.registration;
@@ -140,11 +133,11 @@ async fn provision(
         }
     };
     let template = Template::parse(&body, Purpose::Registration).map_err(|it| it.to_string())?;
-    let given = Some(Given { certificate, pem, names });
     let provisioner = Provisioner::new(backend, shared.issuing.clone());
     let now = Timestamp(now_ms());
     let check = Check { shown: None, template: in_use, only_pending: true };
-    let provisioned = provisioner.provision(&template, Parameters::new(), given, check, now).await;
+    let provisioned =
+        provisioner.provision(&template, Parameters::new(), Some(given), check, now).await;
     let provisioned = provisioned.map_err(|error| error.to_string())?;
     Ok(provisioned.thing.map(|thing| thing.to_string()))
 }

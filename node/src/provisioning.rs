@@ -333,15 +333,12 @@ impl Hooked<'_> {
         mut parameters: Parameters,
     ) -> Result<Parameters, Rejected> {
         let Some(hook) = &template.hook else { return Ok(parameters) };
-        let arns = &self.shared.arns;
+        let prefix = self.shared.arns.prefix();
         let question = json!({
             "claimCertificateId": self.certificate,
             "certificateId": self.given.certificate,
             "certificatePem": self.given.pem,
-            "templateArn": format!(
-                "arn:{}:iot:{}:{}:provisioningtemplate/{}",
-                arns.partition, arns.region, arns.account, template.name
-            ),
+            "templateArn": format!("{prefix}provisioningtemplate/{}", template.name),
             "clientId": self.claimant.client,
             "parameters": parameters,
         });

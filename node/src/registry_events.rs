@@ -71,9 +71,8 @@ pub fn publish(core: &Rc<Core>, events: Vec<(u64, Event)>) {
 
 /// The topic of an event and what is published there.
 fn written(number: u64, event: &Event, arns: &policy::Arns, now_ms: u64) -> (String, Value) {
-    let policy::Arns { partition, region, account } = arns;
-    let arn =
-        |kind: &str, name: &str| format!("arn:{partition}:iot:{region}:{account}:{kind}/{name}");
+    let (account, prefix) = (&arns.account, arns.prefix());
+    let arn = |kind: &str, name: &str| format!("{prefix}{kind}/{name}");
     let group_arn = |name: &ThingGroupName| arn("thinggroup", name.as_str());
     let operation = event.operation.as_str();
     let verb = operation.to_ascii_lowercase();

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import rawmqtt as m
 from brokers import wait_until
-from test_authorities import Authority, refused
+from test_authorities import authority, knock, refused  # noqa: F401, fixtures
 
 pytestmark = pytest.mark.skein
 NOT_AUTHORIZED = 0x87
@@ -617,21 +617,6 @@ class TestHook:
 
 class TestJustInTime:
     """Just-in-time provisioning: the template of the authority is carried out when its device comes."""
-
-    @pytest.fixture
-    def authority(self, tmp_path, name):
-        return Authority(tmp_path, name)
-
-    @pytest.fixture
-    def knock(self, skein, tmp_path, name):
-        def knock(device):
-            context = ssl.create_default_context(cafile=skein.ca)
-            context.load_cert_chain(f"{tmp_path}/{name}-{device}.pem", f"{tmp_path}/{name}-{device}.key")
-            wrap = lambda raw: context.wrap_socket(raw, server_hostname="localhost")
-            with m.Client(skein.address("tls"), 5, wrap=wrap) as client:
-                return client.connect(f"{name}-{device}", check=False).reason
-
-        return knock
 
     def body(self, name):
         common = "AWS::IoT::Certificate::CommonName"

@@ -14,7 +14,6 @@ import boto3
 import botocore.awsrequest
 import botocore.config
 import botocore.credentials
-import botocore.exceptions
 import pytest
 import requests
 from awscrt import mqtt5
@@ -23,6 +22,7 @@ from awsiot import mqtt5_client_builder
 import aws
 import brokers
 from brokers import ACCOUNT, REGION, policy
+from test_authorities import refused
 
 pytestmark = pytest.mark.skein
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/devices"
@@ -48,14 +48,6 @@ def made(iot):
     for name in names:
         with contextlib.suppress(iot.exceptions.ResourceNotFoundException):
             iot.delete_role_alias(roleAlias=name)
-
-
-def refused(call, code, status, **parameters):
-    with pytest.raises(botocore.exceptions.ClientError) as error:
-        call(**parameters)
-    answer = error.value.response
-    assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == (code, status), answer
-    return answer
 
 
 def test_a_role_alias_is_described_as_it_was_made(iot, made, name):

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::registry::{
     AttachedPolicy, BillingGroupName, CertificateId, CertificateStatus, Disposition, NameError,
-    PolicyName, ThingGroupName, ThingName, ThingPlan, ThingTypeName,
+    POLICIES_PER_PRINCIPAL, PolicyName, ThingGroupName, ThingName, ThingPlan, ThingTypeName,
 };
 use serde_json::Value;
 
@@ -13,9 +13,6 @@ use crate::error::{TemplateError, expected, wrong};
 use crate::expression::{Expression, Name, Names};
 use crate::fields::Fields;
 use crate::scope::Scope;
-
-/// A certificate can have as many.
-const POLICIES: usize = 10;
 
 /// The resources by their names in the template.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +54,11 @@ impl Resources {
                 return Err(wrong(&at, "there is another resource of this type"));
             }
         }
-        if policies.len() > POLICIES {
-            let problem = format!("{} policies, at most {POLICIES} are allowed", policies.len());
+        if policies.len() > POLICIES_PER_PRINCIPAL {
+            let problem = format!(
+                "{} policies, at most {POLICIES_PER_PRINCIPAL} are allowed",
+                policies.len()
+            );
             return Err(wrong("Resources", problem));
         }
         let missing = || wrong("Resources", "there is no AWS::IoT::Certificate");

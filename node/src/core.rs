@@ -625,8 +625,10 @@ impl Core {
         for (ticket, taken) in results {
             match ticket {
                 Ticket::Connection { live, number } => {
-                    if let Some(endpoint) = self.endpoint(live) {
-                        endpoint.taken(number, taken.err().map(Failure::reason));
+                    let Some(endpoint) = self.endpoint(live) else { continue };
+                    match taken {
+                        Ok(()) => endpoint.taken(number),
+                        Err(failure) => endpoint.failed(number, failure.reason()),
                     }
                 }
                 Ticket::Core { number, .. } => self.pending_taken(number, taken),

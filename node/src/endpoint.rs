@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use fleet::registry::ThingName;
-use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Window};
+use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Turn, Window};
 use mqtt::{AckKind, Outgoing, PacketId, QoS, Reason, Version};
 use policy::{Action, Compiled};
 use smallvec::SmallVec;
@@ -606,30 +606,51 @@ impl Endpoint {
     }
 
     /// A taker has a publication of this client safe.
-    pub fn taken(&self, number: u32, reason: Option<Reason>) {
+    pub fn taken(&self, number: u32) {
         let mut state = self.state.borrow_mut();
-        state.acks.taken(number, reason);
+        state.acks.taken(number);
         self.wake(&mut state);
+    }
+
+    /// A taker has not, or nobody knows.
+    pub fn failed(&self, number: u32, reason: Reason) {
+        let can_be_said = |kind| match kind {
+            _ if self.profile.version == Version::V311 => false,
+            // Trouble of the cluster is no answer to a publication: nobody may know whether it is taken
+            // after all, and an answer ends the exchange [v5 4.3.2, 4.3.3]. The session would have its
+            // packet identifier for ever, or the client would not send it again.
+            AckKind::PubAck | AckKind::PubRec => reason == Reason::QuotaExceeded,
+            AckKind::PubRel | AckKind::PubComp => reason == Reason::PacketIdentifierNotFound,
+        };
+        let mut state = self.state.borrow_mut();
+        state.acks.failed(number, reason, can_be_said);
+        self.wake(&mut state);
+    }
+
+    /// Whether the connection ends as soon as what came before something is acknowledged of which the
+    /// protocol cannot say what became of it. The client will send that again, so nothing that it has
+    /// sent after that may be taken: it would come before it.
+    pub fn takes_no_more(&self) -> bool {
+        self.state.borrow().acks.is_ending()
     }
 
     /// Sends the acknowledgements that are ready and tells of each.
     pub fn acknowledge(&self, pool: &mut Pool, mut sent: impl FnMut(Owed)) {
         let mut state = self.state.borrow_mut();
-        while let Some(owed) = state.acks.ready() {
-            let unsayable = self.profile.version == Version::V311
-                || owed.kind == AckKind::PubComp && owed.reason != Reason::PacketIdentifierNotFound;
-            if owed.reason.is_error() && unsayable {
-                // There is no way to say that a packet was not taken. It stays, so that nothing behind it
-                // is acknowledged: it would be sent again alone, and come after that.
-                if state.doom.is_none() {
-                    state.doom = Some(owed.reason);
-                    self.wake(&mut state);
+        while let Some(turn) = state.acks.next() {
+            match turn {
+                Turn::Send(owed) => {
+                    self.put_ack(&mut state, owed.kind, owed.id, owed.reason, pool);
+                    sent(owed);
                 }
-                return;
+                Turn::End(reason) => {
+                    if state.doom.is_none() {
+                        state.doom = Some(reason);
+                        self.wake(&mut state);
+                    }
+                    return;
+                }
             }
-            state.acks.pop_ready();
-            self.put_ack(&mut state, owed.kind, owed.id, owed.reason, pool);
-            sent(owed);
         }
     }
 

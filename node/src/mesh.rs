@@ -181,7 +181,7 @@ fn tells_of_life(stream: Stream) -> bool {
 
 impl links::Receiver for Ears {
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
-        if self.0.mesh.roster.admit(peer)? {
+        if self.0.mesh.roster.admit(peer, &self.0.registry)? {
             self.0.mesh.follow_roster();
         }
         Ok(())

@@ -14,9 +14,11 @@ use fleet::registry::{Drain, Member, MemberStatus, NotMember};
 use links::{Denied, Introduction, PeerAddress};
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config;
+use crate::freshness::Freshness;
 
 /// This node in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ struct State {
     members: Option<BTreeMap<u64, Member>>,
     /// Where nodes have said that they are.
     heard: BTreeMap<u64, String>,
+    /// Which lives of nodes are not let in, and since when.
+    denied: BTreeMap<u64, (u64, Instant)>,
 }
 
 impl Roster {
@@ -193,12 +197,23 @@ impl Roster {
         }
     }
 
-    /// Judges a node that is who it says it is; true if it was not known to be where it is.
-    pub fn admit(&self, peer: Introduction<'_>) -> Result<bool, Denied> {
+    /// Judges a node that is who it says it is; true if it was not known to be where it is. `registry`
+    /// says how much this node knows of the members: it denies nobody for good who may have been let in
+    /// while it stood still.
+    pub fn admit(&self, peer: Introduction<'_>, registry: &Freshness) -> Result<bool, Denied> {
         let joining = self.is_learning();
         let mut state = self.state.write();
         let deserted = self.is_deserted();
-        judge(state.members.as_ref(), &self.configured, joining, deserted, peer)?;
+        let judged = judge(state.members.as_ref(), &self.configured, joining, deserted, peer);
+        if let Err(Denied { why, for_good }) = judged {
+            let now = (peer.incarnation, Instant::now());
+            let entry = state.denied.entry(peer.node).or_insert(now);
+            if entry.0 != peer.incarnation {
+                *entry = now;
+            }
+            return Err(Denied { why, for_good: for_good && registry.has_seen(entry.1) });
+        }
+        state.denied.remove(&peer.node);
         if peer.address.is_empty() {
             return Ok(false);
         }
@@ -292,6 +307,8 @@ fn addresses(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use fleet::registry::{Command, Registry};
 
     use super::*;
@@ -348,6 +365,30 @@ mod tests {
                 _ => panic!("node {node} with {folder:?}: {found:?}, not {expected:?}"),
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_denied_for_good_who_may_have_been_let_in_meanwhile() {
+        let (roster, registry) = (Roster::new(None, String::new(), None), Freshness::default());
+        roster.note(&members());
+        let for_good = |incarnation| {
+            let peer = Introduction { node: 3, incarnation, folder: "d", address: "" };
+            roster.admit(peer, &registry).unwrap_err().for_good
+        };
+        let look = || registry.seen(Instant::now());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        look();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!for_good(1), "it has looked, but before");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!for_good(1));
+        look();
+        assert!(for_good(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!for_good(2), "it may live anew because it was let in");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        look();
+        assert!(for_good(2));
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod alias;
 mod inbound;
 mod window;
 
-pub use acks::{Acks, Owed};
+pub use acks::{Acks, Owed, Turn};
 pub use alias::OutboundAliases;
 pub use inbound::{Inbound, InboundLimits, Receipt, Violation};
 pub use window::{Settled, Window};

@@ -73,6 +73,9 @@ impl Connection {
 
     /// Whether the client is to be read later. Whatever is waited for wakes the actor.
     fn has_to_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if self.endpoint.takes_no_more() {
+            return true;
+        }
         let now = self.core.clock().now;
         if let Some(rate) = self.rate.as_mut().filter(|rate| rate.is_paused(now)) {
             if let Some(until) = rate.watch() {
@@ -203,7 +206,11 @@ impl Connection {
                 break;
             }
             let is_publish = bytes[at] >> 4 == PUBLISH;
-            if is_publish && (!is_current || self.stops_at_publish(bytes.len() - at)) {
+            if is_publish
+                && (!is_current
+                    || self.endpoint.takes_no_more()
+                    || self.stops_at_publish(bytes.len() - at))
+            {
                 (self.unhandled, self.at_publish) = (true, true);
                 break;
             }

@@ -266,19 +266,36 @@ fn what_is_urgent_is_so_whatever_else_a_connection_was_to_end_for() {
 }
 
 #[test]
-fn nothing_is_acknowledged_behind_a_refusal_that_cannot_be_said() {
-    for (version, expected) in [(Version::V311, vec![1]), (Version::V5, vec![1, 2, 3])] {
+fn only_what_the_protocol_can_say_is_said_of_a_publication_that_failed() {
+    let cases = [
+        (Version::V5, AckKind::PubAck, Reason::QuotaExceeded, true),
+        (Version::V5, AckKind::PubAck, Reason::ServerBusy, false),
+        (Version::V5, AckKind::PubRec, Reason::QuotaExceeded, true),
+        (Version::V5, AckKind::PubRec, Reason::ServerBusy, false),
+        (Version::V5, AckKind::PubRec, Reason::ServerShuttingDown, false),
+        (Version::V5, AckKind::PubRec, Reason::UnspecifiedError, false),
+        (Version::V5, AckKind::PubComp, Reason::PacketIdentifierNotFound, true),
+        (Version::V5, AckKind::PubComp, Reason::QuotaExceeded, false),
+        (Version::V311, AckKind::PubAck, Reason::QuotaExceeded, false),
+        (Version::V311, AckKind::PubRec, Reason::QuotaExceeded, false),
+        (Version::V311, AckKind::PubComp, Reason::ServerBusy, false),
+    ];
+    for (version, kind, reason, is_said) in cases {
         let (endpoint, mut pool) = (endpoint(version), Pool::new(usize::MAX));
-        for (id, reason) in [(1, Reason::Success), (2, Reason::QuotaExceeded), (3, Reason::Success)]
-        {
-            let id = PacketId::new(id).unwrap();
-            endpoint.owe(Owed { kind: AckKind::PubAck, id, reason, waiting: 0 });
-        }
-        let mut acknowledged = Vec::new();
-        // Until the connection has ended it is asked again and again.
-        for _ in 0..3 {
-            endpoint.acknowledge(&mut pool, |owed| acknowledged.push(owed.id.get()));
-        }
-        assert_eq!(acknowledged, expected, "{version:?}");
+        let id = PacketId::new(7).unwrap();
+        let owed = Owed { kind, id, reason: Reason::Success, waiting: 1 };
+        let (earlier, failed) = (endpoint.owe(owed), endpoint.owe(owed));
+        let (mut sent, case) = (Vec::new(), (version, kind, reason));
+        endpoint.failed(failed, reason);
+        assert_eq!(endpoint.takes_no_more(), !is_said, "{case:?}");
+        endpoint.acknowledge(&mut pool, |owed| sent.push(owed.reason));
+        assert_eq!((&sent[..], endpoint.doomed()), (&[][..], None), "{case:?}: not its turn");
+        endpoint.taken(earlier);
+        endpoint.acknowledge(&mut pool, |owed| sent.push(owed.reason));
+        let (said, doomed) = match is_said {
+            true => (vec![Reason::Success, reason], None),
+            false => (vec![Reason::Success], Some(reason)),
+        };
+        assert_eq!((sent, endpoint.doomed()), (said, doomed), "{case:?}");
     }
 }

@@ -143,11 +143,10 @@ pub(super) fn doom(core: &Core, live: Live, why: Refusal) {
 fn refusal_reason(why: Refusal) -> Reason {
     match why {
         Refusal::Busy | Refusal::DiskFull | Refusal::TooLarge => Reason::QuotaExceeded,
-        Refusal::NoLeader
-        | Refusal::Unknown
-        | Refusal::Unseen
-        | Refusal::UnknownGroup
-        | Refusal::Stopping => Reason::UnspecifiedError,
+        Refusal::NoLeader | Refusal::Unknown | Refusal::Unseen | Refusal::UnknownGroup => {
+            Reason::ServerBusy
+        }
+        Refusal::Stopping => Reason::ServerShuttingDown,
     }
 }
 

@@ -20,8 +20,11 @@ use super::world::World;
 /// without a leader, and up to two until it sees that there is none).
 const NOTICES: u64 = 5000;
 
-/// A node that stood still for longer may have lost connections to others (ADR 10: eight seconds).
+/// A node that is not heard of for so long may lose connections to others (ADR 10: eight seconds).
 const LEASE: u64 = 8000;
+
+/// What is not heard of a node that stands still may have begun so much earlier.
+const BEAT: u64 = 1000;
 
 /// Once in so many moments somebody stands still.
 const OFTEN: u64 = 700;
@@ -45,9 +48,9 @@ impl Standstill {
         self.links_until.max(self.cores_until).max(self.raft_until)
     }
 
-    /// Whether it was so long that others may have connections which this node takes for its own.
-    pub(super) fn outlasted_leases(&self) -> bool {
-        self.until() - self.since > LEASE
+    /// Whether it is so long ago that others may have connections which this node takes for its own.
+    fn outlasted_leases(&self, now: u64) -> bool {
+        now - self.since + BEAT > LEASE
     }
 }
 
@@ -155,6 +158,7 @@ impl World {
         let session = machine
             .and_then(Machine::shard)
             .and_then(|shard| shard.session(served.client.as_bytes()));
-        still.outlasted_leases() && session.is_some_and(|it| it.epoch() == record.epoch)
+        still.outlasted_leases(self.cluster.millis)
+            && session.is_some_and(|it| it.epoch() == record.epoch)
     }
 }

@@ -239,6 +239,14 @@ impl World {
             operator.rests_until = now + operator.dice.below(1500);
             return;
         }
+        let folder = operator.folder(node);
+        let is_former = member.is_some_and(|member| member.former_folders.contains(&folder));
+        if goal == Goal::Add && is_former {
+            // A wish to take it out was heard again, late, by a node that had stood still.
+            self.crash(node);
+            self.empty(node, true);
+        }
+        let operator = self.operator.as_mut().expect("there is one");
         if goal == Goal::Add {
             // Whoever supervises it starts it again, too.
             let joining = self.cluster.nodes.get_mut(&node).expect("it was added");

@@ -637,7 +637,7 @@ impl Endpoint {
     /// Sends the acknowledgements that are ready and tells of each.
     pub fn acknowledge(&self, pool: &mut Pool, mut sent: impl FnMut(Owed)) {
         let mut state = self.state.borrow_mut();
-        while let Some(turn) = state.acks.next() {
+        while let Some(turn) = state.acks.turn() {
             match turn {
                 Turn::Send(owed) => {
                     self.put_ack(&mut state, owed.kind, owed.id, owed.reason, pool);

@@ -104,7 +104,7 @@ impl Acks {
     }
 
     /// Whose turn it is: what leaves is taken out.
-    pub fn next(&mut self) -> Option<Turn> {
+    pub fn turn(&mut self) -> Option<Turn> {
         let &Entry { owed, cannot_be_said } = self.owed.front()?;
         if owed.waiting > 0 {
             return None;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn sent(acks: &mut Acks) -> Vec<(u16, Reason)> {
-        let next = || match acks.next()? {
+        let next = || match acks.turn()? {
             Turn::Send(owed) => Some((owed.id.get(), owed.reason)),
             Turn::End(_) => None,
         };
@@ -166,11 +166,11 @@ mod tests {
         acks.failed(numbers[1], Reason::UnspecifiedError, |kind| kind != AckKind::PubAck);
         acks.failed(numbers[2], Reason::QuotaExceeded, |_| false);
         assert!(acks.is_ending());
-        assert_eq!(acks.next(), None, "the first one is still on its way");
+        assert_eq!(acks.turn(), None, "the first one is still on its way");
         acks.taken(numbers[0]);
         assert_eq!(sent(&mut acks), [(1, Reason::Success)]);
         for _ in 0..2 {
-            assert_eq!(acks.next(), Some(Turn::End(Reason::UnspecifiedError)));
+            assert_eq!(acks.turn(), Some(Turn::End(Reason::UnspecifiedError)));
         }
     }
 }

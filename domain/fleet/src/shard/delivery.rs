@@ -152,7 +152,7 @@ impl<T> Dispatcher<T> {
         let mut pumped = Pumped::default();
         let Some(attachment) = self.attached.get_mut(&session) else { return pumped };
         let Some(state) = shard.session_by_id(session) else { return pumped };
-        if state.epoch != attachment.epoch || !attachment.has_room() {
+        if state.epoch != attachment.epoch || !state.connected() || !attachment.has_room() {
             return pumped;
         }
         for entry in state.queue.from(attachment.cursor) {

@@ -143,6 +143,20 @@ fn dup_is_set_on_what_another_node_may_have_sent() {
     assert_eq!(here.pumped(), ["1 dup", "2 dup", "3 dup", "4"]);
 }
 
+/// Its node was taken for lost, and does not know it yet: what it sent now, nobody would send again as such.
+#[test]
+fn a_connection_that_counts_as_ended_is_given_nothing() {
+    let mut served = Served::connect(100);
+    served.publish(1, 1);
+    assert_eq!(served.pumped(), ["1"]);
+    served.probe.disconnect("c", 0, WillAction::Discard);
+    served.publish(1, 1);
+    assert_eq!(served.pumped(), [""; 0]);
+    served.dispatcher = Dispatcher::new();
+    served.reconnect(100);
+    assert_eq!(served.pumped(), ["1 dup", "2"]);
+}
+
 #[test]
 fn a_released_entry_is_released_again_on_resume() {
     let mut served = Served::connect(10);

@@ -46,8 +46,7 @@ impl DialError {
     fn refusal(&self) -> Option<&'static str> {
         match self {
             Self::Refused(refusal) => Some(refusal.label()),
-            Self::Status(status) if status.code() == Code::FailedPrecondition => Some("by_peer"),
-            Self::Status(status) if status.code() == Code::PermissionDenied => Some("by_peer"),
+            Self::Status(status) if is_said(status) => Some("by_peer"),
             _ => None,
         }
     }
@@ -67,6 +66,11 @@ impl DialError {
         )
     }
 
+    /// Whether the peer may know too little of this node.
+    fn is_doubt(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == Code::Aborted)
+    }
+
     /// Why the peer never wants this node.
     fn denial(&self) -> Option<&str> {
         match self {
@@ -80,11 +84,16 @@ impl DialError {
 
 /// What a peer has said, without the words of gRPC around it.
 fn said(status: &Status) -> String {
-    match status.code() {
-        Code::FailedPrecondition | Code::PermissionDenied => status.message().to_owned(),
+    match is_said(status) {
+        true => status.message().to_owned(),
         // It comes from the connection: what caused it says more.
-        _ => tls::chain(status),
+        false => tls::chain(status),
     }
+}
+
+/// Whether a peer has said it.
+fn is_said(status: &Status) -> bool {
+    matches!(status.code(), Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied)
 }
 
 /// A stream after its handshake.
@@ -130,6 +139,9 @@ pub(crate) async fn run(
             Err(error) => {
                 if let Some(why) = error.denial() {
                     shared.receiver.denied(peer, why);
+                }
+                if error.is_doubt() {
+                    shared.receiver.doubted(peer);
                 }
                 if let Some(reason) = error.refusal() {
                     metrics::refusals(Direction::Outgoing, reason).increment(1);

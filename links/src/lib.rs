@@ -64,7 +64,18 @@ pub struct Denied {
     /// In words that follow on the peer's name.
     pub why: String,
     /// Whether it stays so.
-    pub for_good: bool,
+    pub lasts: Lasts,
+}
+
+/// Whether a peer that is not wanted may be wanted later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// Something has to happen first: the node that says so starts, or an operator does something.
+    ForNow,
+    /// As far as the node knows that says so, which may not know enough.
+    Perhaps,
+    /// It never is.
+    ForGood,
 }
 
 /// What the node does with what happens on its links. Runs on the runtime of the links, must not
@@ -90,6 +101,9 @@ pub trait Receiver: Send + Sync + 'static {
 
     /// A peer does not want this node, and never will.
     fn denied(&self, _peer: u64, _why: &str) {}
+
+    /// A peer does not want this node, but may know too little of it.
+    fn doubted(&self, _peer: u64) {}
 
     /// Nobody listens at the peer's address, though its machine answers.
     fn refused(&self, _peer: u64) {}

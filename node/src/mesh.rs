@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use cluster::{GroupId, PeerMessage, Peers};
@@ -15,7 +16,7 @@ use links::{
     Batch, Denied, Direction, Identity, Introduction, Links, Message, Part, Purpose, StartError,
     Stream, Unfit,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -44,8 +45,13 @@ pub struct Mesh {
     /// Who belongs to the cluster.
     pub roster: Roster,
     lives: RwLock<BTreeMap<u64, Life>>,
+    /// When a node last did not know that this one is a member.
+    doubted: Mutex<Option<Instant>>,
     links: OnceLock<Links>,
 }
+
+/// Longer than it takes to dial a node again.
+const DOUBTED_FOR: Duration = Duration::from_secs(5);
 
 impl Mesh {
     /// The mesh of a node before its links are up.
@@ -54,6 +60,7 @@ impl Mesh {
             own: Instance::new(node, incarnation),
             roster,
             lives: RwLock::default(),
+            doubted: Mutex::default(),
             links: OnceLock::new(),
         }
     }
@@ -111,6 +118,11 @@ impl Mesh {
     /// What is known of each node that was ever linked.
     pub fn lives(&self) -> Vec<Life> {
         self.lives.read().values().copied().collect()
+    }
+
+    /// Whether a node lately did not know that this one is a member.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.lock().is_some_and(|at| at.elapsed() < DOUBTED_FOR)
     }
 
     /// Nodes that are linked now.
@@ -189,6 +201,10 @@ impl links::Receiver for Ears {
 
     fn denied(&self, peer: u64, why: &str) {
         self.0.mesh.roster.expel(peer, why);
+    }
+
+    fn doubted(&self, _peer: u64) {
+        *self.0.mesh.doubted.lock() = Some(Instant::now());
     }
 
     fn connected(&self, stream: Stream, incarnation: u64) {

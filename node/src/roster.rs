@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fleet::registry::{Drain, Member, MemberStatus, NotMember};
-use links::{Denied, Introduction, PeerAddress};
+use links::{Denied, Introduction, Lasts, PeerAddress};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -205,13 +205,16 @@ impl Roster {
         let mut state = self.state.write();
         let deserted = self.is_deserted();
         let judged = judge(state.members.as_ref(), &self.configured, joining, deserted, peer);
-        if let Err(Denied { why, for_good }) = judged {
+        if let Err(mut denied) = judged {
             let now = (peer.incarnation, Instant::now());
             let entry = state.denied.entry(peer.node).or_insert(now);
             if entry.0 != peer.incarnation {
                 *entry = now;
             }
-            return Err(Denied { why, for_good: for_good && registry.has_seen(entry.1) });
+            if denied.lasts == Lasts::ForGood && !registry.has_seen(entry.1) {
+                denied.lasts = Lasts::Perhaps;
+            }
+            return Err(denied);
         }
         state.denied.remove(&peer.node);
         if peer.address.is_empty() {
@@ -243,16 +246,16 @@ fn judge(
     deserted: bool,
     peer: Introduction<'_>,
 ) -> Result<(), Denied> {
-    let denied = |why: &str, for_good| Err(Denied { why: why.to_owned(), for_good });
+    let denied = |why: &str, lasts| Err(Denied { why: why.to_owned(), lasts });
     let Some(members) = members else {
-        return denied("is not judged before this node has loaded its state", false);
+        return denied("is not judged before this node has loaded its state", Lasts::ForNow);
     };
     if deserted {
-        return denied(&NotMember::Removed.to_string(), true);
+        return denied(&NotMember::Removed.to_string(), Lasts::ForGood);
     }
     match members.get(&peer.node) {
         None if joining || members.is_empty() && configured.contains_key(&peer.node) => Ok(()),
-        None => denied("is no member of the cluster: `skein cluster add` makes it one", false),
+        None => denied("is no member of the cluster: `skein cluster add` makes it one", Lasts::ForNow),
         // It is of a version without names for folders.
         Some(member) if peer.folder.is_empty() && member.folder.is_none() => Ok(()),
         Some(member) => member.admits(peer.folder).or_else(|why| {
@@ -268,7 +271,7 @@ fn judge(
                 ),
             };
             // Who is behind knows nothing for good.
-            denied(&format!("{why}: {remedy}"), !joining)
+            denied(&format!("{why}: {remedy}"), if joining { Lasts::ForNow } else { Lasts::ForGood })
         }),
     }
 }
@@ -357,7 +360,7 @@ mod tests {
         ] {
             let peer = Introduction { node, incarnation: 1, folder, address: "" };
             let found = judge(members, &configured(), joining, deserted, peer);
-            let found = found.err().map(|denied| (denied.why, denied.for_good));
+            let found = found.err().map(|denied| (denied.why, denied.lasts == Lasts::ForGood));
             match (&found, expected) {
                 (None, None) => {}
                 (Some((why, for_good)), Some((said, wanted)))
@@ -373,7 +376,11 @@ mod tests {
         roster.note(&members());
         let for_good = |incarnation| {
             let peer = Introduction { node: 3, incarnation, folder: "d", address: "" };
-            roster.admit(peer, &registry).unwrap_err().for_good
+            match roster.admit(peer, &registry).unwrap_err().lasts {
+                Lasts::Perhaps => false,
+                Lasts::ForGood => true,
+                Lasts::ForNow => panic!("no operator would help"),
+            }
         };
         let look = || registry.seen(Instant::now());
         tokio::time::advance(Duration::from_secs(1)).await;

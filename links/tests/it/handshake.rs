@@ -21,7 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::support::{Authority, CLUSTER, Event, LOST, Node, at, config, outgoing, until_counted};
+use crate::support::{
+    Authority, CLUSTER, Event, LOST, Node, UNSURE, at, config, outgoing, until_counted,
+};
 
 fn hello() -> Hello {
     Hello {
@@ -215,6 +217,22 @@ async fn a_peer_without_its_data_is_told_so_for_good_and_no_stream_of_it_opens()
         assert!(!matches!(event, Event::Connected(stream, _) if stream == outgoing(1)));
     }
     assert!(node.open.is_empty() && !node.links.reachable(2));
+}
+
+#[tokio::test]
+async fn a_peer_of_whom_nobody_is_sure_hears_that_and_dials_again() {
+    let authority = Authority::new();
+    let mut own = config(&authority, 1);
+    own.peers = at(2, "127.0.0.1:1".parse().unwrap());
+    let node = Node::start(own);
+    let mut unsure = config(&authority, 2);
+    unsure.peers = at(1, node.links.address());
+    unsure.folder = UNSURE.to_owned();
+    let mut peer = Node::start(unsure);
+    for _ in 0..10 {
+        peer.until(Event::Doubted(1)).await;
+    }
+    assert!(peer.denials == 0 && !node.links.reachable(2));
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use links::proto::GroupMessage;
 use links::{
-    Batch, Config, Denied, Direction, Identity, Introduction, Links, Message, PeerAddress, Purpose,
-    Receiver, Stream, certificate_name,
+    Batch, Config, Denied, Direction, Identity, Introduction, Lasts, Links, Message, PeerAddress,
+    Purpose, Receiver, Stream, certificate_name,
 };
 use metrics_util::debugging::{DebugValue, Snapshotter};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -23,6 +23,8 @@ pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 
 /// The folder of a node that is denied for good.
 pub(crate) const LOST: &str = "lost";
+/// The folder of a node that nobody is sure about.
+pub(crate) const UNSURE: &str = "unsure";
 
 /// Nothing here takes this long unless it never happens.
 pub(crate) const HANG: Duration = Duration::from_secs(20);
@@ -87,6 +89,7 @@ pub(crate) enum Event {
     /// The groups of the messages.
     Received(u64, Vec<u32>),
     Denied(u64, String),
+    Doubted(u64),
     Refused(u64),
 }
 
@@ -99,13 +102,18 @@ impl Receiver for Remembering {
 
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
         match peer.folder {
-            LOST => Err(Denied { why: "is denied".into(), for_good: true }),
+            LOST => Err(Denied { why: "is denied".into(), lasts: Lasts::ForGood }),
+            UNSURE => Err(Denied { why: "may be one".into(), lasts: Lasts::Perhaps }),
             _ => Ok(()),
         }
     }
 
     fn denied(&self, peer: u64, why: &str) {
         let _ = self.0.send(Event::Denied(peer, why.to_owned()));
+    }
+
+    fn doubted(&self, peer: u64) {
+        let _ = self.0.send(Event::Doubted(peer));
     }
 
     fn refused(&self, peer: u64) {
@@ -153,6 +161,7 @@ impl Node {
             Event::Connected(stream, _) => assert!(self.open.insert(*stream), "{stream:?} is open"),
             Event::Lost(stream) => assert!(self.open.remove(stream), "{stream:?} is not open"),
             Event::Denied(..) => self.denials += 1,
+            Event::Doubted(_) => {}
             Event::Refused(_) => self.refusals += 1,
             Event::Received(peer, _) => assert!(self.open.contains(&incoming(*peer))),
         }

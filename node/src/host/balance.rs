@@ -39,10 +39,13 @@ impl NodeHost {
             };
             can && self.shared.mesh.roster.may_lead(*node)
         };
+        // Who does not know that this node is a member hears nothing of it, nor who the members are.
+        let is_doubted = self.shared.mesh.is_doubted();
+        let can_tell = |id: GroupId, node: u64| !(is_doubted && id == GroupId::META && node == own);
         let led = groups.ids().into_iter().filter(|id| groups.leads(*id));
         let misplaced = led.filter_map(|id| {
             let voters = groups.status(id)?.voters.iter().copied();
-            let mut up = voters.filter(may_lead);
+            let mut up = voters.filter(|node| may_lead(node) && can_tell(id, *node));
             let leader = match preferred(id) {
                 Some(preferred) if up.clone().any(|node| node == preferred) => Some(preferred),
                 _ => leader_of(id, up.by_ref()),

@@ -41,6 +41,21 @@ macro_rules! operations {
                 }
             }
 
+            /// Whether it changes what there is, so that it is recorded: not what devices say.
+            pub(crate) fn is_change(self) -> bool {
+                let is_control = match self {
+                    $(Self::$name => matches!(Plane::$plane, Plane::Control),)*
+                };
+                self == Self::DeleteConnection || is_control && self.role() > Role::ReadOnly
+            }
+
+            /// What kind of resource the first label names, as ARNs have it.
+            pub(crate) fn kind(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$name => kind($path),)*
+                }
+            }
+
             /// Whether it is about the thing that the first label names, and about nothing else.
             pub(crate) fn is_of_thing(self) -> bool {
                 match self {
@@ -177,6 +192,24 @@ operations! {
     Data "DELETE" "/connections/{}" DeleteConnection Operator,
     Data "GET" "/connections/{}/subscriptions" ListSubscriptions ReadOnly,
     Credentials "GET" "/role-aliases/{}/credentials" AssumeRoleWithCertificate ReadOnly,
+}
+
+/// The kind of resource that the first label of a path names.
+fn kind(path: &str) -> Option<&'static str> {
+    let (folder, _) = path.strip_prefix('/')?.split_once("/{")?;
+    Some(match folder {
+        "things" => "thing",
+        "thing-types" => "thingtype",
+        "thing-groups" => "thinggroup",
+        "billing-groups" => "billinggroup",
+        "policies" | "target-policies" | "principal-policies" => "policy",
+        "cacertificate" => "cacert",
+        "role-aliases" => "rolealias",
+        "provisioning-templates" => "provisioningtemplate",
+        "connections" => "client",
+        _ if folder.contains("certificate") => "cert",
+        _ => return None,
+    })
 }
 
 /// Operations of AWS that are not offered here, on paths where others are: without this list a

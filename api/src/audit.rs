@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fleet::registry::{Command, Registry, Timestamp};
+use fleet::registry::{CertificateId, Command, Registry, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use crate::arn::Arns;
 use crate::backend::Unavailable;
 
-pub use watch::Watch;
+pub use watch::{Seen, Watch};
 
 /// Records on their way to who keeps them.
 const WAITING: usize = 1024;
@@ -189,6 +189,11 @@ impl Ledger {
         metrics::counter!("audit_lost_total").increment(count);
     }
 
+    /// Takes back that lost records were recorded.
+    pub fn restore_lost(&self, count: u64) {
+        self.0.lost.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// How many were lost since this was asked.
     pub fn take_lost(&self) -> u64 {
         self.0.lost.swap(0, Ordering::Relaxed)
@@ -201,7 +206,11 @@ impl Ledger {
         }
     }
 
-    fn submit(
+    /// Sends something on its way; `stored` is told when it is stored, and dropped when it cannot be.
+    ///
+    /// # Errors
+    /// When too much is on its way already.
+    pub fn submit(
         &self,
         entry: Entry,
         stored: Option<oneshot::Sender<()>>,
@@ -227,18 +236,30 @@ impl Ledger {
 
     /// What is proposed here without anybody who waits for it, as it stands in the registry.
     pub fn note_proposed(&self, registry: &Registry, command: &Command, at: Timestamp) {
-        let changes = self.described(registry, &subject::subjects(command));
-        self.note(Entry {
+        let operation = subject::name(command);
+        self.note(Entry { operation, ..self.proposed(registry, &subject::subjects(command), at) });
+    }
+
+    fn proposed(&self, registry: &Registry, subjects: &[subject::Subject], at: Timestamp) -> Entry {
+        let changes = self.described(registry, subjects);
+        Entry {
             at,
             request: uuid::Uuid::new_v4().to_string(),
             actor: Actor::Node,
             source: None,
-            operation: subject::name(command),
+            operation: String::new(),
             resource: changes.first().map(|change| change.resource.clone()),
             outcome: Result::Proposed,
             error: None,
             changes,
-        });
+        }
+    }
+
+    /// Has it recorded that certificates whose time is over are about to be deleted.
+    pub fn note_swept(&self, registry: &Registry, ids: Vec<CertificateId>, at: Timestamp) {
+        let subjects: Vec<_> = ids.into_iter().map(subject::Subject::Certificate).collect();
+        let operation = "DeleteExpiredCertificates".to_owned();
+        self.note(Entry { operation, ..self.proposed(registry, &subjects, at) });
     }
 
     /// What resources are now, as if they had been nothing before.
@@ -319,11 +340,6 @@ impl Attempt {
     pub fn watch(&self) -> Watch {
         let open = self.open.as_ref();
         open.map_or_else(Watch::default, |it| Watch::new(&it.ledger, &it.changes))
-    }
-
-    /// Whether anything of it is recorded.
-    pub fn is_recorded(&self) -> bool {
-        self.open.is_some()
     }
 
     /// Adds what has changed outside of the registry.

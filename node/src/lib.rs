@@ -6,6 +6,7 @@
 
 pub mod acknowledged;
 pub mod admin;
+pub mod audit;
 pub mod backend;
 pub mod backup;
 pub mod claims;

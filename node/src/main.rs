@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use node::admin::change::{self, Wish};
 use node::admin::cluster;
 use node::admin::explain::{Explanation, Question};
+use node::audit;
 use node::backup::{self, Standing};
 use node::config::{Config, S3};
 use node::dev::{Dev, Options};
@@ -71,10 +72,25 @@ enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// Looks after audit logs.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Looks after configuration files.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Checks that nothing was changed in an audit log or taken out of it. The exit code is 0 when it is
+    /// whole.
+    Verify {
+        /// The file of the log; full files beside it are checked with it.
+        file: PathBuf,
     },
 }
 
@@ -262,6 +278,7 @@ fn main() -> ExitCode {
         Command::Serve { config, accept_log_loss } => serve(&config.path(), accept_log_loss),
         Command::Cluster { command } => operate(command),
         Command::Policy { command } => explain(command),
+        Command::Audit { command: AuditCommand::Verify { file } } => verify(&file),
         Command::Config { command: ConfigCommand::Check { config } } => check(&config.path()),
     };
     match result {
@@ -313,6 +330,11 @@ fn explain(command: PolicyCommand) -> anyhow::Result<()> {
     if !explanation.is_allowed() {
         bail!("{} on {} is refused", question.action, question.resource);
     }
+    Ok(())
+}
+
+fn verify(file: &Path) -> anyhow::Result<()> {
+    print!("{}", audit::verify(file)?);
     Ok(())
 }
 

@@ -8,6 +8,13 @@ use super::subject::{self, Subject};
 use super::{Change, Changes, Ledger};
 use crate::backend::{Backend, ProposeError, Unavailable};
 
+/// What a command may change, and where that is noted.
+#[derive(Debug, Default)]
+pub struct Seen {
+    subjects: Vec<Subject>,
+    start: usize,
+}
+
 /// Notes what is proposed: how that stood before, and how afterwards. What somebody else changes in
 /// between is seen, too. One of nothing notes nothing.
 #[derive(Clone, Debug, Default)]
@@ -26,31 +33,43 @@ impl Watch {
         backend: &B,
         command: Command,
     ) -> Result<Outcome, ProposeError> {
-        let Some((ledger, changes)) = &self.of else {
-            return backend.registry_propose(command).await;
-        };
-        let subjects = subject::subjects(&command);
+        let seen = self.before(backend, &command).await?;
+        let proposed = backend.registry_propose(command).await;
+        if proposed.is_ok() {
+            self.after(backend, seen).await;
+        }
+        proposed
+    }
+
+    /// Notes how what a command may change stands before it is proposed.
+    pub async fn before<B: Backend>(
+        &self,
+        backend: &B,
+        command: &Command,
+    ) -> Result<Seen, Unavailable> {
+        let Some((ledger, changes)) = &self.of else { return Ok(Seen::default()) };
+        let subjects = subject::subjects(command);
         if subjects.is_empty() {
-            return backend.registry_propose(command).await;
+            return Ok(Seen::default());
         }
         let before = look(backend, ledger, &subjects).await?;
-        let start = {
-            let mut changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
-            changes.extend(before);
-            changes.len() - subjects.len()
-        };
-        let proposed = backend.registry_propose(command).await;
-        let after = match &proposed {
-            // It is done, whether or not this can be read.
-            Ok(_) => look(backend, ledger, &subjects).await.unwrap_or_default(),
-            Err(_) => return proposed,
-        };
         let mut changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
-        for (change, after) in changes[start..].iter_mut().zip(after) {
+        let start = changes.len();
+        changes.extend(before);
+        Ok(Seen { subjects, start })
+    }
+
+    /// Notes how that stands now that the command is done.
+    pub async fn after<B: Backend>(&self, backend: &B, seen: Seen) {
+        let Some((ledger, changes)) = self.of.as_ref().filter(|_| !seen.subjects.is_empty()) else {
+            return;
+        };
+        // It is done, whether or not this can be read.
+        let after = look(backend, ledger, &seen.subjects).await.unwrap_or_default();
+        let mut changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (change, after) in changes[seen.start..].iter_mut().zip(after) {
             change.after = after.before;
         }
-        drop(changes);
-        proposed
     }
 }
 

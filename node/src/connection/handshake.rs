@@ -149,7 +149,7 @@ pub async fn connect(
             if let (Some(Refused::Unknown | Refused::Inactive), Some(certificate)) =
                 (cause, &peer.certificate)
             {
-                just_in_time::introduce(&core.shared, certificate);
+                just_in_time::introduce(&core.shared, certificate, peer.ip);
             }
             let principal = peer.principal.name();
             let newcomer = Newcomer { client: connect.client_id, principal, ip: peer.ip };

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use api::audit::{Actor, Change, Entry, Ledger, Result as Outcome, Submission};
@@ -69,13 +69,8 @@ impl Audit {
         let is_strict = config.on_failure == OnFailure::Refuse;
         let (ledger, receiver) = Ledger::new(arns, is_strict);
         let (head, stored) = watch::channel(journal.last());
-        let writer = Writer {
-            journal,
-            ledger: ledger.clone(),
-            head,
-            kept: VecDeque::new(),
-            is_failing: false,
-        };
+        let writer =
+            Writer { journal, ledger: ledger.clone(), head, kept: VecDeque::new(), again_at: None };
         thread::Builder::new()
             .name("skein-audit".into())
             .spawn(move || writer.run(&receiver))
@@ -124,34 +119,46 @@ struct Writer {
     head: watch::Sender<u64>,
     /// What is not stored yet, in order.
     kept: VecDeque<Submission>,
-    is_failing: bool,
+    /// When it is tried again, while the file cannot be written.
+    again_at: Option<Instant>,
 }
 
 impl Writer {
     /// Ends with the last ledger.
     fn run(mut self, receiver: &Receiver<Submission>) {
         loop {
-            let next = match (self.kept.is_empty(), self.is_failing) {
+            let next = match (self.kept.is_empty(), self.again_at) {
                 (true, _) => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                (false, true) => receiver.recv_timeout(AGAIN_AFTER),
-                (false, false) => Err(RecvTimeoutError::Timeout),
+                (false, Some(at)) => {
+                    receiver.recv_timeout(at.saturating_duration_since(Instant::now()))
+                }
+                (false, None) => Err(RecvTimeoutError::Timeout),
             };
             match next {
                 Ok(next) => self.keep(next),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            while self.kept.len() < AT_ONCE
+            while (self.kept.len() < AT_ONCE || self.again_at.is_some())
                 && let Ok(next) = receiver.try_recv()
             {
                 self.keep(next);
             }
-            self.write();
+            if self.again_at.is_none_or(|at| at <= Instant::now()) {
+                self.write();
+            }
         }
     }
 
-    fn keep(&mut self, next: Submission) {
-        if self.kept.len() < KEPT { self.kept.push_back(next) } else { self.ledger.lose(1) }
+    fn keep(&mut self, mut next: Submission) {
+        if self.again_at.is_some() {
+            // Nobody waits until there is room: what is kept is recorded when it can be.
+            next.stored = None;
+        }
+        match self.kept.len() < KEPT {
+            true => self.kept.push_back(next),
+            false => self.ledger.lose(1),
+        }
     }
 
     fn write(&mut self) {
@@ -172,7 +179,6 @@ impl Writer {
             }
             Err(error) => {
                 self.ledger.restore_lost(lost);
-                // Nobody waits until there is room: what is kept is recorded when it can be.
                 self.kept.iter_mut().for_each(|it| it.stored = None);
                 self.set_failing(Some(&error));
             }
@@ -180,12 +186,13 @@ impl Writer {
     }
 
     fn set_failing(&mut self, error: Option<&std::io::Error>) {
-        if self.is_failing == error.is_some() {
+        let was_failing = self.again_at.is_some();
+        self.again_at = error.map(|_| Instant::now() + AGAIN_AFTER);
+        if was_failing == error.is_some() {
             return;
         }
-        self.is_failing = error.is_some();
-        self.ledger.set_failing(self.is_failing);
-        gauge!("audit_failing").set(u8::from(self.is_failing));
+        self.ledger.set_failing(error.is_some());
+        gauge!("audit_failing").set(u8::from(error.is_some()));
         let file = self.journal.file().display().to_string();
         match error {
             Some(error) => error!(file, %error, "the audit log cannot be written"),
@@ -193,3 +200,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ pub async fn stream(
     let Some(path) = audit.config.file.clone() else {
         return Err((StatusCode::NOT_FOUND, "there is no file\n".into()));
     };
-    let reader = Reader { path, last: wanted.after, open: None };
+    let reader = Reader::new(path, wanted.after);
     let follower =
         Follower { reader, stored: audit.stored.clone(), follows: wanted.follow, _place: place };
     let lines = stream::unfold(follower, |mut follower| async move {
@@ -100,7 +100,7 @@ impl Follower {
 
 /// Reads a log in the order of its records.
 #[derive(Default)]
-struct Reader {
+pub(super) struct Reader {
     path: PathBuf,
     /// The number of the last record that was given.
     last: u64,
@@ -108,8 +108,13 @@ struct Reader {
 }
 
 impl Reader {
+    /// Of the log whose present file that is, behind a record.
+    pub(super) fn new(path: PathBuf, last: u64) -> Self {
+        Self { path, last, open: None }
+    }
+
     /// More lines, up to a record that is stored.
-    fn next(&mut self, stored: u64) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn next(&mut self, stored: u64) -> anyhow::Result<Vec<u8>> {
         let mut lines = Vec::new();
         while self.last < stored && lines.len() < AT_ONCE {
             let mut file = match self.open.take() {

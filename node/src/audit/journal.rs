@@ -279,6 +279,3 @@ fn written(at: Timestamp) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok();
     time.and_then(|time| time.format(&shape).ok()).unwrap_or_else(|| at.0.to_string())
 }
-
-#[cfg(test)]
-mod tests;

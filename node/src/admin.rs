@@ -3,6 +3,7 @@
 pub mod change;
 pub mod cluster;
 pub mod explain;
+pub mod replay;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -62,7 +63,7 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
 }
 
 /// `/metrics`, `/livez`, `/readyz`, `/admin/audit`, `/admin/backup`, `/admin/cluster`, `/admin/log`,
-/// `/admin/policy/explain`.
+/// `/admin/policy/explain`, `/admin/policy/record`, `/admin/policy/replay`.
 pub fn router(
     shared: Arc<Shared>,
     metrics: PrometheusHandle,
@@ -96,6 +97,8 @@ pub fn router(
         .route("/admin/cluster", get(standing).post(change::change))
         .route("/admin/log", log)
         .route("/admin/policy/explain", post(explain::explain))
+        .route("/admin/policy/record", post(replay::record))
+        .route("/admin/policy/replay", post(replay::replay))
         .with_state(shared)
 }
 

@@ -16,6 +16,7 @@ pub mod connection;
 pub mod core;
 pub mod courier;
 pub mod current;
+pub mod decisions;
 pub mod denial;
 pub mod dev;
 pub mod drain;

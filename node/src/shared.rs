@@ -11,6 +11,7 @@ use crate::backup::Backups;
 use crate::config::{Config, Limits};
 use crate::core::ToCore;
 use crate::current::Currency;
+use crate::decisions::Watches;
 use crate::fanout::Fanout;
 use crate::freshness::Freshness;
 use crate::host::Groups;
@@ -81,6 +82,8 @@ pub struct Shared {
     pub provisionings: Arc<Semaphore>,
     /// Set while events of the registry are being published.
     pub announcing: AtomicBool,
+    /// Clients whose decisions are noted.
+    pub watches: Watches,
     /// Who has changed what, where that is recorded.
     pub audit: Option<Audit>,
     /// The backups of this node.
@@ -131,6 +134,7 @@ impl Shared {
             issuing: None,
             provisionings: Arc::new(Semaphore::new(provisioning::AT_ONCE)),
             announcing: AtomicBool::new(false),
+            watches: Watches::default(),
             audit: None,
             backups: Backups::new(config),
             data_version: AtomicU32::new(0),

@@ -70,7 +70,7 @@ def test_configuration_document(tmp_path, commented):
 
 
 def test_configuration_document_is_complete():
-    sources = [REPO / "node/src/config.rs", REPO / "node/src/config/backup.rs"]
+    sources = [REPO / "node/src/config.rs", REPO / "node/src/config/backup.rs", REPO / "node/src/config/audit.rs"]
     source = "".join(file.read_text() for file in sources)
     document = (REPO / "docs/configuration.md").read_text()
     keys = set(re.findall(r"(?m)^    pub (\w+): ", source))

@@ -328,6 +328,38 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_told_from_the_rest() {
+        use Operation as O;
+        for (operation, is_change, kind) in [
+            (O::CreateThing, true, Some("thing")),
+            (O::DescribeThing, false, Some("thing")),
+            (O::AttachThingPrincipal, true, Some("thing")),
+            (O::DeprecateThingType, true, Some("thingtype")),
+            (O::AddThingToThingGroup, true, None),
+            (O::DeleteThingGroup, true, Some("thinggroup")),
+            (O::UpdateCertificate, true, Some("cert")),
+            (O::TransferCertificate, true, Some("cert")),
+            (O::CreateKeysAndCertificate, true, None),
+            (O::UpdateCACertificate, true, Some("cacert")),
+            (O::GetRegistrationCode, true, None),
+            (O::AttachPolicy, true, Some("policy")),
+            (O::ListAttachedPolicies, false, None),
+            (O::CreateProvisioningClaim, true, Some("provisioningtemplate")),
+            (O::UpdateRoleAlias, true, Some("rolealias")),
+            (O::TagResource, true, None),
+            (O::TestAuthorization, false, None),
+            (O::AssumeRoleWithCertificate, false, Some("rolealias")),
+            (O::Publish, false, None),
+            (O::UpdateThingShadow, false, Some("thing")),
+            (O::GetConnection, false, Some("client")),
+            (O::DeleteConnection, true, Some("client")),
+        ] {
+            assert_eq!(operation.is_change(), is_change, "{operation:?}");
+            assert_eq!(operation.kind(), kind, "{operation:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_route_is_said() {
         for (plane, method, path, status) in [
             (Plane::Control, "GET", "/", 404),

@@ -33,8 +33,8 @@ fn lines(path: &Path) -> Vec<String> {
 
 #[test]
 fn what_was_tampered_with_is_found() {
-    type Tampering = fn(&mut Vec<String>);
-    let cases: [(&str, Tampering, Result<(u64, u64), &str>); 10] = [
+    type Case = (&'static str, fn(&mut Vec<String>), Result<(u64, u64), &'static str>);
+    let cases: [Case; 10] = [
         ("nothing", |_| {}, Ok((1, 5))),
         ("the end is missing", |lines| drop(lines.pop()), Ok((1, 4))),
         ("the beginning is missing", |lines| drop(lines.remove(0)), Ok((2, 5))),

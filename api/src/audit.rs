@@ -114,8 +114,9 @@ pub struct Change {
     pub resource: String,
     /// As its Describe answered before; `null` where there was none.
     pub before: Value,
-    /// The same afterwards.
-    pub after: Value,
+    /// The same afterwards; nothing where nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Value>,
 }
 
 /// What is recorded of an attempt.
@@ -262,13 +263,13 @@ impl Ledger {
         self.note(Entry { operation, ..self.proposed(registry, &subjects, at) });
     }
 
-    /// What resources are now, as if they had been nothing before.
+    /// How resources stand, as what was before a change.
     fn described(&self, registry: &Registry, subjects: &[subject::Subject]) -> Vec<Change> {
         let arns = &self.0.arns;
         let described = subjects.iter().map(|subject| Change {
             resource: subject.resource(arns),
             before: subject.describe(registry, arns).unwrap_or_default(),
-            after: Value::Null,
+            after: None,
         });
         described.collect()
     }
@@ -384,7 +385,7 @@ impl Open {
         let about = changes.first().map(|change| change.resource.clone());
         match outcome {
             // What a command might have changed and has not.
-            Result::Done => changes.retain(|change| change.before != change.after),
+            Result::Done => changes.retain(|change| change.after.as_ref() != Some(&change.before)),
             Result::Denied | Result::Rejected => changes.clear(),
             Result::Failed | Result::Unknown | Result::Proposed => {}
         }

@@ -218,7 +218,7 @@ async fn set_log_filter(
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err((StatusCode::BAD_REQUEST, format!("{error:#}\n"))),
     };
-    let (before, after) = (before.into(), log_filter.get().into());
+    let (before, after) = (before.into(), Some(log_filter.get().into()));
     attempt.add(Change { resource: "log-filter".into(), before, after });
     ended(attempt, set).await
 }

@@ -1,6 +1,6 @@
 //! The audit log: a thread takes the records of the node's changes and appends them to a file.
 //!
-//! Bounds: the [`Ledger`]'s queue, and [`KEPT`] records while the file cannot be written; of what is
+//! Bounds: the [`Ledger`]'s queue, and `KEPT` records while the file cannot be written; of what is
 //! beyond only the number is recorded. Records are stored in the order in which they came, several with
 //! one write and one flush.
 
@@ -98,6 +98,7 @@ impl Audit {
 
 /// A record of what the node does by itself.
 fn of_node(operation: &str, resource: &str, after: Value) -> Entry {
+    let after = (!after.is_null()).then_some(after);
     let change = Change { resource: resource.into(), before: Value::Null, after };
     Entry {
         at: Timestamp(now_ms()),
@@ -108,7 +109,7 @@ fn of_node(operation: &str, resource: &str, after: Value) -> Entry {
         resource: Some(resource.into()),
         outcome: Outcome::Done,
         error: None,
-        changes: if change.after.is_null() { Vec::new() } else { vec![change] },
+        changes: if change.after.is_none() { Vec::new() } else { vec![change] },
     }
 }
 

@@ -5,7 +5,7 @@
 //! forgotten once, so that each topic is decided about again; what is decided once and remembered by
 //! routes is noted once.
 //!
-//! Bounds: [`CLIENTS`] clients at a time, and for each the decisions of a [`Record`].
+//! Bounds: `CLIENTS` clients at a time, and for each the decisions of a [`Record`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

@@ -184,6 +184,14 @@ def test_what_is_refused_is_recorded_without_what_was_sent(audited, iot, name):
     assert "a secret by mistake" not in audited.file.read_text()
 
 
+def test_what_changes_nothing_says_so(audited, iot, name):
+    """Detaching what is not there succeeds."""
+    made = iot.create_keys_and_certificate()
+    (record,) = audited.of(iot.detach_policy(policyName=name, target=made["certificateArn"]))
+    assert record["outcome"] == "done" and "changes" not in record
+    assert record["resource"].endswith(f"policy/{name}")
+
+
 def test_looking_and_publishing_is_not_recorded(audited, iot, name):
     iot.create_thing(thingName=name)
     before = len(audited.records())

@@ -30,7 +30,7 @@ fn intent() -> Intent {
 }
 
 fn change(before: i32, after: i32) -> Change {
-    Change { resource: format!("r{before}"), before: before.into(), after: after.into() }
+    Change { resource: format!("r{before}"), before: before.into(), after: Some(after.into()) }
 }
 
 #[test]

@@ -35,8 +35,10 @@ impl Watch {
     ) -> Result<Outcome, ProposeError> {
         let seen = self.before(backend, &command).await?;
         let proposed = backend.registry_propose(command).await;
-        if proposed.is_ok() {
-            self.after(backend, seen).await;
+        match &proposed {
+            Ok(_) => self.after(backend, seen).await,
+            Err(ProposeError::Rejected(_)) => self.nothing(&seen),
+            Err(ProposeError::Unavailable(_)) => {}
         }
         proposed
     }
@@ -68,7 +70,16 @@ impl Watch {
         let after = look(backend, ledger, &seen.subjects).await.unwrap_or_default();
         let mut changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
         for (change, after) in changes[seen.start..].iter_mut().zip(after) {
-            change.after = after.before;
+            change.after = Some(after.before);
+        }
+    }
+
+    /// Notes that the command has changed nothing.
+    fn nothing(&self, seen: &Seen) {
+        let Some((_, changes)) = &self.of else { return };
+        let mut changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
+        for change in changes.iter_mut().skip(seen.start).take(seen.subjects.len()) {
+            change.after = Some(change.before.clone());
         }
     }
 }

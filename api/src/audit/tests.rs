@@ -125,7 +125,7 @@ fn commands_are_about_resources() {
         ),
         (
             Command::UpdateCertificate {
-                certificate: id.clone(),
+                certificate: id,
                 status: CertificateStatus::Revoked,
                 at,
             },

@@ -124,11 +124,7 @@ fn commands_are_about_resources() {
             vec!["thing/lamp"],
         ),
         (
-            Command::UpdateCertificate {
-                certificate: id,
-                status: CertificateStatus::Revoked,
-                at,
-            },
+            Command::UpdateCertificate { certificate: id, status: CertificateStatus::Revoked, at },
             vec![&*certificate],
         ),
         (

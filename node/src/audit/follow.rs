@@ -6,8 +6,7 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -129,7 +128,7 @@ impl Reader {
             if lines.last() != Some(&b'\n') || lines.len() == start {
                 // The end of a file: there is another one if this is not the present one any more.
                 lines.truncate(start);
-                if is_present(&self.path, file.get_ref())? {
+                if journal::is_present(&self.path, file.get_ref())? {
                     return Ok(lines);
                 }
                 continue;
@@ -154,10 +153,4 @@ impl Reader {
         let place = files.iter().rposition(|(first, _)| *first <= number).unwrap_or(0);
         Ok(files.into_iter().nth(place).map(|(_, path)| path))
     }
-}
-
-/// Whether a file is still the one of that name.
-fn is_present(path: &Path, file: &File) -> std::io::Result<bool> {
-    let (there, here) = (std::fs::metadata(path)?, file.metadata()?);
-    Ok((there.dev(), there.ino()) == (here.dev(), here.ino()))
 }

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -138,6 +139,9 @@ impl Journal {
             self.file.set_len(self.bytes)?;
             self.is_dirty = false;
         }
+        if !is_present(&self.path, &self.file)? {
+            self.begin_anew()?;
+        }
         if self.bytes > 0 && self.bytes + buffer.len() as u64 > self.max_bytes {
             self.rotate()?;
         }
@@ -150,15 +154,24 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins another file.
+    /// Begins another file because somebody has moved the present one away, or deleted it.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        let file = open_locked(&self.path)?;
+        if file.metadata()?.len() > 0 {
+            return Err(io::Error::other("another file was put into its place: move it away"));
+        }
+        let file_name = self.path.display().to_string();
+        warn!(file = file_name, "the audit log was moved away: another file is begun");
+        self.file = file;
+        (self.bytes, self.first) = (0, self.last + 1);
+        Ok(())
+    }
+
+    /// Begins another file because the present one is full.
     fn rotate(&mut self) -> io::Result<()> {
         let full = numbered(&self.path, self.first);
         fs::rename(&self.path, &full)?;
-        let opened = open(&self.path).and_then(|file| {
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            Ok(file)
-        });
-        match opened {
+        match open_locked(&self.path) {
             Ok(file) => self.file = file,
             Err(error) => {
                 // Else the next start would find two files that go on from the same record.
@@ -182,6 +195,22 @@ impl Journal {
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).open(path)
+}
+
+fn open_locked(path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+/// Whether a file is still the one of that name.
+pub(super) fn is_present(path: &Path, file: &File) -> io::Result<bool> {
+    let here = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (here.dev(), here.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether records could be written there; nothing is changed.

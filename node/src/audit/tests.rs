@@ -140,6 +140,29 @@ fn a_file_that_is_something_else_is_not_written() {
 }
 
 #[test]
+fn a_log_that_was_moved_away_goes_on_in_another_file() {
+    let (folder, config) = log(1 << 20, 0);
+    let (mut journal, _) = Journal::open(&config, None).unwrap();
+    let mut append = || journal.append(&[&of_node("Change", "thing", Value::Null)]);
+    append().unwrap();
+    let moved = folder.path().join("moved");
+    fs::rename(path(&config), &moved).unwrap();
+    append().unwrap();
+    assert_eq!(verify(&moved).unwrap().records, Some((1, 1)));
+    assert_eq!(verify(&path(&config)).unwrap().records, Some((2, 2)));
+    // They go on from each other.
+    fs::write(&moved, lines(&moved).join("\n") + "\n" + &lines(&path(&config)).join("\n") + "\n")
+        .unwrap();
+    assert_eq!(verify(&moved).unwrap().records, Some((1, 2)));
+    fs::remove_file(path(&config)).unwrap();
+    fs::write(path(&config), "something else\n").unwrap();
+    assert!(append().unwrap_err().to_string().contains("another file was put into its place"));
+    fs::remove_file(path(&config)).unwrap();
+    append().unwrap();
+    assert_eq!(verify(&path(&config)).unwrap().records, Some((3, 3)));
+}
+
+#[test]
 fn one_process_writes_a_log() {
     let (_folder, config) = log(1 << 20, 0);
     let _open = Journal::open(&config, None).unwrap();

@@ -29,6 +29,17 @@ impl Arns {
         }
     }
 
+    /// The same names as the policies of an installation have.
+    pub(crate) fn of(arns: &policy::Arns) -> Self {
+        let policy::Arns { region, account, .. } = arns;
+        Self {
+            prefix: format!("arn:aws:iot:{region}:{account}:"),
+            account: account.clone(),
+            region: region.clone(),
+            any_region: false,
+        }
+    }
+
     pub(crate) fn account(&self) -> &str {
         &self.account
     }
@@ -84,6 +95,23 @@ impl Arns {
             Principal::Cognito(identity) => identity.to_string(),
             Principal::ThingGroup(group) => self.thing_group(group),
         }
+    }
+
+    pub(crate) fn resource(&self, resource: &Resource) -> String {
+        match resource {
+            Resource::ThingType(name) => self.thing_type(name),
+            Resource::ThingGroup(name) => self.thing_group(name),
+            Resource::BillingGroup(name) => self.billing_group(name),
+            Resource::Policy(name) => self.policy(name),
+            Resource::Authority(id) => self.authority(id),
+            Resource::Template(name) => self.template(name),
+            Resource::RoleAlias(name) => self.role_alias(name),
+        }
+    }
+
+    /// An ARN of whatever name somebody has given.
+    pub(crate) fn named(&self, kind: &str, name: &str) -> String {
+        self.write(kind, name)
     }
 
     fn write(&self, kind: &str, name: impl Display) -> String {

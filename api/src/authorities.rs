@@ -158,38 +158,7 @@ fn proved(verification_pem: &str, authority_pem: &str) -> Result<String, Error> 
 pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let id = certificate_id(call.label(0))?;
     let arns = api.arns.clone();
-    let described = api.read(move |registry| {
-        let authority = find(registry, &id)?;
-        let mut description = summary(authority, &arns);
-        description["certificatePem"] = (&*authority.pem).into();
-        description["ownedBy"] = arns.account().into();
-        let auto_registration = if authority.auto_registration { "ENABLE" } else { "DISABLE" };
-        description["autoRegistrationStatus"] = auto_registration.into();
-        description["lastModifiedDate"] = authority.modified.seconds().into();
-        description["customerVersion"] = authority.customer_version.into();
-        description["generationId"] = authority.generation.to_string().into();
-        description["certificateMode"] = authority.mode.as_str().into();
-        description["validity"] = json!({
-            "notBefore": authority.not_before.seconds(),
-            "notAfter": authority.not_after.seconds(),
-        });
-        let mut described = json!({ "certificateDescription": description });
-        let registration = &authority.registration;
-        if !registration.is_empty() {
-            let mut written = json!({});
-            for (member, value) in [
-                ("templateBody", &registration.template_body),
-                ("roleArn", &registration.role_arn),
-                ("templateName", &registration.template_name),
-            ] {
-                if let Some(value) = value {
-                    written[member] = value.as_str().into();
-                }
-            }
-            described["registrationConfig"] = written;
-        }
-        Ok(described)
-    });
+    let described = api.read(move |registry| Ok(description(find(registry, &id)?, &arns)));
     Ok(Reply::Json(described.await?))
 }
 
@@ -283,6 +252,39 @@ pub(crate) async fn of<B: Backend>(
                 .into(),
         )),
     }
+}
+
+/// An authority as DescribeCACertificate answers.
+pub(crate) fn description(authority: &Authority, arns: &Arns) -> Value {
+    let mut description = summary(authority, arns);
+    description["certificatePem"] = (&*authority.pem).into();
+    description["ownedBy"] = arns.account().into();
+    let auto_registration = if authority.auto_registration { "ENABLE" } else { "DISABLE" };
+    description["autoRegistrationStatus"] = auto_registration.into();
+    description["lastModifiedDate"] = authority.modified.seconds().into();
+    description["customerVersion"] = authority.customer_version.into();
+    description["generationId"] = authority.generation.to_string().into();
+    description["certificateMode"] = authority.mode.as_str().into();
+    description["validity"] = json!({
+        "notBefore": authority.not_before.seconds(),
+        "notAfter": authority.not_after.seconds(),
+    });
+    let mut described = json!({ "certificateDescription": description });
+    let registration = &authority.registration;
+    if !registration.is_empty() {
+        let mut written = json!({});
+        for (member, value) in [
+            ("templateBody", &registration.template_body),
+            ("roleArn", &registration.role_arn),
+            ("templateName", &registration.template_name),
+        ] {
+            if let Some(value) = value {
+                written[member] = value.as_str().into();
+            }
+        }
+        described["registrationConfig"] = written;
+    }
+    described
 }
 
 fn find<'a>(registry: &'a Registry, id: &CertificateId) -> Result<&'a Authority, Error> {

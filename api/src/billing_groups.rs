@@ -4,7 +4,7 @@ use fleet::registry::{
     BillingGroup, BillingGroupCommand, BillingGroupName, Command, Outcome, Registry, ThingName,
 };
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::arn::Arns;
@@ -72,21 +72,7 @@ pub(crate) async fn create<B: Backend>(api: &Api<B>, call: &Call) -> Result<Repl
 pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let name = BillingGroupName::new(call.label(0))?;
     let arns = api.arns.clone();
-    let described = api.read(move |registry| {
-        let group = find(registry, &name)?;
-        let mut properties = json!({});
-        if let Some(description) = &group.description {
-            properties["billingGroupDescription"] = description.as_str().into();
-        }
-        Ok(json!({
-            "billingGroupName": group.name,
-            "billingGroupId": group.id,
-            "billingGroupArn": arns.billing_group(&group.name),
-            "version": group.version,
-            "billingGroupProperties": properties,
-            "billingGroupMetadata": { "creationDate": group.created.seconds() },
-        }))
-    });
+    let described = api.read(move |registry| Ok(description(find(registry, &name)?, &arns)));
     Ok(Reply::Json(described.await?))
 }
 
@@ -146,6 +132,22 @@ pub(crate) async fn remove<B: Backend>(api: &Api<B>, call: &Call) -> Result<Repl
     let (group, thing) = call.json::<Membership>()?.names(&api.arns)?;
     api.propose(Command::BillingGroup(BillingGroupCommand::Remove { group, thing })).await?;
     Ok(Reply::Empty)
+}
+
+/// A billing group as DescribeBillingGroup answers.
+pub(crate) fn description(group: &BillingGroup, arns: &Arns) -> Value {
+    let mut properties = json!({});
+    if let Some(description) = &group.description {
+        properties["billingGroupDescription"] = description.as_str().into();
+    }
+    json!({
+        "billingGroupName": group.name,
+        "billingGroupId": group.id,
+        "billingGroupArn": arns.billing_group(&group.name),
+        "version": group.version,
+        "billingGroupProperties": properties,
+        "billingGroupMetadata": { "creationDate": group.created.seconds() },
+    })
 }
 
 fn find<'a>(registry: &'a Registry, name: &BillingGroupName) -> Result<&'a BillingGroup, Error> {

@@ -188,7 +188,8 @@ pub(crate) fn summary(certificate: &Certificate, arns: &Arns) -> Value {
     })
 }
 
-fn description(certificate: &Certificate, arns: &Arns) -> Value {
+/// A certificate as DescribeCertificate answers.
+pub(crate) fn description(certificate: &Certificate, arns: &Arns) -> Value {
     let mut description = summary(certificate, arns);
     description["certificatePem"] = (&*certificate.pem).into();
     description["ownedBy"] = arns.account().into();

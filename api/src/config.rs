@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use fleet::registry::Timestamp;
 
+use crate::audit::Ledger;
 use crate::provisioning::Issuing;
 use crate::sigv4::{AccessKey, Verifier};
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub access_keys: Vec<AccessKey>,
     /// Makes certificates.
     pub issuing: Issuing,
+    /// Where changes are recorded, if they are.
+    pub ledger: Option<Ledger>,
     /// Tells the time.
     pub clock: Clock,
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fleet::registry::{Command, EventCommand, EventType};
+use fleet::registry::{Command, EventCommand, EventConfigurations, EventType};
 use serde::Deserialize;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use crate::request::Call;
 use crate::service::{Api, Reply};
@@ -25,7 +25,12 @@ struct Configuration {
 }
 
 pub(crate) async fn describe<B: Backend>(api: &Api<B>, _call: &Call) -> Result<Reply, Error> {
-    let configurations = api.read(|registry| Ok(registry.event_configurations().clone())).await?;
+    let described = api.read(|registry| Ok(description(registry.event_configurations())));
+    Ok(Reply::Json(described.await?))
+}
+
+/// The configurations as DescribeEventConfigurations answers.
+pub(crate) fn description(configurations: &EventConfigurations) -> Value {
     let of = |kind: EventType| {
         (kind.as_str().to_owned(), json!({ "Enabled": configurations.enabled.contains(&kind) }))
     };
@@ -35,7 +40,7 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, _call: &Call) -> Result<R
         described.insert("creationDate".into(), configurations.created.seconds().into());
         described.insert("lastModifiedDate".into(), configurations.modified.seconds().into());
     }
-    Ok(Reply::Json(described.into()))
+    described.into()
 }
 
 pub(crate) async fn update<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {

@@ -5,6 +5,7 @@
 //! the AWS SDKs expect. Whether a change is allowed by the state is decided in `fleet`, never here.
 
 mod arn;
+pub mod audit;
 mod authorities;
 pub mod backend;
 mod billing_groups;

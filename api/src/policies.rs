@@ -45,16 +45,7 @@ pub(crate) async fn create<B: Backend>(api: &Api<B>, call: &Call) -> Result<Repl
 pub(crate) async fn get<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let name = PolicyName::new(call.label(0))?;
     let arns = api.arns.clone();
-    let policy = api.read(move |registry| {
-        let policy = find(registry, &name)?;
-        let mut described = summary(policy, &arns);
-        described["policyDocument"] = (&**policy.default_document()).into();
-        described["defaultVersionId"] = policy.default_version.to_string().into();
-        described["creationDate"] = policy.created.seconds().into();
-        described["lastModifiedDate"] = policy.modified.seconds().into();
-        described["generationId"] = policy.generation.to_string().into();
-        Ok(described)
-    });
+    let policy = api.read(move |registry| Ok(description(find(registry, &name)?, &arns)));
     Ok(Reply::Json(policy.await?))
 }
 
@@ -145,6 +136,17 @@ pub(crate) async fn list_versions<B: Backend>(api: &Api<B>, call: &Call) -> Resu
         Ok(policy.versions.iter().rev().map(version).collect::<Vec<_>>())
     });
     Ok(Reply::Json(json!({ "policyVersions": versions.await? })))
+}
+
+/// A policy as GetPolicy answers.
+pub(crate) fn description(policy: &Policy, arns: &Arns) -> Value {
+    let mut described = summary(policy, arns);
+    described["policyDocument"] = (&**policy.default_document()).into();
+    described["defaultVersionId"] = policy.default_version.to_string().into();
+    described["creationDate"] = policy.created.seconds().into();
+    described["lastModifiedDate"] = policy.modified.seconds().into();
+    described["generationId"] = policy.generation.to_string().into();
+    described
 }
 
 /// A policy in a list.

@@ -22,6 +22,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::audit::Watch;
 use crate::backend::{ProposeError, Unavailable};
 use crate::certificates::required;
 use crate::request::Call;
@@ -166,12 +167,13 @@ pub struct Provisioner<B> {
     backend: B,
     /// None on a node that makes no certificates.
     issuing: Option<Issuing>,
+    watch: Watch,
 }
 
 impl<B: Backend> Provisioner<B> {
-    /// Over a node, and what makes certificates there, if anything does.
-    pub fn new(backend: B, issuing: Option<Issuing>) -> Self {
-        Self { backend, issuing }
+    /// Over a node, and what makes certificates there, if anything does; `watch` notes what is changed.
+    pub fn new(backend: B, issuing: Option<Issuing>, watch: Watch) -> Self {
+        Self { backend, issuing, watch }
     }
 
     fn issuing(&self) -> Result<&Issuing, ProvisionError> {
@@ -345,7 +347,7 @@ impl<B: Backend> Provisioner<B> {
     }
 
     async fn propose(&self, command: ProvisioningCommand) -> Result<(), ProvisionError> {
-        self.backend.registry_propose(Command::Provisioning(command)).await?;
+        self.watch.propose(&self.backend, Command::Provisioning(command)).await?;
         Ok(())
     }
 }

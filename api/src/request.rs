@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
+use crate::audit::{Actor, Way};
 use crate::backend::CertificateCaller;
 use crate::rights::Rights;
 use crate::routes::Operation;
@@ -19,7 +20,7 @@ use crate::routes::Operation;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
     /// The holder of an access key, who may do this.
-    AccessKey(Arc<Rights>),
+    AccessKey(String, Arc<Rights>),
     /// A device, which may do what its policies allow.
     Certificate(CertificateCaller),
 }
@@ -30,6 +31,34 @@ impl Caller {
         let certificate = session.certificate.clone();
         let session = Some(Arc::new(session));
         Self::Certificate(CertificateCaller { certificate, source_ip, session })
+    }
+
+    /// As it is recorded.
+    pub(crate) fn actor(&self) -> Actor {
+        match self {
+            Self::AccessKey(id, rights) => {
+                Actor::AccessKey { id: id.clone(), role: rights.role.as_str() }
+            }
+            Self::Certificate(CertificateCaller { session: Some(session), .. }) => {
+                Actor::TemporaryCredentials {
+                    certificate: session.certificate.to_string(),
+                    role_alias: session.alias.to_string(),
+                }
+            }
+            Self::Certificate(device) => Actor::Device {
+                certificate: device.certificate.to_string(),
+                client_id: None,
+                by: Way::Https,
+            },
+        }
+    }
+
+    /// Where it asks from, if it says so itself.
+    pub(crate) fn source(&self) -> Option<IpAddr> {
+        match self {
+            Self::AccessKey(..) => None,
+            Self::Certificate(device) => device.source_ip,
+        }
     }
 }
 

@@ -17,6 +17,17 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// As a configuration names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read-only",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// What the holder of an access key may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rights {

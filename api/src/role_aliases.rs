@@ -4,9 +4,10 @@ use std::ops::RangeInclusive;
 
 use fleet::registry::{Command, LONGEST_SESSION_SECS, RoleAlias, RoleAliasCommand, RoleAliasName};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::arn::Arns;
 use crate::certificates::required;
 use crate::paging::MARKER;
 use crate::request::{Call, Tag, tags};
@@ -81,15 +82,7 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
     let described = api.read(move |registry| {
         let not_found = || Error::NotFound(format!("Role alias {name} not found"));
         let alias = registry.role_alias(name.as_str()).ok_or_else(not_found)?;
-        Ok(json!({ "roleAliasDescription": {
-            "roleAlias": name,
-            "roleAliasArn": arns.role_alias(&name),
-            "roleArn": alias.role_arn,
-            "owner": arns.account(),
-            "credentialDurationSeconds": alias.duration_secs,
-            "creationDate": alias.created.seconds(),
-            "lastModifiedDate": alias.modified.seconds(),
-        } }))
+        Ok(json!({ "roleAliasDescription": description(alias, &arns) }))
     });
     Ok(Reply::Json(described.await?))
 }
@@ -119,6 +112,19 @@ pub(crate) async fn list<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
         Ok(registry.role_aliases(paging).map(|alias| alias.name.as_str().into()))
     })
     .await
+}
+
+/// A role alias as DescribeRoleAlias answers.
+pub(crate) fn description(alias: &RoleAlias, arns: &Arns) -> Value {
+    json!({
+        "roleAlias": alias.name,
+        "roleAliasArn": arns.role_alias(&alias.name),
+        "roleArn": alias.role_arn,
+        "owner": arns.account(),
+        "credentialDurationSeconds": alias.duration_secs,
+        "creationDate": alias.created.seconds(),
+        "lastModifiedDate": alias.modified.seconds(),
+    })
 }
 
 fn named<B: Backend>(api: &Api<B>, name: &RoleAliasName) -> Reply {

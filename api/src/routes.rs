@@ -41,6 +41,21 @@ macro_rules! operations {
                 }
             }
 
+            /// Whether it changes what there is, so that it is recorded: not what devices say.
+            pub(crate) fn is_change(self) -> bool {
+                let is_control = match self {
+                    $(Self::$name => matches!(Plane::$plane, Plane::Control),)*
+                };
+                self == Self::DeleteConnection || is_control && self.role() > Role::ReadOnly
+            }
+
+            /// What kind of resource the first label names, as ARNs have it.
+            pub(crate) fn kind(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$name => kind($path),)*
+                }
+            }
+
             /// Whether it is about the thing that the first label names, and about nothing else.
             pub(crate) fn is_of_thing(self) -> bool {
                 match self {
@@ -179,6 +194,24 @@ operations! {
     Credentials "GET" "/role-aliases/{}/credentials" AssumeRoleWithCertificate ReadOnly,
 }
 
+/// The kind of resource that the first label of a path names.
+fn kind(path: &str) -> Option<&'static str> {
+    let (folder, _) = path.strip_prefix('/')?.split_once("/{")?;
+    Some(match folder {
+        "things" => "thing",
+        "thing-types" => "thingtype",
+        "thing-groups" => "thinggroup",
+        "billing-groups" => "billinggroup",
+        "policies" | "target-policies" | "principal-policies" => "policy",
+        "cacertificate" => "cacert",
+        "role-aliases" => "rolealias",
+        "provisioning-templates" => "provisioningtemplate",
+        "connections" => "client",
+        _ if folder.contains("certificate") => "cert",
+        _ => return None,
+    })
+}
+
 /// Operations of AWS that are not offered here, on paths where others are: without this list a
 /// client would be told that it used a wrong method.
 const NOT_OFFERED: &[(&str, &str)] = &[("POST", "/things")];
@@ -291,6 +324,38 @@ mod tests {
             let found = find(plane, method, path).unwrap();
             assert_eq!(found.operation.name(), name, "{path}");
             assert_eq!(found.labels, labels, "{path}");
+        }
+    }
+
+    #[test]
+    fn changes_are_told_from_the_rest() {
+        use Operation as O;
+        for (operation, is_change, kind) in [
+            (O::CreateThing, true, Some("thing")),
+            (O::DescribeThing, false, Some("thing")),
+            (O::AttachThingPrincipal, true, Some("thing")),
+            (O::DeprecateThingType, true, Some("thingtype")),
+            (O::AddThingToThingGroup, true, None),
+            (O::DeleteThingGroup, true, Some("thinggroup")),
+            (O::UpdateCertificate, true, Some("cert")),
+            (O::TransferCertificate, true, Some("cert")),
+            (O::CreateKeysAndCertificate, true, None),
+            (O::UpdateCACertificate, true, Some("cacert")),
+            (O::GetRegistrationCode, true, None),
+            (O::AttachPolicy, true, Some("policy")),
+            (O::ListAttachedPolicies, false, None),
+            (O::CreateProvisioningClaim, true, Some("provisioningtemplate")),
+            (O::UpdateRoleAlias, true, Some("rolealias")),
+            (O::TagResource, true, None),
+            (O::TestAuthorization, false, None),
+            (O::AssumeRoleWithCertificate, false, Some("rolealias")),
+            (O::Publish, false, None),
+            (O::UpdateThingShadow, false, Some("thing")),
+            (O::GetConnection, false, Some("client")),
+            (O::DeleteConnection, true, Some("client")),
+        ] {
+            assert_eq!(operation.is_change(), is_change, "{operation:?}");
+            assert_eq!(operation.kind(), kind, "{operation:?}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! From an HTTP request to an operation and back.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +12,14 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, header};
 use bytes::{Bytes, BytesMut};
-use fleet::registry::{Command, Outcome, Page, Paging, Registry};
+use fleet::registry::{Command, Outcome, Page, Paging, Registry, Timestamp};
 use policy::Action;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::arn::Arns;
+use crate::audit::{self, Actor, Attempt, Intent, Ledger, Watch};
 use crate::backend::{CertificateCaller, Source};
 use crate::error::Plane;
 use crate::metrics::ApiMetrics;
@@ -66,9 +68,10 @@ pub fn data_plane<B: Backend>(backend: B, config: Config) -> Router {
 }
 
 fn serve<B: Backend>(backend: B, config: Config, door: Door) -> Router {
-    let api = Arc::new(Api::new(backend, config));
+    let service = Arc::new(Service::new(backend, config));
     // Paths are matched by `routes`, which sees them as they came: axum would decode them first.
-    Router::new().fallback(move |request: Request| async move { api.answer(request, door).await })
+    Router::new()
+        .fallback(move |request: Request| async move { service.answer(request, door).await })
 }
 
 /// Where a request came in.
@@ -96,6 +99,17 @@ pub(crate) struct Api<B> {
     pub(crate) endpoints: Endpoints,
     pub(crate) issuing: Issuing,
     pub(crate) provisioner: Provisioner<B>,
+    /// Notes what is proposed.
+    watch: Watch,
+}
+
+/// What takes requests.
+struct Service<B> {
+    backend: B,
+    arns: Arns,
+    endpoints: Endpoints,
+    issuing: Issuing,
+    ledger: Option<Ledger>,
     clock: Clock,
     verifier: Verifier,
     requests: Semaphore,
@@ -104,21 +118,53 @@ pub(crate) struct Api<B> {
     metrics: ApiMetrics,
 }
 
-impl<B: Backend> Api<B> {
+impl<B: Backend> Service<B> {
     fn new(backend: B, config: Config) -> Self {
-        let issuing = config.issuing.clone();
         Self {
-            provisioner: Provisioner::new(backend.clone(), Some(issuing)),
             backend,
             arns: Arns::new(&config),
             verifier: config.verifier(),
             endpoints: config.endpoints,
             issuing: config.issuing,
+            ledger: config.ledger,
             clock: config.clock,
             requests: Semaphore::new(CONCURRENT),
             large_bodies: Semaphore::new(LARGE_BODIES),
             tokens: Semaphore::new(CONCURRENT_TOKENS),
             metrics: ApiMetrics::register(),
+        }
+    }
+
+    /// What an operation works with whose changes belong to an attempt.
+    fn api(&self, attempt: &Attempt) -> Api<B> {
+        let (backend, issuing) = (self.backend.clone(), self.issuing.clone());
+        let watch = attempt.watch();
+        Api {
+            provisioner: Provisioner::new(backend.clone(), Some(issuing.clone()), watch.clone()),
+            backend,
+            watch,
+            arns: self.arns.clone(),
+            endpoints: self.endpoints.clone(),
+            issuing,
+        }
+    }
+
+    /// What is recorded of a request.
+    fn intent(
+        &self,
+        matched: (Operation, &[String]),
+        actor: Actor,
+        source: Option<IpAddr>,
+        trace: &str,
+    ) -> Intent {
+        let (operation, labels) = matched;
+        let named = operation.kind().zip(labels.first());
+        Intent {
+            actor,
+            source,
+            operation: operation.name().to_owned(),
+            resource: named.map(|(kind, name)| self.arns.named(kind, audit::shortened(name))),
+            request: trace.to_owned(),
         }
     }
 
@@ -186,14 +232,14 @@ impl<B: Backend> Api<B> {
             None => (None, None),
         };
         let matched = routes::find(*plane, request.method, request.path)?;
+        let source = parts.extensions.get::<Source>().map(|Source(ip)| *ip);
         let body = self.read_body(parts, unread).await?;
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 let signer = claim.finish(&request, BodyHash::of(&body))?;
-                let source = parts.extensions.get::<Source>().map(|Source(ip)| *ip);
                 match session {
                     Some(session) => Caller::of_session(session, source),
-                    None => Caller::AccessKey(self.rights_of(signer, &matched)?),
+                    None => self.holder(signer, &matched, source, (*plane, trace, now)).await?,
                 }
             }
             (None, Some(certificate)) => Caller::Certificate(certificate.clone()),
@@ -211,10 +257,64 @@ impl<B: Backend> Api<B> {
             now,
             trace: trace.to_owned(),
         };
-        let result = self.call(&call).await;
+        let result = self.carry_out_recorded(&call, source, *plane).await;
         let status = result.as_ref().map_or_else(|error| error.status_and_code(*plane).0, |_| 200);
         self.metrics.answered(call.operation, status);
         result
+    }
+
+    /// Carries out an operation, and records it if it is a change.
+    async fn carry_out_recorded(
+        &self,
+        call: &Call,
+        source: Option<IpAddr>,
+        plane: Plane,
+    ) -> Result<Reply, Error> {
+        let attempt = match call.operation.is_change() {
+            true => Attempt::begin(self.ledger.as_ref(), || {
+                let matched = (call.operation, &*call.labels);
+                let source = source.or(call.caller.source());
+                self.intent(matched, call.caller.actor(), source, &call.trace)
+            })?,
+            false => Attempt::unrecorded(),
+        };
+        let api = self.api(&attempt);
+        let result = api.call(call).await;
+        let (status, code) = match &result {
+            Ok(_) => (200, None),
+            Err(error) => {
+                let (status, code) = error.status_and_code(plane);
+                (status, Some(code.to_owned()))
+            }
+        };
+        attempt.end(audit::Result::of_status(status), code, self.clock.now()).await?;
+        result
+    }
+
+    /// The holder of an access key who may do what is asked for. Who may not, and wants to change
+    /// something, is recorded.
+    async fn holder(
+        &self,
+        signer: Signer,
+        matched: &Matched,
+        source: Option<IpAddr>,
+        (plane, trace, now): (Plane, &str, Timestamp),
+    ) -> Result<Caller, Error> {
+        let key = signer.access_key.clone();
+        let error = match self.rights_of(signer, matched) {
+            Ok(rights) => return Ok(Caller::AccessKey(key, rights)),
+            Err(error) => error,
+        };
+        if let Some(ledger) = self.ledger.as_ref().filter(|_| matched.operation.is_change()) {
+            let role = self.verifier.rights(&key).map_or("none", |rights| rights.role.as_str());
+            let actor = Actor::AccessKey { id: key, role };
+            let matched = (matched.operation, &*matched.labels);
+            let attempt = Attempt::refused(ledger, self.intent(matched, actor, source, trace));
+            let code = error.status_and_code(plane).1.to_owned();
+            // It is refused either way.
+            let _ = attempt.end(audit::Result::Denied, Some(code), now).await;
+        }
+        Err(error)
     }
 
     /// What the holder of an access key may do, among it what is asked for.
@@ -254,6 +354,40 @@ impl<B: Backend> Api<B> {
         Ok(claim)
     }
 
+    /// Reads a body, and leaves it where it is when it has not come to its end.
+    async fn read_body(&self, parts: &Parts, body: &mut Option<Body>) -> Result<Bytes, Error> {
+        let announced = parts.headers.get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
+            // A client that is still sending would find a closed connection instead of the answer.
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, discard(body)).await;
+            return Err(too_large());
+        }
+        let collected = tokio::time::timeout(BODY_TIMEOUT, self.collect(body)).await;
+        collected.map_err(|_| Error::BodyTimeout)?
+    }
+
+    async fn collect(&self, body: &mut Option<Body>) -> Result<Bytes, Error> {
+        let mut collected = BytesMut::new();
+        let mut permit = None;
+        while let Some(part) = next_part(body).await {
+            let data =
+                part.map_err(|error| Error::Invalid(format!("the body did not arrive: {error}")))?;
+            let length = collected.len() + data.len();
+            if length > BODY_BYTES {
+                return Err(too_large());
+            }
+            if length > SMALL_BODY_BYTES && permit.is_none() {
+                let large = self.large_bodies.try_acquire().map_err(|_| Error::Unavailable)?;
+                permit = Some(large);
+            }
+            collected.extend_from_slice(&data);
+        }
+        Ok(collected.freeze())
+    }
+}
+
+impl<B: Backend> Api<B> {
     async fn call(&self, call: &Call) -> Result<Reply, Error> {
         use Operation as O;
         match call.operation {
@@ -368,41 +502,9 @@ impl<B: Backend> Api<B> {
         }
     }
 
-    /// Reads a body, and leaves it where it is when it has not come to its end.
-    async fn read_body(&self, parts: &Parts, body: &mut Option<Body>) -> Result<Bytes, Error> {
-        let announced = parts.headers.get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
-            // A client that is still sending would find a closed connection instead of the answer.
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, discard(body)).await;
-            return Err(too_large());
-        }
-        let collected = tokio::time::timeout(BODY_TIMEOUT, self.collect(body)).await;
-        collected.map_err(|_| Error::BodyTimeout)?
-    }
-
-    async fn collect(&self, body: &mut Option<Body>) -> Result<Bytes, Error> {
-        let mut collected = BytesMut::new();
-        let mut permit = None;
-        while let Some(part) = next_part(body).await {
-            let data =
-                part.map_err(|error| Error::Invalid(format!("the body did not arrive: {error}")))?;
-            let length = collected.len() + data.len();
-            if length > BODY_BYTES {
-                return Err(too_large());
-            }
-            if length > SMALL_BODY_BYTES && permit.is_none() {
-                let large = self.large_bodies.try_acquire().map_err(|_| Error::Unavailable)?;
-                permit = Some(large);
-            }
-            collected.extend_from_slice(&data);
-        }
-        Ok(collected.freeze())
-    }
-
     /// Has the registry change.
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, Error> {
-        let proposed = self.backend.registry_propose(command).await;
+        let proposed = self.watch.propose(&self.backend, command).await;
         proposed.map_err(|error| Error::proposed(error, &self.arns))
     }
 

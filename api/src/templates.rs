@@ -134,15 +134,7 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
     let arns = api.arns.clone();
     let described = api.read(move |registry| {
         let template = registry.template(name.as_str()).ok_or_else(|| not_found(&name))?;
-        let mut described = summary(template, &arns);
-        described["defaultVersionId"] = template.default_version.into();
-        described["templateBody"] = template.body().into();
-        described["provisioningRoleArn"] = template.role_arn.as_str().into();
-        if let Some(hook) = &template.hook {
-            described["preProvisioningHook"] =
-                json!({ "payloadVersion": hook.payload_version, "targetArn": hook.target });
-        }
-        Ok(described)
+        Ok(description(template, &arns))
     });
     Ok(Reply::Json(described.await?))
 }
@@ -258,6 +250,19 @@ fn version_id(call: &Call) -> Result<u32, Error> {
 
 pub(crate) fn not_found(name: &TemplateName) -> Error {
     Error::NotFound(format!("The provisioning template {name} is not found"))
+}
+
+/// A template as DescribeProvisioningTemplate answers.
+pub(crate) fn description(template: &ProvisioningTemplate, arns: &Arns) -> Value {
+    let mut described = summary(template, arns);
+    described["defaultVersionId"] = template.default_version.into();
+    described["templateBody"] = template.body().into();
+    described["provisioningRoleArn"] = template.role_arn.as_str().into();
+    if let Some(hook) = &template.hook {
+        described["preProvisioningHook"] =
+            json!({ "payloadVersion": hook.payload_version, "targetArn": hook.target });
+    }
+    described
 }
 
 fn summary(template: &ProvisioningTemplate, arns: &Arns) -> Value {

@@ -87,17 +87,8 @@ pub(crate) async fn create<B: Backend>(api: &Api<B>, call: &Call) -> Result<Repl
 pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let name = ThingGroupName::new(call.label(0))?;
     let arns = api.arns.clone();
-    let described = api.read(move |registry| {
-        let group = find(registry, &name)?;
-        Ok(json!({
-            "thingGroupName": group.name,
-            "thingGroupId": group.id,
-            "thingGroupArn": arns.thing_group(&group.name),
-            "version": group.version,
-            "thingGroupProperties": properties(&group.properties),
-            "thingGroupMetadata": metadata(registry, group, &arns),
-        }))
-    });
+    let described =
+        api.read(move |registry| Ok(description(registry, find(registry, &name)?, &arns)));
     Ok(Reply::Json(described.await?))
 }
 
@@ -204,6 +195,18 @@ pub(crate) fn find<'a>(
 ) -> Result<&'a ThingGroup, Error> {
     let missing = || Error::NotFound(format!("Thing group {name} not found"));
     registry.thing_group(name.as_str()).ok_or_else(missing)
+}
+
+/// A thing group as DescribeThingGroup answers.
+pub(crate) fn description(registry: &Registry, group: &ThingGroup, arns: &Arns) -> Value {
+    json!({
+        "thingGroupName": group.name,
+        "thingGroupId": group.id,
+        "thingGroupArn": arns.thing_group(&group.name),
+        "version": group.version,
+        "thingGroupProperties": properties(&group.properties),
+        "thingGroupMetadata": metadata(registry, group, arns),
+    })
 }
 
 fn summary(group: &ThingGroupName, arns: &Arns) -> Value {

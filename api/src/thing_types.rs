@@ -106,9 +106,7 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
     let described = api.read(move |registry| {
         let missing = || Error::NotFound(format!("Thing type {name} not found"));
         let found = registry.thing_type(name.as_str()).ok_or_else(missing)?;
-        let mut described = definition(found, &arns);
-        described["thingTypeId"] = found.id.to_string().into();
-        Ok(described)
+        Ok(description(found, &arns))
     });
     Ok(Reply::Json(described.await?))
 }
@@ -142,6 +140,13 @@ pub(crate) async fn list<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
         Ok(registry.thing_types(only.as_deref(), paging).map(|found| definition(found, &arns)))
     })
     .await
+}
+
+/// A thing type as DescribeThingType answers.
+pub(crate) fn description(thing_type: &ThingType, arns: &Arns) -> Value {
+    let mut described = definition(thing_type, arns);
+    described["thingTypeId"] = thing_type.id.to_string().into();
+    described
 }
 
 fn definition(thing_type: &ThingType, arns: &Arns) -> Value {

@@ -76,13 +76,7 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
     let arns = api.arns.clone();
     let described = api.read(move |registry| {
         let thing = registry.thing(name.as_str()).ok_or_else(|| not_found(&name))?;
-        let mut described = summary(thing, &arns);
-        described["thingId"] = thing.id.to_string().into();
-        described["defaultClientId"] = name.as_str().into();
-        if let Some(group) = &thing.billing_group {
-            described["billingGroupName"] = group.as_str().into();
-        }
-        Ok(described)
+        Ok(description(thing, &arns))
     });
     Ok(Reply::Json(described.await?))
 }
@@ -126,6 +120,17 @@ pub(crate) async fn list<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
 
 pub(crate) fn not_found(name: &ThingName) -> Error {
     Error::NotFound(format!("Thing {name} not found"))
+}
+
+/// A thing as DescribeThing answers.
+pub(crate) fn description(thing: &Thing, arns: &Arns) -> Value {
+    let mut described = summary(thing, arns);
+    described["thingId"] = thing.id.to_string().into();
+    described["defaultClientId"] = thing.name.as_str().into();
+    if let Some(group) = &thing.billing_group {
+        described["billingGroupName"] = group.as_str().into();
+    }
+    described
 }
 
 fn summary(thing: &Thing, arns: &Arns) -> Value {

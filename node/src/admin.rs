@@ -3,6 +3,7 @@
 pub mod change;
 pub mod cluster;
 pub mod explain;
+pub mod replay;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -12,13 +13,19 @@ use std::time::Duration;
 
 use ::cluster::GroupId;
 use anyhow::{Context, bail};
+use api::Source;
+use api::audit::{Actor, Attempt, Change, Intent, Result as Outcome};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use fleet::registry::Timestamp;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use uuid::Uuid;
 
+use crate::audit;
 use crate::backup::{Backups, Standing};
+use crate::clock::now_ms;
 use crate::config::is_address;
 use crate::identity;
 use crate::process::ProcessMetrics;
@@ -55,8 +62,8 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?)
 }
 
-/// `/metrics`, `/livez`, `/readyz`, `/admin/backup`, `/admin/cluster`, `/admin/log`,
-/// `/admin/policy/explain`.
+/// `/metrics`, `/livez`, `/readyz`, `/admin/audit`, `/admin/backup`, `/admin/cluster`, `/admin/log`,
+/// `/admin/policy/explain`, `/admin/policy/record`, `/admin/policy/replay`.
 pub fn router(
     shared: Arc<Shared>,
     metrics: PrometheusHandle,
@@ -64,8 +71,13 @@ pub fn router(
     log_filter: LogFilter,
 ) -> Router {
     let reader = log_filter.clone();
-    let log = get(move || std::future::ready(reader.get() + "\n"))
-        .put(move |filter: String| std::future::ready(set_log_filter(&log_filter, &filter)));
+    let log = get(move || std::future::ready(reader.get() + "\n")).put(
+        move |State(shared): State<Arc<Shared>>,
+              source: Option<Extension<Source>>,
+              filter: String| {
+            set_log_filter(shared, source, log_filter.clone(), filter)
+        },
+    );
     let process = Arc::new(process);
     // Files are read, and the control runtime has one thread.
     let render = move || {
@@ -80,10 +92,13 @@ pub fn router(
         .route("/metrics", get(render))
         .route("/livez", get(|| std::future::ready("ok\n")))
         .route("/readyz", get(ready))
+        .route("/admin/audit", get(audit::stream))
         .route("/admin/backup", get(backup).post(begin_backup))
         .route("/admin/cluster", get(standing).post(change::change))
         .route("/admin/log", log)
         .route("/admin/policy/explain", post(explain::explain))
+        .route("/admin/policy/record", post(replay::record))
+        .route("/admin/policy/replay", post(replay::replay))
         .with_state(shared)
 }
 
@@ -100,11 +115,53 @@ async fn backup(State(shared): State<Arc<Shared>>) -> Json<Standing> {
 
 async fn begin_backup(
     State(shared): State<Arc<Shared>>,
-) -> Result<(StatusCode, Json<Standing>), (StatusCode, String)> {
-    match Backups::begin(&shared) {
+    source: Option<Extension<Source>>,
+) -> Result<(StatusCode, Json<Standing>), Refused> {
+    let attempt = attempt(&shared, source, "BeginBackup", "backup")?;
+    let begun = match Backups::begin(&shared) {
         Ok(()) => Ok((StatusCode::ACCEPTED, Json(shared.backups.standing()))),
         Err(error) => Err((StatusCode::CONFLICT, format!("{error}\n"))),
-    }
+    };
+    ended(attempt, begun).await
+}
+
+/// Why something is not done that an operator wants.
+type Refused = (StatusCode, String);
+
+/// What an operator changes; refused while that cannot be recorded.
+fn attempt(
+    shared: &Shared,
+    source: Option<Extension<Source>>,
+    operation: &str,
+    resource: &str,
+) -> Result<Attempt, Refused> {
+    let ledger = shared.audit.as_ref().map(|audit| &audit.ledger);
+    let begun = Attempt::begin(ledger, || Intent {
+        actor: Actor::AdminPort,
+        source: source.map(|Extension(Source(ip))| ip),
+        operation: operation.into(),
+        resource: Some(resource.into()),
+        request: Uuid::new_v4().to_string(),
+    });
+    begun.map_err(|_| unrecorded("nothing is changed"))
+}
+
+fn unrecorded(what: &str) -> Refused {
+    let why = format!("the audit log cannot be written, and {what}: see the node's log\n");
+    (StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
+/// Records what came of something that an operator wanted.
+async fn ended<T>(attempt: Attempt, result: Result<T, Refused>) -> Result<T, Refused> {
+    let (outcome, code) = match &result {
+        Ok(_) => (Outcome::Done, None),
+        Err((status, _)) => {
+            (Outcome::of_status(status.as_u16()), Some(status.as_u16().to_string()))
+        }
+    };
+    let recorded = attempt.end(outcome, code, Timestamp(now_ms())).await;
+    recorded.map_err(|_| unrecorded("what was done is not recorded yet"))?;
+    result
 }
 
 /// Asks a node by its admin listener, with JSON in `body` or nothing; gives the body of an answer that is
@@ -145,15 +202,25 @@ pub fn ask(admin: &str, method: &str, path: &str, body: &str) -> anyhow::Result<
     Ok(body.to_owned())
 }
 
-fn set_log_filter(log_filter: &LogFilter, filter: &str) -> (StatusCode, String) {
+async fn set_log_filter(
+    shared: Arc<Shared>,
+    source: Option<Extension<Source>>,
+    log_filter: LogFilter,
+    filter: String,
+) -> Result<StatusCode, Refused> {
     if filter.trim().is_empty() {
         let why = "the body is empty; it is a filter like `info,node=debug`\n";
-        return (StatusCode::BAD_REQUEST, why.into());
+        return Err((StatusCode::BAD_REQUEST, why.into()));
     }
-    match log_filter.set(filter.trim()) {
-        Ok(()) => (StatusCode::NO_CONTENT, String::new()),
-        Err(error) => (StatusCode::BAD_REQUEST, format!("{error:#}\n")),
-    }
+    let attempt = attempt(&shared, source, "SetLogFilter", "log-filter")?;
+    let before = log_filter.get();
+    let set = match log_filter.set(filter.trim()) {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error) => Err((StatusCode::BAD_REQUEST, format!("{error:#}\n"))),
+    };
+    let (before, after) = (before.into(), Some(log_filter.get().into()));
+    attempt.add(Change { resource: "log-filter".into(), before, after });
+    ended(attempt, set).await
 }
 
 /// The nodes that this one cannot reach, and why: what it waits for when it is not ready.

@@ -22,6 +22,7 @@ use tracing::warn;
 use crate::claims;
 use crate::clock::now_ms;
 use crate::core::{Core, ToCore, Uses};
+use crate::decisions::Watch;
 use crate::endpoint::Endpoint;
 use crate::host::{Machine, Outcome, Proposal, Reply, Signal};
 use crate::identity::{self, Principal};
@@ -129,6 +130,29 @@ impl Backend {
         let name = client.to_owned();
         let home = self.shared.home_of(client);
         self.on_core(home, move |core| core.claims.borrow().holder(&name)).await
+    }
+
+    /// The node that a client is connected to, if it is.
+    pub async fn node_of(&self, client: &str) -> Result<Option<u64>, Unavailable> {
+        if self.live(client).await?.is_some() {
+            return Ok(Some(self.shared.mesh.own.node()));
+        }
+        let name = client.to_owned();
+        let look = move |shard: &Shard| shard.session(name.as_bytes()).and_then(holder);
+        self.read_shard(self.group_of(client), look).await
+    }
+
+    /// Has what is decided about the connection of a client noted, if it is here.
+    pub async fn watch(&self, client: &str, watch: Arc<Watch>) -> Result<(), Unavailable> {
+        let Some(live) = self.live(client).await? else { return Ok(()) };
+        self.on_core(live.core, move |core| {
+            if let Some(endpoint) = core.endpoint(live) {
+                endpoint.watch(watch);
+            }
+            // What was decided before is decided again.
+            core.routes.borrow_mut().forget();
+        })
+        .await
     }
 
     /// Looks at a connection.

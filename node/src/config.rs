@@ -4,6 +4,7 @@
 //! `SKEIN__LISTENERS__MQTTS__ADDRESS=0.0.0.0:8883` is `address` in `[listeners.mqtts]`.
 //! [`Config::check`] judges the values; what the machine makes of them is for [`crate::preflight`].
 
+mod audit;
 mod backup;
 mod check;
 mod cluster;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use audit::{Audit, OnFailure};
 pub use backup::{Backup, S3, S3_SCHEME, bucket};
 pub use check::{Finding, Findings};
 pub use cluster::{Cluster, Peer, is_address};
@@ -49,6 +51,8 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// Backups.
     pub backup: Backup,
+    /// Who has changed what.
+    pub audit: Audit,
     /// Where the node listens. A listener without an address is not opened.
     pub listeners: Listeners,
     /// Certificates of the node.
@@ -78,6 +82,7 @@ impl Default for Config {
             account: Account::default(),
             cluster: None,
             backup: Backup::default(),
+            audit: Audit::default(),
             listeners: Listeners::default(),
             tls: Tls::default(),
             access_keys: Vec::new(),
@@ -402,7 +407,10 @@ impl Config {
         ];
         // An absolute path replaces the folder.
         let of_cluster = self.cluster.iter_mut().flat_map(Cluster::files);
-        let others = of_cluster.chain(self.backup.files()).chain([&mut self.data]);
+        let others = of_cluster
+            .chain(self.backup.files())
+            .chain(self.audit.file.as_mut())
+            .chain([&mut self.data]);
         for path in files.into_iter().flatten().chain(others) {
             // An empty one would be the folder itself.
             if !path.as_os_str().is_empty() {

@@ -324,8 +324,12 @@ impl Connection {
         {
             return Err(Denial::reserved(Action::Publish, topic));
         }
-        let policy = self.endpoint.policy();
-        identity::may_publish(&policy, topic, retain, &self.core.clock().request())
+        let (policy, request) = (self.endpoint.policy(), self.core.clock().request());
+        self.endpoint.note(Action::Publish, topic, &request);
+        if retain {
+            self.endpoint.note(Action::RetainPublish, topic, &request);
+        }
+        identity::may_publish(&policy, topic, retain, &request)
     }
 
     /// Whether a group has to keep a publication that is larger than a command can be.

@@ -32,6 +32,7 @@ use policy::{Action, Compiled};
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
+use crate::decisions::Watch;
 use crate::denial::Denial;
 use crate::interest::ShareGroup;
 use crate::outbox::{Outbox, Pool};
@@ -156,6 +157,8 @@ pub struct Endpoint {
     pub will_denied: Cell<bool>,
     budget: Budget,
     woken: Cell<bool>,
+    /// Whether somebody wants to know what is decided.
+    is_watched: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -190,6 +193,8 @@ struct Rare {
     behind_since: Option<Instant>,
     /// What was sent of shared subscriptions, where no queue has it.
     shared: Unacknowledged,
+    /// Notes what is decided.
+    watch: Option<Arc<Watch>>,
 }
 
 /// What a client may no longer receive, or has expired, of what waited for it.
@@ -257,7 +262,17 @@ impl Endpoint {
         let state = RefCell::new(state);
         let (will_denied, woken) = (Cell::new(false), Cell::new(false));
         let depends_on_time = Cell::new(permissions.load().depends_on_time());
-        Self { profile, permissions, depends_on_time, will_denied, budget, woken, state }
+        let is_watched = Cell::new(false);
+        Self {
+            profile,
+            permissions,
+            depends_on_time,
+            will_denied,
+            budget,
+            woken,
+            is_watched,
+            state,
+        }
     }
 
     /// What its principal may do.
@@ -281,9 +296,29 @@ impl Endpoint {
         self.depends_on_time.get()
     }
 
+    /// Has what is decided noted from now on.
+    pub fn watch(&self, watch: Arc<Watch>) {
+        watch.saw(&self.profile.principal, self.profile.source_ip);
+        self.state.borrow_mut().rare.get_or_insert_default().watch = Some(watch);
+        self.is_watched.set(true);
+    }
+
+    /// Notes what is decided, where somebody wants to know.
+    pub fn note(&self, action: Action, name: &str, request: &policy::Request<'_>) {
+        if !self.is_watched.get() {
+            return;
+        }
+        // Taken while what waits is sent: that was decided about before.
+        let Ok(state) = self.state.try_borrow() else { return };
+        if let Some(watch) = state.rare.as_ref().and_then(|rare| rare.watch.as_ref()) {
+            watch.note(&self.policy(), action, name, request);
+        }
+    }
+
     /// Whether its principal may receive from a topic; the log tells of it when it may not.
     pub fn may_receive(&self, topic: &str, clock: Clock) -> bool {
         let decision = self.policy().decide_topic(Action::Receive, topic, &clock.request());
+        self.note(Action::Receive, topic, &clock.request());
         if let Err(denial) = Denial::check(Action::Receive, topic, decision) {
             denial.tell(&self.profile, clock.now);
         }

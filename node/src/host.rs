@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Host, Refusal};
+use fleet::registry::{Command, Timestamp};
 use fleet::shard::delivery::{Content, Dispatcher};
 use fleet::shard::{self, Effects, Instance, Interest, OutboxEntry, Shard};
 use rustc_hash::FxHashMap;
@@ -97,6 +98,10 @@ pub struct NodeHost {
     /// Where the outboxes ended in the backup that the state was restored from.
     restored: BTreeMap<GroupId, u64>,
     gauges_at: u64,
+    /// What this node wants of the members of the cluster, as it was last recorded.
+    recorded_duties: Vec<Command>,
+    /// The first of the certificates whose deletion was recorded last.
+    recorded_sweep: Option<Timestamp>,
     stopped: Option<oneshot::Sender<Option<String>>>,
 }
 
@@ -127,6 +132,8 @@ impl NodeHost {
             recorder: None,
             restored,
             gauges_at: 0,
+            recorded_duties: Vec::new(),
+            recorded_sweep: None,
             stopped: Some(stopped),
         }
     }
@@ -596,7 +603,7 @@ impl Host<Machine> for NodeHost {
         self.end_lost(groups);
         self.balance(groups);
         let mut commands = self.tend_members(groups);
-        commands.extend(registry::sweep(groups, now_ms));
+        commands.extend(self.sweep(groups, now_ms));
         self.announce(groups);
         self.tend_shares(groups);
         for group in groups.ids() {

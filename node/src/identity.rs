@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Role;
+use api::audit::{Actor, Way};
 use cluster::{GroupId, GroupsView};
 use fleet::registry::{Changes, ConnectionThing, Registry, RoleSession, ThingName, Timestamp};
 use policy::{Action, Compiled, Variables};
@@ -67,6 +68,25 @@ impl Principal {
             Self::Unidentified | Self::Anonymous(_) => "anonymous",
             Self::Certificate(id) | Self::AccessKey(id, _) => id,
             Self::Session(session) => &session.name,
+        }
+    }
+
+    /// As it is recorded that it changes something, on a connection; nothing of who has proved nothing.
+    pub fn actor(&self, client: &str, by: Way) -> Option<Actor> {
+        match self {
+            Self::Unidentified | Self::Anonymous(_) => None,
+            Self::Certificate(id) => Some(Actor::Device {
+                certificate: id.to_string(),
+                client_id: Some(client.to_owned()),
+                by,
+            }),
+            Self::AccessKey(id, role) => {
+                Some(Actor::AccessKey { id: id.to_string(), role: role.as_str() })
+            }
+            Self::Session(session) => Some(Actor::TemporaryCredentials {
+                certificate: session.role.certificate.to_string(),
+                role_alias: session.role.alias.to_string(),
+            }),
         }
     }
 

@@ -3,9 +3,11 @@
 //! its device tries to connect, the template of the authority is carried out, or, where there is none,
 //! whoever listens hears of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::Backend as _;
+use api::audit::{Actor, Attempt, Intent, Result as Outcome, Watch, Way};
 use api::backend::ProposeError;
 use api::provisioning::{Given, Provisioner};
 use api::x509;
@@ -39,19 +41,27 @@ enum Standing {
 }
 
 /// A device was refused because its certificate is not known, or not active.
-pub fn introduce(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) {
+pub fn introduce(
+    shared: &Arc<Shared>,
+    certificate: &CertificateDer<'static>,
+    source: Option<IpAddr>,
+) {
     let Ok(permit) = Arc::clone(&shared.introductions).try_acquire_owned() else {
         debug!("too many new devices at once");
         return;
     };
     let (shared, certificate) = (Arc::clone(shared), certificate.clone());
     actix_rt::spawn(async move {
-        register(&shared, &certificate).await;
+        register(&shared, &certificate, source).await;
         drop(permit);
     });
 }
 
-async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -> Option<()> {
+async fn register(
+    shared: &Arc<Shared>,
+    certificate: &CertificateDer<'static>,
+    source: Option<IpAddr>,
+) -> Option<()> {
     let inspected = x509::inspect_der(certificate.to_vec()).ok()?;
     let issuer = x509::issuer_of(certificate).ok()?;
     let id = inspected.id.clone();
@@ -68,7 +78,9 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
             let has_signed = |it: &Authority| x509::is_signed_by(certificate, &it.pem) == Ok(true);
             let authority = authorities.into_iter().find(has_signed)?;
             let now = Timestamp(now_ms());
-            let proposed = backend.registry_propose(Command::RegisterCertificate {
+            let way = Way::JustInTimeRegistration;
+            let attempt = begin(shared, &new.certificate, source, "RegisterCertificate", way)?;
+            let command = Command::RegisterCertificate {
                 certificate: new.certificate.clone(),
                 pem: new.pem.clone(),
                 status: CertificateStatus::PendingActivation,
@@ -77,9 +89,18 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
                 summary: inspected.summary,
                 generation: uuid::Uuid::new_v4(),
                 at: now,
-            });
+            };
+            let proposed = attempt.watch().propose(&backend, command).await;
+            let (outcome, code) = match &proposed {
+                Ok(_) => (Outcome::Done, None),
+                Err(ProposeError::Rejected(_)) => (Outcome::Rejected, Some("Rejected".into())),
+                Err(ProposeError::Unavailable(_)) => {
+                    (Outcome::Unknown, Some("ServiceUnavailable".into()))
+                }
+            };
+            attempt.end(outcome, code, Timestamp(now_ms())).await.ok()?;
             let (certificate, by) = (new.certificate.as_str(), authority.id.as_str());
-            match proposed.await {
+            match proposed {
                 Ok(_) => info!(certificate, authority = by, "a certificate has registered itself"),
                 // By a connection to another node.
                 Err(ProposeError::Rejected(Rejection::CertificateExists(_))) => {}
@@ -96,7 +117,15 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
         return tell(shared, &backend, &new.certificate, &authority.id, since).await;
     }
     let (certificate, by) = (new.certificate.to_string(), authority.id.as_str());
-    match provision(shared, backend, new, &authority).await {
+    let way = Way::JustInTimeProvisioning;
+    let attempt = begin(shared, &new.certificate, source, "RegisterThing", way)?;
+    let provisioned = provision(shared, backend, new, &authority, attempt.watch()).await;
+    let (outcome, code) = match &provisioned {
+        Ok(_) => (Outcome::Done, None),
+        Err(_) => (Outcome::Rejected, Some("NotProvisioned".into())),
+    };
+    attempt.end(outcome, code, Timestamp(now_ms())).await.ok()?;
+    match provisioned {
         Ok(thing) => {
             info!(certificate, authority = by, thing, "a device was provisioned just in time")
         }
@@ -111,12 +140,32 @@ async fn register(shared: &Arc<Shared>, certificate: &CertificateDer<'static>) -
     Some(())
 }
 
+/// What a device changes by introducing itself; none while that cannot be recorded.
+fn begin(
+    shared: &Shared,
+    certificate: &CertificateId,
+    source: Option<IpAddr>,
+    operation: &str,
+    by: Way,
+) -> Option<Attempt> {
+    let ledger = shared.audit.as_ref().map(|audit| &audit.ledger);
+    let begun = Attempt::begin(ledger, || Intent {
+        actor: Actor::Device { certificate: certificate.to_string(), client_id: None, by },
+        source,
+        operation: operation.into(),
+        resource: Some(format!("{}cert/{certificate}", shared.arns.prefix())),
+        request: uuid::Uuid::new_v4().to_string(),
+    });
+    begun.ok()
+}
+
 /// Carries out the template of an authority; the answer is the thing's name.
 async fn provision(
     shared: &Shared,
     backend: Backend,
     given: Given,
     authority: &Authority,
+    watch: Watch,
 ) -> Result<Option<String>, String> {
     let config = &authority.registration;
     let (body, in_use) = match (&config.template_body, &config.template_name) {
@@ -133,7 +182,7 @@ async fn provision(
         }
     };
     let template = Template::parse(&body, Purpose::Registration).map_err(|it| it.to_string())?;
-    let provisioner = Provisioner::new(backend, shared.issuing.clone());
+    let provisioner = Provisioner::new(backend, shared.issuing.clone(), watch);
     let now = Timestamp(now_ms());
     let check = Check { shown: None, template: in_use, only_pending: true };
     let provisioned =

@@ -6,6 +6,7 @@
 
 pub mod acknowledged;
 pub mod admin;
+pub mod audit;
 pub mod backend;
 pub mod backup;
 pub mod claims;
@@ -15,6 +16,7 @@ pub mod connection;
 pub mod core;
 pub mod courier;
 pub mod current;
+pub mod decisions;
 pub mod denial;
 pub mod dev;
 pub mod drain;

@@ -11,6 +11,8 @@ use clap::{Parser, Subcommand};
 use node::admin::change::{self, Wish};
 use node::admin::cluster;
 use node::admin::explain::{Explanation, Question};
+use node::admin::replay::{Replay, Trial, Watched, Watching};
+use node::audit;
 use node::backup::{self, Standing};
 use node::config::{Config, S3};
 use node::dev::{Dev, Options};
@@ -71,10 +73,25 @@ enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// Looks after audit logs.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Looks after configuration files.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Checks that nothing was changed in an audit log or taken out of it. The exit code is 0 when it is
+    /// whole.
+    Verify {
+        /// The file of the log; full files beside it are checked with it.
+        file: PathBuf,
     },
 }
 
@@ -99,6 +116,35 @@ enum PolicyCommand {
         action: String,
         /// The end of an ARN, such as `topic/a/b` or `client/lamp`.
         resource: String,
+    },
+    /// Has the node that a client is connected to note what policies decide about the client, for
+    /// `skein policy replay`.
+    Record {
+        /// The client id.
+        #[arg(long)]
+        client: String,
+        /// For so many minutes; 0 ends it and forgets what was noted.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// The admin listener of that node.
+        #[arg(long, default_value = "127.0.0.1:9464")]
+        admin: String,
+    },
+    /// Says which of the decisions that were noted about a client would be other ones if another version
+    /// of a policy were the default. The exit code is 0 when none would.
+    Replay {
+        /// The client id.
+        #[arg(long)]
+        client: String,
+        /// The name of the policy.
+        #[arg(long)]
+        policy: String,
+        /// The version that is tried.
+        #[arg(long, value_name = "NUMBER")]
+        version: u64,
+        /// The admin listener of the node where it was recorded.
+        #[arg(long, default_value = "127.0.0.1:9464")]
+        admin: String,
     },
 }
 
@@ -261,7 +307,8 @@ fn main() -> ExitCode {
         }
         Command::Serve { config, accept_log_loss } => serve(&config.path(), accept_log_loss),
         Command::Cluster { command } => operate(command),
-        Command::Policy { command } => explain(command),
+        Command::Policy { command } => look_at_policies(command),
+        Command::Audit { command: AuditCommand::Verify { file } } => verify(&file),
         Command::Config { command: ConfigCommand::Check { config } } => check(&config.path()),
     };
     match result {
@@ -304,15 +351,44 @@ fn operate(command: ClusterCommand) -> anyhow::Result<()> {
     }
 }
 
-fn explain(command: PolicyCommand) -> anyhow::Result<()> {
-    let PolicyCommand::Explain { certificate, client_id, source_ip, admin, action, resource } =
-        command;
-    let question = Question { certificate, client_id, source_ip, action, resource };
+fn look_at_policies(command: PolicyCommand) -> anyhow::Result<()> {
+    let (question, admin) = match command {
+        PolicyCommand::Explain { certificate, client_id, source_ip, admin, action, resource } => {
+            (Question { certificate, client_id, source_ip, action, resource }, admin)
+        }
+        PolicyCommand::Record { client, minutes, admin } => {
+            return record(&admin, &Watching { client, minutes });
+        }
+        PolicyCommand::Replay { client, policy, version, admin } => {
+            let replay = Replay::of(&admin, &Trial { client, policy, version })?;
+            print!("{replay}");
+            return replay.refuse_changes();
+        }
+    };
     let explanation = Explanation::of(&admin, &question)?;
     print!("{explanation}");
     if !explanation.is_allowed() {
         bail!("{} on {} is refused", question.action, question.resource);
     }
+    Ok(())
+}
+
+fn record(admin: &str, wish: &Watching) -> anyhow::Result<()> {
+    let watched = Watched::order(admin, wish)?;
+    let client = &wish.client;
+    match (wish.minutes, watched.connected) {
+        (0, _) => println!("client {client} is not recorded any more"),
+        (minutes, true) => println!("client {client} is recorded for {minutes} minutes"),
+        (minutes, false) => println!(
+            "client {client} is not connected; it is recorded if it connects to this node within \
+             {minutes} minutes"
+        ),
+    }
+    Ok(())
+}
+
+fn verify(file: &Path) -> anyhow::Result<()> {
+    print!("{}", audit::verify(file)?);
     Ok(())
 }
 

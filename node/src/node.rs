@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::core::{Core, ToCore};
 use crate::current;
@@ -77,6 +78,8 @@ impl Node {
             senders,
         );
         shared.issuing = issuing;
+        let number = config.cluster.as_ref().map(|cluster| cluster.node);
+        shared.audit = Audit::start(&config.audit, &shared.arns, number)?;
         let shared = Arc::new(shared);
         let links = match &config.cluster {
             Some(cluster) => {

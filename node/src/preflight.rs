@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use storage::data::DataDir;
 use time::OffsetDateTime;
 
+use crate::audit;
 use crate::backup;
 use crate::clock::now_ms;
 use crate::config::{Config, Findings};
@@ -36,6 +37,7 @@ pub fn check(config: &Config) -> Findings {
     check_cluster(config, &mut found);
     check_addresses(config, &mut found);
     check_backup(config, &mut found);
+    audit::check(&config.audit, &mut found);
     found
 }
 

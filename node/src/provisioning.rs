@@ -5,10 +5,12 @@
 mod hook;
 mod payload;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use api::Backend as _;
+use api::audit::{Actor, Attempt, Intent, Result as Outcome, Watch, Way};
 use api::backend::Unavailable;
 use api::provisioning::{Given, Offer, ProvisionError, Provisioned, Provisioner};
 use bytes::Bytes;
@@ -78,6 +80,10 @@ struct Claimant {
     client: String,
     /// With whose right; only certificates have any here.
     certificate: Option<CertificateId>,
+    /// As it is recorded; none who has proved nothing.
+    actor: Option<Actor>,
+    /// Where it is.
+    source: Option<IpAddr>,
 }
 
 impl Core {
@@ -89,7 +95,9 @@ impl Core {
             _ => None,
         };
         let client = endpoint.profile.client.to_string();
-        let claimant = Claimant { client, certificate };
+        let actor = endpoint.profile.principal.actor(&client, Way::FleetProvisioning);
+        let source = endpoint.profile.source_ip;
+        let claimant = Claimant { client, certificate, actor, source };
         let topic = topic.to_owned();
         let place = self.place_for(live, payload);
         // Not before it has a place: a request may be as large as a packet.
@@ -99,7 +107,9 @@ impl Core {
         actix_rt::spawn(async move {
             let Some(request) = parse(&topic) else { return };
             let (place, answer) = match place {
-                Ok(place) => (Some(place), serve(&core.shared, &claimant, request, &payload).await),
+                Ok(place) => {
+                    (Some(place), serve_recorded(&core.shared, &claimant, request, &payload).await)
+                }
                 Err(rejected) => (None, Err(rejected)),
             };
             metrics::provisioning(request.name(), answer.is_ok());
@@ -160,6 +170,15 @@ impl Core {
 }
 
 impl Request<'_> {
+    /// As AWS calls it.
+    fn operation(&self) -> &'static str {
+        match self.asks {
+            Asks::Create => "CreateKeysAndCertificate",
+            Asks::CreateFromRequest => "CreateCertificateFromCsr",
+            Asks::Provision(_) => "RegisterThing",
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self.asks {
             Asks::Create => "create",
@@ -231,18 +250,53 @@ struct ProvisionBody {
     parameters: Parameters,
 }
 
+/// Serves a request, and records what it changes.
+async fn serve_recorded(
+    shared: &Arc<Shared>,
+    claimant: &Claimant,
+    request: Request<'_>,
+    payload: &[u8],
+) -> Result<Value, Rejected> {
+    let ledger = shared.audit.as_ref().map(|audit| &audit.ledger);
+    let attempt = match &claimant.actor {
+        Some(actor) => Attempt::begin(ledger, || Intent {
+            actor: actor.clone(),
+            source: claimant.source,
+            operation: request.operation().into(),
+            resource: match request.asks {
+                Asks::Provision(template) => {
+                    Some(format!("{}provisioningtemplate/{template}", shared.arns.prefix()))
+                }
+                Asks::Create | Asks::CreateFromRequest => None,
+            },
+            request: uuid::Uuid::new_v4().to_string(),
+        })
+        .map_err(ProvisionError::Unavailable)?,
+        None => Attempt::unrecorded(),
+    };
+    let answer = serve(shared, claimant, request, payload, attempt.watch()).await;
+    let (outcome, code) = match &answer {
+        Ok(_) => (Outcome::Done, None),
+        Err(rejected) => (Outcome::of_status(rejected.status), Some(rejected.code.to_owned())),
+    };
+    let recorded = attempt.end(outcome, code, Timestamp(now_ms())).await;
+    recorded.map_err(ProvisionError::Unavailable)?;
+    answer
+}
+
 async fn serve(
     shared: &Arc<Shared>,
     claimant: &Claimant,
     request: Request<'_>,
     payload: &[u8],
+    watch: Watch,
 ) -> Result<Value, Rejected> {
     let certificate = claimant.certificate.clone().ok_or_else(|| {
         Rejected::new(403, "AccessDenied", "only a client with a certificate can be provisioned")
     })?;
     let invalid = |why: String| Rejected::new(400, "InvalidPayload", why);
     let backend = Backend::new(Arc::clone(shared));
-    let provisioner = Provisioner::new(backend.clone(), shared.issuing.clone());
+    let provisioner = Provisioner::new(backend.clone(), shared.issuing.clone(), watch);
     let (by, now) = (registry::Principal::Certificate(certificate.clone()), Timestamp(now_ms()));
     match request.asks {
         Asks::Create => {

@@ -46,9 +46,12 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     let metrics = admin::install_metrics()?;
     let process = ProcessMetrics::register(&config);
     let issuing = issuer(&config)?.map(Issuing::new);
-    let api = issuing.clone().map(|issuing| api_config(&config, issuing));
+    let mut api = issuing.clone().map(|issuing| api_config(&config, issuing));
     let listeners = config.listeners.clone();
     let node = Node::restore(config, traces, issuing)?;
+    if let Some(api) = &mut api {
+        api.ledger = node.shared.audit.as_ref().map(|audit| audit.ledger.clone());
+    }
     let backend = Backend::new(node.shared.clone());
     if let Some(dev) = &dev {
         control.block_on(dev.populate(&backend))?;
@@ -80,6 +83,9 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     });
     if let Some(traces) = &shared.traces {
         traces.stop();
+    }
+    if let Some(audit) = &shared.audit {
+        audit.stop();
     }
     result
 }
@@ -127,6 +133,7 @@ fn api_config(config: &Config, issuing: Issuing) -> api::Config {
         endpoints: api::Endpoints { data: host.clone(), jobs: host.clone(), credentials: host },
         access_keys: config.access_keys.iter().map(key).collect(),
         issuing,
+        ledger: None,
         clock: api::Clock::default(),
     }
 }
@@ -176,6 +183,7 @@ pub fn explain(config: &Config) -> String {
     line("tls.issuer_certificate", of(&config.tls.issuer_certificate));
     let backups = config.backup.place().map_or("nowhere".into(), |it| it.display().to_string());
     line("backups", backups);
+    line("audit.file", of(&config.audit.file));
     line("access keys", config.access_keys.len().to_string());
     line("traces", config.traces.endpoint.clone().unwrap_or_else(|| "off".into()));
     text

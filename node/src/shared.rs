@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use api::provisioning::Issuing;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::audit::Audit;
 use crate::backup::Backups;
 use crate::config::{Config, Limits};
 use crate::core::ToCore;
 use crate::current::Currency;
+use crate::decisions::Watches;
 use crate::fanout::Fanout;
 use crate::freshness::Freshness;
 use crate::host::Groups;
@@ -80,6 +82,10 @@ pub struct Shared {
     pub provisionings: Arc<Semaphore>,
     /// Set while events of the registry are being published.
     pub announcing: AtomicBool,
+    /// Clients whose decisions are noted.
+    pub watches: Watches,
+    /// Who has changed what, where that is recorded.
+    pub audit: Option<Audit>,
     /// The backups of this node.
     pub backups: Backups,
     /// The version of the data that all nodes can read; 0 while it is not known.
@@ -128,6 +134,8 @@ impl Shared {
             issuing: None,
             provisionings: Arc::new(Semaphore::new(provisioning::AT_ONCE)),
             announcing: AtomicBool::new(false),
+            watches: Watches::default(),
+            audit: None,
             backups: Backups::new(config),
             data_version: AtomicU32::new(0),
             long_outboxes: AtomicU64::new(0),

@@ -31,6 +31,8 @@ def check(tmp_path, text, environment={}):
         text = re.sub(rf'(?m)^(# )?{key} = ".*"', f'{key} = "{tmp_path}/pki/{file}"', text)
     # Whoever runs the tests need not be able to write to /var/lib.
     text = re.sub(r'(?m)^data = ".*"', f'data = "{tmp_path}/data"', text)
+    # Nor that there is a folder in /var/log.
+    text = re.sub(r'(?m)^file = ".*"', f'file = "{tmp_path}/audit.jsonl"', text)
     path = tmp_path / "skein.toml"
     path.write_text(text)
     return subprocess.run([skein_binary(), "config", "check", path], capture_output=True, text=True, timeout=30, env=os.environ | environment)
@@ -70,7 +72,7 @@ def test_configuration_document(tmp_path, commented):
 
 
 def test_configuration_document_is_complete():
-    sources = [REPO / "node/src/config.rs", REPO / "node/src/config/backup.rs"]
+    sources = [REPO / "node/src/config.rs", REPO / "node/src/config/backup.rs", REPO / "node/src/config/audit.rs"]
     source = "".join(file.read_text() for file in sources)
     document = (REPO / "docs/configuration.md").read_text()
     keys = set(re.findall(r"(?m)^    pub (\w+): ", source))

@@ -65,6 +65,7 @@ pub(crate) fn config(issuer: Issuer) -> Config {
             rights: Arc::default(),
         }],
         issuing: api::provisioning::Issuing::new(issuer),
+        ledger: None,
         clock: Clock::default(),
     }
 }

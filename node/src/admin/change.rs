@@ -8,9 +8,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use axum::Json;
+use api::Source;
+use api::audit::Watch;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use bytes::Bytes;
 use cluster::{GroupId, Refusal};
 use fleet::placement::next_change;
@@ -18,8 +20,9 @@ use fleet::registry::{Command, Drain, Member, MemberStatus};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::ask;
 use super::cluster::{Group, Standing};
+use super::{Refused, ask, attempt, ended};
+use crate::backend::Backend;
 use crate::config::is_address;
 use crate::host::{Outcome, Proposal, Reply};
 use crate::shared::Shared;
@@ -63,14 +66,18 @@ pub enum Wish {
     },
 }
 
-/// Why a wish is not taken.
-type Refused = (StatusCode, String);
-
 /// `POST /admin/cluster`.
 pub async fn change(
     State(shared): State<Arc<Shared>>,
+    source: Option<Extension<Source>>,
     Json(wish): Json<Wish>,
 ) -> Result<StatusCode, Refused> {
+    let attempt = attempt(&shared, source, wish.operation(), "cluster")?;
+    let taken = take(&shared, &wish, &attempt.watch()).await;
+    ended(attempt, taken).await
+}
+
+async fn take(shared: &Arc<Shared>, wish: &Wish, watch: &Watch) -> Result<StatusCode, Refused> {
     let unavailable = |why: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
     if shared.mesh.roster.is_deserted() {
         // What is changed before would be undone by that.
@@ -82,16 +89,24 @@ pub async fn change(
     if shared.mesh.roster.own.is_none() {
         return Err(refused("this node is alone: its configuration has no [cluster]".into()));
     }
-    let standing = Standing::look(&shared).await;
+    let standing = Standing::look(shared).await;
     let standing = standing.ok_or_else(|| unavailable("the groups do not answer"))?;
-    let command = command(&wish, &standing).map_err(refused)?;
+    let command = command(wish, &standing).map_err(refused)?;
+    let backend = Backend::new(Arc::clone(shared));
+    let seen = watch.before(&backend, &command).await;
+    let seen =
+        seen.map_err(|_| unavailable("no quorum: group 0 has no leader that says how it stands"))?;
+    let command: Bytes = command.encode().into();
     let (answer, outcome) = oneshot::channel();
     let proposal = Proposal::asked(GroupId::META, command, Reply::Once(answer));
     if shared.groups.propose_all(vec![proposal]).await.is_err() {
         return Err(unavailable("the node is stopping"));
     }
     match outcome.await {
-        Ok(Ok(Outcome::Registry(Ok(_)))) => Ok(StatusCode::ACCEPTED),
+        Ok(Ok(Outcome::Registry(Ok(_)))) => {
+            watch.after(&backend, seen).await;
+            Ok(StatusCode::ACCEPTED)
+        }
         Ok(Ok(Outcome::Registry(Err(rejection)))) => Err(refused(rejection.to_string())),
         Ok(Err(Refusal::NoLeader)) => Err(unavailable(
             "no quorum: group 0 has no leader, because too few of its voters are up. Start them; if a \
@@ -107,18 +122,30 @@ pub async fn change(
 
 /// What is proposed for a wish, or why it makes no sense. What only the members themselves decide is
 /// decided when it is applied.
-fn command(wish: &Wish, standing: &Standing) -> Result<Bytes, String> {
+fn command(wish: &Wish, standing: &Standing) -> Result<Command, String> {
     if standing.members.is_empty() {
         return Err("the cluster has not begun yet: see `skein cluster status`".into());
     }
-    let command = match *wish {
+    Ok(match *wish {
         Wish::Add { node, ref address } => addition(standing, node, address)?,
         Wish::Remove { node, dead } => removal(standing, node, dead)?,
         Wish::Drain { node, undo: false } => Command::DrainMember { node, drain: Drain::Wanted },
         Wish::Drain { node, undo: true } => Command::DrainMember { node, drain: Drain::No },
         Wish::Transfer { group, node } => preference(standing, group, node)?,
-    };
-    Ok(command.encode().into())
+    })
+}
+
+impl Wish {
+    /// As it is recorded.
+    fn operation(&self) -> &'static str {
+        match self {
+            Self::Add { .. } => "AddNode",
+            Self::Remove { .. } => "RemoveNode",
+            Self::Drain { undo: false, .. } => "DrainNode",
+            Self::Drain { undo: true, .. } => "UndrainNode",
+            Self::Transfer { .. } => "TransferLead",
+        }
+    }
 }
 
 fn addition(standing: &Standing, node: u64, address: &str) -> Result<Command, String> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fleet::registry::{CertificateId, ConnectionThing, Registry};
-use policy::{Action, Decision, Request, Variables};
+use fleet::registry::{CertificateId, ConnectionThing, Identity, Registry};
+use policy::{Action, Decision, Document, Request, Variables};
 use serde::{Deserialize, Serialize};
 
 use super::ask;
@@ -107,37 +107,76 @@ fn explained(
         ..Variables::default()
     };
     let request = Request { now_secs: Some(now_ms() / 1000), ..Request::default() };
-    let mut statements = Vec::new();
-    let (mut is_allowed, mut is_denied) = (false, false);
-    for named in &identity.policies {
-        let version = registry.policy(named.policy.as_str()).map_or(0, |it| it.default_version);
-        let spoken =
-            named.document.explain((arns, &variables), action, &question.resource, &request);
-        for spoken in spoken {
-            let allows = spoken.decision == Decision::Allowed;
-            is_allowed |= allows;
-            is_denied |= !allows;
-            statements.push(Speaking {
-                policy: named.policy.to_string(),
-                version,
-                statement: spoken.statement,
-                sid: spoken.sid,
-                says: if allows { "allows" } else { "denies" }.to_owned(),
-            });
-        }
-    }
-    let decision = match (is_allowed, is_denied) {
-        (_, true) => "explicitly denied",
-        (true, false) => "allowed",
-        (false, false) => "not allowed",
-    };
+    let policies = named(registry, &identity);
+    let Verdict { decision, statements } =
+        Verdict::of(&policies, (arns, &variables), action, &question.resource, &request);
     Some(Explanation {
-        decision: decision.to_owned(),
+        decision,
         certificate_status: identity.status.as_str().to_owned(),
         thing: identity.thing.as_ref().map(|thing| thing.name.to_string()),
         statements,
         policies: identity.policies.iter().map(|named| named.policy.to_string()).collect(),
     })
+}
+
+/// A version of a policy.
+#[derive(Clone, Debug)]
+pub(super) struct Versioned {
+    pub(super) policy: String,
+    pub(super) version: u64,
+    pub(super) document: Arc<Document>,
+}
+
+/// The policies of somebody, in the versions that decide.
+pub(super) fn named(registry: &Registry, identity: &Identity) -> Vec<Versioned> {
+    let versioned = identity.policies.iter().map(|named| Versioned {
+        policy: named.policy.to_string(),
+        version: registry.policy(named.policy.as_str()).map_or(0, |it| it.default_version),
+        document: Arc::clone(&named.document),
+    });
+    versioned.collect()
+}
+
+/// What policies say together.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Verdict {
+    /// `allowed`, `explicitly denied` or `not allowed`.
+    pub decision: String,
+    /// What speaks of the request.
+    pub statements: Vec<Speaking>,
+}
+
+impl Verdict {
+    pub(super) fn of(
+        policies: &[Versioned],
+        (arns, variables): (&policy::Arns, &Variables),
+        action: Action,
+        resource: &str,
+        request: &Request<'_>,
+    ) -> Self {
+        let mut statements = Vec::new();
+        let (mut is_allowed, mut is_denied) = (false, false);
+        for Versioned { policy, version, document } in policies {
+            for spoken in document.explain((arns, variables), action, resource, request) {
+                let allows = spoken.decision == Decision::Allowed;
+                is_allowed |= allows;
+                is_denied |= !allows;
+                statements.push(Speaking {
+                    policy: policy.clone(),
+                    version: *version,
+                    statement: spoken.statement,
+                    sid: spoken.sid,
+                    says: if allows { "allows" } else { "denies" }.to_owned(),
+                });
+            }
+        }
+        let decision = match (is_allowed, is_denied) {
+            (_, true) => "explicitly denied",
+            (true, false) => "allowed",
+            (false, false) => "not allowed",
+        };
+        Self { decision: decision.to_owned(), statements }
+    }
 }
 
 impl Explanation {

@@ -25,6 +25,7 @@ use super::{Connection, Start};
 use crate::claims::{self, Claim};
 use crate::config::Limits;
 use crate::core::Core;
+use crate::decisions::Watch;
 use crate::denial::{self, Denial, Newcomer};
 use crate::endpoint::{Budget, Endpoint, Permissions, Profile, Record};
 use crate::gateway::Place;
@@ -149,7 +150,7 @@ pub async fn connect(
             if let (Some(Refused::Unknown | Refused::Inactive), Some(certificate)) =
                 (cause, &peer.certificate)
             {
-                just_in_time::introduce(&core.shared, certificate);
+                just_in_time::introduce(&core.shared, certificate, peer.ip);
             }
             let principal = peer.principal.name();
             let newcomer = Newcomer { client: connect.client_id, principal, ip: peer.ip };
@@ -301,6 +302,9 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         ..core.read_clock().request()
     };
     let checked = check_policy(&permissions.load(), connect, &client, &request);
+    if let Some(watch) = core.shared.watches.of(&client) {
+        note_connect(&watch, &permissions.load(), (connect, peer), &client, &request);
+    }
     core.metrics.decided(Asked::Connect, checked.is_ok());
     checked?;
     let keep_alive = match (limits.maximum_keep_alive_secs, connect.keep_alive) {
@@ -388,6 +392,24 @@ fn check_policy(
         return Err(Refusal { reason: Reason::TopicNameInvalid, ..denial.into() });
     }
     Ok(identity::may_publish(policy, will.topic, will.retain, request)?)
+}
+
+/// Notes what was decided about a CONNECT that somebody wants to know about.
+fn note_connect(
+    watch: &Watch,
+    policy: &Compiled,
+    (connect, peer): (&Connect<'_>, &Peer),
+    client: &str,
+    request: &policy::Request<'_>,
+) {
+    watch.saw(&peer.principal, peer.ip);
+    watch.note(policy, Action::Connect, client, request);
+    if let Some(will) = connect.will.as_ref().filter(|will| !will.topic.starts_with('$')) {
+        watch.note(policy, Action::Publish, will.topic, request);
+        if will.retain {
+            watch.note(policy, Action::RetainPublish, will.topic, request);
+        }
+    }
 }
 
 /// Opens the session in its group, when it has to be known there: because it is persistent, because
@@ -595,6 +617,9 @@ fn start(
         let alias_maximum = connect.topic_alias_maximum.min(limits.topic_alias_maximum);
         Rc::new(Endpoint::new(profile, permissions, budget, connect.receive_maximum, alias_maximum))
     });
+    if let Some(watch) = core.shared.watches.of(&client) {
+        endpoint.watch(watch);
+    }
     // Who was told of the change did not see this connection.
     if registry_changes != core.registry_changes.get()
         && endpoint.profile.principal.certificate().is_some()

@@ -125,6 +125,7 @@ impl Connection {
         let policy = self.endpoint.policy();
         let request = self.core.clock().request();
         let decision = policy.decide_name(Action::Subscribe, filter, &request);
+        self.endpoint.note(Action::Subscribe, filter, &request);
         let allowed = match crate::reserved::may_subscribe(plain) {
             true => Denial::check(Action::Subscribe, filter, decision),
             false => Err(Denial::reserved(Action::Subscribe, filter)),

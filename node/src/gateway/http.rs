@@ -158,7 +158,7 @@ async fn for_caller(core: &Rc<Core>, router: Router, peer: &Peer) -> Router {
         }
         (Err(Refused::Unknown | Refused::Inactive), _) => {
             if let Some(certificate) = &peer.certificate {
-                just_in_time::introduce(&core.shared, certificate);
+                just_in_time::introduce(&core.shared, certificate, peer.ip);
             }
             router
         }

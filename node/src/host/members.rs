@@ -11,11 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::{GroupId, GroupsView, Order, Status};
 use fleet::placement::{Placement, next_change};
-use fleet::registry::{Command, Drain, Member, MemberStatus};
+use fleet::registry::{Command, Drain, Member, MemberStatus, Timestamp};
 use tokio::time::Instant;
 use tracing::info;
 
 use super::{Machine, NodeHost};
+use crate::clock::now_ms;
 use crate::roster::{Own, Roster};
 
 /// The version of the data that this node writes.
@@ -149,6 +150,15 @@ impl NodeHost {
             placed: &statuses().flat_map(|status| nodes_of(status, members)).collect(),
         };
         let commands = duties(&view, |node| mesh.roster.configured(node));
+        // Until it is decided it is proposed again and again.
+        if let Some(audit) = self.shared.audit.as_ref().filter(|_| commands != self.recorded_duties)
+        {
+            let now = Timestamp(now_ms());
+            for command in &commands {
+                audit.ledger.note_proposed(registry, command, now);
+            }
+            self.recorded_duties.clone_from(&commands);
+        }
         self.place(groups, &mesh.roster, members);
         let encoded = commands.iter().map(|command| (GroupId::META, command.encode().into()));
         encoded.collect()

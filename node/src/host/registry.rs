@@ -33,11 +33,26 @@ impl NodeHost {
     }
 }
 
-/// What deletes the provisional certificates of the registry whose time is over.
-pub(super) fn sweep(groups: &mut GroupsView<'_, Machine>, now_ms: u64) -> Option<(GroupId, Bytes)> {
-    let meta = GroupId::META;
-    let next = groups.get(meta).and_then(Machine::registry)?.next_sweep()?;
-    let (now, is_due) = (Timestamp(now_ms), next.0 <= now_ms && groups.leads(meta));
-    let sweep = Command::Provisioning(ProvisioningCommand::Sweep { at: now });
-    is_due.then(|| (meta, sweep.encode().into()))
+impl NodeHost {
+    /// What deletes the provisional certificates of the registry whose time is over.
+    pub(super) fn sweep(
+        &mut self,
+        groups: &mut GroupsView<'_, Machine>,
+        now_ms: u64,
+    ) -> Option<(GroupId, Bytes)> {
+        let meta = GroupId::META;
+        let next = groups.get(meta).and_then(Machine::registry)?.next_sweep()?;
+        let now = Timestamp(now_ms);
+        if next > now || !groups.leads(meta) {
+            return None;
+        }
+        if let Some(audit) = &self.shared.audit
+            && self.recorded_sweep.replace(next) != Some(next)
+            && let Some(registry) = groups.get(meta).and_then(Machine::registry)
+        {
+            audit.ledger.note_swept(registry, registry.swept_at(now), now);
+        }
+        let sweep = Command::Provisioning(ProvisioningCommand::Sweep { at: now });
+        Some((meta, sweep.encode().into()))
+    }
 }

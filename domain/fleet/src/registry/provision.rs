@@ -435,10 +435,14 @@ impl Registry {
         self.changed_certificate(id);
     }
 
-    fn sweep(&mut self, at: Timestamp) -> Outcome {
+    /// The certificates that a sweep at this time deletes.
+    pub fn swept_at(&self, at: Timestamp) -> Vec<CertificateId> {
         let over = self.indexes.provisional.iter().take_while(|(expires, _)| *expires <= at);
-        let over: Vec<CertificateId> = over.take(SWEPT).map(|(_, id)| id.clone()).collect();
-        for id in over {
+        over.take(SWEPT).map(|(_, id)| id.clone()).collect()
+    }
+
+    fn sweep(&mut self, at: Timestamp) -> Outcome {
+        for id in self.swept_at(at) {
             self.delete_with_attachments(&id);
         }
         Outcome::Done

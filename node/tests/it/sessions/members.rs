@@ -279,7 +279,7 @@ impl World {
         let shared = life.shared();
         life.tasks.spawn_local(async move {
             // What came of it, the members tell.
-            let _ = change(State(shared), Json(wish)).await;
+            let _ = change(State(shared), None, Json(wish)).await;
         });
     }
 

@@ -1,0 +1,156 @@
+//! The audit log as a stream: `GET /admin/audit`.
+//!
+//! It is read from the files, so a client that was away goes on where it was. It is told only of what is
+//! stored. Bounds: so many clients at a time, and for each the lines of one look at the files.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{Response, StatusCode, header};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tracing::warn;
+
+use super::journal;
+use crate::shared::Shared;
+
+/// Bytes after which a look at the files ends.
+const AT_ONCE: usize = 256 << 10;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wanted {
+    /// Only records with larger numbers.
+    after: u64,
+    /// Whether those that come later are wanted, too.
+    follow: bool,
+}
+
+/// Answers with the records that are wanted, a line each.
+pub async fn stream(
+    State(shared): State<Arc<Shared>>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response<Body>, (StatusCode, String)> {
+    let Some(audit) = &shared.audit else {
+        let why = "this node keeps no audit log: set audit.file in its configuration\n";
+        return Err((StatusCode::NOT_FOUND, why.into()));
+    };
+    let Ok(place) = Arc::clone(&audit.followers).try_acquire_owned() else {
+        let why = "too many clients read the audit log\n";
+        return Err((StatusCode::SERVICE_UNAVAILABLE, why.into()));
+    };
+    let Some(path) = audit.config.file.clone() else {
+        return Err((StatusCode::NOT_FOUND, "there is no file\n".into()));
+    };
+    let reader = Reader::new(path, wanted.after);
+    let follower =
+        Follower { reader, stored: audit.stored.clone(), follows: wanted.follow, _place: place };
+    let lines = stream::unfold(follower, |mut follower| async move {
+        let lines = follower.next().await?;
+        Some((Ok::<_, Infallible>(lines), follower))
+    });
+    let mut response = Response::new(Body::from_stream(lines));
+    let kind = header::HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// A client that reads the log.
+struct Follower {
+    reader: Reader,
+    stored: watch::Receiver<u64>,
+    follows: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    /// The next lines; none at the end.
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let stored = *self.stored.borrow_and_update();
+            let mut reader = std::mem::take(&mut self.reader);
+            let reading = tokio::task::spawn_blocking(move || {
+                let lines = reader.next(stored);
+                (reader, lines)
+            });
+            let (reader, lines) = reading.await.ok()?;
+            self.reader = reader;
+            match lines {
+                Ok(lines) if !lines.is_empty() => return Some(lines),
+                Ok(_) if self.reader.last < stored => return None,
+                Ok(_) if !self.follows => return None,
+                // The writer has ended where it cannot be waited for any more.
+                Ok(_) => self.stored.changed().await.ok()?,
+                Err(error) => {
+                    warn!(error = format!("{error:#}"), "the audit log cannot be read");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Reads a log in the order of its records.
+#[derive(Default)]
+pub(super) struct Reader {
+    path: PathBuf,
+    /// The number of the last record that was given.
+    last: u64,
+    open: Option<BufReader<File>>,
+}
+
+impl Reader {
+    /// Of the log whose present file that is, behind a record.
+    pub(super) fn new(path: PathBuf, last: u64) -> Self {
+        Self { path, last, open: None }
+    }
+
+    /// More lines, up to a record that is stored.
+    pub(super) fn next(&mut self, stored: u64) -> anyhow::Result<Vec<u8>> {
+        let mut lines = Vec::new();
+        while self.last < stored && lines.len() < AT_ONCE {
+            let mut file = match self.open.take() {
+                Some(file) => file,
+                None => match self.file_of(self.last + 1)? {
+                    Some(path) => BufReader::new(File::open(path)?),
+                    None => return Ok(lines),
+                },
+            };
+            let start = lines.len();
+            file.read_until(b'\n', &mut lines)?;
+            if lines.last() != Some(&b'\n') || lines.len() == start {
+                // The end of a file: there is another one if this is not the present one any more.
+                lines.truncate(start);
+                if journal::is_present(&self.path, file.get_ref())? {
+                    return Ok(lines);
+                }
+                continue;
+            }
+            let number = journal::read(&lines[start..lines.len() - 1])?.seq;
+            if number <= self.last {
+                lines.truncate(start);
+            } else {
+                self.last = number;
+            }
+            self.open = Some(file);
+        }
+        Ok(lines)
+    }
+
+    /// The file that a record is in, or the first one where it is gone.
+    fn file_of(&self, number: u64) -> anyhow::Result<Option<PathBuf>> {
+        let mut files = journal::rotated(&self.path)?;
+        if let Some(first) = journal::first_of(&self.path)? {
+            files.push((first, self.path.clone()));
+        }
+        let place = files.iter().rposition(|(first, _)| *first <= number).unwrap_or(0);
+        Ok(files.into_iter().nth(place).map(|(_, path)| path))
+    }
+}

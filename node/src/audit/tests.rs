@@ -1,0 +1,212 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::follow::Reader;
+use super::*;
+
+/// A log in a folder of its own.
+fn log(max_bytes: u64, keep: u32) -> (TempDir, Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Some(folder.path().join("audit.jsonl"));
+    (folder, Config { file, max_bytes, keep, ..Config::default() })
+}
+
+/// Appends records one after the other.
+fn fill(config: &Config, count: usize) -> u64 {
+    let (mut journal, cut) = Journal::open(config, Some(7)).unwrap();
+    for number in 0..count {
+        let entry = of_node("Change", &format!("thing-{number}"), json!({ "number": number }));
+        journal.append(&[&entry]).unwrap();
+    }
+    cut
+}
+
+fn path(config: &Config) -> PathBuf {
+    config.file.clone().unwrap()
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap().lines().map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn what_was_tampered_with_is_found() {
+    type Case = (&'static str, fn(&mut Vec<String>), Result<(u64, u64), &'static str>);
+    let cases: [Case; 10] = [
+        ("nothing", |_| {}, Ok((1, 5))),
+        ("the end is missing", |lines| drop(lines.pop()), Ok((1, 4))),
+        ("the beginning is missing", |lines| drop(lines.remove(0)), Ok((2, 5))),
+        (
+            "a record is missing",
+            |lines| drop(lines.remove(2)),
+            Err("line 3: record 4 follows record 2"),
+        ),
+        (
+            "a record is twice",
+            |lines| lines.insert(2, lines[2].clone()),
+            Err("line 4: record 3 follows record 3"),
+        ),
+        ("two are swapped", |lines| lines.swap(1, 2), Err("line 2: record 3 follows record 1")),
+        (
+            "a word is another one",
+            |lines| lines[1] = lines[1].replace("thing-1", "thing-9"),
+            Err("line 3: record 3 does not go on from the line before"),
+        ),
+        (
+            "the first one is another one",
+            |lines| lines[0] = lines[0].replace("\"previous\":\"00", "\"previous\":\"01"),
+            Err("line 1: record 1 does not go on"),
+        ),
+        ("a line is no record", |lines| lines[3] = "{}".into(), Err("line 4: a line is no record")),
+        (
+            "a later format",
+            |lines| lines[4] = lines[4].replace("\"v\":1", "\"v\":2"),
+            Err("line 5: a record has format 2"),
+        ),
+    ];
+    for (case, tamper, expected) in cases {
+        let (_folder, config) = log(1 << 20, 0);
+        fill(&config, 5);
+        let mut lines = lines(&path(&config));
+        tamper(&mut lines);
+        fs::write(path(&config), lines.join("\n") + "\n").unwrap();
+        match (verify(&path(&config)), expected) {
+            (Ok(found), Ok(records)) => assert_eq!(found.records, Some(records), "{case}"),
+            (Err(found), Err(expected)) => {
+                let found = format!("{found:#}");
+                assert!(found.contains(expected), "{case}: {found}");
+            }
+            (found, expected) => panic!("{case}: {found:?}, not {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn files_go_on_from_each_other() {
+    let (folder, config) = log(1 << 10, 0);
+    fill(&config, 10);
+    // After a restart, too.
+    fill(&config, 10);
+    let full = journal::rotated(&path(&config)).unwrap();
+    assert!(full.len() > 3, "{full:?}");
+    assert_eq!(full[0].0, 1);
+    let verified = verify(&path(&config)).unwrap();
+    assert_eq!((verified.records, verified.is_unfinished), (Some((1, 20)), false));
+    let text = verified.to_string();
+    assert!(text.starts_with("records 1 to 20 are whole\nSHA-256 of record 20: "), "{text}");
+    // A full file alone.
+    assert!(verify(&full[1].1).unwrap().records.unwrap().0 > 1);
+    fs::remove_file(&full[2].1).unwrap();
+    let error = format!("{:#}", verify(&path(&config)).unwrap_err());
+    assert!(error.contains("line 1: record") && error.contains("follows record"), "{error}");
+    drop(folder);
+}
+
+#[test]
+fn so_many_full_files_are_kept() {
+    let (_folder, config) = log(1 << 10, 2);
+    fill(&config, 20);
+    let full = journal::rotated(&path(&config)).unwrap();
+    assert_eq!(full.len(), 2);
+    let verified = verify(&path(&config)).unwrap();
+    assert_eq!(verified.records, Some((full[0].0, 20)));
+    assert!(verified.to_string().contains("older files were deleted"));
+}
+
+#[test]
+fn an_unfinished_record_is_cut_off() {
+    for (end, cut) in [("{\"v\":1,\"seq\":4", 14), ("", 0)] {
+        let (_folder, config) = log(1 << 20, 0);
+        fill(&config, 3);
+        let whole = fs::read_to_string(path(&config)).unwrap();
+        fs::write(path(&config), whole + end).unwrap();
+        assert_eq!(verify(&path(&config)).unwrap().is_unfinished, cut > 0);
+        assert_eq!(fill(&config, 1), cut);
+        let verified = verify(&path(&config)).unwrap();
+        assert_eq!((verified.records, verified.is_unfinished), (Some((1, 4)), false));
+    }
+}
+
+#[test]
+fn a_file_that_is_something_else_is_not_written() {
+    for content in ["hello\n", "{\"v\":2,\"seq\":1,\"previous\":\"\"}\n", "{\"v\":1}\n"] {
+        let (_folder, config) = log(1 << 20, 0);
+        fs::write(path(&config), content).unwrap();
+        assert!(Journal::open(&config, None).is_err(), "{content}");
+        assert_eq!(fs::read_to_string(path(&config)).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_log_that_was_moved_away_goes_on_in_another_file() {
+    let (folder, config) = log(1 << 20, 0);
+    let (mut journal, _) = Journal::open(&config, None).unwrap();
+    let mut append = || journal.append(&[&of_node("Change", "thing", Value::Null)]);
+    append().unwrap();
+    let moved = folder.path().join("moved");
+    fs::rename(path(&config), &moved).unwrap();
+    append().unwrap();
+    assert_eq!(verify(&moved).unwrap().records, Some((1, 1)));
+    assert_eq!(verify(&path(&config)).unwrap().records, Some((2, 2)));
+    // They go on from each other.
+    fs::write(&moved, lines(&moved).join("\n") + "\n" + &lines(&path(&config)).join("\n") + "\n")
+        .unwrap();
+    assert_eq!(verify(&moved).unwrap().records, Some((1, 2)));
+    fs::remove_file(path(&config)).unwrap();
+    fs::write(path(&config), "something else\n").unwrap();
+    assert!(append().unwrap_err().to_string().contains("another file was put into its place"));
+    fs::remove_file(path(&config)).unwrap();
+    append().unwrap();
+    assert_eq!(verify(&path(&config)).unwrap().records, Some((3, 3)));
+}
+
+#[test]
+fn one_process_writes_a_log() {
+    let (_folder, config) = log(1 << 20, 0);
+    let _open = Journal::open(&config, None).unwrap();
+    let error = Journal::open(&config, None).unwrap_err();
+    assert_eq!(error.to_string(), "another process writes it");
+}
+
+#[test]
+fn what_cannot_be_written_is_found_before() {
+    let (folder, config) = log(1 << 20, 0);
+    let problem = |file: PathBuf| {
+        let mut found = crate::config::Findings::default();
+        check(&Config { file: Some(file), ..config.clone() }, &mut found);
+        found.problems.first().map(|it| it.text.clone()).unwrap_or_default()
+    };
+    assert_eq!(problem(path(&config)), "");
+    fill(&config, 1);
+    assert_eq!(problem(path(&config)), "");
+    assert!(problem(folder.path().join("no/audit.jsonl")).contains("is not there"));
+    assert!(problem(folder.path().to_owned()).contains("is a folder"));
+}
+
+#[test]
+fn a_reader_goes_on_where_it_was() {
+    let (_folder, config) = log(1 << 10, 0);
+    fill(&config, 12);
+    for after in [0, 1, 7, 11, 12, 99] {
+        let mut reader = Reader::new(path(&config), after);
+        let mut text = String::new();
+        loop {
+            let more = reader.next(12).unwrap();
+            if more.is_empty() {
+                break;
+            }
+            text += std::str::from_utf8(&more).unwrap();
+        }
+        let numbers: Vec<u64> =
+            text.lines().map(|line| journal::read(line.as_bytes()).unwrap().seq).collect();
+        assert_eq!(numbers, (after + 1..=12).collect::<Vec<_>>(), "{after}");
+    }
+    // What is not stored yet is not told.
+    let mut reader = Reader::new(path(&config), 9);
+    let told = String::from_utf8(reader.next(10).unwrap()).unwrap();
+    assert_eq!(told.lines().count(), 1);
+    assert_eq!(reader.next(10).unwrap(), b"");
+    assert_eq!(String::from_utf8(reader.next(12).unwrap()).unwrap().lines().count(), 2);
+}

@@ -177,6 +177,22 @@ pub struct Tls {
     pub issuer_certificate: Option<PathBuf>,
     /// Its private key.
     pub issuer_private_key: Option<PathBuf>,
+    /// What keeps its private key, instead.
+    pub issuer_hsm: Option<Hsm>,
+}
+
+/// A private key in a device that never gives it away, behind PKCS #11.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hsm {
+    /// The maker's library.
+    pub module: PathBuf,
+    /// The label of the token.
+    pub token: String,
+    /// The label of the private key there.
+    pub key: String,
+    /// A file with the PIN of the token's user.
+    pub pin_file: PathBuf,
 }
 
 /// A pair of keys for SigV4.
@@ -402,7 +418,8 @@ impl Config {
         ];
         // An absolute path replaces the folder.
         let of_cluster = self.cluster.iter_mut().flat_map(Cluster::files);
-        let others = of_cluster.chain(self.backup.files()).chain([&mut self.data]);
+        let of_hsm = tls.issuer_hsm.iter_mut().flat_map(|hsm| [&mut hsm.module, &mut hsm.pin_file]);
+        let others = of_cluster.chain(of_hsm).chain(self.backup.files()).chain([&mut self.data]);
         for path in files.into_iter().flatten().chain(others) {
             // An empty one would be the folder itself.
             if !path.as_os_str().is_empty() {

@@ -173,6 +173,8 @@ pub struct Tls {
     pub certificate: Option<PathBuf>,
     /// Its private key.
     pub private_key: Option<PathBuf>,
+    /// What a responder says of the node's certificate, in DER: handshakes show it.
+    pub ocsp_response: Option<PathBuf>,
     /// The CA that signs device certificates which the API issues.
     pub issuer_certificate: Option<PathBuf>,
     /// Its private key.
@@ -413,6 +415,7 @@ impl Config {
         let files = [
             &mut tls.certificate,
             &mut tls.private_key,
+            &mut tls.ocsp_response,
             &mut tls.issuer_certificate,
             &mut tls.issuer_private_key,
         ];

@@ -68,8 +68,15 @@ fn check_certificate(config: &Config, found: &mut Findings) {
     match tls::validity(certificate) {
         Ok(validity) => {
             check_validity("tls.certificate", certificate, &validity, found);
-            if let Err(Unusable { key, why }) = OwnCertificate::load(certificate, key) {
-                found.problem(key, format!("{why:#}"));
+            let response = config.tls.ocsp_response.as_deref();
+            match OwnCertificate::load(certificate, key, response) {
+                Err(Unusable { key, why }) => found.problem(key, format!("{why:#}")),
+                // Handshakes do without it.
+                Ok(own) => {
+                    if let Err(Unusable { key, why }) = own.check_ocsp() {
+                        found.warning(key, format!("{why:#}"));
+                    }
+                }
             }
         }
         Err(error) => {

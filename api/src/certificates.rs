@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::arn::Arns;
 use crate::paging::MARKER;
+use crate::provisioning::ProvisionError;
 use crate::request::Call;
 use crate::service::{Api, Reply};
 use crate::x509::{self, CertificateError, Inspected, Issued};
@@ -25,7 +26,9 @@ pub(crate) async fn create_keys<B: Backend>(api: &Api<B>, call: &Call) -> Result
     let status = first_status(call)?;
     let key_pair = api.issuing.key_pair().await;
     let key_pair = key_pair.map_err(|error| Error::provision(error, &api.arns))?;
-    let issued = api.issuing.issuer.issue(&key_pair, call.now).map_err(failed)?;
+    let (key, now) = (key_pair.clone(), call.now);
+    let issued = api.issuing.issue(move |issuer| issuer.issue(&key, now)).await;
+    let issued = issued.map_err(|error| Error::provision(error, &api.arns))?;
     let (id, pem) = (issued.id.clone(), issued.pem.clone());
     propose(api, call, status, issued).await?;
     Ok(Reply::Json(json!({
@@ -40,11 +43,14 @@ pub(crate) async fn create_from_csr<B: Backend>(api: &Api<B>, call: &Call) -> Re
     let status = first_status(call)?;
     let request = call.json::<Body>()?.certificate_signing_request;
     let request = required(request, "certificateSigningRequest")?;
-    let issued =
-        api.issuing.issuer.issue_for_request(&request, call.now).map_err(|error| match error {
-            CertificateError::Signing(_) => failed(error),
-            _ => Error::Invalid(format!("certificateSigningRequest: {error}")),
-        })?;
+    let now = call.now;
+    let issued = api.issuing.issue(move |issuer| issuer.issue_for_request(&request, now)).await;
+    let issued = issued.map_err(|error| match error {
+        ProvisionError::Certificate(error) if !error.is_ours() => {
+            Error::Invalid(format!("certificateSigningRequest: {error}"))
+        }
+        error => Error::provision(error, &api.arns),
+    })?;
     let (id, pem) = (issued.id.clone(), issued.pem.clone());
     propose(api, call, status, issued).await?;
     Ok(Reply::Json(json!({
@@ -232,9 +238,4 @@ pub(crate) fn required(member: Option<String>, name: &str) -> Result<String, Err
 
 fn invalid(error: CertificateError) -> Error {
     Error::CertificateValidation(format!("certificatePem: {error}"))
-}
-
-fn failed(error: CertificateError) -> Error {
-    tracing::error!(%error, "a certificate could not be made");
-    Error::Internal
 }

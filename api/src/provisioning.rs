@@ -35,6 +35,8 @@ use crate::{Backend, Error, authorities};
 const OWNED_MS: u64 = 60 * 60 * 1000;
 /// How long the claim of a trusted user lasts, as with AWS.
 const CLAIM_MS: u64 = 5 * 60 * 1000;
+/// Certificates that are signed at the same time: a device that keeps a key does one after the other.
+const CONCURRENT_SIGNATURES: usize = 4;
 /// Key pairs that are made at the same time.
 const CONCURRENT_KEY_PAIRS: usize = 2;
 /// An ownership token begins with the id of its certificate.
@@ -125,7 +127,9 @@ pub struct Given {
 /// Makes key pairs and certificates. Clones share its bounds.
 #[derive(Clone, Debug)]
 pub struct Issuing {
-    pub(crate) issuer: Issuer,
+    issuer: Issuer,
+    /// Certificates that are signed at the same time.
+    signatures: Arc<Semaphore>,
     /// Key pairs that are made at the same time.
     key_pairs: Arc<Semaphore>,
     /// Those, and who waits for one.
@@ -140,9 +144,27 @@ impl Issuing {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Self {
             issuer,
+            signatures: semaphore(CONCURRENT_SIGNATURES),
             key_pairs: semaphore(CONCURRENT_KEY_PAIRS),
             waiting: semaphore(WAITING_FOR_KEYS),
             devices: semaphore(WAITING_FOR_KEYS / 2),
+        }
+    }
+
+    /// Has the issuer sign where a thread may wait: its key may be in a device of its own.
+    pub(crate) async fn issue(
+        &self,
+        sign: impl FnOnce(&Issuer) -> Result<Issued, CertificateError> + Send + 'static,
+    ) -> Result<Issued, ProvisionError> {
+        // The semaphore is never closed.
+        let _permit = self.signatures.acquire().await.map_err(|_| ProvisionError::Internal)?;
+        let issuer = self.issuer.clone();
+        match tokio::task::spawn_blocking(move || sign(&issuer)).await {
+            Ok(issued) => Ok(issued?),
+            Err(error) => {
+                tracing::error!(%error, "a certificate could not be signed");
+                Err(ProvisionError::Internal)
+            }
         }
     }
 
@@ -192,7 +214,8 @@ impl<B: Backend> Provisioner<B> {
         let claim = by.clone();
         self.backend.registry_read(move |registry| registry.check_unclaimed(&claim)).await??;
         let key_pair = issuing.key_pair().await?;
-        let issued = issuing.issuer.issue(&key_pair, now)?;
+        let key = key_pair.clone();
+        let issued = issuing.issue(move |issuer| issuer.issue(&key, now)).await?;
         self.offer(issued, Some(key_pair.private_pem), by, now).await
     }
 
@@ -203,7 +226,9 @@ impl<B: Backend> Provisioner<B> {
         by: Principal,
         now: Timestamp,
     ) -> Result<Offer, ProvisionError> {
-        let issued = self.issuing()?.issuer.issue_for_request(request, now)?;
+        let request = request.to_owned();
+        let sign = move |issuer: &Issuer| issuer.issue_for_request(&request, now);
+        let issued = self.issuing()?.issue(sign).await?;
         self.offer(issued, None, by, now).await
     }
 
@@ -232,7 +257,8 @@ impl<B: Backend> Provisioner<B> {
     ) -> Result<(CertificateId, String, KeyPair, Timestamp), ProvisionError> {
         let issuing = self.issuing()?;
         let key_pair = issuing.key_pair().await?;
-        let issued = issuing.issuer.issue_for(&key_pair, now, CLAIM_MS)?;
+        let key = key_pair.clone();
+        let issued = issuing.issue(move |issuer| issuer.issue_for(&key, now, CLAIM_MS)).await?;
         let expires = Timestamp(now.0 + CLAIM_MS);
         let (id, pem) = (issued.id.clone(), issued.pem.clone());
         let provisional = Provisional { role: ProvisionalRole::Claim(template), expires };
@@ -324,7 +350,8 @@ impl<B: Backend> Provisioner<B> {
                 return Ok((given, None));
             }
             CertificateSource::Request(request) => {
-                let issued = self.issuing()?.issuer.issue_for_request(&request, now)?;
+                let sign = move |issuer: &Issuer| issuer.issue_for_request(&request, now);
+                let issued = self.issuing()?.issue(sign).await?;
                 record(issued, CertificateStatus::Inactive, None, now)
             }
             CertificateSource::Pem { pem, authority_pem } => {

@@ -16,7 +16,7 @@ use thiserror::Error;
 pub use inspect::{
     Inspected, InspectedAuthority, inspect, inspect_authority, inspect_der, is_signed_by, issuer_of,
 };
-pub use issuer::{Issued, Issuer, KeyPair, certificate_pem};
+pub use issuer::{AuthorityKey, Issued, Issuer, KeyPair, Scheme, certificate_pem};
 
 /// Why a certificate, a request or an authority cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub enum CertificateError {
     Signature(String),
     #[error("the request is not signed by its own key")]
     RequestSignature,
+    #[error("an authority with a key of the kind {0} cannot sign here; RSA, P-256 and P-384 can")]
+    AuthorityKey(String),
     #[error("the certificate is not one of a certificate authority")]
     NotAnAuthority,
     #[error("the private key is not usable: {0}")]

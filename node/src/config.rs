@@ -178,10 +178,28 @@ pub struct Tls {
     pub certificate: Option<PathBuf>,
     /// Its private key.
     pub private_key: Option<PathBuf>,
+    /// What a responder says of the node's certificate, in DER: handshakes show it.
+    pub ocsp_response: Option<PathBuf>,
     /// The CA that signs device certificates which the API issues.
     pub issuer_certificate: Option<PathBuf>,
     /// Its private key.
     pub issuer_private_key: Option<PathBuf>,
+    /// What keeps its private key, instead.
+    pub issuer_hsm: Option<Hsm>,
+}
+
+/// A private key in a device that never gives it away, behind PKCS #11.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hsm {
+    /// The maker's library.
+    pub module: PathBuf,
+    /// The label of the token.
+    pub token: String,
+    /// The label of the private key there.
+    pub key: String,
+    /// A file with the PIN of the token's user.
+    pub pin_file: PathBuf,
 }
 
 /// A pair of keys for SigV4.
@@ -402,12 +420,15 @@ impl Config {
         let files = [
             &mut tls.certificate,
             &mut tls.private_key,
+            &mut tls.ocsp_response,
             &mut tls.issuer_certificate,
             &mut tls.issuer_private_key,
         ];
         // An absolute path replaces the folder.
         let of_cluster = self.cluster.iter_mut().flat_map(Cluster::files);
+        let of_hsm = tls.issuer_hsm.iter_mut().flat_map(|hsm| [&mut hsm.module, &mut hsm.pin_file]);
         let others = of_cluster
+            .chain(of_hsm)
             .chain(self.backup.files())
             .chain(self.audit.file.as_mut())
             .chain([&mut self.data]);

@@ -25,6 +25,7 @@ pub mod fanout;
 pub mod freshness;
 pub mod gateway;
 pub mod host;
+mod hsm;
 pub mod http;
 pub mod identity;
 pub mod inquiry;

@@ -289,7 +289,8 @@ fn own_certificate(config: &Config) -> anyhow::Result<Arc<OwnCertificate>> {
     let (Some(certificate), Some(private_key)) = (&tls.certificate, &tls.private_key) else {
         bail!("a TLS listener needs tls.certificate and tls.private_key");
     };
-    let own = Arc::new(OwnCertificate::load(certificate, private_key)?);
+    let own =
+        Arc::new(OwnCertificate::load(certificate, private_key, tls.ocsp_response.as_deref())?);
     tokio::spawn(Arc::clone(&own).follow());
     Ok(own)
 }

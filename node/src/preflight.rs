@@ -70,8 +70,15 @@ fn check_certificate(config: &Config, found: &mut Findings) {
     match tls::validity(certificate) {
         Ok(validity) => {
             check_validity("tls.certificate", certificate, &validity, found);
-            if let Err(Unusable { key, why }) = OwnCertificate::load(certificate, key) {
-                found.problem(key, format!("{why:#}"));
+            let response = config.tls.ocsp_response.as_deref();
+            match OwnCertificate::load(certificate, key, response) {
+                Err(Unusable { key, why }) => found.problem(key, format!("{why:#}")),
+                // Handshakes do without it.
+                Ok(own) => {
+                    if let Err(Unusable { key, why }) = own.check_ocsp() {
+                        found.warning(key, format!("{why:#}"));
+                    }
+                }
             }
         }
         Err(error) => {
@@ -86,12 +93,15 @@ fn check_certificate(config: &Config, found: &mut Findings) {
 
 fn check_issuer(config: &Config, found: &mut Findings) {
     let tls = &config.tls;
-    let (Some(certificate), Some(key)) = (&tls.issuer_certificate, &tls.issuer_private_key) else {
-        return;
+    let Some(certificate) = &tls.issuer_certificate else { return };
+    let key = match (&tls.issuer_hsm, &tls.issuer_private_key) {
+        (Some(hsm), _) => ("tls.issuer_hsm.pin_file", &hsm.pin_file),
+        (None, Some(key)) => ("tls.issuer_private_key", key),
+        (None, None) => return,
     };
-    check_key_mode("tls.issuer_private_key", key, found);
+    check_key_mode(key.0, key.1, found);
     let before = found.problems.len();
-    for (name, file) in [("tls.issuer_certificate", certificate), ("tls.issuer_private_key", key)] {
+    for (name, file) in [("tls.issuer_certificate", certificate), key] {
         if let Err(error) = fs::read(file) {
             found.problem(name, format!("cannot read {}: {error}", file.display()));
         }
@@ -99,12 +109,15 @@ fn check_issuer(config: &Config, found: &mut Findings) {
     if found.problems.len() > before {
         return;
     }
-    if tls::is_encrypted(key) {
-        found.problem("tls.issuer_private_key", tls::passphrase(key));
+    if tls::is_encrypted(key.1) {
+        found.problem(key.0, tls::passphrase(key.1));
         return;
     }
     match run::issuer(config) {
-        Err(error) => found.problem("tls.issuer_certificate", format!("{error:#}")),
+        Err(error) => {
+            let hsm = tls.issuer_hsm.as_ref().map(|_| "tls.issuer_hsm");
+            found.problem(hsm.unwrap_or("tls.issuer_certificate"), format!("{error:#}"));
+        }
         // Device certificates are known by their own id, whatever becomes of their issuer.
         Ok(_) => {
             let mut theirs = Findings::default();

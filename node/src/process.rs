@@ -41,6 +41,11 @@ impl ProcessMetrics {
             Unit::Seconds,
             "Unix time at which a certificate expires, the node's or its issuer's"
         );
+        describe_gauge!(
+            "tls_ocsp_response_expiry_seconds",
+            Unit::Seconds,
+            "Unix time at which what is shown of a responder is outdated"
+        );
         gauge!("process_start_time_seconds").set(now_ms() as f64 / 1000.0);
         if let Some(most) = getrlimit(Resource::Nofile).current {
             gauge!("process_max_fds").set(most as f64);

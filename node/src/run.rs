@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::Rights;
 use api::provisioning::Issuing;
+use api::x509::Issuer;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +18,7 @@ use crate::admin;
 use crate::backend::Backend;
 use crate::config::{Config, Listener};
 use crate::dev::Dev;
+use crate::hsm::HsmKey;
 use crate::http;
 use crate::node::{Node, cannot_listen};
 use crate::preflight;
@@ -65,8 +67,7 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
         api.as_ref().map_or_else(|| api::sigv4::Verifier::new([], None), api::Config::verifier);
     let data_plane = api.clone().map(|api| api::data_plane(backend.clone(), api));
     if listeners.http.address.is_some() {
-        let api =
-            api.context("listeners.http needs tls.issuer_certificate and tls.issuer_private_key")?;
+        let api = api.context("listeners.http needs tls.issuer_certificate and its private key")?;
         serve_http(&control, ("listeners.http", &listeners.http), api::router(backend, api))?;
     }
     let shared = node.shared.clone();
@@ -139,17 +140,19 @@ fn api_config(config: &Config, issuing: Issuing) -> api::Config {
 }
 
 /// The CA that a configuration names, if it does.
-pub fn issuer(config: &Config) -> anyhow::Result<Option<api::x509::Issuer>> {
+pub fn issuer(config: &Config) -> anyhow::Result<Option<Issuer>> {
     let tls = &config.tls;
-    let (Some(certificate), Some(key)) = (&tls.issuer_certificate, &tls.issuer_private_key) else {
-        return Ok(None);
-    };
+    let Some(certificate) = &tls.issuer_certificate else { return Ok(None) };
     let read = |path: &Path| {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
-    api::x509::Issuer::from_pem(&read(certificate)?, &read(key)?)
-        .with_context(|| format!("{} cannot issue certificates", certificate.display()))
-        .map(Some)
+    let issuer = match (&tls.issuer_hsm, &tls.issuer_private_key) {
+        (Some(hsm), _) => Issuer::new(&read(certificate)?, Box::new(HsmKey::open(hsm)?)),
+        (None, Some(key)) => Issuer::from_pem(&read(certificate)?, &read(key)?),
+        (None, None) => return Ok(None),
+    };
+    let cannot = || format!("{} cannot issue certificates", certificate.display());
+    issuer.with_context(cannot).map(Some)
 }
 
 /// What a node would do with a configuration, for people.
@@ -181,6 +184,9 @@ pub fn explain(config: &Config) -> String {
     };
     line("tls.certificate", of(&config.tls.certificate));
     line("tls.issuer_certificate", of(&config.tls.issuer_certificate));
+    if let Some(hsm) = &config.tls.issuer_hsm {
+        line("tls.issuer_hsm", format!("key {} of token {}", hsm.key, hsm.token));
+    }
     let backups = config.backup.place().map_or("nowhere".into(), |it| it.display().to_string());
     line("backups", backups);
     line("audit.file", of(&config.audit.file));

@@ -1,6 +1,7 @@
 //! TLS of the gateway: the node's certificate, and client certificates that are proved here and
 //! judged by the registry.
 
+mod ocsp;
 mod own;
 
 pub use own::{OwnCertificate, set_expiry};

@@ -20,6 +20,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("npm", "npm"),
     ("ip", "iproute2"),
     ("faketime", "faketime"),
+    ("softhsm2-util", "softhsm2"),
 ];
 
 /// Where the real clients and their tests live.

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fleet::registry::{CertificateId, CertificateSummary, Timestamp};
-use rcgen::{PublicKeyData, RsaKeySize, SigningKey};
+use rcgen::{PublicKeyData, RsaKeySize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::macros::format_description;
+use x509_parser::asn1_rs::BitString;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::public_key::PublicKey;
+use x509_parser::verify::verify_signature;
+use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 use super::der::{self, BIT_STRING, INTEGER, OCTET_STRING, SEQUENCE, SET, UTC_TIME, UTF8_STRING};
 use super::{CertificateError, certificate_id, inspect};
@@ -36,14 +39,62 @@ const DIGITAL_SIGNATURE: &[u8] = &[BIT_STRING, 2, 7, 0x80];
 const ECDSA_SHA256: &[u8] = &[SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 const ECDSA_SHA384: &[u8] = &[SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
 const RSA_SHA256: &[u8] = &[SEQUENCE, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11, 5, 0];
+/// What a key signs to show that it belongs to a certificate.
+const PROBE: &[u8] = b"the key of an authority";
+
+/// How an authority signs: its kind of key says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// P-256.
+    EcdsaSha256,
+    /// P-384.
+    EcdsaSha384,
+    /// RSASSA-PKCS1-v1_5.
+    RsaSha256,
+}
+
+impl Scheme {
+    fn of(public: &SubjectPublicKeyInfo<'_>) -> Result<Self, CertificateError> {
+        match public.parsed() {
+            Ok(PublicKey::EC(point)) if point.key_size() == 256 => Ok(Self::EcdsaSha256),
+            Ok(PublicKey::EC(point)) if point.key_size() == 384 => Ok(Self::EcdsaSha384),
+            Ok(PublicKey::RSA(_)) => Ok(Self::RsaSha256),
+            _ => Err(CertificateError::AuthorityKey(public.algorithm.algorithm.to_id_string())),
+        }
+    }
+
+    /// The AlgorithmIdentifier, in DER.
+    fn algorithm(self) -> &'static [u8] {
+        match self {
+            Self::EcdsaSha256 => ECDSA_SHA256,
+            Self::EcdsaSha384 => ECDSA_SHA384,
+            Self::RsaSha256 => RSA_SHA256,
+        }
+    }
+}
+
+/// The private key of an authority, which may be somewhere that never gives it away.
+pub trait AuthorityKey: Send + Sync + 'static {
+    /// Signs as X.509 has it: of ECDSA, `r` and `s` in DER. May take as long as a device of its own needs.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, String>;
+}
+
+impl AuthorityKey for rcgen::KeyPair {
+    fn sign(&self, _: Scheme, message: &[u8]) -> Result<Vec<u8>, String> {
+        rcgen::SigningKey::sign(self, message).map_err(|error| error.to_string())
+    }
+}
 
 /// Signs device certificates with the key of an authority. Clones share the key.
 #[derive(Clone)]
 pub struct Issuer(Arc<Authority>);
 
 struct Authority {
-    key: rcgen::KeyPair,
-    algorithm: &'static [u8],
+    key: Box<dyn AuthorityKey>,
+    scheme: Scheme,
     /// The subject of the authority, byte for byte.
     name: Vec<u8>,
     key_identifier: Vec<u8>,
@@ -102,22 +153,27 @@ impl KeyPair {
 impl Issuer {
     /// Takes the certificate and the private key of an authority.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, CertificateError> {
+        let key = rcgen::KeyPair::from_pem(key_pem)
+            .map_err(|error| CertificateError::PrivateKey(error.to_string()))?;
+        Self::new(certificate_pem, Box::new(key))
+    }
+
+    /// The same with a key that is elsewhere. It has to sign once, to show that it belongs to the
+    /// certificate.
+    pub fn new(
+        certificate_pem: &str,
+        key: Box<dyn AuthorityKey>,
+    ) -> Result<Self, CertificateError> {
         let der = inspect::only_block(certificate_pem, "CERTIFICATE", &["CERTIFICATE"])?;
         let certificate = inspect::parse(&der)?;
         if !certificate.is_ca() {
             return Err(CertificateError::NotAnAuthority);
         }
-        let key = rcgen::KeyPair::from_pem(key_pem)
-            .map_err(|error| CertificateError::PrivateKey(error.to_string()))?;
-        if key.subject_public_key_info() != certificate.public_key().raw {
+        let scheme = Scheme::of(certificate.public_key())?;
+        let signature = key.sign(scheme, PROBE).map_err(CertificateError::Signing)?;
+        if !is_signature(certificate.public_key(), scheme, PROBE, &signature) {
             return Err(CertificateError::KeyMismatch);
         }
-        let algorithm = match key.algorithm() {
-            found if *found == rcgen::PKCS_ECDSA_P256_SHA256 => ECDSA_SHA256,
-            found if *found == rcgen::PKCS_ECDSA_P384_SHA384 => ECDSA_SHA384,
-            found if *found == rcgen::PKCS_RSA_SHA256 => RSA_SHA256,
-            found => return Err(CertificateError::Key(format!("{found:?}"))),
-        };
         let said = certificate.extensions().iter().find_map(|extension| {
             match extension.parsed_extension() {
                 ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
@@ -126,7 +182,7 @@ impl Issuer {
         });
         let key_identifier = said.unwrap_or_else(|| key_identifier(certificate.public_key()));
         let name = certificate.subject().as_raw().to_vec();
-        Ok(Self(Arc::new(Authority { key, algorithm, name, key_identifier })))
+        Ok(Self(Arc::new(Authority { key, scheme, name, key_identifier })))
     }
 
     /// Signs a certificate for a new key pair.
@@ -217,7 +273,7 @@ impl Issuer {
             &[
                 &version,
                 &serial,
-                authority.algorithm,
+                authority.scheme.algorithm(),
                 &authority.name,
                 &validity,
                 subject,
@@ -225,14 +281,24 @@ impl Issuer {
                 &extensions,
             ],
         );
-        let signature = authority
-            .key
-            .sign(&contents)
-            .map_err(|error| CertificateError::Signing(error.to_string()))?;
-        let der = der::tagged(SEQUENCE, &[&contents, authority.algorithm, &der::bits(&signature)]);
+        let signature =
+            authority.key.sign(authority.scheme, &contents).map_err(CertificateError::Signing)?;
+        let algorithm = authority.scheme.algorithm();
+        let der = der::tagged(SEQUENCE, &[&contents, algorithm, &der::bits(&signature)]);
         let summary = inspect::summary(&inspect::parse(&der)?);
         Ok(Issued { id: certificate_id(&der), pem: pem("CERTIFICATE", &der), summary })
     }
+}
+
+fn is_signature(
+    public: &SubjectPublicKeyInfo<'_>,
+    scheme: Scheme,
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    let (_, algorithm) = AlgorithmIdentifier::from_der(scheme.algorithm()).expect("a constant");
+    let signature = BitString::new(0, signature);
+    verify_signature(public, &algorithm, &signature, message).is_ok()
 }
 
 /// `CN=AWS IoT Certificate`

@@ -180,6 +180,12 @@ impl Config {
                 .into_iter()
                 .find(|(_, listener)| listener.address.is_some());
         let uses_issuer = Some("listeners.http").filter(|_| listeners.http.address.is_some());
+        let in_hsm = tls.issuer_hsm.as_ref().map(|hsm| hsm.module.clone());
+        if in_hsm.is_some() && tls.issuer_private_key.is_some() {
+            let text = "there is tls.issuer_private_key, too: only one of them can sign";
+            found.problem("tls.issuer_hsm", text);
+        }
+        let issuer_key = tls.issuer_private_key.clone().or(in_hsm);
         for (needed_by, first, second) in [
             (
                 uses_tls.map(|(key, _)| key),
@@ -189,7 +195,7 @@ impl Config {
             (
                 uses_issuer,
                 ("tls.issuer_certificate", &tls.issuer_certificate),
-                ("tls.issuer_private_key", &tls.issuer_private_key),
+                ("tls.issuer_private_key", &issuer_key),
             ),
         ] {
             for ((key, file), (other, other_file)) in [(first, second), (second, first)] {

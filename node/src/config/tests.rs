@@ -110,6 +110,13 @@ fn bad_configurations_say_what_and_where() {
             "tls.private_key: is missing, and listeners.mqtts needs it",
         ),
         ("[tls]\nissuer_certificate = \"a\"", &[], "tls.issuer_private_key: is missing, though"),
+        ("[tls.issuer_hsm]\nmodule = \"m\"", &[], "tls.issuer_certificate: is missing, though"),
+        (
+            "[tls]\nissuer_private_key = \"a\"\n[tls.issuer_hsm]\nmodule = \"m\"",
+            &[],
+            "tls.issuer_hsm: there is tls.issuer_private_key, too",
+        ),
+        ("[tls.issuer_hsm]\npin = \"1234\"", &[], "unknown field `pin`"),
         (
             "[listeners.mqtt]\naddress = \"here\"",
             &[],

@@ -12,7 +12,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 
-use super::{Unusable, read_chain, read_key, validity_of};
+use super::{Unusable, ocsp, read_chain, read_key, validity_of};
 use crate::clock::now_ms;
 
 /// How often its files are looked at. Whoever renews certificates sends no signal.
@@ -23,47 +23,92 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct OwnCertificate {
     certificate: PathBuf,
     private_key: PathBuf,
+    /// What a responder says of it.
+    ocsp_response: Option<PathBuf>,
     current: RwLock<Arc<CertifiedKey>>,
 }
 
 impl OwnCertificate {
     /// Reads it for the first time.
-    pub fn load(certificate: &Path, private_key: &Path) -> Result<Self, Unusable> {
+    pub fn load(
+        certificate: &Path,
+        private_key: &Path,
+        ocsp_response: Option<&Path>,
+    ) -> Result<Self, Unusable> {
         let (certificate, private_key) = (certificate.to_owned(), private_key.to_owned());
         let current = RwLock::new(Arc::new(read(&certificate, &private_key)?));
-        Ok(Self { certificate, private_key, current })
+        let ocsp_response = ocsp_response.map(Path::to_owned);
+        Ok(Self { certificate, private_key, ocsp_response, current })
+    }
+
+    /// Whether there is a response to show with it, if a file for that is named.
+    pub fn check_ocsp(&self) -> Result<(), Unusable> {
+        let Some(file) = &self.ocsp_response else { return Ok(()) };
+        let current = self.current();
+        let Some(leaf) = current.cert.first() else { return Ok(()) };
+        let key = "tls.ocsp_response";
+        ocsp::read(file, leaf, now()).map(drop).map_err(|why| Unusable { key, why })
     }
 
     /// Takes what the files have whenever that is something else. What cannot be used, or is not valid
     /// now, is reported when it is still there at the next look, for files are written one after the
     /// other; handshakes go on with what there was.
     pub async fn follow(self: Arc<Self>) {
-        let (mut error_before, mut seen) = (String::new(), 0_u64);
+        let (mut trouble, mut ocsp_trouble) = (Trouble::default(), Trouble::default());
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             let own = Arc::clone(&self);
+            let look = tokio::task::spawn_blocking(move || (own.renew(), own.staple()));
             // A look that panicked has said so.
-            let Ok(renewed) = tokio::task::spawn_blocking(move || own.renew()).await else {
-                continue;
-            };
-            let error = renewed.as_ref().err().map(Unusable::to_string).unwrap_or_default();
-            seen = if error == error_before { seen + 1 } else { 1 };
-            error_before = error;
-            match renewed {
-                Ok(None) => {}
-                Ok(Some(expires_at)) => {
-                    counter!("tls_certificate_changes_total", "result" => "taken").increment(1);
-                    set_expiry(expires_at);
-                    let file = self.certificate.display();
-                    info!(%file, expires_at, "the certificate was replaced: new handshakes show it");
+            let Ok((renewed, stapled)) = look.await else { continue };
+            if let Some(error) = trouble.is_news(renewed.as_ref().err()) {
+                counter!("tls_certificate_changes_total", "result" => "refused").increment(1);
+                warn!(error, "the new certificate is not used; the one before is");
+            }
+            if let Ok(Some(expires_at)) = renewed {
+                counter!("tls_certificate_changes_total", "result" => "taken").increment(1);
+                set_expiry(expires_at);
+                let file = self.certificate.display();
+                info!(%file, expires_at, "the certificate was replaced: new handshakes show it");
+            }
+            if let Some(error) = ocsp_trouble.is_news(stapled.as_ref().err()) {
+                warn!(error, "no new OCSP response is shown: see what fetches it");
+            }
+            if let Ok(Some(until)) = stapled {
+                gauge!("tls_ocsp_response_expiry_seconds").set(until as f64);
+                info!(until, "new handshakes show what the responder says of the certificate");
+            }
+        }
+    }
+
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, new: CertifiedKey) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+    }
+
+    /// Takes the OCSP response that the file has; tells when a new one is outdated, in seconds of the
+    /// epoch. What there was stays as long as it is right.
+    fn staple(&self) -> Result<Option<i64>, Unusable> {
+        let (Some(file), current) = (&self.ocsp_response, self.current()) else { return Ok(None) };
+        let Some(leaf) = current.cert.first() else { return Ok(None) };
+        let with = |ocsp| CertifiedKey { ocsp, ..CertifiedKey::clone(&current) };
+        match ocsp::read(file, leaf, now()) {
+            Ok(staple) if current.ocsp.as_ref() == Some(&staple.response) => Ok(None),
+            Ok(staple) => {
+                self.set(with(Some(staple.response)));
+                Ok(Some(staple.until))
+            }
+            Err(why) => {
+                let shown = current.ocsp.as_ref();
+                if shown.is_some_and(|shown| ocsp::judge(shown, leaf, now()).is_err()) {
+                    self.set(with(None));
                 }
-                Err(error) if seen == 2 => {
-                    counter!("tls_certificate_changes_total", "result" => "refused").increment(1);
-                    warn!(%error, "the new certificate is not used; the one before is");
-                }
-                Err(_) => {}
+                Err(Unusable { key: "tls.ocsp_response", why })
             }
         }
     }
@@ -71,25 +116,47 @@ impl OwnCertificate {
     /// Reads the files; tells when a certificate that is new expires, in seconds of the epoch.
     fn renew(&self) -> Result<Option<i64>, Unusable> {
         let found = read(&self.certificate, &self.private_key)?;
-        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let current = self.current();
         if found.cert == current.cert {
             return Ok(None);
         }
         let key = "tls.certificate";
         let valid = validity_of(&found.cert).map_err(|why| Unusable { key, why })?;
-        if !valid.contains(&(now_ms() as i64 / 1000)) {
+        if !valid.contains(&now()) {
             let why = anyhow!("the certificate in {} is not valid now", self.certificate.display());
             return Err(Unusable { key, why });
         }
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
+        self.set(found);
         Ok(Some(*valid.end()))
+    }
+}
+
+/// What is wrong with a file.
+#[derive(Default)]
+struct Trouble {
+    before: String,
+    seen: u64,
+}
+
+impl Trouble {
+    /// What is to be said of a look: nothing before the same is seen twice, and then nothing more.
+    fn is_news(&mut self, error: Option<&Unusable>) -> Option<String> {
+        let error = error.map(Unusable::to_string).unwrap_or_default();
+        self.seen = if error == self.before { self.seen + 1 } else { 1 };
+        self.before.clone_from(&error);
+        (self.seen == 2 && !error.is_empty()).then_some(error)
     }
 }
 
 impl ResolvesServerCert for OwnCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(self.current())
     }
+}
+
+/// Seconds of the epoch.
+fn now() -> i64 {
+    i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX)
 }
 
 /// Says on `/metrics` when the node's certificate expires, in seconds of the epoch.

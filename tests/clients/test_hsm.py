@@ -1,0 +1,180 @@
+"""The key of the CA that signs device certificates is in a token: SoftHSM speaks PKCS #11."""
+
+import os
+import subprocess
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from brokers import serving, skein_binary, wait_until
+
+pytestmark = pytest.mark.skein
+
+MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+KEYS = {
+    "P-256": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+    "P-384": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
+    "RSA": ["-newkey", "rsa:2048"],
+}
+
+
+def call(*words, **more):
+    return subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True, **more)
+
+
+class Token:
+    """A token with a key, and the CA that it is of."""
+
+    label, key = "skein", "issuer"
+
+    def __init__(self, folder, kind="P-256"):
+        self.folder, self.tokens = folder, folder / "tokens"
+        self.tokens.mkdir(parents=True)
+        configuration = folder / "softhsm2.conf"
+        configuration.write_text(f"directories.tokendir = {self.tokens}\nlog.level = ERROR\n")
+        self.environment = {"SOFTHSM2_CONF": str(configuration)}
+        self.ca, self.pin_file = folder / "ca.pem", folder / "pin"
+        self.pin_file.write_text("1234\n")
+        self.pin_file.chmod(0o600)
+        self.make_ca(kind)
+        self.util("--init-token", "--free", "--label", self.label, "--pin", 1234, "--so-pin", 5678)
+        self.put("ca.key", self.key, "01")
+
+    def make_ca(self, kind):
+        call("openssl", "req", "-x509", *KEYS[kind], "-nodes", "-subj", "/CN=in a token", "-days", 30,
+             "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+             "-keyout", self.folder / "ca.key", "-out", self.ca)
+
+    def util(self, *words):
+        call("softhsm2-util", *words, env=os.environ | self.environment)
+
+    def put(self, file, label, number):
+        self.util("--import", self.folder / file, "--token", self.label, "--label", label, "--id", number,
+                  "--pin", 1234)
+
+    def node(self, **other):
+        said = {"module": MODULE, "token": self.label, "key": self.key, "pin_file": self.pin_file} | other
+        hsm = "\n".join(f"{key} = '{value}'" for key, value in said.items())
+        node = serving(self.folder / "node", "")
+        (node.folder / "skein.toml").write_text(f"""
+data = '{node.data}'
+[listeners.admin]
+address = '127.0.0.1:{node.port("admin")}'
+[listeners.http]
+address = '127.0.0.1:{node.port("http")}'
+[tls]
+issuer_certificate = '{self.ca}'
+[tls.issuer_hsm]
+{hsm}
+[[access_keys]]
+id = 'AKIAEXAMPLE'
+secret = 'example secret of a test'
+""")
+        node.environment = lambda: self.environment
+        return node
+
+    def check(self, **other):
+        """What `skein config check` says."""
+        path = self.node(**other).folder / "skein.toml"
+        words = [str(skein_binary()), "config", "check", str(path)]
+        return subprocess.run(words, capture_output=True, text=True, env=os.environ | self.environment)
+
+
+def iot(node):
+    return boto3.client(
+        "iot", endpoint_url=node.http_url, region_name="us-east-1", aws_access_key_id="AKIAEXAMPLE",
+        aws_secret_access_key="example secret of a test",
+    )
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory):
+    return Token(tmp_path_factory.mktemp("token"))
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_certificates_are_signed_in_a_token(tmp_path, kind):
+    token = Token(tmp_path, kind)
+    (tmp_path / "ca.key").unlink()
+    node = token.node().start()
+    try:
+        client = iot(node)
+        request = tmp_path / "device.csr"
+        call("openssl", "req", *KEYS["P-256"], "-nodes", "-subj", "/CN=device", "-keyout", tmp_path / "device.key",
+             "-out", request)
+        for answer in (
+            client.create_keys_and_certificate(setAsActive=True),
+            client.create_certificate_from_csr(certificateSigningRequest=request.read_text()),
+        ):
+            certificate = tmp_path / "device.pem"
+            certificate.write_text(answer["certificatePem"])
+            call("openssl", "verify", "-x509_strict", "-CAfile", token.ca, certificate)
+        assert node.metrics()['issuer_hsm_signatures_total{result="ok"}'] >= 3
+    finally:
+        node.stop()
+
+
+def test_a_token_that_is_lost_fails_requests_and_is_found_again(tmp_path):
+    token = Token(tmp_path)
+    node = token.node().start()
+    try:
+        client = iot(node)
+        client.meta.events.register("needs-retry.*", lambda **_: None)
+        client.create_keys_and_certificate()
+        [place] = token.tokens.iterdir()
+        aside = place.rename(tmp_path / "aside")
+        with pytest.raises(ClientError) as refused:
+            client.create_keys_and_certificate()
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+        assert "tls.issuer_hsm can be reached" in node.tail() and "1234" not in node.tail()
+        assert not client.list_certificates()["certificates"][1:], "nothing half made is left"
+        aside.rename(place)
+        wait_until("it signs again", lambda: try_create(client), 10)
+    finally:
+        node.stop()
+
+
+def try_create(client):
+    try:
+        return client.create_keys_and_certificate()
+    except ClientError:
+        return None
+
+
+def test_a_good_configuration_is_explained(token):
+    done = token.check()
+    assert done.returncode == 0, done.stderr
+    assert "key issuer of token skein" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        ({"module": "/usr/lib/none.so"}, "/usr/lib/none.so is no PKCS #11 library"),
+        ({"module": "/etc/passwd"}, "/etc/passwd is no PKCS #11 library"),
+        ({"module": ""}, "tls.issuer_hsm.module is missing"),
+        ({"token": "other"}, 'there is no token with the label "other"'),
+        ({"key": "other"}, 'token "skein" has no private key with the label "other"'),
+        ({"pin_file": "/none"}, "cannot read /none"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_start(token, other, said):
+    done = token.check(**other)
+    assert done.returncode != 0 and "tls.issuer_hsm" in done.stderr and said in done.stderr, done.stderr
+
+
+def test_a_wrong_pin_and_a_key_of_another_ca_are_said(tmp_path):
+    token = Token(tmp_path)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("9999")
+    wrong.chmod(0o600)
+    done = token.check(pin_file=wrong)
+    assert done.returncode != 0 and f"does not take the PIN in {wrong}" in done.stderr, done.stderr
+    assert "9999" not in done.stderr
+    token.make_ca("P-256")
+    done = token.check()
+    assert done.returncode != 0 and "does not belong to the certificate" in done.stderr, done.stderr
+    token.put("ca.key", token.key, "02")
+    done = token.check()
+    assert done.returncode != 0 and "has 2 private keys with the label" in done.stderr, done.stderr

@@ -21,11 +21,16 @@ pub(crate) struct Arns {
 impl Arns {
     pub(crate) fn new(config: &Config) -> Self {
         let Config { account, region, any_region, .. } = config;
+        Self { any_region: *any_region, ..Self::of(account, region) }
+    }
+
+    /// Those of one region alone.
+    pub(crate) fn of(account: &str, region: &str) -> Self {
         Self {
             prefix: format!("arn:aws:iot:{region}:{account}:"),
-            account: account.clone(),
-            region: region.clone(),
-            any_region: *any_region,
+            account: account.to_owned(),
+            region: region.to_owned(),
+            any_region: false,
         }
     }
 

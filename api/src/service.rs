@@ -10,6 +10,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, header};
+use axum::routing::get;
 use bytes::{Bytes, BytesMut};
 use fleet::registry::{Command, Outcome, Page, Paging, Registry};
 use policy::Action;
@@ -30,8 +31,8 @@ use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
     connections, credentials, effective, endpoint, events, policies, principals, provisioning,
-    publish, retained, role_aliases, sessions, shadows, tagging, templates, thing_groups,
-    thing_types, things, transfers,
+    publish, registration_tasks, retained, role_aliases, sessions, shadows, tagging, templates,
+    thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -68,7 +69,17 @@ pub fn data_plane<B: Backend>(backend: B, config: Config) -> Router {
 fn serve<B: Backend>(backend: B, config: Config, door: Door) -> Router {
     let api = Arc::new(Api::new(backend, config));
     // Paths are matched by `routes`, which sees them as they came: axum would decode them first.
-    Router::new().fallback(move |request: Request| async move { api.answer(request, door).await })
+    let reports = Arc::clone(&api);
+    let router = Router::new()
+        .fallback(move |request: Request| async move { api.answer(request, door).await });
+    match door {
+        Door::Data => router,
+        // Their links prove by themselves who may read them.
+        Door::Signed => router.route(
+            registration_tasks::REPORT_PATH,
+            get(async move |wanted, link| registration_tasks::report(&reports, wanted, link).await),
+        ),
+    }
 }
 
 /// Where a request came in.
@@ -96,11 +107,12 @@ pub(crate) struct Api<B> {
     pub(crate) endpoints: Endpoints,
     pub(crate) issuing: Issuing,
     pub(crate) provisioner: Provisioner<B>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     verifier: Verifier,
     requests: Semaphore,
     large_bodies: Semaphore,
     tokens: Semaphore,
+    pub(crate) reports: Semaphore,
     metrics: ApiMetrics,
 }
 
@@ -118,6 +130,7 @@ impl<B: Backend> Api<B> {
             requests: Semaphore::new(CONCURRENT),
             large_bodies: Semaphore::new(LARGE_BODIES),
             tokens: Semaphore::new(CONCURRENT_TOKENS),
+            reports: Semaphore::new(registration_tasks::CONCURRENT_REPORTS),
             metrics: ApiMetrics::register(),
         }
     }
@@ -335,6 +348,11 @@ impl<B: Backend> Api<B> {
             O::DescribeEventConfigurations => events::describe(self, call).await,
             O::UpdateEventConfigurations => events::update(self, call).await,
             O::RegisterThing => provisioning::register_thing(self, call).await,
+            O::StartThingRegistrationTask => registration_tasks::start(self, call).await,
+            O::ListThingRegistrationTasks => registration_tasks::list(self, call).await,
+            O::DescribeThingRegistrationTask => registration_tasks::describe(self, call).await,
+            O::StopThingRegistrationTask => registration_tasks::stop(self, call).await,
+            O::ListThingRegistrationTaskReports => registration_tasks::reports(self, call).await,
             O::CreateProvisioningTemplate => templates::create(self, call).await,
             O::DescribeProvisioningTemplate => templates::describe(self, call).await,
             O::UpdateProvisioningTemplate => templates::update(self, call).await,

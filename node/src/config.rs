@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod environment;
 mod hints;
+mod registration;
 mod values;
 
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ use thiserror::Error;
 pub use backup::{Backup, S3, S3_SCHEME, bucket};
 pub use check::{Finding, Findings};
 pub use cluster::{Cluster, Peer, is_address};
+pub use registration::Registration;
+pub(crate) use registration::is_url;
 
 /// Everything a node is told at its start.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -49,6 +52,8 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// Backups.
     pub backup: Backup,
+    /// Where things are registered from in bulk.
+    pub registration: Registration,
     /// Where the node listens. A listener without an address is not opened.
     pub listeners: Listeners,
     /// Certificates of the node.
@@ -78,6 +83,7 @@ impl Default for Config {
             account: Account::default(),
             cluster: None,
             backup: Backup::default(),
+            registration: Registration::default(),
             listeners: Listeners::default(),
             tls: Tls::default(),
             access_keys: Vec::new(),
@@ -403,6 +409,7 @@ impl Config {
         // An absolute path replaces the folder.
         let of_cluster = self.cluster.iter_mut().flat_map(Cluster::files);
         let others = of_cluster.chain(self.backup.files()).chain([&mut self.data]);
+        let others = others.chain(self.registration.files());
         for path in files.into_iter().flatten().chain(others) {
             // An empty one would be the folder itself.
             if !path.as_os_str().is_empty() {

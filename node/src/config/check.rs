@@ -76,6 +76,7 @@ impl Config {
         self.check_account(&mut found);
         self.check_cluster(&mut found);
         self.backup.check(&mut found);
+        self.registration.check(&mut found);
         self.check_listeners(&mut found);
         self.check_access_keys(&mut found);
         self.check_limits(&mut found);

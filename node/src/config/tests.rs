@@ -193,6 +193,32 @@ fn bad_configurations_say_what_and_where() {
         ),
         ("[backup.s3]\nsecret = 'x'", &[], "unknown field `secret`"),
         (
+            "[registration]\nbuckets = { devices = 's3://B' }\nreports = 'r'",
+            &[],
+            "registration.buckets.devices: \"s3://B\" is not `s3://bucket`",
+        ),
+        (
+            "[registration.buckets]\ndevices = 'd'",
+            &[],
+            "registration.reports: is needed where there are buckets",
+        ),
+        (
+            "[registration]\nbuckets = { 'a/b' = 'd' }\nreports = 'r'",
+            &[],
+            "registration.buckets: \"a/b\" is not 3 to 256",
+        ),
+        (
+            "[registration]\nbuckets = { devices = '' }\nreports = 'r'",
+            &[],
+            "registration.buckets.devices: names no folder",
+        ),
+        (
+            "[registration.s3]\nendpoint = 'http://s3'",
+            &[],
+            "registration.s3.endpoint: \"http://s3\" has no TLS",
+        ),
+        ("[registration]\nbucket = 'x'", &[], "unknown field `bucket`"),
+        (
             "[cluster]\nsnapshot_bytes_per_second = 4096",
             &[],
             "cluster.snapshot_bytes_per_second: 4096 is less than 1048576",

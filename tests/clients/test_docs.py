@@ -223,6 +223,7 @@ def test_programs_of_the_compatibility_document(first_node):
     assert "mTLS: b'hello'" in printed
     assert "SigV4: sent" in printed
     assert "Role alias: sent" in printed
+    assert "Provisioned: sensor-7 every 5 s" in printed
     assert '"message":"OK"' in printed
 
 

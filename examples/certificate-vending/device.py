@@ -19,6 +19,7 @@ from factory import make_key, signing_request
 from vending import question
 
 WAIT = 20
+DENIED = "denied"
 
 
 class Refused(Exception):
@@ -64,10 +65,10 @@ class Device:
         client.loop_start()
         try:
             if heard.get(timeout=WAIT) != ("connected", True):
-                return None
+                return DENIED
             client.subscribe(topic, qos=1)
             if heard.get(timeout=WAIT) != ("subscribed", True):
-                return None
+                return DENIED
             client.publish(topic, reading, qos=1)
             return heard.get(timeout=WAIT)[1]
         finally:

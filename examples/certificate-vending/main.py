@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from device import Device, Refused
+from device import DENIED, Device, Refused
 from factory import BUCKET, register
 from node import Node
 from vending import VendingMachine
@@ -51,7 +51,7 @@ def vend(chosen, node, folder, stack):
     for number, device in enumerate(on):
         device.fetch_certificate(machine.url)
         expect(f"{device.serial} reports over mTLS", device.report(f"{number} kWh"), f"{number} kWh")
-    expect(f"{on[0].serial} reports as {on[1].serial}", on[0].report("0 kWh", about=on[1].serial), None)
+    expect(f"{on[0].serial} reports as {on[1].serial}", on[0].report("0 kWh", about=on[1].serial), DENIED)
     thief = Device(on[0].serial, folder / "nowhere")
     expect(f"somebody else asks for the certificate of {thief.serial}", asked(thief, machine), "no certificate for you")
     stranger = Device("meter-99999", folder / "nowhere")

@@ -171,7 +171,7 @@ impl Leader {
         info!(task = %id, bucket = task.bucket, key = task.key, lines, "registering things in bulk");
         let mut run =
             Run { leader: self, progress: task.progress.clone(), task, said: Instant::now() };
-        let (status, message) = match run.to_the_end().await {
+        let (status, message) = match run.finish().await {
             Ok(status) => (status, None),
             Err(Halt::Over) => {
                 info!(task = %id, "registering things in bulk: this node does not go on");
@@ -259,7 +259,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_the_end(&mut self) -> Result<RegistrationStatus, Halt> {
+    /// Carries out the lines that are left.
+    async fn finish(&mut self) -> Result<RegistrationStatus, Halt> {
         let RegistrationTask { template_body, bucket, key, .. } = &self.task;
         let template = Template::parse(template_body, Purpose::Registration)
             .map_err(|error| Halt::Failed(format!("templateBody: {error}")))?;
@@ -376,6 +377,8 @@ impl Run<'_> {
             return Err(Halt::Over);
         }
         self.progress = progress;
+        let RegistrationProgress { offset, size, .. } = self.progress;
+        gauge!("registration_progress_ratio").set(offset as f64 / size.max(1) as f64);
         if self.said.elapsed() >= SAID_EVERY {
             self.say();
         }
@@ -385,7 +388,6 @@ impl Run<'_> {
     fn say(&mut self) {
         self.said = Instant::now();
         let RegistrationProgress { lines, offset, size, succeeded, failed, .. } = self.progress;
-        gauge!("registration_progress_ratio").set(offset as f64 / size.max(1) as f64);
         info!(
             task = %self.task.id,
             lines,

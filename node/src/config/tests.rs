@@ -51,13 +51,16 @@ fn relative_paths_are_taken_from_the_folder_of_the_file() {
     let path = directory.path().join("skein.toml");
     std::fs::write(
         &path,
-        "data = 'state'\n[tls]\ncertificate = '/etc/server.pem'\n[backup]\nfolder = 'b'",
+        "data = 'state'\n[tls]\ncertificate = '/etc/server.pem'\n[backup]\nfolder = 'b'\n\
+         [registration]\nreports = 's3://r/x'\nbuckets = { devices = 'd' }",
     )
     .unwrap();
     let variable = ("SKEIN__TLS__PRIVATE_KEY".to_owned(), "keys/server.key".to_owned());
     let config = Config::read(&path, [variable].into_iter()).unwrap();
     assert_eq!(config.data, directory.path().join("state"));
     assert_eq!(config.backup.folder, Some(directory.path().join("b")));
+    assert_eq!(config.registration.reports, Some("s3://r/x".into()));
+    assert_eq!(config.registration.buckets["devices"], directory.path().join("d"));
     assert_eq!(config.tls.certificate, Some("/etc/server.pem".into()));
     assert_eq!(config.tls.private_key, Some(directory.path().join("keys/server.key")));
 }

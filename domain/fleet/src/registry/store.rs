@@ -112,7 +112,7 @@ impl Key {
             Self::Event(number) => format!("v{number}"),
             Self::RoleAlias(name) => format!("k{name}"),
             Self::SessionKeys => "k".to_owned(),
-            Self::RegistrationTask(id) => format!("u{id}"),
+            Self::RegistrationTask(id) => format!("j{id}"),
             Self::Member(node) => format!("n{node}"),
             Self::PreferredLeader(group) => format!("l{group}"),
         }
@@ -157,7 +157,7 @@ impl Key {
             "v" => Self::Event(names.parse().map_err(|_| unknown())?),
             "k" if names.is_empty() => Self::SessionKeys,
             "k" => Self::RoleAlias(RoleAliasName::new(names)?),
-            "u" => Self::RegistrationTask(RegistrationTaskId::new(names)?),
+            "j" => Self::RegistrationTask(RegistrationTaskId::new(names)?),
             "n" => Self::Member(names.parse().map_err(|_| unknown())?),
             "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),

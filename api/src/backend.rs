@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fleet::registry::{CertificateId, Command, Outcome, Registry, Rejection, RoleSession};
+use fleet::registry::{
+    CertificateId, Command, Outcome, RegistrationTaskId, Registry, Rejection, RoleSession,
+};
 use policy::{Action, Decision};
 use thiserror::Error;
 
@@ -180,6 +182,37 @@ pub struct Subscription {
     pub qos: u8,
 }
 
+/// A part of a report on a task that registers things in bulk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The task.
+    pub task: RegistrationTaskId,
+    /// What it reports on.
+    pub kind: ReportKind,
+    /// Its number; the first is 0.
+    pub part: u32,
+}
+
+/// What a report on a task is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportKind {
+    /// Lines that have made a device.
+    Results,
+    /// Lines that have not.
+    Errors,
+}
+
+impl Report {
+    /// The last part of its path, and of the name of its file: `results-000000`.
+    pub fn name(&self) -> String {
+        let kind = match self.kind {
+            ReportKind::Results => "results",
+            ReportKind::Errors => "errors",
+        };
+        format!("{kind}-{:06}", self.part)
+    }
+}
+
 /// The node as the API sees it. Clones share one node.
 pub trait Backend: Clone + Send + Sync + 'static {
     /// Has the registry change; answers once the change is committed and readable here.
@@ -264,6 +297,16 @@ pub trait Backend: Clone + Send + Sync + 'static {
         after: Option<String>,
         limit: usize,
     ) -> impl Future<Output = Result<Option<Listed<Subscription>>, Unavailable>> + Send;
+
+    /// Whether this node knows where the objects of a bucket are that things are registered from; else
+    /// what its configuration lacks.
+    fn registration_bucket(&self, bucket: &str) -> Result<(), String>;
+
+    /// A part of a report on things that were registered in bulk; none when it is not there.
+    fn registration_report(
+        &self,
+        report: Report,
+    ) -> impl Future<Output = Result<Option<Bytes>, Unavailable>> + Send;
 
     /// Decides by the policies of a device's certificate, with a session only while that stands. The
     /// resource is the end of an ARN: `topic/a/b`, `thing/t/s`, `client/x`, `*`. An error while

@@ -129,6 +129,7 @@ impl Error {
             | R::TemplateNotFound(_)
             | R::TemplateVersionNotFound { .. }
             | R::RoleAliasNotFound(_)
+            | R::RegistrationTaskNotFound(_)
             | R::PolicyNotFound(_)
             | R::PolicyVersionNotFound { .. } => Self::NotFound(message),
             R::ThingExists { thing, id } => {
@@ -190,6 +191,7 @@ impl Error {
             | R::TooManyTags { .. }
             | R::TooManyAuthorities { .. }
             | R::TooManyRoleAliases { .. }
+            | R::TooManyRegistrationTasks { .. }
             | R::TooManyTemplates { .. } => Self::LimitExceeded(message),
             R::ManyUnclaimedCertificates { .. } => Self::Throttled(message),
             R::Name(_)
@@ -214,6 +216,10 @@ impl Error {
             | R::CertificateStatusNotSettable(_)
             | R::NotTheOwner
             | R::TemplateHasNoHook
+            | R::RegistrationTaskRuns(_)
+            | R::RegistrationTaskEnded { .. }
+            | R::RegistrationTaskMoved(_)
+            | R::RegistrationLineDone { .. }
             | R::AttachedExclusively { .. }
             | R::AttachedElsewhere { .. }
             | R::MemberNotFound(_)

@@ -24,6 +24,7 @@ mod principals;
 mod properties;
 pub mod provisioning;
 mod publish;
+pub mod registration_tasks;
 mod request;
 mod retained;
 mod rights;

@@ -22,6 +22,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::arn::Arns;
 use crate::audit::Watch;
 use crate::backend::{ProposeError, Unavailable};
 use crate::certificates::required;
@@ -433,21 +434,21 @@ pub(crate) async fn register_thing<B: Backend>(api: &Api<B>, call: &Call) -> Res
     let provisioned =
         api.provisioner.provision(&template, parameters, None, Check::default(), call.now).await;
     let provisioned = provisioned.map_err(|error| Error::provision(error, &api.arns))?;
-    Ok(Reply::Json(answer(api, &template, provisioned)))
+    Ok(Reply::Json(answer(&api.arns, &template, provisioned)))
 }
 
 /// What RegisterThing answers: ARNs by the names that the template gives its resources.
-fn answer<B: Backend>(api: &Api<B>, template: &Template, provisioned: Provisioned) -> Value {
+pub(crate) fn answer(arns: &Arns, template: &Template, provisioned: Provisioned) -> Value {
     let (thing, certificate, policies) = template.resource_names();
-    let mut arns = Map::new();
-    arns.insert(certificate.into(), api.arns.certificate(&provisioned.certificate).into());
+    let mut named = Map::new();
+    named.insert(certificate.into(), arns.certificate(&provisioned.certificate).into());
     if let (Some(resource), Some(name)) = (thing, &provisioned.thing) {
-        arns.insert(resource.into(), api.arns.thing(name).into());
+        named.insert(resource.into(), arns.thing(name).into());
     }
     for (resource, name) in policies.zip(&provisioned.policies) {
-        arns.insert(resource.into(), api.arns.policy(name).into());
+        named.insert(resource.into(), arns.policy(name).into());
     }
-    json!({ "certificatePem": provisioned.certificate_pem, "resourceArns": arns })
+    json!({ "certificatePem": provisioned.certificate_pem, "resourceArns": named })
 }
 
 pub(crate) async fn create_claim<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {

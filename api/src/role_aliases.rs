@@ -43,7 +43,7 @@ impl Body {
 }
 
 /// Nobody is asked whether there is such a role: rights are not taken from it.
-fn checked(role_arn: String) -> Result<String, Error> {
+pub(crate) fn checked(role_arn: String) -> Result<String, Error> {
     let length = role_arn.chars().count();
     if !ROLE_ARN.contains(&length) {
         let (min, max) = (ROLE_ARN.start(), ROLE_ARN.end());

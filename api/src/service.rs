@@ -11,6 +11,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, header};
+use axum::routing::get;
 use bytes::{Bytes, BytesMut};
 use fleet::registry::{Command, Outcome, Page, Paging, Registry, Timestamp};
 use policy::Action;
@@ -32,8 +33,8 @@ use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
     connections, credentials, effective, endpoint, events, policies, principals, provisioning,
-    publish, retained, role_aliases, sessions, shadows, tagging, templates, thing_groups,
-    thing_types, things, transfers,
+    publish, registration_tasks, retained, role_aliases, sessions, shadows, tagging, templates,
+    thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -70,8 +71,17 @@ pub fn data_plane<B: Backend>(backend: B, config: Config) -> Router {
 fn serve<B: Backend>(backend: B, config: Config, door: Door) -> Router {
     let service = Arc::new(Service::new(backend, config));
     // Paths are matched by `routes`, which sees them as they came: axum would decode them first.
-    Router::new()
-        .fallback(move |request: Request| async move { service.answer(request, door).await })
+    let reports = Arc::clone(&service);
+    let router = Router::new()
+        .fallback(move |request: Request| async move { service.answer(request, door).await });
+    match door {
+        Door::Data => router,
+        // Their links prove by themselves who may read them.
+        Door::Signed => router.route(
+            registration_tasks::REPORT_PATH,
+            get(async move |wanted, link| registration_tasks::report(&reports, wanted, link).await),
+        ),
+    }
 }
 
 /// Where a request came in.
@@ -104,17 +114,18 @@ pub(crate) struct Api<B> {
 }
 
 /// What takes requests.
-struct Service<B> {
-    backend: B,
-    arns: Arns,
+pub(crate) struct Service<B> {
+    pub(crate) backend: B,
+    pub(crate) arns: Arns,
     endpoints: Endpoints,
     issuing: Issuing,
     ledger: Option<Ledger>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     verifier: Verifier,
     requests: Semaphore,
     large_bodies: Semaphore,
     tokens: Semaphore,
+    pub(crate) reports: Semaphore,
     metrics: ApiMetrics,
 }
 
@@ -131,6 +142,7 @@ impl<B: Backend> Service<B> {
             requests: Semaphore::new(CONCURRENT),
             large_bodies: Semaphore::new(LARGE_BODIES),
             tokens: Semaphore::new(CONCURRENT_TOKENS),
+            reports: Semaphore::new(registration_tasks::CONCURRENT_REPORTS),
             metrics: ApiMetrics::register(),
         }
     }
@@ -469,6 +481,11 @@ impl<B: Backend> Api<B> {
             O::DescribeEventConfigurations => events::describe(self, call).await,
             O::UpdateEventConfigurations => events::update(self, call).await,
             O::RegisterThing => provisioning::register_thing(self, call).await,
+            O::StartThingRegistrationTask => registration_tasks::start(self, call).await,
+            O::ListThingRegistrationTasks => registration_tasks::list(self, call).await,
+            O::DescribeThingRegistrationTask => registration_tasks::describe(self, call).await,
+            O::StopThingRegistrationTask => registration_tasks::stop(self, call).await,
+            O::ListThingRegistrationTaskReports => registration_tasks::reports(self, call).await,
             O::CreateProvisioningTemplate => templates::create(self, call).await,
             O::DescribeProvisioningTemplate => templates::describe(self, call).await,
             O::UpdateProvisioningTemplate => templates::update(self, call).await,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api::backend::{
     CertificateCaller, Connection, Ending, Listed, ProposeError, PublishError, PublishRequest,
-    Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
+    Report, Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
 };
 use bytes::Bytes;
 use cluster::GroupId;
@@ -391,6 +391,20 @@ impl api::Backend for Backend {
             }
             None => behind(all, after, more),
         }))
+    }
+
+    fn registration_bucket(&self, bucket: &str) -> Result<(), String> {
+        self.shared.registrations.check_bucket(bucket)
+    }
+
+    async fn registration_report(&self, report: Report) -> Result<Option<Bytes>, Unavailable> {
+        self.shared.registrations.report(&report).await.map_err(|error| {
+            warn!(
+                error = format!("{error:#}"),
+                "a report on things registered in bulk is not read"
+            );
+            Unavailable
+        })
     }
 
     async fn authorize(

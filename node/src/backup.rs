@@ -5,7 +5,6 @@
 //! is taken it may have some and lack some; what it has twice, groups know for a repetition.
 
 mod bucket;
-mod credentials;
 mod file;
 mod place;
 mod restore;

@@ -10,6 +10,7 @@ mod check;
 mod cluster;
 mod environment;
 mod hints;
+mod registration;
 mod values;
 
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ pub use audit::{Audit, OnFailure};
 pub use backup::{Backup, S3, S3_SCHEME, bucket};
 pub use check::{Finding, Findings};
 pub use cluster::{Cluster, Peer, is_address};
+pub use registration::Registration;
+pub(crate) use registration::is_url;
 
 /// Everything a node is told at its start.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -53,6 +56,8 @@ pub struct Config {
     pub backup: Backup,
     /// Who has changed what.
     pub audit: Audit,
+    /// Where things are registered from in bulk.
+    pub registration: Registration,
     /// Where the node listens. A listener without an address is not opened.
     pub listeners: Listeners,
     /// Certificates of the node.
@@ -83,6 +88,7 @@ impl Default for Config {
             cluster: None,
             backup: Backup::default(),
             audit: Audit::default(),
+            registration: Registration::default(),
             listeners: Listeners::default(),
             tls: Tls::default(),
             access_keys: Vec::new(),
@@ -430,6 +436,7 @@ impl Config {
         let others = of_cluster
             .chain(of_hsm)
             .chain(self.backup.files())
+            .chain(self.registration.files())
             .chain(self.audit.file.as_mut())
             .chain([&mut self.data]);
         for path in files.into_iter().flatten().chain(others) {

@@ -20,6 +20,9 @@ use crate::pki::{Pki, write_public, write_secret};
 /// The thing that a new data directory holds.
 const THING: &str = "dev-thing";
 
+/// The bucket that things are registered from in bulk: a folder of this name.
+const BUCKET: &str = "dev-bucket";
+
 /// What devices and anonymous clients may do in development: everything.
 const POLICY: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}"#;
@@ -83,6 +86,13 @@ impl Dev {
         config.tls.private_key = Some(pki.server_key.clone());
         config.tls.issuer_certificate = Some(pki.ca.clone());
         config.tls.issuer_private_key = Some(pki.ca_key.clone());
+        for (folder, in_config) in [
+            (BUCKET, config.registration.buckets.entry(BUCKET.to_owned()).or_default()),
+            ("reports", config.registration.reports.get_or_insert_default()),
+        ] {
+            *in_config = config.data.join("registration").join(folder);
+            fs::create_dir_all(&in_config)?;
+        }
         config.access_keys = vec![access_key];
         config.log = Log { format: LogFormat::Human, ..Log::default() };
         Ok(Self { config, pki, port_offset })

@@ -605,6 +605,7 @@ impl Host<Machine> for NodeHost {
         let mut commands = self.tend_members(groups);
         commands.extend(self.sweep(groups, now_ms));
         self.announce(groups);
+        self.wake_registration(groups, now_ms);
         self.tend_shares(groups);
         for group in groups.ids() {
             let Some(shard) = groups.get(group).and_then(Machine::shard) else { continue };

@@ -184,7 +184,7 @@ async fn provision(
     let template = Template::parse(&body, Purpose::Registration).map_err(|it| it.to_string())?;
     let provisioner = Provisioner::new(backend, shared.issuing.clone(), watch);
     let now = Timestamp(now_ms());
-    let check = Check { shown: None, template: in_use, only_pending: true };
+    let check = Check { shown: None, template: in_use, only_pending: true, line: None };
     let provisioned =
         provisioner.provision(&template, Parameters::new(), Some(given), check, now).await;
     let provisioned = provisioned.map_err(|error| error.to_string())?;

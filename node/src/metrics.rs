@@ -100,6 +100,16 @@ pub fn describe() {
          or subscription, not per publication"
     );
     describe_counter!("gateway_subscribes_total", count, "Subscriptions granted");
+    describe_counter!(
+        "registration_lines_total",
+        count,
+        "Lines of registrations in bulk that this node has carried out, by result"
+    );
+    describe_gauge!(
+        "registration_progress_ratio",
+        count,
+        "How much of the present registration in bulk is done, or of the last one of this node"
+    );
     describe_gauge!("sessions", count, "Sessions that have a record in a group");
     describe_gauge!(
         "sessions_connected",

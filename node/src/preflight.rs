@@ -20,6 +20,7 @@ use crate::clock::now_ms;
 use crate::config::{Config, Findings};
 use crate::kept;
 use crate::mesh;
+use crate::registration;
 use crate::run;
 use crate::tls::{self, OwnCertificate, Unusable};
 
@@ -38,6 +39,7 @@ pub fn check(config: &Config) -> Findings {
     check_addresses(config, &mut found);
     check_backup(config, &mut found);
     audit::check(&config.audit, &mut found);
+    check_registration(config, &mut found);
     found
 }
 
@@ -185,6 +187,18 @@ fn check_backup(config: &Config, found: &mut Findings) {
     let folder = config.backup.folder.as_deref().map_or(Ok(()), |it| check_folder(it, config));
     for why in [place, folder].into_iter().filter_map(Result::err) {
         found.warning("backup", format!("none can be taken: {why}"));
+    }
+}
+
+/// A node serves whether or not things can be registered in bulk.
+fn check_registration(config: &Config, found: &mut Findings) {
+    if let Some(credentials) = &config.registration.s3.credentials {
+        check_key_mode("registration.s3.credentials", credentials, found);
+    }
+    for (key, place) in config.registration.places() {
+        if let Err(error) = registration::check_place(place, &config.registration.s3) {
+            found.warning(key, format!("{error:#}"));
+        }
     }
 }
 

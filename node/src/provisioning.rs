@@ -320,6 +320,7 @@ async fn serve(
                 shown: Some(shown),
                 template: Some(TemplateInUse::of(&kept)),
                 only_pending: true,
+                line: None,
             };
             let provisioned = provisioner.provision(&template, parameters, Some(given), check, now);
             let Provisioned { certificate, thing, device_configuration, .. } = provisioned.await?;

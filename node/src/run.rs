@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::Rights;
 use api::provisioning::Issuing;
+use api::registration_tasks::Registering;
 use api::x509::Issuer;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -23,6 +24,7 @@ use crate::http;
 use crate::node::{Node, cannot_listen};
 use crate::preflight;
 use crate::process::ProcessMetrics;
+use crate::registration;
 use crate::telemetry;
 
 /// Runs a node until it is told to stop or cannot go on.
@@ -50,9 +52,10 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
     let issuing = issuer(&config)?.map(Issuing::new);
     let mut api = issuing.clone().map(|issuing| api_config(&config, issuing));
     let listeners = config.listeners.clone();
-    let node = Node::restore(config, traces, issuing)?;
+    let node = Node::restore(config, traces, issuing.clone())?;
+    let ledger = node.shared.audit.as_ref().map(|audit| audit.ledger.clone());
     if let Some(api) = &mut api {
-        api.ledger = node.shared.audit.as_ref().map(|audit| audit.ledger.clone());
+        api.ledger.clone_from(&ledger);
     }
     let backend = Backend::new(node.shared.clone());
     if let Some(dev) = &dev {
@@ -63,6 +66,8 @@ pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
         ("listeners.admin", &listeners.admin),
         admin::router(node.shared.clone(), metrics, process, log_filter),
     )?;
+    let registering = Registering::new(backend.clone(), issuing, ledger, &node.shared.arns);
+    control.spawn(registration::run(Arc::clone(&node.shared), registering));
     let verifier =
         api.as_ref().map_or_else(|| api::sigv4::Verifier::new([], None), api::Config::verifier);
     let data_plane = api.clone().map(|api| api::data_plane(backend.clone(), api));
@@ -190,6 +195,9 @@ pub fn explain(config: &Config) -> String {
     let backups = config.backup.place().map_or("nowhere".into(), |it| it.display().to_string());
     line("backups", backups);
     line("audit.file", of(&config.audit.file));
+    for (key, place) in config.registration.places() {
+        line(&key, place.display().to_string());
+    }
     line("access keys", config.access_keys.len().to_string());
     line("traces", config.traces.endpoint.clone().unwrap_or_else(|| "off".into()));
     text

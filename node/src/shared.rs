@@ -20,6 +20,7 @@ use crate::interest::InterestIndex;
 use crate::just_in_time;
 use crate::mesh::Mesh;
 use crate::provisioning;
+use crate::registration::Registrations;
 use crate::telemetry::Traces;
 
 /// What a command holds besides the publication: client ids, of at most 64 KiB each, and numbers.
@@ -88,6 +89,8 @@ pub struct Shared {
     pub audit: Option<Audit>,
     /// The backups of this node.
     pub backups: Backups,
+    /// Where things are registered from in bulk, and when that is this node's business.
+    pub registrations: Registrations,
     /// The version of the data that all nodes can read; 0 while it is not known.
     pub data_version: AtomicU32,
     /// Groups whose outbox is longer than it should be: [`crate::core::Uses::outbox_bit`].
@@ -137,6 +140,7 @@ impl Shared {
             watches: Watches::default(),
             audit: None,
             backups: Backups::new(config),
+            registrations: Registrations::new(config),
             data_version: AtomicU32::new(0),
             long_outboxes: AtomicU64::new(0),
         }

@@ -72,7 +72,8 @@ def test_configuration_document(tmp_path, commented):
 
 
 def test_configuration_document_is_complete():
-    sources = [REPO / "node/src/config.rs", REPO / "node/src/config/backup.rs", REPO / "node/src/config/audit.rs"]
+    parts = ("backup", "audit", "registration")
+    sources = [REPO / "node/src/config.rs", *(REPO / f"node/src/config/{part}.rs" for part in parts)]
     source = "".join(file.read_text() for file in sources)
     document = (REPO / "docs/configuration.md").read_text()
     keys = set(re.findall(r"(?m)^    pub (\w+): ", source))
@@ -147,7 +148,7 @@ def test_metrics_that_documents_name_exist():
     named = set()
     for path in documents:
         if path.is_file():
-            named |= set(re.findall(r"\b((?:gateway|core|raft|storage|session|shadow|outbox|retained)_\w+)\b", path.read_text()))
+            named |= set(re.findall(r"\b((?:gateway|core|raft|storage|session|shadow|outbox|registration|retained)_\w+)\b", path.read_text()))
     families = {name.removesuffix("_bucket") for name in named}
     assert "gateway_connections" in families
     keys = re.findall(r"(?m)^(?:# )?(\w+) =", (REPO / "docs/configuration.md").read_text())
@@ -225,6 +226,7 @@ def test_programs_of_the_compatibility_document(first_node):
     assert "mTLS: b'hello'" in printed
     assert "SigV4: sent" in printed
     assert "Role alias: sent" in printed
+    assert "Provisioned: sensor-7 every 5 s" in printed
     assert '"message":"OK"' in printed
 
 

@@ -81,6 +81,10 @@ def test_an_operator_changes_things_but_not_rights(who, name):
     denied(iot.detach_policy, policyName=name, target=made["certificateArn"])
     denied(iot.delete_policy, policyName=name)
     denied(iot.register_thing, templateBody="{}")
+    lines = {"inputFileBucket": "bucket", "inputFileKey": "key", "roleArn": "arn:aws:iam::000000000000:role/r"}
+    denied(iot.start_thing_registration_task, templateBody="{}", **lines)
+    denied(iot.stop_thing_registration_task, taskId="t")
+    assert iot.list_thing_registration_tasks()["taskIds"] == []
     denied(iot.get_registration_code)
     denied(iot.update_event_configurations, eventConfigurations={"THING": {"Enabled": True}})
     denied(iot.create_provisioning_claim, templateName="t")

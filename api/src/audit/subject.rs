@@ -2,17 +2,17 @@
 
 use fleet::registry::{
     AuthorityCommand, BillingGroupCommand, BillingGroupName, CertificateId, Command, EventCommand,
-    Paging, PolicyName, Principal, ProvisioningCommand, Registry, Resource, RoleAliasCommand,
-    RoleAliasName, TemplateCommand, TemplateName, ThingGroupCommand, ThingGroupName, ThingName,
-    ThingTypeName,
+    Paging, PolicyName, Principal, ProvisioningCommand, RegistrationCommand, RegistrationTaskId,
+    Registry, Resource, RoleAliasCommand, RoleAliasName, TemplateCommand, TemplateName,
+    ThingGroupCommand, ThingGroupName, ThingName, ThingTypeName,
 };
 use serde_json::{Map, Value, json};
 
 use super::object;
 use crate::arn::Arns;
 use crate::{
-    authorities, billing_groups, certificates, events, policies, role_aliases, templates,
-    thing_groups, thing_types, things,
+    authorities, billing_groups, certificates, events, policies, registration_tasks, role_aliases,
+    templates, thing_groups, thing_types, things,
 };
 
 /// Entries of a list in a record; there are few where it matters.
@@ -36,6 +36,7 @@ pub(super) enum Subject {
     Attached(Principal),
     Template(TemplateName),
     RoleAlias(RoleAliasName),
+    RegistrationTask(RegistrationTaskId),
     Tags(Resource),
     Events,
     /// Whether there is a registration code: the code itself proves something.
@@ -100,6 +101,14 @@ pub(super) fn subjects(command: &Command) -> Vec<Subject> {
             | TemplateCommand::DeleteVersion { template, .. } => template.clone(),
         })],
         C::Provisioning(command) => of_provisioning(command),
+        C::Registration(command) => match command {
+            RegistrationCommand::Start { task } => vec![S::RegistrationTask(task.id.clone())],
+            RegistrationCommand::Stop { task, .. } => vec![S::RegistrationTask(task.clone())],
+            // What the lines change is recorded with them.
+            RegistrationCommand::Advance { .. }
+            | RegistrationCommand::End { .. }
+            | RegistrationCommand::Forget { .. } => vec![],
+        },
         C::Event(EventCommand::Configure { .. }) => vec![S::Events],
         C::Event(EventCommand::Published { .. }) => vec![],
         C::RoleAlias(command) => match command {
@@ -183,6 +192,7 @@ impl Subject {
             Self::Attached(principal) => arns.principal(principal),
             Self::Template(name) => arns.template(name),
             Self::RoleAlias(name) => arns.role_alias(name),
+            Self::RegistrationTask(id) => registration_tasks::task_resource(id),
             Self::Tags(resource) => arns.resource(resource),
             Self::Events => "event-configurations".to_owned(),
             Self::RegistrationCode => "registration-code".to_owned(),
@@ -244,6 +254,9 @@ impl Subject {
             }
             Self::RoleAlias(name) => {
                 role_aliases::description(registry.role_alias(name.as_str())?, arns)
+            }
+            Self::RegistrationTask(id) => {
+                registration_tasks::description(registry.registration_task(id.as_str())?)
             }
             Self::Tags(resource) => object("tags", json!(registry.tags_of(resource)?)),
             Self::Events => events::description(registry.event_configurations()),

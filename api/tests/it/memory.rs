@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use api::backend::{
-    Connection, Ending, Listed, ProposeError, PublishError, PublishRequest, Retained,
+    Connection, Ending, Listed, ProposeError, PublishError, PublishRequest, Report, Retained,
     RetainedSummary, ShadowError, Subscription, Unavailable,
 };
 use api::sigv4::AccessKey;
@@ -240,6 +240,14 @@ impl Backend for Memory {
             let items = subscriptions.iter().map(|item| (item.filter.clone(), item.clone()));
             Some(page(items.collect(), after, limit))
         })
+    }
+
+    fn registration_bucket(&self, bucket: &str) -> Result<(), String> {
+        if bucket == "devices" { Ok(()) } else { Err(format!("there is no bucket {bucket}")) }
+    }
+
+    async fn registration_report(&self, report: Report) -> Result<Option<Bytes>, Unavailable> {
+        self.available(|_| Some(Bytes::from(report.name())).filter(|_| report.part < 3))
     }
 
     async fn authorize(

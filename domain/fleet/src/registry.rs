@@ -23,6 +23,7 @@ mod model;
 mod names;
 mod policies;
 mod provision;
+mod registration_tasks;
 mod rejection;
 mod role_aliases;
 mod store;
@@ -57,13 +58,17 @@ pub use model::{
 };
 pub use names::{
     BillingGroupName, CertificateId, CognitoIdentity, NameError, PolicyName, Principal,
-    RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName, check_attribute_name,
-    check_attribute_value, check_description,
+    RegistrationTaskId, RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
+    check_attribute_name, check_attribute_value, check_description,
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
 pub use provision::{
     AttachedPolicy, Check, Disposition, Ownership, Provision, Provisional, ProvisionalRole,
     ProvisioningCommand, TemplateInUse, ThingPlan,
+};
+pub use registration_tasks::{
+    LINES_AT_ONCE, RegistrationCommand, RegistrationProgress, RegistrationStatus, RegistrationTask,
+    TaskLine,
 };
 pub use rejection::Rejection;
 pub use role_aliases::{
@@ -97,6 +102,7 @@ pub struct Registry {
     event_configurations: EventConfigurations,
     events: Events,
     role_aliases: BTreeMap<RoleAliasName, RoleAlias>,
+    registration_tasks: BTreeMap<RegistrationTaskId, RegistrationTask>,
     /// The newest first.
     session_keys: Vec<SessionKey>,
     policies: BTreeMap<PolicyName, Policy>,
@@ -125,6 +131,11 @@ struct Indexes {
     authorities_by_age: BTreeSet<(Timestamp, CertificateId)>,
     authorities_of_subject: BTreeMap<Box<str>, BTreeSet<CertificateId>>,
     role_aliases_by_age: BTreeSet<(Timestamp, RoleAliasName)>,
+    registration_tasks_by_age: BTreeSet<(Timestamp, RegistrationTaskId)>,
+    /// The one that has not ended.
+    running_registration_task: Option<RegistrationTaskId>,
+    /// The others, by when they ended.
+    ended_registration_tasks: BTreeSet<(Timestamp, RegistrationTaskId)>,
     policies_by_age: BTreeSet<(Timestamp, PolicyName)>,
     targets_of: BTreeMap<PolicyName, BTreeSet<Principal>>,
     principals_of: BTreeMap<ThingName, BTreeMap<Principal, ThingPrincipalType>>,
@@ -228,6 +239,7 @@ impl Registry {
             Command::Provisioning(command) => self.apply_to_provisioning(command),
             Command::Event(command) => Ok(self.apply_to_events(command)),
             Command::RoleAlias(command) => self.apply_to_role_aliases(command),
+            Command::Registration(command) => self.apply_to_registration_tasks(command),
             Command::Tag { resource, tags } => self.tag(&resource, tags),
             Command::Untag { resource, keys } => self.untag(&resource, &keys),
             Command::FoundCluster { nodes } => self.found_cluster(nodes),

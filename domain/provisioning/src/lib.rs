@@ -6,6 +6,7 @@
 //! Invariant: what an evaluation makes is bounded, whatever its parameters are, and no parameter says
 //! what a policy allows beyond the place that the template has for it.
 
+mod bulk;
 mod document;
 mod error;
 mod expression;
@@ -18,6 +19,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub use bulk::{Line, LineError, Lines, MAX_LINE_BYTES, check_object_key};
 pub use error::TemplateError;
 pub use expression::certificate_parameters;
 pub use resources::CertificateSource;

@@ -97,6 +97,11 @@ impl Template {
         })
     }
 
+    /// Whether it declares a parameter of this name.
+    pub(crate) fn has_parameter(&self, name: &str) -> bool {
+        self.parameters.contains_key(name)
+    }
+
     /// The default of a parameter.
     pub(crate) fn default_of(&self, parameter: &str) -> Option<&String> {
         self.parameters.get(parameter)?.as_ref()

@@ -3,41 +3,27 @@
 //! Files are uploaded in parts and read in ranges, so memory is bounded whatever their size. It needs
 //! nothing but to put, to get and to delete objects, and to abort an upload.
 
-use std::error::Error as _;
 use std::fmt::{self, Display};
-use std::fs;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
 use bytes::{Buf, Bytes};
-use object_store::aws::AmazonS3ConfigKey;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use object_store::{
-    Certificate, ClientOptions, Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt,
-    RetryConfig,
-};
+use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 
-use super::credentials;
 use super::place::{Content, MANIFEST, Place};
-use crate::config::S3;
+use crate::config;
+use crate::s3::{self, code, said};
 
 /// Bytes of a part of an upload, and of a range that is read: S3 takes at most 10,000 parts of at least
 /// 5 MiB.
 const PART_BYTES: usize = 16 << 20;
 /// Parts of an upload that are under way at once, each in memory.
 const PARTS_AT_ONCE: usize = 2;
-/// For the answer to one request, a part included.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a request is made again that may do better then.
-const RETRIES: usize = 4;
-/// When a request was begun so long ago, it is not made again.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// See the module.
 pub(super) struct Bucket {
@@ -54,44 +40,12 @@ impl Bucket {
     pub(super) fn open(
         bucket: &str,
         prefix: &str,
-        s3: &S3,
+        s3: &config::S3,
         environment: impl Iterator<Item = (String, String)>,
         runtime: Handle,
     ) -> anyhow::Result<Self> {
-        let mut client = ClientOptions::new().with_timeout(PATIENCE).with_allow_http(s3.allow_http);
-        if let Some(ca) = &s3.ca {
-            let read = || anyhow::Ok(Certificate::from_pem_bundle(&fs::read(ca)?)?);
-            for certificate in read().with_context(|| format!("cannot use {}", ca.display()))? {
-                client = client.with_root_certificate(certificate);
-            }
-        }
-        let retry = RetryConfig {
-            max_retries: RETRIES,
-            retry_timeout: RETRY_TIMEOUT,
-            ..RetryConfig::default()
-        };
-        let mut builder = credentials::builder(s3, environment)?
-            .with_bucket_name(bucket)
-            .with_virtual_hosted_style_request(!s3.path_style)
-            .with_client_options(client)
-            .with_retry(retry);
-        if let Some(region) = &s3.region {
-            builder = builder.with_region(region);
-        }
-        let named = |key| builder.get_config_value(&key);
-        let endpoint = s3.endpoint.clone();
-        let endpoint = endpoint
-            .or_else(|| named(AmazonS3ConfigKey::S3Endpoint))
-            .or_else(|| named(AmazonS3ConfigKey::Endpoint));
-        if let Some(mut endpoint) = endpoint {
-            s3.check_endpoint(&endpoint).map_err(anyhow::Error::msg)?;
-            if let Some((scheme, host)) = endpoint.split_once("://").filter(|_| !s3.path_style) {
-                endpoint = format!("{scheme}://{bucket}.{host}");
-            }
-            builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
-        }
         Ok(Self {
-            store: Arc::new(builder.build()?),
+            store: Arc::new(s3::open(bucket, s3, environment)?),
             prefix: Path::parse(prefix)?,
             url: format!("s3://{bucket}/{prefix}"),
             runtime,
@@ -191,7 +145,7 @@ impl Object<'_> {
             let of = (got.meta.size, got.meta.e_tag.clone());
             Ok((of, got.bytes().await?))
         });
-        let (of, bytes) = got.or_else(|error: Error| match tag(&error.to_string(), "Code") {
+        let (of, bytes) = got.or_else(|error: Error| match code(&error.to_string()) {
             // An empty one has no range.
             Some("InvalidRange") => Ok(((self.at, None), Bytes::new())),
             _ => Err(said(&error)),
@@ -218,40 +172,4 @@ fn plainly(error: io::Error) -> io::Error {
         Some(error) => said(error),
         None => error,
     }
-}
-
-/// What went wrong, in a line. The answer of a store is not repeated whole: it may hold the token that it
-/// was asked with.
-fn said(error: &Error) -> io::Error {
-    let text = error.to_string();
-    let said = match (error, tag(&text, "Code")) {
-        (_, Some("NoSuchBucket")) => "there is no such bucket".into(),
-        (_, Some("NoSuchKey")) | (Error::NotFound { .. }, None) => "there is no such object".into(),
-        (_, Some(code)) => {
-            let why = tag(&text, "Message").unwrap_or("without a reason");
-            format!("the store refuses: {code}: {why}")
-        }
-        (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, None) => {
-            "the store refuses the credentials, or they may not do this".into()
-        }
-        (Error::Precondition { .. }, None) => "the object was replaced meanwhile".into(),
-        _ => root(error),
-    };
-    io::Error::other(said)
-}
-
-/// What an answer in XML says under a name.
-fn tag<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = answer.split_once(&format!("<{name}>"))?;
-    Some(rest.split_once("</")?.0)
-}
-
-/// Where an error comes from, which for one of the network says most.
-fn root(error: &Error) -> String {
-    let mut cause = error.source();
-    while let Some(next) = cause.and_then(|it| it.source()) {
-        cause = Some(next);
-    }
-    let text = cause.map_or_else(|| error.to_string(), ToString::to_string);
-    format!("the store cannot be asked: {}", text.lines().next().unwrap_or_default())
 }

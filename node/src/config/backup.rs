@@ -90,7 +90,7 @@ impl S3 {
             Some("http") if self.allow_http => Ok(()),
             Some("http") => Err(format!(
                 "{endpoint:?} has no TLS, what is stored could be read on the way: set \
-                 backup.s3.allow_http if it may"
+                 allow_http beside it if it may"
             )),
             _ => Err(format!("{endpoint:?} is not a URL like \"https://s3.example.com\"")),
         }

@@ -77,6 +77,7 @@ impl Config {
         self.check_cluster(&mut found);
         self.backup.check(&mut found);
         self.audit.check(&mut found);
+        self.registration.check(&mut found);
         self.check_listeners(&mut found);
         self.check_access_keys(&mut found);
         self.check_limits(&mut found);

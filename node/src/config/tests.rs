@@ -51,13 +51,16 @@ fn relative_paths_are_taken_from_the_folder_of_the_file() {
     let path = directory.path().join("skein.toml");
     std::fs::write(
         &path,
-        "data = 'state'\n[tls]\ncertificate = '/etc/server.pem'\n[backup]\nfolder = 'b'",
+        "data = 'state'\n[tls]\ncertificate = '/etc/server.pem'\n[backup]\nfolder = 'b'\n\
+         [registration]\nreports = 's3://r/x'\nbuckets = { devices = 'd' }",
     )
     .unwrap();
     let variable = ("SKEIN__TLS__PRIVATE_KEY".to_owned(), "keys/server.key".to_owned());
     let config = Config::read(&path, [variable].into_iter()).unwrap();
     assert_eq!(config.data, directory.path().join("state"));
     assert_eq!(config.backup.folder, Some(directory.path().join("b")));
+    assert_eq!(config.registration.reports, Some("s3://r/x".into()));
+    assert_eq!(config.registration.buckets["devices"], directory.path().join("d"));
     assert_eq!(config.tls.certificate, Some("/etc/server.pem".into()));
     assert_eq!(config.tls.private_key, Some(directory.path().join("keys/server.key")));
 }
@@ -199,6 +202,32 @@ fn bad_configurations_say_what_and_where() {
             "backup.s3.endpoint: \"http://s3\" has no TLS",
         ),
         ("[backup.s3]\nsecret = 'x'", &[], "unknown field `secret`"),
+        (
+            "[registration]\nbuckets = { devices = 's3://B' }\nreports = 'r'",
+            &[],
+            "registration.buckets.devices: \"s3://B\" is not `s3://bucket`",
+        ),
+        (
+            "[registration.buckets]\ndevices = 'd'",
+            &[],
+            "registration.reports: is needed where there are buckets",
+        ),
+        (
+            "[registration]\nbuckets = { 'a/b' = 'd' }\nreports = 'r'",
+            &[],
+            "registration.buckets: \"a/b\" is not 3 to 256",
+        ),
+        (
+            "[registration]\nbuckets = { devices = '' }\nreports = 'r'",
+            &[],
+            "registration.buckets.devices: names no folder",
+        ),
+        (
+            "[registration.s3]\nendpoint = 'http://s3'",
+            &[],
+            "registration.s3.endpoint: \"http://s3\" has no TLS",
+        ),
+        ("[registration]\nbucket = 'x'", &[], "unknown field `bucket`"),
         (
             "[cluster]\nsnapshot_bytes_per_second = 4096",
             &[],

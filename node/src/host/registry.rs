@@ -31,6 +31,17 @@ impl NodeHost {
             self.shared.send(0, ToCore::Run(run));
         }
     }
+
+    /// Has things registered in bulk, or forgets what was long ago, if that is this node's business.
+    pub(super) fn wake_registration(&self, groups: &mut GroupsView<'_, Machine>, now_ms: u64) {
+        let meta = GroupId::META;
+        let Some(registry) = groups.get(meta).and_then(Machine::registry) else { return };
+        let is_due = registry.running_registration_task().is_some()
+            || registry.expired_registration_task(Timestamp(now_ms)).is_some();
+        if is_due && groups.leads(meta) {
+            self.shared.registrations.wake();
+        }
+    }
 }
 
 impl NodeHost {

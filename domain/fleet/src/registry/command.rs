@@ -21,6 +21,7 @@ use super::names::{
     BillingGroupName, CertificateId, PolicyName, Principal, ThingName, ThingTypeName,
 };
 use super::provision::ProvisioningCommand;
+use super::registration_tasks::RegistrationCommand;
 use super::role_aliases::RoleAliasCommand;
 use super::tags::Resource;
 use super::templates::TemplateCommand;
@@ -160,6 +161,7 @@ pub enum Command {
     Provisioning(ProvisioningCommand),
     Event(EventCommand),
     RoleAlias(RoleAliasCommand),
+    Registration(RegistrationCommand),
     Tag {
         resource: Resource,
         tags: Tags,
@@ -298,6 +300,7 @@ impl Command {
             | Self::Provisioning(_)
             | Self::Event(_)
             | Self::RoleAlias(_)
+            | Self::Registration(_)
             | Self::RegisterCertificate { authority: Some(_), .. }
             | Self::Tag { .. }
             | Self::Untag { .. }

@@ -260,6 +260,18 @@ name!(
     }
 );
 name!(
+    /// The id of a task that registers things in bulk.
+    RegistrationTaskId,
+    Rule {
+        what: "taskId",
+        pattern: "[a-zA-Z0-9-]+",
+        min: 1,
+        max: 40,
+        allows: |byte| byte.is_ascii_alphanumeric() || byte == b'-',
+        needs: None,
+    }
+);
+name!(
     /// The id of a Cognito identity, `region:uuid`.
     CognitoIdentity,
     Rule {

@@ -16,6 +16,7 @@ use super::names::{
     ThingName, ThingTypeName,
 };
 use super::policies::{POLICIES_PER_PRINCIPAL, parse};
+use super::registration_tasks::TaskLine;
 use super::store::Key;
 use super::templates::ProvisioningTemplate;
 use super::things::patched;
@@ -120,6 +121,8 @@ pub struct Check {
     pub template: Option<TemplateInUse>,
     /// The certificate still waits for activation: nobody has decided about it.
     pub only_pending: bool,
+    /// The line of a task that this carries out: each does it once.
+    pub line: Option<TaskLine>,
 }
 
 /// A template as it was when it was looked at.
@@ -271,6 +274,9 @@ impl Registry {
             self.changed_thing(&name);
         }
         self.changed_certificate(&certificate);
+        if let Some(line) = provision.check.line {
+            self.note_task_line(line, certificate);
+        }
         Ok(Outcome::Done)
     }
 
@@ -280,6 +286,9 @@ impl Registry {
         check: &Check,
         at: Timestamp,
     ) -> Result<(), Rejection> {
+        if let Some(line) = &check.line {
+            self.check_task_line(line)?;
+        }
         if let Some(shown) = &check.shown {
             self.check_ownership(certificate, shown, at)?;
         }

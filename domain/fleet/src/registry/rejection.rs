@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::members::NotMember;
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RoleAliasName, TemplateName,
-    ThingGroupName, ThingName, ThingTypeName,
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RegistrationTaskId,
+    RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
 
 /// A refused command; it has changed nothing.
@@ -51,6 +51,18 @@ pub enum Rejection {
     ThingTypeTooLarge { what: String, limit: usize, count: usize },
     #[error("{0}")]
     PropagatingAttribute(String),
+    #[error("Registration task {0} not found")]
+    RegistrationTaskNotFound(RegistrationTaskId),
+    #[error("Registration task {0} has not ended, and there can be one at a time")]
+    RegistrationTaskRuns(RegistrationTaskId),
+    #[error("Registration task {task} has ended: {status}")]
+    RegistrationTaskEnded { task: RegistrationTaskId, status: String },
+    #[error("Another node has gone on with registration task {0}")]
+    RegistrationTaskMoved(RegistrationTaskId),
+    #[error("Line {line} has made the device with certificate {certificate} already")]
+    RegistrationLineDone { line: u64, certificate: CertificateId },
+    #[error("There can be {limit} registration tasks; one is kept for 30 days after its end")]
+    TooManyRegistrationTasks { limit: usize },
     #[error("Thing group {0} not found")]
     ThingGroupNotFound(ThingGroupName),
     #[error("Thing group {group} already exists with a different parent or different properties")]

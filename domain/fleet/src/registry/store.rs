@@ -18,9 +18,10 @@ use super::model::{
     BillingGroup, Certificate, Policy, Thing, ThingGroup, ThingPrincipalType, ThingType,
 };
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RoleAliasName, TemplateName,
-    ThingGroupName, ThingName, ThingTypeName,
+    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RegistrationTaskId,
+    RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
+use super::registration_tasks::RegistrationTask;
 use super::role_aliases::RoleAlias;
 use super::templates::ProvisioningTemplate;
 
@@ -44,6 +45,7 @@ pub(super) enum Key {
     Event(u64),
     RoleAlias(RoleAliasName),
     SessionKeys,
+    RegistrationTask(RegistrationTaskId),
     Member(u64),
     PreferredLeader(u32),
 }
@@ -110,6 +112,7 @@ impl Key {
             Self::Event(number) => format!("v{number}"),
             Self::RoleAlias(name) => format!("k{name}"),
             Self::SessionKeys => "k".to_owned(),
+            Self::RegistrationTask(id) => format!("j{id}"),
             Self::Member(node) => format!("n{node}"),
             Self::PreferredLeader(group) => format!("l{group}"),
         }
@@ -154,6 +157,7 @@ impl Key {
             "v" => Self::Event(names.parse().map_err(|_| unknown())?),
             "k" if names.is_empty() => Self::SessionKeys,
             "k" => Self::RoleAlias(RoleAliasName::new(names)?),
+            "j" => Self::RegistrationTask(RegistrationTaskId::new(names)?),
             "n" => Self::Member(names.parse().map_err(|_| unknown())?),
             "l" => Self::PreferredLeader(names.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
@@ -192,6 +196,7 @@ impl Registry {
             Key::Event(number) => self.events.get(*number).map(encode),
             Key::RoleAlias(name) => self.role_aliases.get(name).map(encode),
             Key::SessionKeys => Some(encode(&self.session_keys)),
+            Key::RegistrationTask(id) => self.registration_tasks.get(id).map(encode),
             Key::Member(node) => self.members.get(node).map(encode),
             Key::PreferredLeader(group) => self.preferred_leaders.get(group).map(encode),
         }
@@ -272,6 +277,10 @@ impl Registry {
             Key::SessionKeys => {
                 self.session_keys = serde_json::from_slice(json).map_err(damaged)?;
             }
+            Key::RegistrationTask(id) => {
+                let task: RegistrationTask = serde_json::from_slice(json).map_err(damaged)?;
+                self.registration_tasks.insert(id, task);
+            }
             Key::Member(node) => {
                 let member: Member = serde_json::from_slice(json).map_err(damaged)?;
                 self.members.insert(node, member);
@@ -319,6 +328,9 @@ impl Registry {
         }
         for alias in self.role_aliases.values() {
             indexes.role_aliases_by_age.insert((alias.created, alias.name.clone()));
+        }
+        for task in self.registration_tasks.values() {
+            indexes.add_registration_task(task);
         }
         for policy in self.policies.values() {
             let unusable =

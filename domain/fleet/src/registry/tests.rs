@@ -7,6 +7,7 @@ mod members;
 mod principals;
 mod properties;
 mod provision;
+mod registration_tasks;
 mod role_aliases;
 mod stored;
 mod things;

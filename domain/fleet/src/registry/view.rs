@@ -10,8 +10,10 @@ use super::Registry;
 use super::authorities::Authority;
 use super::model::{Certificate, Policy, Thing, ThingPrincipalType, ThingType, Timestamp};
 use super::names::{
-    CertificateId, NameError, PolicyName, Principal, RoleAliasName, ThingName, ThingTypeName,
+    CertificateId, NameError, PolicyName, Principal, RegistrationTaskId, RoleAliasName, ThingName,
+    ThingTypeName,
 };
+use super::registration_tasks::{RegistrationStatus, RegistrationTask};
 use super::role_aliases::RoleAlias;
 
 /// How many entries one page looks at before it ends, full or not.
@@ -192,6 +194,22 @@ impl Registry {
         let found = |(_, name): &(Timestamp, RoleAliasName)| self.role_aliases.get(name);
         by_age(index, paging, RoleAliasName::new, found, |alias| {
             aged_key(alias.created, alias.name.as_str())
+        })
+    }
+
+    /// Tasks that register in bulk by age, or those that stand so.
+    pub fn registration_tasks(
+        &self,
+        status: Option<RegistrationStatus>,
+        paging: &Paging,
+    ) -> Page<&RegistrationTask> {
+        let index = &self.indexes.registration_tasks_by_age;
+        let stands = |task: &&RegistrationTask| status.is_none_or(|status| task.status == status);
+        let found = |(_, id): &(Timestamp, RegistrationTaskId)| {
+            self.registration_tasks.get(id).filter(stands)
+        };
+        by_age(index, paging, RegistrationTaskId::new, found, |task| {
+            aged_key(task.created, task.id.as_str())
         })
     }
 

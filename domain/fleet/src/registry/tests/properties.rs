@@ -17,7 +17,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let number = 1_u8..4;
     let flag = any::<bool>();
-    (0_u8..42, name.clone(), name, number, flag, 0_u64..4).prop_map(
+    (0_u8..46, name.clone(), name, number, flag, 0_u64..4).prop_map(
         |(kind, name, other, number, flag, count)| {
             let at = Timestamp(DAY.0 + count * 400_000);
             let status = [
@@ -100,6 +100,18 @@ fn any_command() -> impl Strategy<Value = Command> {
                 38 => role_aliases::update_alias(name, 900),
                 39 => role_aliases::delete_alias(name),
                 40 => role_aliases::make_key(number, count * 12),
+                42 => registration_tasks::start(name, at.0),
+                43 => registration_tasks::advance(name, count, count + 1),
+                44 => match flag {
+                    true => registration_tasks::stop(name),
+                    false => registration_tasks::forget(name),
+                },
+                45 => registration_tasks::end(
+                    name,
+                    count,
+                    RegistrationStatus::ALL[usize::try_from(count).unwrap()],
+                    at.0,
+                ),
                 29 => create_template(name, 1),
                 30 => Command::Template(TemplateCommand::CreateVersion {
                     template: template(name),
@@ -144,6 +156,7 @@ fn any_command() -> impl Strategy<Value = Command> {
                         shown: (count == 3).then(|| shown("token")),
                         only_pending: count == 2,
                         template: None,
+                        line: (count == 1).then(|| registration_tasks::line(other, 1)),
                     },
                     ..provision(number)
                 }))),

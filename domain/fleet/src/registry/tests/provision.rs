@@ -178,7 +178,12 @@ fn what_was_looked_at_has_to_be_so_still() {
     ]);
     let in_use = TemplateInUse::of(registry.template("fleet").unwrap());
     let checked = carry_out(Provision {
-        check: Check { shown: Some(shown("token")), template: Some(in_use), only_pending: true },
+        check: Check {
+            shown: Some(shown("token")),
+            template: Some(in_use),
+            only_pending: true,
+            line: None,
+        },
         ..provision(1)
     });
     let disable = Command::Template(TemplateCommand::Update {

@@ -54,7 +54,7 @@ pub(super) fn builder(
             || is_known(AmazonS3ConfigKey::WebIdentityTokenFile)
             || is_known(AmazonS3ConfigKey::ContainerCredentialsRelativeUri)
             || is_known(AmazonS3ConfigKey::ContainerCredentialsFullUri),
-        "there are no credentials: set backup.s3.credentials to a file, or AWS_ACCESS_KEY_ID and \
+        "there are no credentials: set credentials in the s3 section to a file, or AWS_ACCESS_KEY_ID and \
          AWS_SECRET_ACCESS_KEY in the environment"
     );
     Ok(builder)

@@ -10,6 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::authorities::AuthorityCommand;
+use super::authorizers::AuthorizerCommand;
 use super::billing_groups::BillingGroupCommand;
 use super::events::EventCommand;
 use super::members::Drain;
@@ -159,6 +160,7 @@ pub enum Command {
     Template(TemplateCommand),
     Provisioning(ProvisioningCommand),
     Event(EventCommand),
+    Authorizer(AuthorizerCommand),
     RoleAlias(RoleAliasCommand),
     Tag {
         resource: Resource,
@@ -297,6 +299,7 @@ impl Command {
             | Self::Template(_)
             | Self::Provisioning(_)
             | Self::Event(_)
+            | Self::Authorizer(_)
             | Self::RoleAlias(_)
             | Self::RegisterCertificate { authority: Some(_), .. }
             | Self::Tag { .. }

@@ -17,7 +17,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let number = 1_u8..4;
     let flag = any::<bool>();
-    (0_u8..42, name.clone(), name, number, flag, 0_u64..4).prop_map(
+    (0_u8..47, name.clone(), name, number, flag, 0_u64..4).prop_map(
         |(kind, name, other, number, flag, count)| {
             let at = Timestamp(DAY.0 + count * 400_000);
             let status = [
@@ -100,6 +100,11 @@ fn any_command() -> impl Strategy<Value = Command> {
                 38 => role_aliases::update_alias(name, 900),
                 39 => role_aliases::delete_alias(name),
                 40 => role_aliases::make_key(number, count * 12),
+                42 => authorizers::create_authorizer(name, flag),
+                43 => authorizers::update_authorizer(name, flag),
+                44 => authorizers::delete_authorizer(name),
+                45 => authorizers::set_default(name),
+                46 => Command::Authorizer(AuthorizerCommand::ClearDefault),
                 29 => create_template(name, 1),
                 30 => Command::Template(TemplateCommand::CreateVersion {
                     template: template(name),

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use fleet::registry::{
-    BillingGroupName, CertificateId, CognitoIdentity, PolicyName, Principal, Resource,
-    RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
+    AuthorizerName, BillingGroupName, CertificateId, CognitoIdentity, PolicyName, Principal,
+    Resource, RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
 
 use crate::{Config, Error};
@@ -70,6 +70,10 @@ impl Arns {
         self.write("provisioningtemplate", name)
     }
 
+    pub(crate) fn authorizer(&self, name: &AuthorizerName) -> String {
+        self.write("authorizer", name)
+    }
+
     pub(crate) fn role_alias(&self, name: &RoleAliasName) -> String {
         self.write("rolealias", name)
     }
@@ -120,6 +124,7 @@ impl Arns {
             Some(("thinggroup", name)) => Resource::ThingGroup(ThingGroupName::new(name)?),
             Some(("billinggroup", name)) => Resource::BillingGroup(BillingGroupName::new(name)?),
             Some(("cacert", id)) => Resource::Authority(CertificateId::new(id)?),
+            Some(("authorizer", name)) => Resource::Authorizer(AuthorizerName::new(name)?),
             Some(("rolealias", name)) => Resource::RoleAlias(RoleAliasName::new(name)?),
             Some(("policy", name)) => Resource::Policy(PolicyName::new(name)?),
             Some(("provisioningtemplate", name)) => Resource::Template(TemplateName::new(name)?),

@@ -6,6 +6,7 @@
 
 mod arn;
 mod authorities;
+mod authorizers;
 pub mod backend;
 mod billing_groups;
 mod certificates;
@@ -40,7 +41,7 @@ mod things;
 mod transfers;
 pub mod x509;
 
-pub use backend::{Backend, CertificateCaller, Source};
+pub use backend::{AuthorizedCaller, Backend, CertificateCaller, Source, Unidentified};
 pub use config::{Clock, Config, Endpoints};
 pub use error::Error;
 pub use properties::{Properties, PropertyError};

@@ -11,17 +11,18 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
-use crate::backend::CertificateCaller;
-use crate::rights::Rights;
+use crate::backend::{AuthorizedCaller, CertificateCaller};
 use crate::routes::Operation;
 
 /// On whose behalf a request is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Caller {
     /// The holder of an access key, who may do this.
-    AccessKey(Arc<Rights>),
+    AccessKey,
     /// A device, which may do what its policies allow.
     Certificate(CertificateCaller),
+    /// A client that a custom authorizer has let in, which may do what that says.
+    Authorized(AuthorizedCaller),
 }
 
 impl Caller {

@@ -6,6 +6,7 @@
 
 pub mod acknowledged;
 pub mod admin;
+pub mod authorizers;
 pub mod backend;
 pub mod backup;
 pub mod claims;
@@ -36,6 +37,7 @@ pub mod node;
 pub mod outbox;
 pub mod pending;
 pub mod pki;
+pub mod post;
 pub mod preflight;
 pub mod process;
 pub mod provisioning;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use api::provisioning::Issuing;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::authorizers::Authorizers;
 use crate::backup::Backups;
 use crate::config::{Config, Limits};
 use crate::core::ToCore;
@@ -80,6 +81,8 @@ pub struct Shared {
     pub provisionings: Arc<Semaphore>,
     /// Set while events of the registry are being published.
     pub announcing: AtomicBool,
+    /// Custom authorizers that are asked now, and what they have answered.
+    pub authorizers: Authorizers,
     /// The backups of this node.
     pub backups: Backups,
     /// The version of the data that all nodes can read; 0 while it is not known.
@@ -128,6 +131,7 @@ impl Shared {
             issuing: None,
             provisionings: Arc::new(Semaphore::new(provisioning::AT_ONCE)),
             announcing: AtomicBool::new(false),
+            authorizers: Authorizers::default(),
             backups: Backups::new(config),
             data_version: AtomicU32::new(0),
             long_outboxes: AtomicU64::new(0),

@@ -17,6 +17,9 @@ use crate::request::{Call, Tag, tags};
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
+/// What `authorizerFunctionArn` begins with where tokens of an issuer decide, whose name follows.
+pub const JWT: &str = "jwt:";
+
 /// Characters of an address.
 const FUNCTION_CHARS: usize = 2048;
 /// Characters of the name of a token, and of the name of a key.
@@ -69,18 +72,20 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// There are no functions here: it is an address that is asked by HTTP.
+/// There are no functions here: it is an address that is asked by HTTP, or names an issuer of the
+/// configuration of the nodes.
 fn check_function(function: &str) -> Result<(), Error> {
     let is_address = axum::http::Uri::try_from(function).is_ok_and(|uri| {
         let has_user = uri.authority().is_some_and(|it| it.as_str().contains('@'));
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && !has_user
     });
-    if function.len() <= FUNCTION_CHARS && is_address {
+    let is_issuer = function.strip_prefix(JWT).is_some_and(is_name);
+    if function.len() <= FUNCTION_CHARS && (is_address || is_issuer) {
         return Ok(());
     }
     Err(Error::Invalid(format!(
         "authorizerFunctionArn must be an http or https address that is asked, without a user, of at \
-         most {FUNCTION_CHARS} characters"
+         most {FUNCTION_CHARS} characters, or {JWT} and the name of an issuer"
     )))
 }
 

@@ -6,7 +6,7 @@
 
 mod arn;
 mod authorities;
-mod authorizers;
+pub mod authorizers;
 pub mod backend;
 mod billing_groups;
 mod certificates;

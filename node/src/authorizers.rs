@@ -7,11 +7,14 @@
 //! [`authorizer::MAX_BYTES`]; answers for later HTTP requests are [`CACHED`] at most, beyond that
 //! nothing is added until some have expired.
 
+mod jwt;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::authorizers::JWT;
 use api::backend::NoAnswer;
 use arc_swap::{ArcSwap, Guard};
 use authorizer::{Answer, Grant, MAX_BYTES, Presented, Refusal, SigningKey, Token, question};
@@ -24,10 +27,11 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::clock::{Clock, now_ms};
+use crate::config::JwtIssuer;
 use crate::denial;
+use crate::fetch;
 use crate::identity::read_registry;
 use crate::metrics;
-use crate::post;
 use crate::shared::Shared;
 
 /// Questions that are asked at once.
@@ -42,11 +46,17 @@ const LOOKS_EVERY: Duration = Duration::from_secs(60);
 pub struct Authorizers {
     questions: Semaphore,
     cache: Mutex<HashMap<[u8; 32], Cached>>,
+    issuers: jwt::Issuers,
 }
 
-impl Default for Authorizers {
-    fn default() -> Self {
-        Self { questions: Semaphore::new(AT_ONCE), cache: Mutex::default() }
+impl Authorizers {
+    /// With these issuers of tokens.
+    pub fn new(issuers: &[JwtIssuer]) -> Self {
+        Self {
+            questions: Semaphore::new(AT_ONCE),
+            cache: Mutex::default(),
+            issuers: jwt::Issuers::new(issuers),
+        }
     }
 }
 
@@ -379,13 +389,17 @@ async fn ask(
     token: &Token,
     connection_id: &str,
 ) -> Result<Answer, Failed> {
+    if let Some(issuer) = authorizer.function.strip_prefix(JWT) {
+        let (issuers, token) = (&shared.authorizers.issuers, presented.web_token(token));
+        return issuers.grant(issuer, token, now_ms() / 1000).await.map(Answer::Granted);
+    }
     let _place = shared.authorizers.questions.try_acquire().map_err(|_| Refusal::Busy)?;
     let question = question(presented, token, connection_id).to_string();
-    let answered = post::json(&authorizer.function, question).await.map_err(|error| {
+    let answered = fetch::post(&authorizer.function, question).await.map_err(|error| {
         let refusal = match error {
-            post::NoAnswer::Timeout => Refusal::Timeout,
-            post::NoAnswer::TooLarge => Refusal::InvalidAnswer,
-            post::NoAnswer::Status(_) | post::NoAnswer::Failed(_) => Refusal::Failed,
+            fetch::NoAnswer::Timeout => Refusal::Timeout,
+            fetch::NoAnswer::TooLarge => Refusal::InvalidAnswer,
+            fetch::NoAnswer::Status(_) | fetch::NoAnswer::Failed(_) => Refusal::Failed,
         };
         Failed { refusal, detail: error.to_string() }
     })?;

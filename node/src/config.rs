@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod environment;
 mod hints;
+mod jwt;
 mod values;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use thiserror::Error;
 pub use backup::{Backup, S3, S3_SCHEME, bucket};
 pub use check::{Finding, Findings};
 pub use cluster::{Cluster, Peer, is_address};
+pub use jwt::JwtIssuer;
 
 /// Everything a node is told at its start.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -55,6 +57,8 @@ pub struct Config {
     pub tls: Tls,
     /// Who may use the REST APIs with SigV4.
     pub access_keys: Vec<AccessKey>,
+    /// Whose JSON Web Tokens custom authorizers may accept.
+    pub jwt_issuers: Vec<JwtIssuer>,
     /// Limits of sessions, packets and connections.
     pub limits: Limits,
     /// Logs.
@@ -81,6 +85,7 @@ impl Default for Config {
             listeners: Listeners::default(),
             tls: Tls::default(),
             access_keys: Vec::new(),
+            jwt_issuers: Vec::new(),
             limits: Limits::default(),
             log: Log::default(),
             traces: Traces::default(),

@@ -131,7 +131,7 @@ impl Shared {
             issuing: None,
             provisionings: Arc::new(Semaphore::new(provisioning::AT_ONCE)),
             announcing: AtomicBool::new(false),
-            authorizers: Authorizers::default(),
+            authorizers: Authorizers::new(&config.jwt_issuers),
             backups: Backups::new(config),
             data_version: AtomicU32::new(0),
             long_outboxes: AtomicU64::new(0),

@@ -9,6 +9,7 @@ import queue
 import socket
 import threading
 import urllib.parse
+from functools import partial
 
 import awscrt.http
 import awscrt.mqtt
@@ -84,7 +85,7 @@ def function(name):
         asked, answer, status, go_on = [], granted(name), 200, None
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     Own.url = f"http://127.0.0.1:{server.server_port}/decide?secret=SecretOfAddress"
     yield Own
     if Own.go_on:
@@ -206,14 +207,13 @@ WEAK = (
     {"tokenSigningPublicKeys": {"first": WEAK}},
     {"tokenSigningPublicKeys": {"first": public_pem(ec.generate_private_key(ec.SECP256R1()))}},
     {"tokenSigningPublicKeys": {f"k{number}": public_pem(KEY) for number in range(11)}},
-    {"tokenSigningPublicKeys": "key"},
 ])
 def test_wrong_authorizers_are_refused(iot, made, name, wrong):
     given = {"authorizerName": name, "authorizerFunctionArn": "https://auth.example/"} | SIGNED
-    refused(iot.create_authorizer, "InvalidRequestException", 400, **(given | wrong))
+    refused(partial(iot.create_authorizer, **(given | wrong)), "InvalidRequestException", 400)
     made(**SIGNED)
     before = iot.describe_authorizer(authorizerName=name)["authorizerDescription"]
-    refused(iot.update_authorizer, "InvalidRequestException", 400, **({"authorizerName": name} | wrong))
+    refused(partial(iot.update_authorizer, **({"authorizerName": name} | wrong)), "InvalidRequestException", 400)
     assert iot.describe_authorizer(authorizerName=name)["authorizerDescription"] == before
 
 
@@ -248,7 +248,7 @@ def test_authorizers_are_listed(iot, made, name):
     assert found == [{"authorizerName": each, "authorizerArn": arn("authorizer", each)} for each in names]
     active = iot.list_authorizers(status="ACTIVE")["authorizers"]
     assert [one["authorizerName"] for one in active if one["authorizerName"].startswith(name)] == [names[3], names[1]]
-    refused(iot.list_authorizers, "InvalidRequestException", 400, status="active")
+    refused(partial(iot.list_authorizers, status="active"), "InvalidRequestException", 400)
 
 
 def test_an_authorizer_is_tried(iot, function, made, name):

@@ -108,6 +108,13 @@ impl Presented {
         }
     }
 
+    /// What counts as a JSON Web Token: the token, without `Bearer` in front, or else the password.
+    pub fn web_token<'a>(&'a self, token: &'a Token) -> Option<&'a str> {
+        let password = || std::str::from_utf8(self.mqtt.as_ref()?.password.as_ref()?).ok();
+        let text = token.text.as_deref().or_else(password)?;
+        Some(text.strip_prefix("Bearer ").unwrap_or(text)).filter(|text| !text.is_empty())
+    }
+
     /// Bytes of everything that is in it.
     pub fn bytes(&self) -> usize {
         let http = self.http.as_ref().map_or(0, |http| {
@@ -281,6 +288,22 @@ mod tests {
         ] {
             let refused = by_mqtt(username).token(Some("token"), Some(&[]));
             assert_eq!(refused.unwrap_err(), refusal, "{username}");
+        }
+    }
+
+    #[test]
+    fn a_web_token_comes_as_token_or_password() {
+        let token = |text: Option<&str>| Token { text: text.map(Into::into), is_verified: false };
+        let (mqtt, http) = (by_mqtt("user"), by_http(&[], ""));
+        for (presented, given, expected) in [
+            (&mqtt, Some("a.b.c"), Some("a.b.c")),
+            (&mqtt, Some("Bearer a.b.c"), Some("a.b.c")),
+            (&mqtt, None, Some("secret")),
+            (&mqtt, Some(""), None),
+            (&http, Some("Bearer "), None),
+            (&http, None, None),
+        ] {
+            assert_eq!(presented.web_token(&token(given)), expected, "{given:?}");
         }
     }
 

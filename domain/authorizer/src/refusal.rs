@@ -42,6 +42,15 @@ pub enum Refusal {
     /// It does not know the client.
     #[error("the authorizer did not authenticate the client")]
     NotAuthenticated,
+    /// What it shows is no token that an issuer has given it, or not of this time.
+    #[error("the token is not valid")]
+    InvalidToken,
+    /// The keys of the issuer are not known.
+    #[error("the keys of the issuer cannot be had")]
+    NoKeys,
+    /// This node knows no issuer with the name that the authorizer gives.
+    #[error("the issuer is not in the configuration of this node")]
+    NotConfigured,
     /// The registry cannot be read now.
     #[error("the registry cannot be read now")]
     Unavailable,
@@ -49,7 +58,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every one, for metrics that are there from the start.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::NotFound,
         Self::Inactive,
         Self::Withdrawn,
@@ -62,6 +71,9 @@ impl Refusal {
         Self::Failed,
         Self::InvalidAnswer,
         Self::NotAuthenticated,
+        Self::InvalidToken,
+        Self::NoKeys,
+        Self::NotConfigured,
         Self::Unavailable,
     ];
 
@@ -80,6 +92,9 @@ impl Refusal {
             Self::Failed => "failed",
             Self::InvalidAnswer => "invalid_answer",
             Self::NotAuthenticated => "not_authenticated",
+            Self::InvalidToken => "invalid_token",
+            Self::NoKeys => "no_keys",
+            Self::NotConfigured => "not_configured",
             Self::Unavailable => "unavailable",
         }
     }
@@ -105,6 +120,9 @@ impl Refusal {
             Self::Failed => "see detail; is authorizerFunctionArn right, does it answer 200?",
             Self::InvalidAnswer => "mend the function; TestInvokeAuthorizer shows what is wrong",
             Self::NotAuthenticated => "the client needs other credentials",
+            Self::InvalidToken => "see detail; the client needs another token of the issuer",
+            Self::NoKeys => "is jwks of the issuer right, and reachable from this node?",
+            Self::NotConfigured => "add it to jwt_issuers on every node, and restart",
             Self::Unavailable => "the registry has no leader now",
         }
     }

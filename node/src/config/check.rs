@@ -78,6 +78,7 @@ impl Config {
         self.backup.check(&mut found);
         self.check_listeners(&mut found);
         self.check_access_keys(&mut found);
+        super::jwt::check(&self.jwt_issuers, &mut found);
         self.check_limits(&mut found);
         self.check_telemetry(&mut found);
         found

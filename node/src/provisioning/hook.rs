@@ -4,7 +4,7 @@ use provisioning::Parameters;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::post;
+use crate::fetch;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,7 +19,7 @@ struct Answer {
 /// # Errors
 /// A text that says why there is no answer that can be used.
 pub(super) async fn ask(target: &str, question: &Value) -> Result<Option<Parameters>, String> {
-    let answered = post::json(target, question.to_string()).await;
+    let answered = fetch::post(target, question.to_string()).await;
     let body = answered.map_err(|error| error.to_string())?;
     let answer: Answer = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     Ok(answer.allow_provisioning.then(|| answer.parameter_overrides.unwrap_or_default()))

@@ -1,4 +1,4 @@
-//! Questions by HTTP to addresses that operators have given: pre-provisioning hooks and custom authorizers.
+//! HTTP to addresses that operators have given: pre-provisioning hooks, custom authorizers, keys of issuers.
 //!
 //! Bounds: an answer has five seconds and so many bytes. How many are asked at once is up to who asks.
 
@@ -19,7 +19,7 @@ static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
     client.build().map_err(|error| error.to_string())
 });
 
-/// Why there is no answer. Never says what was asked, nor the address, which may have a secret in it.
+/// Why there is no answer. Never says what was sent, nor the address, which may have a secret in it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NoAnswer {
     /// It took too long.
@@ -43,10 +43,16 @@ impl From<reqwest::Error> for NoAnswer {
 }
 
 /// Sends JSON and gives the body of the answer.
-pub async fn json(target: &str, question: String) -> Result<Vec<u8>, NoAnswer> {
+pub async fn post(target: &str, question: String) -> Result<Vec<u8>, NoAnswer> {
     let client = CLIENT.as_ref().map_err(|error| NoAnswer::Failed(error.clone()))?;
     let request = client.post(target).header("content-type", "application/json");
     read(request.body(question).send().await?).await
+}
+
+/// Asks for what is there.
+pub async fn get(target: &str) -> Result<Vec<u8>, NoAnswer> {
+    let client = CLIENT.as_ref().map_err(|error| NoAnswer::Failed(error.clone()))?;
+    read(client.get(target).send().await?).await
 }
 
 async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, NoAnswer> {

@@ -307,6 +307,7 @@ pub(crate) async fn test<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
             Refusal::NoToken
             | Refusal::NoSignature
             | Refusal::BadSignature
+            | Refusal::InvalidToken
             | Refusal::Unreadable => Error::Invalid(no_answer.to_string()),
             _ => Error::InvalidResponse(no_answer.to_string()),
         })?;

@@ -48,6 +48,8 @@ const SMALL_BODY_BYTES: usize = 64 * 1024;
 const LARGE_BODIES: usize = 64;
 /// Session tokens whose keys are looked up at the same time; more are told to come again.
 const CONCURRENT_TOKENS: usize = 64;
+/// Requests that custom authorizers are asked about at the same time; more are told to come again.
+const CONCURRENT_STRANGERS: usize = 64;
 /// Requests that are carried out at the same time; more are told to come again.
 const CONCURRENT: usize = 512;
 /// How often a list goes on looking when a filter left its page empty.
@@ -100,6 +102,7 @@ pub(crate) struct Api<B> {
     requests: Semaphore,
     large_bodies: Semaphore,
     tokens: Semaphore,
+    strangers: Semaphore,
     metrics: ApiMetrics,
 }
 
@@ -117,6 +120,7 @@ impl<B: Backend> Api<B> {
             requests: Semaphore::new(CONCURRENT),
             large_bodies: Semaphore::new(LARGE_BODIES),
             tokens: Semaphore::new(CONCURRENT_TOKENS),
+            strangers: Semaphore::new(CONCURRENT_STRANGERS),
             metrics: ApiMetrics::register(),
         }
     }
@@ -168,7 +172,8 @@ impl<B: Backend> Api<B> {
         routes::check_segments(request.path)?;
         let certificate = parts.extensions.get::<CertificateCaller>();
         let unidentified = parts.extensions.get::<Unidentified>();
-        let unidentified = unidentified.filter(|_| door == Door::Data && !request.is_signed());
+        let unidentified =
+            unidentified.filter(|_| door == Door::Data && !request.is_signed_by_key());
         let claim = match certificate {
             None if unidentified.is_some() && *plane == Plane::Data => None,
             Some(_) if door == Door::Data && !request.is_signed() => None,
@@ -247,7 +252,7 @@ impl<B: Backend> Api<B> {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let http = Some(authorizer::Http { headers, query });
         let presented = authorizer::Presented { tls: Some(by.tls.clone()), http, mqtt: None };
-        let _permit = self.tokens.try_acquire().map_err(|_| Error::Unavailable)?;
+        let _permit = self.strangers.try_acquire().map_err(|_| Error::Unavailable)?;
         let source = parts.extensions.get::<Source>().map(|Source(ip)| *ip);
         let found = self.backend.ask_authorizer(presented, source).await?;
         found.ok_or_else(|| AuthError::Missing.into())

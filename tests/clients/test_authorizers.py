@@ -71,7 +71,9 @@ class Function(http.server.BaseHTTPRequestHandler):
         self.send_response(self.status)
         self.send_header("location", "http://127.0.0.1:1/")
         self.end_headers()
-        answer = self.answer if isinstance(self.answer, bytes) else json.dumps(self.answer).encode()
+        answer = type(self).__dict__["answer"]
+        answer = answer(self.asked[-1]) if callable(answer) else answer
+        answer = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         with contextlib.suppress(OSError):
             self.wfile.write(answer)
 
@@ -481,6 +483,35 @@ def test_whom_it_has_let_in_goes_with_it(made, iot, function, enter, name):
     assert enter().connack.reason == 0x87
     iot.update_authorizer(authorizerName=name, status="ACTIVE")
     assert enter().connack.reason == 0
+
+
+def test_it_is_asked_again_and_connections_end(request, made, function, enter, connected, name):
+    """The shortest times that an authorizer can give are five minutes."""
+    if not request.config.getoption("--slow"):
+        pytest.skip("waits for five minutes: --slow")
+    made()
+    watcher = connected()
+    watcher.subscribe(f"$aws/events/presence/disconnected/{name}-over", qos=1)
+    stays, goes = enter(client_id=f"{name}-stays", keep_alive=0), enter(client_id=f"{name}-goes", keep_alive=0)
+    function.answer = granted(name, disconnectAfterInSeconds=300, refreshAfterInSeconds=86_400)
+    over = enter(client_id=f"{name}-over", keep_alive=0)
+    assert [it.connack.reason for it in (stays, goes, over)] == [0] * 3
+    assert stays.subscribe(f"{name}-2/#", check=False) == [0x87]
+
+    def answer(asked):
+        if asked["protocolData"]["mqtt"]["clientId"].endswith("-goes"):
+            return {"isAuthenticated": False}
+        return granted(f"{name}-2")
+
+    function.answer = answer
+    over.refused(0x87, timeout=400)
+    told = json.loads(watcher.receive().payload)
+    assert told["disconnectReason"] == "CUSTOMAUTH_TTL_EXPIRATION"
+    goes.refused(0x87, timeout=400)
+    wait_until("the policy is another", lambda: stays.subscribe(f"{name}-2/#", check=False) == [0], seconds=60, every=1)
+    assert stays.subscribe(f"{name}/#", check=False) == [0x87]
+    first, again = (it for it in function.asked if it["protocolData"]["mqtt"]["clientId"].endswith("-stays"))
+    assert first == again
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 //! A connection keeps what its client has presented, to ask again with. Everything that fails keeps the
 //! client out, and is counted and told.
 //!
-//! Bounds: so many questions at once ([`AT_ONCE`]), one more is refused; what is presented has at most
-//! [`authorizer::MAX_BYTES`]; answers for later HTTP requests are [`CACHED`] at most, beyond that
+//! Bounds: so many questions at once (`AT_ONCE`), one more is refused; what is presented has at most
+//! [`authorizer::MAX_BYTES`]; answers for later HTTP requests are `CACHED` at most, beyond that
 //! nothing is added until some have expired.
 
 mod jwt;

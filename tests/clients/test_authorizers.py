@@ -485,6 +485,7 @@ def test_whom_it_has_let_in_goes_with_it(made, iot, function, enter, name):
     assert enter().connack.reason == 0
 
 
+@pytest.mark.timeout(600)
 def test_it_is_asked_again_and_connections_end(request, made, function, enter, connected, name):
     """The shortest times that an authorizer can give are five minutes."""
     if not request.config.getoption("--slow"):

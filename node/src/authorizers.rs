@@ -330,7 +330,8 @@ fn granted(answer: Answer) -> Result<Grant, Failed> {
     }
 }
 
-/// As [`decide`], for a request that is like an earlier one without asking, if the authorizer wants that.
+/// As [`decide`], for a request that is like an earlier one without asking, if the authorizer wants
+/// that.
 async fn cached_or_decided(
     shared: &Shared,
     authorizer: &Authorizer,

@@ -1,4 +1,5 @@
-//! HTTP to addresses that operators have given: pre-provisioning hooks, custom authorizers, keys of issuers.
+//! HTTP to addresses that operators have given: pre-provisioning hooks, custom authorizers, keys of
+//! issuers.
 //!
 //! Bounds: an answer has five seconds and so many bytes. How many are asked at once is up to who asks.
 

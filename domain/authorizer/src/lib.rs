@@ -2,8 +2,8 @@
 //!
 //! What a client has sent is [`Presented`]; from it follow which authorizer is meant and the [`Token`],
 //! whose signature is checked before anybody is asked. [`question`] is what the authorizer is told,
-//! [`Answer`] what it says, read strictly. [`jwt`] decides without a function. Which authorizers there are and how they are reached is
-//! decided elsewhere.
+//! [`Answer`] what it says, read strictly. [`jwt`] decides without a function. Which authorizers there
+//! are and how they are reached is decided elsewhere.
 //!
 //! Invariant: what cannot be read, or does not say that the client is authenticated, lets nobody in.
 

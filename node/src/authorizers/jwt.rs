@@ -115,7 +115,7 @@ impl Served {
             match self.fetch().await {
                 Ok(keys) => self.known.store(Some(Arc::new(Known { keys, since: Instant::now() }))),
                 Err(error) => {
-                    warn!(issuer = self.name, %error, "the keys of an issuer cannot be had; see its jwks");
+                    warn!(issuer = self.name, %error, "the keys of an issuer cannot be had: see its jwks");
                 }
             }
         }

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use fleet::registry::{
-    BillingGroupName, CertificateId, CognitoIdentity, PolicyName, Principal, Resource,
-    RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
+    AuthorizerName, BillingGroupName, CertificateId, CognitoIdentity, PolicyName, Principal,
+    Resource, RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
 
 use crate::{Config, Error};
@@ -81,6 +81,10 @@ impl Arns {
         self.write("provisioningtemplate", name)
     }
 
+    pub(crate) fn authorizer(&self, name: &AuthorizerName) -> String {
+        self.write("authorizer", name)
+    }
+
     pub(crate) fn role_alias(&self, name: &RoleAliasName) -> String {
         self.write("rolealias", name)
     }
@@ -100,6 +104,7 @@ impl Arns {
     pub(crate) fn resource(&self, resource: &Resource) -> String {
         match resource {
             Resource::ThingType(name) => self.thing_type(name),
+            Resource::Authorizer(name) => self.authorizer(name),
             Resource::ThingGroup(name) => self.thing_group(name),
             Resource::BillingGroup(name) => self.billing_group(name),
             Resource::Policy(name) => self.policy(name),
@@ -148,6 +153,7 @@ impl Arns {
             Some(("thinggroup", name)) => Resource::ThingGroup(ThingGroupName::new(name)?),
             Some(("billinggroup", name)) => Resource::BillingGroup(BillingGroupName::new(name)?),
             Some(("cacert", id)) => Resource::Authority(CertificateId::new(id)?),
+            Some(("authorizer", name)) => Resource::Authorizer(AuthorizerName::new(name)?),
             Some(("rolealias", name)) => Resource::RoleAlias(RoleAliasName::new(name)?),
             Some(("policy", name)) => Resource::Policy(PolicyName::new(name)?),
             Some(("provisioningtemplate", name)) => Resource::Template(TemplateName::new(name)?),

@@ -56,6 +56,13 @@ pub enum Actor {
         /// How it came to ask.
         by: Way,
     },
+    /// Somebody whom a custom authorizer has let in.
+    Authorized {
+        /// The authorizer.
+        authorizer: String,
+        /// Whom it takes the client for.
+        principal_id: String,
+    },
     /// Whoever reaches the admin listener.
     AdminPort,
     /// The node itself.

@@ -7,11 +7,13 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use authorizer::{Answer, Presented, Refusal};
 use bytes::Bytes;
 use fleet::registry::{
-    CertificateId, Command, Outcome, RegistrationTaskId, Registry, Rejection, RoleSession,
+    Authorizer, CertificateId, Command, Outcome, RegistrationTaskId, Registry, Rejection,
+    RoleSession,
 };
-use policy::{Action, Decision};
+use policy::{Action, Compiled, Decision};
 use thiserror::Error;
 
 /// The node cannot answer now: it has no leader, its queue is full, or it is stopping.
@@ -77,6 +79,35 @@ pub struct CertificateCaller {
     pub source_ip: Option<IpAddr>,
     /// Who its temporary credentials are of, if it has signed with such.
     pub session: Option<Arc<RoleSession>>,
+}
+
+/// A client that has shown no certificate, where custom authorizers are asked about such: the node
+/// puts one into the request's extensions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unidentified {
+    /// What it has said in TLS.
+    pub tls: authorizer::Tls,
+}
+
+/// A client that a custom authorizer has let in.
+#[derive(Clone, Debug)]
+pub struct AuthorizedCaller {
+    /// What it may do.
+    pub policy: Arc<Compiled>,
+    /// By which authorizer.
+    pub authorizer: String,
+    /// Whom that takes it for.
+    pub principal_id: String,
+}
+
+/// Why an authorizer that is tried has given no answer.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{refusal}{}{detail}", if detail.is_empty() { "" } else { ": " })]
+pub struct NoAnswer {
+    /// What a client would be refused for.
+    pub refusal: authorizer::Refusal,
+    /// What is known beside it; empty when nothing is.
+    pub detail: String,
 }
 
 /// Where a request came from: who takes it from the network puts one into its extensions.
@@ -317,4 +348,19 @@ pub trait Backend: Clone + Send + Sync + 'static {
         action: Action,
         resource: String,
     ) -> impl Future<Output = Decision> + Send;
+
+    /// Asks the custom authorizer that is meant about who sends a request; none when none is named
+    /// and there is no default.
+    fn ask_authorizer(
+        &self,
+        presented: Presented,
+        source_ip: Option<IpAddr>,
+    ) -> impl Future<Output = Result<Option<AuthorizedCaller>, Refusal>> + Send;
+
+    /// Asks an authorizer, whatever its status, for whoever wants to see what it says.
+    fn test_authorizer(
+        &self,
+        authorizer: Authorizer,
+        presented: Presented,
+    ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send;
 }

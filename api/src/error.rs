@@ -82,6 +82,9 @@ pub enum Error {
     /// What is there differs from what a template wants.
     #[error("{0}")]
     ConflictingResourceUpdate(String),
+    /// An authorizer has given no answer that can be used.
+    #[error("{0}")]
+    InvalidResponse(String),
     /// Too much of something expensive at once.
     #[error("{0}")]
     Throttled(String),
@@ -128,6 +131,8 @@ impl Error {
             | R::RegistrationCodeNotFound
             | R::TemplateNotFound(_)
             | R::TemplateVersionNotFound { .. }
+            | R::AuthorizerNotFound(_)
+            | R::DefaultAuthorizerNotFound
             | R::RoleAliasNotFound(_)
             | R::RegistrationTaskNotFound(_)
             | R::PolicyNotFound(_)
@@ -166,6 +171,10 @@ impl Error {
                 Self::AlreadyExists { message, id: name.to_string(), arn }
             }
             R::ResourceConflict { .. } => Self::ConflictingResourceUpdate(message),
+            R::AuthorizerExists(name) | R::DefaultAuthorizerExists(name) => {
+                let arn = arns.authorizer(&name);
+                Self::AlreadyExists { message, id: name.to_string(), arn }
+            }
             R::RoleAliasExists(name) => {
                 let arn = arns.role_alias(&name);
                 Self::AlreadyExists { message, id: name.to_string(), arn }
@@ -181,6 +190,8 @@ impl Error {
             | R::PolicyAttached(_)
             | R::PolicyHasVersions(_)
             | R::TemplateVersionIsDefault(_)
+            | R::AuthorizerActive(_)
+            | R::AuthorizerIsDefault(_)
             | R::TemplateInUse { .. } => Self::DeleteConflict(message),
             R::TemplateChanged(_) => Self::ConflictingResourceUpdate(message),
             R::PolicyMalformed(_) => Self::MalformedPolicy(message),
@@ -190,6 +201,8 @@ impl Error {
             R::PolicyLimit { .. }
             | R::TooManyTags { .. }
             | R::TooManyAuthorities { .. }
+            | R::TooManyAuthorizers { .. }
+            | R::TooManyActiveAuthorizers { .. }
             | R::TooManyRoleAliases { .. }
             | R::TooManyRegistrationTasks { .. }
             | R::TooManyTemplates { .. } => Self::LimitExceeded(message),
@@ -215,6 +228,7 @@ impl Error {
             | R::PropagatingAttribute(_)
             | R::CertificateStatusNotSettable(_)
             | R::NotTheOwner
+            | R::AuthorizerCannotVerify(_)
             | R::TemplateHasNoHook
             | R::RegistrationTaskRuns(_)
             | R::RegistrationTaskEnded { .. }
@@ -275,6 +289,7 @@ impl Error {
             Self::CertificateValidation(_) => (400, "CertificateValidationException"),
             Self::RegistrationCodeValidation(_) => (400, "RegistrationCodeValidationException"),
             Self::ResourceRegistrationFailure(_) => (400, "ResourceRegistrationFailureException"),
+            Self::InvalidResponse(_) => (400, "InvalidResponseException"),
             Self::Throttled(_) => (400, "ThrottlingException"),
             Self::ConflictingResourceUpdate(_) => (409, "ConflictingResourceUpdateException"),
             Self::TransferConflict(_) => (409, "TransferConflictException"),
@@ -347,6 +362,13 @@ fn shadow_code(status: u16) -> &'static str {
 impl From<NameError> for Error {
     fn from(error: NameError) -> Self {
         Self::Invalid(error.to_string())
+    }
+}
+
+impl From<authorizer::Refusal> for Error {
+    /// A client is not told why it is not let in; the log tells it.
+    fn from(refusal: authorizer::Refusal) -> Self {
+        if refusal.is_passing() { Self::Unavailable } else { Self::Forbidden }
     }
 }
 

@@ -7,6 +7,7 @@
 mod arn;
 pub mod audit;
 mod authorities;
+pub mod authorizers;
 pub mod backend;
 mod billing_groups;
 mod certificates;
@@ -42,7 +43,7 @@ mod things;
 mod transfers;
 pub mod x509;
 
-pub use backend::{Backend, CertificateCaller, Source};
+pub use backend::{AuthorizedCaller, Backend, CertificateCaller, Source, Unidentified};
 pub use config::{Clock, Config, Endpoints};
 pub use error::Error;
 pub use properties::{Properties, PropertyError};

@@ -12,17 +12,19 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 use crate::audit::{Actor, Way};
-use crate::backend::CertificateCaller;
+use crate::backend::{AuthorizedCaller, CertificateCaller};
 use crate::rights::Rights;
 use crate::routes::Operation;
 
 /// On whose behalf a request is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Caller {
     /// The holder of an access key, who may do this.
     AccessKey(String, Arc<Rights>),
     /// A device, which may do what its policies allow.
     Certificate(CertificateCaller),
+    /// A client that a custom authorizer has let in, which may do what that says.
+    Authorized(AuthorizedCaller),
 }
 
 impl Caller {
@@ -50,13 +52,17 @@ impl Caller {
                 client_id: None,
                 by: Way::Https,
             },
+            Self::Authorized(client) => Actor::Authorized {
+                authorizer: client.authorizer.clone(),
+                principal_id: client.principal_id.clone(),
+            },
         }
     }
 
     /// Where it asks from, if it says so itself.
     pub(crate) fn source(&self) -> Option<IpAddr> {
         match self {
-            Self::AccessKey(..) => None,
+            Self::AccessKey(..) | Self::Authorized(_) => None,
             Self::Certificate(device) => device.source_ip,
         }
     }

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::arn::Arns;
 use crate::audit::{self, Actor, Attempt, Intent, Ledger, Watch};
-use crate::backend::{CertificateCaller, Source};
+use crate::backend::{AuthorizedCaller, CertificateCaller, Source, Unidentified};
 use crate::error::Plane;
 use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
@@ -31,10 +31,10 @@ use crate::rights::Rights;
 use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Matched, Operation};
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
 use crate::{
-    Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
-    connections, credentials, effective, endpoint, events, policies, principals, provisioning,
-    publish, registration_tasks, retained, role_aliases, sessions, shadows, tagging, templates,
-    thing_groups, thing_types, things, transfers,
+    Backend, Clock, Config, Endpoints, Error, authorities, authorizers, billing_groups,
+    certificates, connections, credentials, effective, endpoint, events, policies, principals,
+    provisioning, publish, registration_tasks, retained, role_aliases, sessions, shadows, tagging,
+    templates, thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -52,6 +52,8 @@ const SMALL_BODY_BYTES: usize = 64 * 1024;
 const LARGE_BODIES: usize = 64;
 /// Session tokens whose keys are looked up at the same time; more are told to come again.
 const CONCURRENT_TOKENS: usize = 64;
+/// Requests that custom authorizers are asked about at the same time; more are told to come again.
+const CONCURRENT_STRANGERS: usize = 64;
 /// Requests that are carried out at the same time; more are told to come again.
 const CONCURRENT: usize = 512;
 /// How often a list goes on looking when a filter left its page empty.
@@ -126,6 +128,7 @@ pub(crate) struct Service<B> {
     large_bodies: Semaphore,
     tokens: Semaphore,
     pub(crate) reports: Semaphore,
+    strangers: Semaphore,
     metrics: ApiMetrics,
 }
 
@@ -143,6 +146,7 @@ impl<B: Backend> Service<B> {
             large_bodies: Semaphore::new(LARGE_BODIES),
             tokens: Semaphore::new(CONCURRENT_TOKENS),
             reports: Semaphore::new(registration_tasks::CONCURRENT_REPORTS),
+            strangers: Semaphore::new(CONCURRENT_STRANGERS),
             metrics: ApiMetrics::register(),
         }
     }
@@ -226,7 +230,11 @@ impl<B: Backend> Service<B> {
         };
         routes::check_segments(request.path)?;
         let certificate = parts.extensions.get::<CertificateCaller>();
+        let unidentified = parts.extensions.get::<Unidentified>();
+        let unidentified =
+            unidentified.filter(|_| door == Door::Data && !request.is_signed_by_key());
         let claim = match certificate {
+            None if unidentified.is_some() && *plane == Plane::Data => None,
             Some(_) if door == Door::Data && !request.is_signed() => None,
             _ if *plane == Plane::Credentials => return Err(credentials::not_a_device()),
             _ => Some(self.claim(&request, door, now.0 / 1000, plane)?),
@@ -245,6 +253,13 @@ impl<B: Backend> Service<B> {
         };
         let matched = routes::find(*plane, request.method, request.path)?;
         let source = parts.extensions.get::<Source>().map(|Source(ip)| *ip);
+        let authorized = match unidentified {
+            // Before its body is read: it has proved nothing yet.
+            Some(by) if claim.is_none() && certificate.is_none() => {
+                Some(self.ask_authorizer(by, parts, source).await?)
+            }
+            _ => None,
+        };
         let body = self.read_body(parts, unread).await?;
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
@@ -255,7 +270,10 @@ impl<B: Backend> Service<B> {
                 }
             }
             (None, Some(certificate)) => Caller::Certificate(certificate.clone()),
-            (None, None) => return Err(sigv4::AuthError::Missing.into()),
+            (None, None) => match authorized {
+                Some(authorized) => Caller::Authorized(authorized),
+                None => return Err(sigv4::AuthError::Missing.into()),
+            },
         };
         // Not before: whoever only sends slowly, or has no key, holds nothing that others wait for.
         let _permit = self.requests.try_acquire().map_err(|_| Error::Unavailable)?;
@@ -327,6 +345,27 @@ impl<B: Backend> Service<B> {
             let _ = attempt.end(audit::Result::Denied, Some(code), now).await;
         }
         Err(error)
+    }
+
+    /// Who sends a request that is not signed, by what a custom authorizer says.
+    async fn ask_authorizer(
+        &self,
+        by: &Unidentified,
+        parts: &Parts,
+        source: Option<IpAddr>,
+    ) -> Result<AuthorizedCaller, Error> {
+        let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec());
+        let headers = parts.headers.iter().map(|(name, value)| {
+            let text = text(value).map_err(|_| authorizer::Refusal::Unreadable)?;
+            Ok((name.as_str().to_owned(), text))
+        });
+        let headers = headers.collect::<Result<_, authorizer::Refusal>>()?;
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let http = Some(authorizer::Http { headers, query });
+        let presented = authorizer::Presented { tls: Some(by.tls.clone()), http, mqtt: None };
+        let _permit = self.strangers.try_acquire().map_err(|_| Error::Unavailable)?;
+        let found = self.backend.ask_authorizer(presented, source).await?;
+        found.ok_or_else(|| AuthError::Missing.into())
     }
 
     /// What the holder of an access key may do, among it what is asked for.
@@ -496,6 +535,15 @@ impl<B: Backend> Api<B> {
             O::DeleteProvisioningTemplateVersion => templates::delete_version(self, call).await,
             O::ListProvisioningTemplateVersions => templates::list_versions(self, call).await,
             O::CreateProvisioningClaim => provisioning::create_claim(self, call).await,
+            O::CreateAuthorizer => authorizers::create(self, call).await,
+            O::DescribeAuthorizer => authorizers::describe(self, call).await,
+            O::UpdateAuthorizer => authorizers::update(self, call).await,
+            O::DeleteAuthorizer => authorizers::delete(self, call).await,
+            O::ListAuthorizers => authorizers::list(self, call).await,
+            O::SetDefaultAuthorizer => authorizers::set_default(self, call).await,
+            O::DescribeDefaultAuthorizer => authorizers::describe_default(self, call).await,
+            O::ClearDefaultAuthorizer => authorizers::clear_default(self, call).await,
+            O::TestInvokeAuthorizer => authorizers::test(self, call).await,
             O::CreateRoleAlias => role_aliases::create(self, call).await,
             O::DescribeRoleAlias => role_aliases::describe(self, call).await,
             O::UpdateRoleAlias => role_aliases::update(self, call).await,
@@ -562,10 +610,15 @@ impl<B: Backend> Api<B> {
         action: Action,
         resource: String,
     ) -> Result<(), Error> {
-        let Caller::Certificate(caller) = &call.caller else {
-            return Ok(());
+        let decision = match &call.caller {
+            Caller::AccessKey(..) => return Ok(()),
+            Caller::Certificate(caller) => self.backend.authorize(caller, action, resource).await,
+            Caller::Authorized(caller) => {
+                let now_secs = Some(call.now.0 / 1000);
+                let request = policy::Request { now_secs, ..policy::Request::default() };
+                caller.policy.decide(action, &resource, &request)
+            }
         };
-        let decision = self.backend.authorize(caller, action, resource).await;
         if decision.is_allowed() { Ok(()) } else { Err(Error::Forbidden) }
     }
 }

@@ -350,6 +350,13 @@ impl<'a> Request<'a> {
         self.header("authorization").is_some() || self.query.contains("X-Amz-Algorithm=")
     }
 
+    /// Whether it claims to be signed with SigV4: an `authorization` header may also be a token.
+    pub(crate) fn is_signed_by_key(&self) -> bool {
+        let is_of_sigv4 = |value: &str| value.starts_with("AWS4-");
+        self.header("authorization").is_some_and(is_of_sigv4)
+            || self.query.contains("X-Amz-Algorithm=")
+    }
+
     /// The first header of this lower-case name.
     fn header(&self, name: &str) -> Option<&'a str> {
         let (_, value) = self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name))?;

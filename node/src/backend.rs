@@ -2,23 +2,27 @@
 
 mod held;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::backend::{
-    CertificateCaller, Connection, Ending, Listed, ProposeError, PublishError, PublishRequest,
-    Report, Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
+    AuthorizedCaller, CertificateCaller, Connection, Ending, Listed, NoAnswer, ProposeError,
+    PublishError, PublishRequest, Report, Retained, RetainedSummary, ShadowError, Subscription,
+    Unavailable,
 };
+use authorizer::{Answer, Presented, Refusal};
 use bytes::Bytes;
 use cluster::GroupId;
-use fleet::registry::{self, Registry};
+use fleet::registry::{self, Authorizer, Registry};
 use fleet::shard::{self, Shard};
 use links::proto::Question;
 use policy::{Action, Decision};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use crate::authorizers;
 use crate::claims;
 use crate::clock::now_ms;
 use crate::core::{Core, ToCore, Uses};
@@ -425,6 +429,22 @@ impl api::Backend for Backend {
             }
             Err(_) => Decision::ImplicitDeny,
         }
+    }
+
+    async fn ask_authorizer(
+        &self,
+        presented: Presented,
+        source_ip: Option<IpAddr>,
+    ) -> Result<Option<AuthorizedCaller>, Refusal> {
+        authorizers::caller(&self.shared, presented, source_ip).await
+    }
+
+    async fn test_authorizer(
+        &self,
+        authorizer: Authorizer,
+        presented: Presented,
+    ) -> Result<Answer, NoAnswer> {
+        authorizers::test(&self.shared, &authorizer, &presented).await
     }
 }
 

@@ -10,6 +10,7 @@ mod check;
 mod cluster;
 mod environment;
 mod hints;
+mod jwt;
 mod registration;
 mod values;
 
@@ -27,6 +28,7 @@ pub use audit::{Audit, OnFailure};
 pub use backup::{Backup, S3, S3_SCHEME, bucket};
 pub use check::{Finding, Findings};
 pub use cluster::{Cluster, Peer, is_address};
+pub use jwt::JwtIssuer;
 pub use registration::Registration;
 pub(crate) use registration::is_url;
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub tls: Tls,
     /// Who may use the REST APIs with SigV4.
     pub access_keys: Vec<AccessKey>,
+    /// Whose JSON Web Tokens custom authorizers may accept.
+    pub jwt_issuers: Vec<JwtIssuer>,
     /// Limits of sessions, packets and connections.
     pub limits: Limits,
     /// Logs.
@@ -92,6 +96,7 @@ impl Default for Config {
             listeners: Listeners::default(),
             tls: Tls::default(),
             access_keys: Vec::new(),
+            jwt_issuers: Vec::new(),
             limits: Limits::default(),
             log: Log::default(),
             traces: Traces::default(),

@@ -33,6 +33,7 @@ use rate::Rate;
 use seeded::Seeded;
 use transport::Transport;
 
+use crate::authorizers::Step;
 use crate::claims::Claim;
 use crate::core::{Core, Publisher, Ticket, Timer, Uses};
 use crate::denial::Denial;
@@ -506,14 +507,34 @@ impl Connection {
         }
     }
 
-    /// Ends the connection when the temporary credentials that it was made with have expired.
-    fn mind_expiry(&self) {
+    /// Ends the connection when the temporary credentials that it was made with have expired, or what
+    /// a custom authorizer gave it; asks that again when it is time.
+    fn mind_expiry(&mut self) {
         let profile = &self.endpoint.profile;
-        let Principal::Session(session) = &profile.principal else { return };
-        match session.next_look(self.core.clock()) {
-            Some(next) => self.core.wheel.borrow_mut().set(next, Timer::Expiry(profile.live)),
+        let (live, clock) = (profile.live, self.core.clock());
+        let next = match &profile.principal {
+            Principal::Session(session) => session.next_look(clock),
+            Principal::Authorized(authorized) => match authorized.next_step(clock) {
+                Step::Wait(wait) => Some(clock.now + wait),
+                Step::Refresh => return self.renew(),
+                Step::End => return self.finish(End::authorization_over()),
+            },
+            _ => return,
+        };
+        match next {
+            Some(next) => self.core.wheel.borrow_mut().set(next, Timer::Expiry(live)),
             None => self.endpoint.doom(Reason::NotAuthorized),
         }
+    }
+
+    /// Asks its custom authorizer again, and looks at the time afterwards.
+    fn renew(&self) {
+        let (core, endpoint) = (Rc::clone(&self.core), Rc::clone(&self.endpoint));
+        actix_rt::spawn(async move {
+            core.renew(&endpoint).await;
+            let timer = Timer::Expiry(endpoint.profile.live);
+            core.wheel.borrow_mut().set(core.read_clock().now, timer);
+        });
     }
 }
 

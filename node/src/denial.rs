@@ -110,6 +110,24 @@ pub fn tell_refused(
     );
 }
 
+/// Tells of a client that a custom authorizer keeps out, by the name of that, and what would help.
+pub fn tell_unauthorized(
+    authorizer: Option<&str>,
+    refusal: authorizer::Refusal,
+    detail: &str,
+    now: Instant,
+) {
+    let Some(left_out) = admit(Kind::Unauthorized, now) else { return };
+    info!(
+        authorizer = authorizer.map(shortened),
+        why = %refusal,
+        detail = (!detail.is_empty()).then_some(detail),
+        remedy = refusal.remedy(),
+        left_out,
+        "custom authorizer: not let in"
+    );
+}
+
 /// Tells of somebody who does not speak what a listener is for, and what would help.
 pub fn tell_mistaken(
     listener: &str,
@@ -173,9 +191,10 @@ enum Kind {
     Refused,
     Mistaken,
     TakenOver,
+    Unauthorized,
 }
 
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 
 fn admit(kind: Kind, now: Instant) -> Option<Option<u64>> {
     thread_local!(static SAID: Cell<[Said; KINDS]> = const { Cell::new([Said::NOTHING; KINDS]) });

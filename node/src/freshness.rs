@@ -68,9 +68,9 @@ impl Freshness {
             match is_stale {
                 true => warn!(
                     seconds = age.as_secs(),
-                    "the registry was not heard of: certificates may have been revoked, so \
-                    connections that rest on them end; see why group 0 has no leader that this \
-                    node hears in time"
+                    "the registry was not heard of: certificates may have been revoked, \
+                    authorizers taken away, so connections that rest on them end; see why group 0 \
+                    has no leader that this node hears in time"
                 ),
                 false => info!("the registry is heard of again"),
             }
@@ -80,8 +80,8 @@ impl Freshness {
 }
 
 impl Core {
-    /// Ends what rests on certificates while other nodes may have revoked them without this one
-    /// hearing of it. The first core looks at the registry for all of them.
+    /// Ends what rests on certificates or authorizers while other nodes may have taken these away
+    /// without this one hearing of it. The first core looks at the registry for all of them.
     pub fn mind_the_registry(&self) {
         let registry = &self.shared.registry;
         if !self.shared.mesh.has_peers() {
@@ -90,7 +90,7 @@ impl Core {
         }
         if registry.is_stale() {
             for (_, endpoint) in self.endpoints.borrow().iter() {
-                if endpoint.profile.principal.certificate().is_some() {
+                if endpoint.profile.principal.follows_registry() {
                     endpoint.doom(mqtt::Reason::ServerBusy);
                 }
             }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use authorizer::{Presented, Tls};
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,7 +29,7 @@ use crate::core::Core;
 use crate::denial;
 use crate::identity::Principal;
 use crate::metrics;
-use crate::tls::MQTT_ALPN;
+use crate::tls::{CERTIFICATE_ALPN, MQTT_ALPN};
 
 use admission::{Gate, Permit};
 
@@ -299,7 +300,7 @@ async fn serve(
     match &door.speaks {
         Speaks::Mqtt => {
             let transport = Transport::Stream(Stream::Tcp(stream));
-            let peer = Peer::nobody(door.nobody(), ip, port);
+            let peer = Peer::nobody(door.nobody(), ip, port).presenting(Presented::default());
             handshake::connect(core, transport, peer, place).await?;
             Ok(Served::Connection)
         }
@@ -310,13 +311,16 @@ async fn serve(
             Ok(Served::Connection)
         }
         Speaks::WebSocket(data_plane) => {
-            let peer = Peer::nobody(door.nobody(), ip, port);
+            let peer = Peer::nobody(door.nobody(), ip, port).presenting(Presented::default());
             http::serve(core, data_plane, Stream::Tcp(stream), peer, door.connect_timeout, place)
                 .await
         }
         Speaks::Https(acceptor, data_plane) => {
             let (stream, certificate) = secure(acceptor, stream).await?;
-            let peer = Peer::of(certificate, || door.nobody(), ip, port);
+            let mut peer = Peer::of(certificate, || door.nobody(), ip, port);
+            if let Some(presented) = presented(&stream) {
+                peer = peer.presenting(presented);
+            }
             if speaks_mqtt(&stream) {
                 handshake::connect(core, Transport::Stream(stream), peer, place).await?;
                 return Ok(Served::Connection);
@@ -360,6 +364,17 @@ async fn secure(
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).cloned();
     Ok((Stream::Tls(Box::new(stream)), certificate))
+}
+
+/// What a client has said in TLS; none where its ALPN says that it has a certificate.
+fn presented(stream: &Stream) -> Option<Presented> {
+    let Stream::Tls(stream) = stream else { return None };
+    let tls = stream.get_ref().1;
+    if tls.alpn_protocol().is_some_and(|name| CERTIFICATE_ALPN.contains(&name)) {
+        return None;
+    }
+    let server_name = tls.server_name().map(ToOwned::to_owned);
+    Some(Presented { tls: Some(Tls { server_name }), ..Presented::default() })
 }
 
 fn speaks_mqtt(stream: &Stream) -> bool {

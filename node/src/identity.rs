@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::authorizers::Authorized;
 use crate::clock::{Clock, now_ms};
 use crate::core::Core;
 use crate::denial::Denial;
@@ -41,6 +42,8 @@ pub enum Principal {
     /// The holder of temporary credentials, by SigV4: acts by the policies of the certificate that
     /// they were given for.
     Session(Arc<Session>),
+    /// Somebody whom a custom authorizer has let in: acts by the policies that it gives.
+    Authorized(Arc<Authorized>),
 }
 
 /// Temporary credentials in use.
@@ -68,6 +71,7 @@ impl Principal {
             Self::Unidentified | Self::Anonymous(_) => "anonymous",
             Self::Certificate(id) | Self::AccessKey(id, _) => id,
             Self::Session(session) => &session.name,
+            Self::Authorized(authorized) => authorized.principal_id(),
         }
     }
 
@@ -87,6 +91,10 @@ impl Principal {
                 certificate: session.role.certificate.to_string(),
                 role_alias: session.role.alias.to_string(),
             }),
+            Self::Authorized(authorized) => Some(Actor::Authorized {
+                authorizer: authorized.authorizer().0.to_string(),
+                principal_id: authorized.principal_id().to_owned(),
+            }),
         }
     }
 
@@ -102,8 +110,20 @@ impl Principal {
         match self {
             Self::Certificate(id) => Some(id),
             Self::Session(session) => Some(session.role.certificate.as_str()),
-            Self::Unidentified | Self::Anonymous(_) | Self::AccessKey(..) => None,
+            Self::Unidentified | Self::Anonymous(_) | Self::AccessKey(..) | Self::Authorized(_) => {
+                None
+            }
         }
+    }
+
+    /// Whether it has proved nothing.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Unidentified | Self::Anonymous(_))
+    }
+
+    /// Whether what it may do follows from the registry, which changes.
+    pub fn follows_registry(&self) -> bool {
+        matches!(self, Self::Certificate(_) | Self::Session(_) | Self::Authorized(_))
     }
 }
 
@@ -125,6 +145,9 @@ pub enum Refused {
     /// The listener has no policy for clients without a certificate.
     #[error("the listener lets nobody in without a certificate or a signature")]
     Anonymous,
+    /// A custom authorizer keeps it out.
+    #[error("{0}")]
+    Authorizer(authorizer::Refusal),
 }
 
 /// Looks at the groups as this node knows them, on the thread that owns them. `None` when the node is
@@ -227,6 +250,10 @@ pub async fn policy_and_thing_of(
             let documents = [Arc::clone(document)];
             return Ok((Compiled::new(&documents, &shared.arns, &variables), None));
         }
+        Principal::Authorized(authorized) => {
+            let policy = policy_of_authorized(shared, authorized, variables).await?;
+            return Ok((policy, None));
+        }
         Principal::Certificate(id) => (Arc::clone(id), None),
         Principal::Session(session) => {
             (session.role.certificate.as_str().into(), Some(Arc::clone(&session.role)))
@@ -256,6 +283,34 @@ pub async fn policy_and_thing_of(
     let policy = Compiled::new(&identity.documents(), &shared.arns, &variables);
     let exclusive = identity.thing.filter(|thing| thing.exclusive);
     Ok((policy, exclusive.map(|thing| thing.name)))
+}
+
+/// What the last answer of a custom authorizer gives, as long as that is active. The thing of the
+/// connection is the one that is named like the client id, and gives no rights by itself.
+async fn policy_of_authorized(
+    shared: &Shared,
+    authorized: &Authorized,
+    variables: Variables,
+) -> Result<Compiled, Refused> {
+    let client = variables.client_id.clone();
+    let (name, generation) = authorized.authorizer();
+    let name = name.clone();
+    let found = read_registry(shared, move |registry| {
+        let stands = registry.authorizer_stands(&name, generation);
+        stands.then(|| registry.thing_of_connection(None, client.as_deref()))
+    });
+    let found = found.await.ok_or(Refused::Unavailable)?;
+    let thing = found.ok_or(Refused::Authorizer(authorizer::Refusal::Withdrawn))?;
+    let standing = authorized.standing();
+    if let Some(refusal) = standing.refused {
+        return Err(Refused::Authorizer(refusal));
+    }
+    let variables = Variables {
+        others: standing.grant.variables.clone(),
+        thing: thing.as_ref().map(ConnectionThing::variables),
+        ..variables
+    };
+    Ok(Compiled::new(&standing.grant.documents, &shared.arns, &variables))
 }
 
 /// Whether the will that a session has may be published now; `None` where no policy says so, because
@@ -323,15 +378,17 @@ impl Core {
         self.registry_changes.set(self.registry_changes.get() + 1);
         let affected = |endpoint: &Endpoint| {
             let principal = &endpoint.profile.principal;
+            let is_thing = changes.things.contains(&*endpoint.profile.client);
+            if let Principal::Authorized(authorized) = principal {
+                let is_withdrawn = changes.authorizers.contains(authorized.authorizer().0);
+                return changes.all || is_withdrawn || is_thing;
+            }
             let Some(id) = principal.certificate() else { return false };
             let has_lost_role = match principal {
                 Principal::Session(session) => changes.role_aliases.contains(&session.role.alias),
                 _ => false,
             };
-            changes.all
-                || has_lost_role
-                || changes.certificates.contains(id)
-                || changes.things.contains(&*endpoint.profile.client)
+            changes.all || has_lost_role || changes.certificates.contains(id) || is_thing
         };
         let endpoints = self.endpoints.borrow();
         for (_, endpoint) in endpoints.iter().filter(|(_, endpoint)| affected(endpoint)) {
@@ -353,6 +410,13 @@ impl Core {
             }
         }
         policy_of(&self.shared, &profile.principal, client, profile.source_ip).await
+    }
+
+    /// Asks the custom authorizer of a connection again, and decides by what it says.
+    pub(crate) async fn renew(self: &Rc<Self>, endpoint: &Endpoint) {
+        let Principal::Authorized(authorized) = &endpoint.profile.principal else { return };
+        authorized.renew(&self.shared).await;
+        self.decide_again(endpoint).await;
     }
 
     /// Gives a connection the policy its principal has now, or ends it.

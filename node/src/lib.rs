@@ -7,6 +7,7 @@
 pub mod acknowledged;
 pub mod admin;
 pub mod audit;
+pub mod authorizers;
 pub mod backend;
 pub mod backup;
 pub mod claims;
@@ -22,6 +23,7 @@ pub mod dev;
 pub mod drain;
 pub mod endpoint;
 pub mod fanout;
+pub mod fetch;
 pub mod freshness;
 pub mod gateway;
 pub mod host;

@@ -161,6 +161,14 @@ pub fn describe() {
         "Requests of devices that provision themselves, by operation and result"
     );
     describe_counter!(
+        "authorizer_decisions_total",
+        count,
+        "Clients that custom authorizers decided about, by what came of it"
+    );
+    for result in authorizer::Refusal::ALL.map(authorizer::Refusal::label) {
+        counter!("authorizer_decisions_total", "result" => result).increment(0);
+    }
+    describe_counter!(
         "provisioning_hook_failures_total",
         count,
         "Pre-provisioning hooks that gave no answer that could be used"
@@ -334,6 +342,11 @@ pub fn provisioning(operation: &'static str, accepted: bool) {
     let result = if accepted { "accepted" } else { "rejected" };
     let labels = [("operation", operation), ("result", result)];
     counter!("provisioning_requests_total", &labels).increment(1);
+}
+
+/// Counts what came of a client that a custom authorizer decides about.
+pub fn authorizer_asked(result: &'static str) {
+    counter!("authorizer_decisions_total", "result" => result).increment(1);
 }
 
 /// Counts a pre-provisioning hook that gave no answer that could be used.

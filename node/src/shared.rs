@@ -7,6 +7,7 @@ use api::provisioning::Issuing;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::audit::Audit;
+use crate::authorizers::Authorizers;
 use crate::backup::Backups;
 use crate::config::{Config, Limits};
 use crate::core::ToCore;
@@ -87,6 +88,8 @@ pub struct Shared {
     pub watches: Watches,
     /// Who has changed what, where that is recorded.
     pub audit: Option<Audit>,
+    /// Custom authorizers that are asked now, and what they have answered.
+    pub authorizers: Authorizers,
     /// The backups of this node.
     pub backups: Backups,
     /// Where things are registered from in bulk, and when that is this node's business.
@@ -139,6 +142,7 @@ impl Shared {
             announcing: AtomicBool::new(false),
             watches: Watches::default(),
             audit: None,
+            authorizers: Authorizers::new(&config.jwt_issuers),
             backups: Backups::new(config),
             registrations: Registrations::new(config),
             data_version: AtomicU32::new(0),

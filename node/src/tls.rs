@@ -31,6 +31,9 @@ use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 /// ALPN names that mean MQTT follows directly.
 pub const MQTT_ALPN: [&[u8]; 2] = [b"x-amzn-mqtt-ca", b"mqtt"];
 
+/// ALPN names of clients that have a certificate: custom authorizers are not asked about them.
+pub const CERTIFICATE_ALPN: [&[u8]; 2] = [b"x-amzn-mqtt-ca", b"x-amzn-http-ca"];
+
 /// ALPN names that mean HTTP follows.
 pub const HTTP_ALPN: [&[u8]; 2] = [b"x-amzn-http-ca", b"http/1.1"];
 

@@ -24,6 +24,7 @@ def pytest_addoption(parser):
     parser.addoption("--clauses", metavar="FILE", help="write which test covers which clause")
     parser.addoption("--tables", action="store_true", help="write the client tests into docs/conformance")
     parser.addoption("--seed", type=int, default=None, help="of the tests that draw lots")
+    parser.addoption("--slow", action="store_true", help="also what waits for minutes")
     parser.addoption("--fleet", type=int, default=200, help="devices that provision themselves")
     parser.addoption("--rounds", type=int, default=None, help="of the tests that kill the broker")
 

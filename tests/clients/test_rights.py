@@ -89,6 +89,10 @@ def test_an_operator_changes_things_but_not_rights(who, name):
     denied(iot.update_event_configurations, eventConfigurations={"THING": {"Enabled": True}})
     denied(iot.create_provisioning_claim, templateName="t")
     denied(iot.create_role_alias, roleAlias="a", roleArn="arn:aws:iam::000000000000:role/r")
+    denied(iot.create_authorizer, authorizerName="a", authorizerFunctionArn="https://auth.example/", signingDisabled=True)
+    denied(iot.update_authorizer, authorizerName="a", status="ACTIVE")
+    denied(iot.set_default_authorizer, authorizerName="a")
+    denied(iot.clear_default_authorizer)
 
 
 def test_a_reader_looks_only(who, name):
@@ -103,6 +107,7 @@ def test_a_reader_looks_only(who, name):
         (iot.create_keys_and_certificate, {}), (iot.create_thing_group, {"thingGroupName": name}),
         (data.publish, {"topic": "a", "payload": b"x"}), (data.delete_thing_shadow, {"thingName": name}),
         (data.update_thing_shadow, {"thingName": name, "payload": b"{}"}),
+        (iot.test_invoke_authorizer, {"authorizerName": "a"}),
     ):
         denied(change, **parameters)
     assert iot.describe_thing(thingName=name)["version"] == 1

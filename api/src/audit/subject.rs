@@ -1,18 +1,18 @@
 //! What commands are about, and how that is described.
 
 use fleet::registry::{
-    AuthorityCommand, BillingGroupCommand, BillingGroupName, CertificateId, Command, EventCommand,
-    Paging, PolicyName, Principal, ProvisioningCommand, RegistrationCommand, RegistrationTaskId,
-    Registry, Resource, RoleAliasCommand, RoleAliasName, TemplateCommand, TemplateName,
-    ThingGroupCommand, ThingGroupName, ThingName, ThingTypeName,
+    AuthorityCommand, AuthorizerCommand, AuthorizerName, BillingGroupCommand, BillingGroupName,
+    CertificateId, Command, EventCommand, Paging, PolicyName, Principal, ProvisioningCommand,
+    RegistrationCommand, RegistrationTaskId, Registry, Resource, RoleAliasCommand, RoleAliasName,
+    TemplateCommand, TemplateName, ThingGroupCommand, ThingGroupName, ThingName, ThingTypeName,
 };
 use serde_json::{Map, Value, json};
 
 use super::object;
 use crate::arn::Arns;
 use crate::{
-    authorities, billing_groups, certificates, events, policies, registration_tasks, role_aliases,
-    templates, thing_groups, thing_types, things,
+    authorities, authorizers, billing_groups, certificates, events, policies, registration_tasks,
+    role_aliases, templates, thing_groups, thing_types, things,
 };
 
 /// Entries of a list in a record; there are few where it matters.
@@ -36,6 +36,8 @@ pub(super) enum Subject {
     Attached(Principal),
     Template(TemplateName),
     RoleAlias(RoleAliasName),
+    Authorizer(AuthorizerName),
+    DefaultAuthorizer,
     RegistrationTask(RegistrationTaskId),
     Tags(Resource),
     Events,
@@ -111,6 +113,14 @@ pub(super) fn subjects(command: &Command) -> Vec<Subject> {
         },
         C::Event(EventCommand::Configure { .. }) => vec![S::Events],
         C::Event(EventCommand::Published { .. }) => vec![],
+        C::Authorizer(command) => vec![match command {
+            AuthorizerCommand::Create { authorizer } => S::Authorizer(authorizer.name.clone()),
+            AuthorizerCommand::Update { authorizer, .. }
+            | AuthorizerCommand::Delete { authorizer } => S::Authorizer(authorizer.clone()),
+            AuthorizerCommand::SetDefault { .. } | AuthorizerCommand::ClearDefault => {
+                S::DefaultAuthorizer
+            }
+        }],
         C::RoleAlias(command) => match command {
             RoleAliasCommand::Create { alias } => vec![S::RoleAlias(alias.name.clone())],
             RoleAliasCommand::Update { alias, .. } | RoleAliasCommand::Delete { alias } => {
@@ -192,6 +202,8 @@ impl Subject {
             Self::Attached(principal) => arns.principal(principal),
             Self::Template(name) => arns.template(name),
             Self::RoleAlias(name) => arns.role_alias(name),
+            Self::Authorizer(name) => arns.authorizer(name),
+            Self::DefaultAuthorizer => "default-authorizer".to_owned(),
             Self::RegistrationTask(id) => registration_tasks::task_resource(id),
             Self::Tags(resource) => arns.resource(resource),
             Self::Events => "event-configurations".to_owned(),
@@ -249,11 +261,20 @@ impl Subject {
             }
             Self::Template(name) => {
                 let mut described = templates::description(registry.template(name.as_str())?, arns);
-                without_query(&mut described["preProvisioningHook"]);
+                without_query(&mut described["preProvisioningHook"], "targetArn");
                 described
             }
             Self::RoleAlias(name) => {
                 role_aliases::description(registry.role_alias(name.as_str())?, arns)
+            }
+            Self::Authorizer(name) => {
+                let authorizer = registry.authorizer(name.as_str())?;
+                let mut described = authorizers::description(authorizer, arns);
+                without_query(&mut described, "authorizerFunctionArn");
+                described
+            }
+            Self::DefaultAuthorizer => {
+                json!({ "authorizerName": registry.default_authorizer()?.name })
             }
             Self::RegistrationTask(id) => {
                 registration_tasks::description(registry.registration_task(id.as_str())?)
@@ -272,10 +293,10 @@ impl Subject {
     }
 }
 
-/// Takes the query from the address of a hook: keys are given in such.
-fn without_query(hook: &mut Value) {
-    let Some(target) = hook.get("targetArn").and_then(Value::as_str) else { return };
+/// Takes the query from the address of a function: keys are given in such.
+fn without_query(of: &mut Value, member: &str) {
+    let Some(target) = of.get(member).and_then(Value::as_str) else { return };
     if let Some((address, _)) = target.split_once('?') {
-        hook["targetArn"] = format!("{address}?...").into();
+        of[member] = format!("{address}?...").into();
     }
 }

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use api::backend::{
-    Connection, Ending, Listed, ProposeError, PublishError, PublishRequest, Report, Retained,
-    RetainedSummary, ShadowError, Subscription, Unavailable,
+    AuthorizedCaller, Connection, Ending, Listed, NoAnswer, ProposeError, PublishError,
+    PublishRequest, Report, Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
 };
 use api::sigv4::AccessKey;
 use api::x509::Issuer;
 use api::{Backend, CertificateCaller, Clock, Config, Endpoints};
 use bytes::Bytes;
-use fleet::registry::{Command, Outcome, Registry, Timestamp};
+use fleet::registry::{Authorizer, Command, Outcome, Registry, Timestamp};
 use policy::{Action, Compiled, Decision, Variables};
 
 pub(crate) const ACCOUNT: &str = "123456789012";
@@ -284,5 +284,21 @@ impl Backend for Memory {
                 &policy::Request::default(),
             )
         })
+    }
+
+    async fn ask_authorizer(
+        &self,
+        _: authorizer::Presented,
+        _: Option<std::net::IpAddr>,
+    ) -> Result<Option<AuthorizedCaller>, authorizer::Refusal> {
+        Ok(None)
+    }
+
+    async fn test_authorizer(
+        &self,
+        _: Authorizer,
+        _: authorizer::Presented,
+    ) -> Result<authorizer::Answer, NoAnswer> {
+        Err(NoAnswer { refusal: authorizer::Refusal::Failed, detail: String::new() })
     }
 }

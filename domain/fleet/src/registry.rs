@@ -11,6 +11,7 @@
 
 mod attachments;
 mod authorities;
+mod authorizers;
 mod billing_groups;
 mod certificates;
 mod changes;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use authorities::{Authority, AuthorityCommand, RegistrationConfig};
+pub use authorizers::{Authorizer, AuthorizerCommand, AuthorizerStatus};
 pub use billing_groups::BillingGroupCommand;
 pub use changes::Changes;
 pub use command::{AttributePatch, Command, CommandError, Outcome, ThingTypePatch};
@@ -57,9 +59,9 @@ pub use model::{
     ThingTypeProperties, Timestamp,
 };
 pub use names::{
-    BillingGroupName, CertificateId, CognitoIdentity, NameError, PolicyName, Principal,
-    RegistrationTaskId, RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
-    check_attribute_name, check_attribute_value, check_description,
+    AuthorizerName, BillingGroupName, CertificateId, CognitoIdentity, NameError, PolicyName,
+    Principal, RegistrationTaskId, RoleAliasName, TemplateName, ThingGroupName, ThingName,
+    ThingTypeName, check_attribute_name, check_attribute_value, check_description,
 };
 pub use policies::POLICIES_PER_PRINCIPAL;
 pub use provision::{
@@ -101,6 +103,8 @@ pub struct Registry {
     templates: BTreeMap<TemplateName, ProvisioningTemplate>,
     event_configurations: EventConfigurations,
     events: Events,
+    authorizers: BTreeMap<AuthorizerName, Authorizer>,
+    default_authorizer: Option<AuthorizerName>,
     role_aliases: BTreeMap<RoleAliasName, RoleAlias>,
     registration_tasks: BTreeMap<RegistrationTaskId, RegistrationTask>,
     /// The newest first.
@@ -130,6 +134,7 @@ struct Indexes {
     unclaimed_of: BTreeMap<Principal, BTreeSet<CertificateId>>,
     authorities_by_age: BTreeSet<(Timestamp, CertificateId)>,
     authorities_of_subject: BTreeMap<Box<str>, BTreeSet<CertificateId>>,
+    authorizers_by_age: BTreeSet<(Timestamp, AuthorizerName)>,
     role_aliases_by_age: BTreeSet<(Timestamp, RoleAliasName)>,
     registration_tasks_by_age: BTreeSet<(Timestamp, RegistrationTaskId)>,
     /// The one that has not ended.
@@ -238,6 +243,7 @@ impl Registry {
             Command::Template(command) => self.apply_to_templates(command),
             Command::Provisioning(command) => self.apply_to_provisioning(command),
             Command::Event(command) => Ok(self.apply_to_events(command)),
+            Command::Authorizer(command) => self.apply_to_authorizers(command),
             Command::RoleAlias(command) => self.apply_to_role_aliases(command),
             Command::Registration(command) => self.apply_to_registration_tasks(command),
             Command::Tag { resource, tags } => self.tag(&resource, tags),

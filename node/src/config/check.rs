@@ -80,6 +80,7 @@ impl Config {
         self.registration.check(&mut found);
         self.check_listeners(&mut found);
         self.check_access_keys(&mut found);
+        super::jwt::check(&self.jwt_issuers, &mut found);
         self.check_limits(&mut found);
         self.check_telemetry(&mut found);
         found

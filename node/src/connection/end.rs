@@ -95,6 +95,12 @@ impl End {
         }
     }
 
+    /// What a custom authorizer gave it has ended.
+    pub fn authorization_over() -> Self {
+        let reason = DisconnectReason::CustomauthTtlExpiration;
+        Self { reason, ..Self::by_server(Reason::NotAuthorized) }
+    }
+
     /// Nothing was heard for one and a half keep alive times.
     pub fn keep_alive() -> Self {
         let detail = "nothing was heard for too long";

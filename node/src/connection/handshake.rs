@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use actix::Actor;
 use arc_swap::ArcSwap;
+use authorizer::{Mqtt, Presented};
 use bytes::Bytes;
 use cluster::GroupId;
 use fleet::registry::ThingName;
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 use super::subscribe::restored_options;
 use super::transport::Transport;
 use super::{Connection, Start};
+use crate::authorizers;
 use crate::claims::{self, Claim};
 use crate::config::Limits;
 use crate::core::Core;
@@ -54,12 +56,20 @@ pub struct Peer {
     pub ip: Option<IpAddr>,
     /// Its port.
     pub port: u16,
+    /// What it has said so far, where custom authorizers are asked about who has proved nothing.
+    pub presented: Option<Box<Presented>>,
 }
 
 impl Peer {
     /// Somebody who has shown no certificate, and is this principal.
     pub fn nobody(principal: Principal, ip: Option<IpAddr>, port: u16) -> Self {
-        Self { principal, certificate: None, ip, port }
+        Self { principal, certificate: None, ip, port, presented: None }
+    }
+
+    /// The same, about whom custom authorizers are asked unless it has shown a certificate.
+    pub fn presenting(self, presented: Presented) -> Self {
+        let presented = self.principal.is_nobody().then(|| Box::new(presented));
+        Self { presented, ..self }
     }
 
     /// Who has shown this certificate, or without one is that principal.
@@ -71,7 +81,7 @@ impl Peer {
     ) -> Self {
         let known = |leaf: &CertificateDer<'_>| Principal::Certificate(certificate_id(leaf));
         let principal = certificate.as_ref().map_or_else(otherwise, known);
-        Self { principal, certificate, ip, port }
+        Self { principal, certificate, ip, port, presented: None }
     }
 }
 
@@ -124,7 +134,7 @@ impl Failure {
 pub async fn connect(
     core: &Rc<Core>,
     mut transport: Transport,
-    peer: Peer,
+    mut peer: Peer,
     place: Place,
 ) -> Result<(), Failure> {
     let (buffer, length) = read_connect(core, &mut transport).await?;
@@ -138,7 +148,8 @@ pub async fn connect(
         }
     };
     let version = connect.version;
-    let accepted = tokio::time::timeout(place.answer_within(), accept(core, &connect, &peer)).await;
+    let accepted =
+        tokio::time::timeout(place.answer_within(), accept(core, &connect, &mut peer)).await;
     // The groups have too much to do, or an older connection does not end.
     match accepted.unwrap_or_else(|_| Err(Reason::ServerBusy.into())) {
         Ok(accepted) => {
@@ -246,13 +257,18 @@ impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         let reason = match refused {
             Refused::Unavailable => Reason::ServerUnavailable,
+            Refused::Authorizer(refusal) if refusal.is_passing() => Reason::ServerUnavailable,
             _ => Reason::NotAuthorized,
         };
         Self { cause: Some(refused), ..reason.into() }
     }
 }
 
-async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<Accepted, Refusal> {
+async fn accept(
+    core: &Rc<Core>,
+    connect: &Connect<'_>,
+    peer: &mut Peer,
+) -> Result<Accepted, Refusal> {
     let limits = &core.shared.limits;
     if core.shared.draining() {
         return Err(Reason::ServerUnavailable.into());
@@ -281,6 +297,7 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
             connect.session_expiry.unwrap_or(0).min(limits.maximum_session_expiry_secs())
         }
     };
+    ask_authorizer(core, connect, &client, peer).await?;
     let shared = match &peer.principal {
         Principal::Anonymous(document) => core.anonymous_policy(document),
         _ => None,
@@ -329,6 +346,29 @@ async fn accept(core: &Rc<Core>, connect: &Connect<'_>, peer: &Peer) -> Result<A
         session,
         registry_changes,
     })
+}
+
+/// Has a custom authorizer say who a client is that has proved nothing. Where a policy of the listener
+/// decides for such clients, only if the client names one.
+async fn ask_authorizer(
+    core: &Rc<Core>,
+    connect: &Connect<'_>,
+    client: &str,
+    peer: &mut Peer,
+) -> Result<(), Refused> {
+    let Some(presented) = peer.presented.take() else { return Ok(()) };
+    let mqtt = Mqtt {
+        username: connect.username.map(ToOwned::to_owned),
+        password: connect.password.map(ToOwned::to_owned),
+        client_id: client.to_owned(),
+    };
+    let presented = Presented { mqtt: Some(mqtt), ..*presented };
+    let only_if_named = matches!(peer.principal, Principal::Anonymous(_));
+    let admitted = authorizers::admit(&core.shared, presented, only_if_named).await;
+    if let Some(authorized) = admitted.map_err(Refused::Authorizer)? {
+        peer.principal = Principal::Authorized(Arc::new(authorized));
+    }
+    Ok(())
 }
 
 /// Who a client is, as lifecycle events tell it.
@@ -622,7 +662,7 @@ fn start(
     }
     // Who was told of the change did not see this connection.
     if registry_changes != core.registry_changes.get()
-        && endpoint.profile.principal.certificate().is_some()
+        && endpoint.profile.principal.follows_registry()
     {
         let (core, endpoint) = (Rc::clone(core), Rc::clone(&endpoint));
         actix_rt::spawn(async move { core.decide_again(&endpoint).await });

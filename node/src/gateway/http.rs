@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use api::sigv4::{AuthError, BodyHash};
+use authorizer::{Http, Presented};
 use axum::Router;
 use bytes::Bytes;
 use fleet::registry::Timestamp;
@@ -113,7 +114,7 @@ async fn sign_in(
 ) -> Result<Peer, Refusal> {
     let signed = upgrade.query().contains("X-Amz-Signature=");
     if !signed || matches!(peer.principal, Principal::Certificate(_)) {
-        return Ok(peer);
+        return Ok(with_head(peer, upgrade));
     }
     let headers: Vec<(&str, &[u8])> =
         upgrade.headers().map(|(name, value)| (name, value.as_bytes())).collect();
@@ -143,12 +144,29 @@ async fn sign_in(
             Principal::AccessKey(signer.access_key.into(), rights.role)
         }
     };
-    Ok(Peer { principal, ..peer })
+    Ok(Peer { principal, presented: None, ..peer })
+}
+
+/// The head of the request belongs to what custom authorizers are asked with.
+fn with_head(peer: Peer, upgrade: &Upgrade) -> Peer {
+    let presented = peer.presented.map(|presented| {
+        let headers = upgrade.headers();
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let http = Some(Http { headers, query: upgrade.query().to_owned() });
+        Box::new(Presented { http, ..*presented })
+    });
+    Peer { presented, ..peer }
 }
 
 /// The data plane for a caller who has proved to hold an active certificate.
 async fn for_caller(core: &Rc<Core>, router: Router, peer: &Peer) -> Router {
-    let Principal::Certificate(id) = &peer.principal else { return router };
+    let Principal::Certificate(id) = &peer.principal else {
+        let tls = peer.presented.as_ref().and_then(|presented| presented.tls.clone());
+        return match tls {
+            Some(tls) => router.layer(axum::Extension(api::Unidentified { tls })),
+            None => router,
+        };
+    };
     // Unknown and inactive certificates are refused here, before any request is read.
     let policy = identity::policy_of(&core.shared, &peer.principal, None, peer.ip).await;
     match (policy, fleet::registry::CertificateId::new(id)) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Registry;
 use super::names::{
-    CertificateId, PolicyName, Principal, RoleAliasName, ThingGroupName, ThingName,
+    AuthorizerName, CertificateId, PolicyName, Principal, RoleAliasName, ThingGroupName, ThingName,
 };
 
 /// Naming more principals than this one by one costs more than deciding for everybody again.
@@ -24,6 +24,8 @@ pub struct Changes {
     pub things: BTreeSet<ThingName>,
     /// Role aliases that went: temporary credentials that were given for them are over.
     pub role_aliases: BTreeSet<RoleAliasName>,
+    /// Authorizers that are not asked any more: whom they have let in may stay no longer.
+    pub authorizers: BTreeSet<AuthorizerName>,
 }
 
 impl Changes {
@@ -34,6 +36,7 @@ impl Changes {
             && self.others.is_empty()
             && self.things.is_empty()
             && self.role_aliases.is_empty()
+            && self.authorizers.is_empty()
     }
 
     fn principal(&mut self, principal: &Principal) {
@@ -48,7 +51,7 @@ impl Changes {
 
     fn give_up_when_many(&mut self) {
         let named = self.certificates.len() + self.others.len() + self.things.len();
-        if named + self.role_aliases.len() > NAMED {
+        if named + self.role_aliases.len() + self.authorizers.len() > NAMED {
             *self = Self { all: true, ..Self::default() };
         }
     }
@@ -88,6 +91,13 @@ impl Registry {
     pub(super) fn changed_role_alias(&mut self, name: &RoleAliasName) {
         self.change(|_, changes| {
             changes.role_aliases.insert(name.clone());
+            changes.give_up_when_many();
+        });
+    }
+
+    pub(super) fn changed_authorizer(&mut self, name: &AuthorizerName) {
+        self.change(|_, changes| {
+            changes.authorizers.insert(name.clone());
             changes.give_up_when_many();
         });
     }

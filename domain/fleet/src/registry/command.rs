@@ -10,6 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::authorities::AuthorityCommand;
+use super::authorizers::AuthorizerCommand;
 use super::billing_groups::BillingGroupCommand;
 use super::events::EventCommand;
 use super::members::Drain;
@@ -160,6 +161,7 @@ pub enum Command {
     Template(TemplateCommand),
     Provisioning(ProvisioningCommand),
     Event(EventCommand),
+    Authorizer(AuthorizerCommand),
     RoleAlias(RoleAliasCommand),
     Registration(RegistrationCommand),
     Tag {
@@ -299,6 +301,7 @@ impl Command {
             | Self::Template(_)
             | Self::Provisioning(_)
             | Self::Event(_)
+            | Self::Authorizer(_)
             | Self::RoleAlias(_)
             | Self::Registration(_)
             | Self::RegisterCertificate { authority: Some(_), .. }

@@ -61,6 +61,7 @@ fn is_policy_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte)
 }
 
+/// Of role aliases and authorizers.
 fn is_role_alias_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_=,@-".contains(&byte)
 }
@@ -225,6 +226,17 @@ name!(
     }
 );
 name!(
+    /// The name of a custom authorizer; never changes.
+    AuthorizerName,
+    Rule {
+        what: "authorizerName",
+        pattern: r"[\w=,@-]+",
+        min: 1,
+        max: 128,
+        allows: is_role_alias_name, needs: None,
+    }
+);
+name!(
     /// The name of a role alias; never changes.
     RoleAliasName,
     Rule {
@@ -367,6 +379,7 @@ mod tests {
             [("a_b=c,d@e-F9", true), ("a.b", false), ("a/b", false), ("a:b", false)]
         {
             assert_eq!(RoleAliasName::new(name).is_ok(), valid, "{name:?}");
+            assert_eq!(AuthorizerName::new(name).is_ok(), valid, "{name:?}");
         }
         let id = "0a".repeat(32);
         for (name, valid) in [(&id[..], true), (&id[1..], false), (&id.to_uppercase(), false)] {

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::members::NotMember;
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RegistrationTaskId,
-    RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
+    AuthorizerName, BillingGroupName, CertificateId, NameError, PolicyName, Principal,
+    RegistrationTaskId, RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
 
 /// A refused command; it has changed nothing.
@@ -141,6 +141,26 @@ pub enum Rejection {
     NotTheOwner,
     #[error("{limit} certificates wait for their devices already")]
     ManyUnclaimedCertificates { limit: usize },
+    #[error("Authorizer {0} not found")]
+    AuthorizerNotFound(AuthorizerName),
+    #[error("Authorizer {0} already exists")]
+    AuthorizerExists(AuthorizerName),
+    #[error("There are {limit} authorizers already")]
+    TooManyAuthorizers { limit: usize },
+    #[error("There are {limit} active authorizers already")]
+    TooManyActiveAuthorizers { limit: usize },
+    #[error(
+        "Authorizer {0} needs tokenKeyName and tokenSigningPublicKeys, as it checks signatures"
+    )]
+    AuthorizerCannotVerify(AuthorizerName),
+    #[error("Cannot delete authorizer {0}: make it INACTIVE first")]
+    AuthorizerActive(AuthorizerName),
+    #[error("Cannot delete authorizer {0}: it is the default authorizer")]
+    AuthorizerIsDefault(AuthorizerName),
+    #[error("Authorizer {0} is the default already: clear that first")]
+    DefaultAuthorizerExists(AuthorizerName),
+    #[error("There is no default authorizer")]
+    DefaultAuthorizerNotFound,
     #[error("Role alias {0} not found")]
     RoleAliasNotFound(RoleAliasName),
     #[error("Role alias {0} already exists")]

@@ -1,5 +1,5 @@
 //! The registry as stored pairs: one key per thing, type, group, membership, certificate, policy,
-//! attachment, template, role alias, event that waits, and node.
+//! attachment, template, role alias, authorizer, event that waits, and node.
 //!
 //! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
 //! contain. A value is a version byte and JSON.
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Registry;
 use super::authorities::Authority;
+use super::authorizers::Authorizer;
 use super::command::{FORMAT, encode};
 use super::events::Event;
 use super::members::Member;
@@ -18,8 +19,8 @@ use super::model::{
     BillingGroup, Certificate, Policy, Thing, ThingGroup, ThingPrincipalType, ThingType,
 };
 use super::names::{
-    BillingGroupName, CertificateId, NameError, PolicyName, Principal, RegistrationTaskId,
-    RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
+    AuthorizerName, BillingGroupName, CertificateId, NameError, PolicyName, Principal,
+    RegistrationTaskId, RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
 use super::registration_tasks::RegistrationTask;
 use super::role_aliases::RoleAlias;
@@ -43,6 +44,8 @@ pub(super) enum Key {
     EventConfigurations,
     EventCount,
     Event(u64),
+    Authorizer(AuthorizerName),
+    DefaultAuthorizer,
     RoleAlias(RoleAliasName),
     SessionKeys,
     RegistrationTask(RegistrationTaskId),
@@ -110,6 +113,8 @@ impl Key {
             Self::EventConfigurations => "v".to_owned(),
             Self::EventCount => "vc".to_owned(),
             Self::Event(number) => format!("v{number}"),
+            Self::Authorizer(name) => format!("u{name}"),
+            Self::DefaultAuthorizer => "u".to_owned(),
             Self::RoleAlias(name) => format!("k{name}"),
             Self::SessionKeys => "k".to_owned(),
             Self::RegistrationTask(id) => format!("j{id}"),
@@ -155,6 +160,8 @@ impl Key {
             "v" if names.is_empty() => Self::EventConfigurations,
             "v" if names == "c" => Self::EventCount,
             "v" => Self::Event(names.parse().map_err(|_| unknown())?),
+            "u" if names.is_empty() => Self::DefaultAuthorizer,
+            "u" => Self::Authorizer(AuthorizerName::new(names)?),
             "k" if names.is_empty() => Self::SessionKeys,
             "k" => Self::RoleAlias(RoleAliasName::new(names)?),
             "j" => Self::RegistrationTask(RegistrationTaskId::new(names)?),
@@ -194,6 +201,8 @@ impl Registry {
             Key::EventConfigurations => Some(encode(&self.event_configurations)),
             Key::EventCount => Some(encode(&self.events.count)),
             Key::Event(number) => self.events.get(*number).map(encode),
+            Key::Authorizer(name) => self.authorizers.get(name).map(encode),
+            Key::DefaultAuthorizer => self.default_authorizer.as_ref().map(encode),
             Key::RoleAlias(name) => self.role_aliases.get(name).map(encode),
             Key::SessionKeys => Some(encode(&self.session_keys)),
             Key::RegistrationTask(id) => self.registration_tasks.get(id).map(encode),
@@ -270,6 +279,13 @@ impl Registry {
                 }
                 self.templates.insert(name, template);
             }
+            Key::Authorizer(name) => {
+                let authorizer: Authorizer = serde_json::from_slice(json).map_err(damaged)?;
+                self.authorizers.insert(name, authorizer);
+            }
+            Key::DefaultAuthorizer => {
+                self.default_authorizer = Some(serde_json::from_slice(json).map_err(damaged)?);
+            }
             Key::RoleAlias(name) => {
                 let alias: RoleAlias = serde_json::from_slice(json).map_err(damaged)?;
                 self.role_aliases.insert(name, alias);
@@ -325,6 +341,10 @@ impl Registry {
             indexes.authorities_by_age.insert((authority.created, authority.id.clone()));
             let same = indexes.authorities_of_subject.entry(authority.subject.clone());
             same.or_default().insert(authority.id.clone());
+        }
+        for authorizer in self.authorizers.values() {
+            let key = (authorizer.created, authorizer.name.clone());
+            indexes.authorizers_by_age.insert(key);
         }
         for alias in self.role_aliases.values() {
             indexes.role_aliases_by_age.insert((alias.created, alias.name.clone()));

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Tags;
 use super::names::{
-    BillingGroupName, CertificateId, PolicyName, RoleAliasName, TemplateName, ThingGroupName,
-    ThingTypeName,
+    AuthorizerName, BillingGroupName, CertificateId, PolicyName, RoleAliasName, TemplateName,
+    ThingGroupName, ThingTypeName,
 };
 use super::store::Key;
 use super::{Outcome, Registry, Rejection};
@@ -27,6 +27,7 @@ pub enum Resource {
     Authority(CertificateId),
     Template(TemplateName),
     RoleAlias(RoleAliasName),
+    Authorizer(AuthorizerName),
 }
 
 impl Registry {
@@ -98,6 +99,11 @@ impl Registry {
                 let found = found.ok_or_else(|| Rejection::RoleAliasNotFound(name.clone()))?;
                 (&mut found.tags, Key::RoleAlias(name.clone()))
             }
+            Resource::Authorizer(name) => {
+                let found = self.authorizers.get_mut(name);
+                let found = found.ok_or_else(|| Rejection::AuthorizerNotFound(name.clone()))?;
+                (&mut found.tags, Key::Authorizer(name.clone()))
+            }
         };
         *tags = change(tags)?;
         self.dirty.insert(key);
@@ -114,6 +120,7 @@ impl Registry {
             Resource::Authority(id) => &self.authorities.get(id)?.tags,
             Resource::Template(name) => &self.templates.get(name)?.tags,
             Resource::RoleAlias(name) => &self.role_aliases.get(name)?.tags,
+            Resource::Authorizer(name) => &self.authorizers.get(name)?.tags,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! sequence of commands.
 
 mod authorities;
+mod authorizers;
 mod groups;
 mod members;
 mod principals;

@@ -8,10 +8,11 @@ use std::ops::Bound;
 
 use super::Registry;
 use super::authorities::Authority;
+use super::authorizers::{Authorizer, AuthorizerStatus};
 use super::model::{Certificate, Policy, Thing, ThingPrincipalType, ThingType, Timestamp};
 use super::names::{
-    CertificateId, NameError, PolicyName, Principal, RegistrationTaskId, RoleAliasName, ThingName,
-    ThingTypeName,
+    AuthorizerName, CertificateId, NameError, PolicyName, Principal, RegistrationTaskId,
+    RoleAliasName, ThingName, ThingTypeName,
 };
 use super::registration_tasks::{RegistrationStatus, RegistrationTask};
 use super::role_aliases::RoleAlias;
@@ -185,6 +186,21 @@ impl Registry {
         let found = |(_, id): &(Timestamp, CertificateId)| self.authorities.get(id).filter(uses);
         by_age(index, paging, CertificateId::new, found, |authority| {
             aged_key(authority.created, authority.id.as_str())
+        })
+    }
+
+    /// Authorizers by age, or those with a status.
+    pub fn authorizers(
+        &self,
+        status: Option<AuthorizerStatus>,
+        paging: &Paging,
+    ) -> Page<&Authorizer> {
+        let index = &self.indexes.authorizers_by_age;
+        let wanted = |it: &&Authorizer| status.is_none_or(|status| it.status == status);
+        let found =
+            |(_, name): &(Timestamp, AuthorizerName)| self.authorizers.get(name).filter(wanted);
+        by_age(index, paging, AuthorizerName::new, found, |authorizer| {
+            aged_key(authorizer.created, authorizer.name.as_str())
         })
     }
 

@@ -48,6 +48,7 @@ impl DisconnectReason {
             Self::ServerInitiatedDisconnect => "SERVER_INITIATED_DISCONNECT",
             Self::ApiInitiatedDisconnect => "API_INITIATED_DISCONNECT",
             Self::Throttled => "THROTTLED",
+            Self::CustomauthTtlExpiration => "CUSTOMAUTH_TTL_EXPIRATION",
         }
     }
 }

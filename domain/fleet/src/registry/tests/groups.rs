@@ -353,6 +353,7 @@ fn tags_are_set_and_taken_away() {
         create_type("t"),
         create_billing("b"),
         role_aliases::create_alias("a", 1),
+        authorizers::create_authorizer("z", true),
     ]);
     for resource in [
         Resource::ThingGroup(group("leaf")),
@@ -360,6 +361,7 @@ fn tags_are_set_and_taken_away() {
         Resource::Policy(policy("p")),
         Resource::ThingType(thing_type("t")),
         Resource::RoleAlias(RoleAliasName::new("a").unwrap()),
+        Resource::Authorizer(AuthorizerName::new("z").unwrap()),
     ] {
         let tag = |tags| Command::Tag { resource: resource.clone(), tags };
         registry.apply(tag(attributes(&[("a", "1"), ("b", "2")]))).unwrap();

@@ -17,7 +17,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let number = 1_u8..4;
     let flag = any::<bool>();
-    (0_u8..46, name.clone(), name, number, flag, 0_u64..4).prop_map(
+    (0_u8..51, name.clone(), name, number, flag, 0_u64..4).prop_map(
         |(kind, name, other, number, flag, count)| {
             let at = Timestamp(DAY.0 + count * 400_000);
             let status = [
@@ -112,6 +112,11 @@ fn any_command() -> impl Strategy<Value = Command> {
                     RegistrationStatus::ALL[usize::try_from(count).unwrap()],
                     at.0,
                 ),
+                46 => authorizers::create_authorizer(name, flag),
+                47 => authorizers::update_authorizer(name, flag),
+                48 => authorizers::delete_authorizer(name),
+                49 => authorizers::set_default(name),
+                50 => Command::Authorizer(AuthorizerCommand::ClearDefault),
                 29 => create_template(name, 1),
                 30 => Command::Template(TemplateCommand::CreateVersion {
                     template: template(name),

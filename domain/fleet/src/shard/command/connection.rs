@@ -51,6 +51,8 @@ pub enum DisconnectReason {
     ApiInitiatedDisconnect = 9,
     /// It asked for more than it may have.
     Throttled = 10,
+    /// What a custom authorizer gave it has ended.
+    CustomauthTtlExpiration = 11,
 }
 
 /// Claims a client id: resumes its session or starts a new one.

@@ -1,0 +1,283 @@
+//! JSON Web Tokens of an issuer that an operator trusts: RS256 and ES256, and nothing else.
+//!
+//! Which algorithm is used follows from the key, not only from the token: a token that names another
+//! one than its key is made for is refused, and so are `none` and all symmetric ones. A token without an
+//! end is refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::Grant;
+
+/// Bytes of a token.
+const TOKEN_BYTES: usize = 16 * 1024;
+/// Keys of a set that are looked at.
+const KEYS: usize = 100;
+/// How far the clock of the issuer may be ahead, in seconds.
+const AHEAD_SECS: u64 = 60;
+/// The longest that a connection lasts, whatever its token says, in seconds: as with AWS.
+const LONGEST_SECS: u64 = 86_400;
+/// Characters of who a client is.
+const PRINCIPAL_CHARS: usize = 128;
+/// Claims with more characters are no policy variables.
+const CLAIM_CHARS: usize = 1024;
+
+/// Why a token lets nobody in.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum InvalidToken {
+    /// It does not have the form of one.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// It is signed in a way that is not taken.
+    #[error("alg is not RS256 or ES256")]
+    Algorithm,
+    /// No key of the set is meant.
+    #[error("no key of the issuer has this kid, or the alg is not that of the key")]
+    UnknownKey,
+    /// The key has not signed it.
+    #[error("the signature is wrong")]
+    Signature,
+    /// A claim is missing, or not what it has to be.
+    #[error("the claim {0} is missing, or not the one that is expected")]
+    Claim(String),
+    /// It is over.
+    #[error("it has expired")]
+    Expired,
+    /// It is not valid yet.
+    #[error("it is not valid yet")]
+    NotYet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Algorithm {
+    Rs256,
+    Es256,
+}
+
+/// Public keys of an issuer: a JSON Web Key Set.
+#[derive(Clone, Debug, Default)]
+pub struct Keys(Vec<Key>);
+
+#[derive(Clone, Debug)]
+struct Key {
+    id: Option<String>,
+    public: Public,
+}
+
+#[derive(Clone, Debug)]
+enum Public {
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
+    /// Of P-256, as a point that is not compressed.
+    Ec(Vec<u8>),
+}
+
+/// Why bytes are no key set.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("is no JSON Web Key Set with a key for RS256 or ES256")]
+pub struct InvalidKeys;
+
+impl Keys {
+    /// Reads a key set. Keys for other purposes and algorithms are left out.
+    pub fn parse(json: &[u8]) -> Result<Self, InvalidKeys> {
+        let set: Value = serde_json::from_slice(json).map_err(|_| InvalidKeys)?;
+        let keys = set.get("keys").and_then(Value::as_array).ok_or(InvalidKeys)?;
+        let keys: Vec<Key> = keys.iter().take(KEYS).filter_map(Key::read).collect();
+        if keys.is_empty() { Err(InvalidKeys) } else { Ok(Self(keys)) }
+    }
+
+    /// The key that a token names; without a name, the only one there is for its algorithm.
+    fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Result<&Key, InvalidToken> {
+        let of_algorithm = self.0.iter().filter(|key| key.public.algorithm() == algorithm);
+        let mut meant = of_algorithm.filter(|key| id.is_none() || key.id.as_deref() == id);
+        match (meant.next(), meant.next()) {
+            (Some(key), None) => Ok(key),
+            _ => Err(InvalidToken::UnknownKey),
+        }
+    }
+}
+
+impl Key {
+    fn read(key: &Value) -> Option<Self> {
+        let text = |name: &str| key.get(name).and_then(Value::as_str);
+        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+        if text("use").is_some_and(|purpose| purpose != "sig") {
+            return None;
+        }
+        let public = match (text("kty")?, text("alg")) {
+            ("RSA", None | Some("RS256")) => Public::Rsa { n: bytes("n")?, e: bytes("e")? },
+            ("EC", None | Some("ES256")) if text("crv") == Some("P-256") => {
+                let (x, y) = (bytes("x")?, bytes("y")?);
+                Public::Ec([&[4], &x[..], &y[..]].concat())
+            }
+            _ => return None,
+        };
+        Some(Self { id: text("kid").map(ToOwned::to_owned), public })
+    }
+}
+
+impl Public {
+    fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Rsa { .. } => Algorithm::Rs256,
+            Self::Ec(_) => Algorithm::Es256,
+        }
+    }
+
+    /// Keys that are too short are refused here.
+    fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Rsa { n, e } => {
+                let key = RsaPublicKeyComponents { n, e };
+                key.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature).is_ok()
+            }
+            Self::Ec(point) => {
+                let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+                key.verify(message, signature).is_ok()
+            }
+        }
+    }
+}
+
+/// An issuer, and what its tokens give.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// What `iss` has to be.
+    pub issuer: String,
+    /// What `aud` has to be, or to have among others.
+    pub audience: String,
+    /// The claim that says who the client is.
+    pub principal_claim: String,
+    /// What clients may do, with claims as variables: `${jwt:sub}`.
+    pub document: Arc<policy::Document>,
+    /// The same as text.
+    pub text: String,
+}
+
+/// A token whose signature is good. Not shown by `Debug`.
+#[derive(Clone, PartialEq)]
+pub struct Claims(Map<String, Value>);
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Claims")
+    }
+}
+
+impl Claims {
+    /// Checks the signature of a token.
+    pub fn verify(token: &str, keys: &Keys) -> Result<Self, InvalidToken> {
+        let malformed = InvalidToken::Malformed;
+        if token.len() > TOKEN_BYTES {
+            return Err(malformed("it is too long"));
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(malformed("it has no parts"))?;
+        let (head, body) = message.split_once('.').ok_or(malformed("it has not three parts"))?;
+        let head = object(head).ok_or(malformed("its header is no JSON object in base64url"))?;
+        let algorithm = match head.get("alg").and_then(Value::as_str) {
+            Some("RS256") => Algorithm::Rs256,
+            Some("ES256") => Algorithm::Es256,
+            _ => return Err(InvalidToken::Algorithm),
+        };
+        // What has to be understood is not understood.
+        if head.contains_key("crit") {
+            return Err(malformed("its header has crit"));
+        }
+        let id = match head.get("kid") {
+            None => None,
+            Some(Value::String(id)) => Some(id.as_str()),
+            Some(_) => return Err(malformed("its kid is no text")),
+        };
+        let key = keys.find(algorithm, id)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| InvalidToken::Signature)?;
+        if !key.public.has_signed(message.as_bytes(), &signature) {
+            return Err(InvalidToken::Signature);
+        }
+        object(body).map(Self).ok_or(malformed("its claims are no JSON object in base64url"))
+    }
+
+    /// What it gives who presents it now, if it is for us and of this time.
+    pub fn grant(&self, by: &Issuer, now_secs: u64) -> Result<Grant, InvalidToken> {
+        let claim = |name: &str| InvalidToken::Claim(name.to_owned());
+        if self.0.get("iss").and_then(Value::as_str) != Some(&by.issuer) {
+            return Err(claim("iss"));
+        }
+        let is_for_us = match self.0.get("aud") {
+            Some(Value::String(one)) => *one == by.audience,
+            Some(Value::Array(many)) => many.iter().any(|one| one.as_str() == Some(&by.audience)),
+            _ => false,
+        };
+        if !is_for_us {
+            return Err(claim("aud"));
+        }
+        let ends = self.seconds("exp")?.ok_or(claim("exp"))?;
+        if now_secs >= ends {
+            return Err(InvalidToken::Expired);
+        }
+        if self.seconds("nbf")?.is_some_and(|begins| begins > now_secs + AHEAD_SECS) {
+            return Err(InvalidToken::NotYet);
+        }
+        let principal = self.0.get(&by.principal_claim).and_then(Value::as_str);
+        let principal = principal.filter(|it| {
+            (1..=PRINCIPAL_CHARS).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_graphic())
+        });
+        Ok(Grant {
+            principal_id: principal.ok_or(claim(&by.principal_claim))?.to_owned(),
+            documents: vec![Arc::clone(&by.document)],
+            texts: vec![by.text.clone()],
+            variables: self.variables(),
+            disconnect_after_secs: (ends - now_secs).min(LONGEST_SECS),
+            refresh_after_secs: None,
+        })
+    }
+
+    /// A time; absent is none, and anything but a number that is not negative is an error.
+    fn seconds(&self, name: &str) -> Result<Option<u64>, InvalidToken> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        let whole = value.as_u64();
+        let rounded = || value.as_f64().filter(|it| (0.0..1e15).contains(it)).map(|it| it as u64);
+        let seconds = whole.or_else(rounded);
+        seconds.map(Some).ok_or_else(|| InvalidToken::Claim(name.to_owned()))
+    }
+
+    /// Claims that are texts, numbers, truth values, or lists of texts.
+    fn variables(&self) -> BTreeMap<String, Vec<String>> {
+        let values = |value: &Value| match value {
+            Value::String(text) => Some(vec![text.clone()]),
+            Value::Number(_) | Value::Bool(_) => Some(vec![value.to_string()]),
+            Value::Array(many) => {
+                many.iter().map(|one| one.as_str().map(ToOwned::to_owned)).collect()
+            }
+            _ => None,
+        };
+        let named = self.0.iter().filter_map(|(name, value)| {
+            let values: Vec<String> = values(value)?;
+            let fits = values.iter().map(String::len).sum::<usize>() <= CLAIM_CHARS;
+            // Names of policy variables are not case-sensitive.
+            fits.then(|| (format!("jwt:{}", name.to_ascii_lowercase()), values))
+        });
+        named.collect()
+    }
+}
+
+fn object(text: &str) -> Option<Map<String, Value>> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(object)) => Some(object),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Issuers of JSON Web Tokens.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+
+use super::Findings;
+
+/// Somebody whose tokens let clients in: custom authorizers name it by `jwt:` and its name.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct JwtIssuer {
+    /// What authorizers call it.
+    pub name: String,
+    /// What `iss` has to be.
+    pub issuer: String,
+    /// What `aud` has to be, or to have.
+    pub audience: String,
+    /// Its public keys, a JSON Web Key Set: an address or a file.
+    pub jwks: String,
+    /// The claim that says who a client is.
+    #[serde(default = "subject")]
+    pub principal_claim: String,
+    /// What clients may do: an IoT policy document, with claims as variables like `${jwt:sub}`.
+    pub policy: String,
+}
+
+fn subject() -> String {
+    "sub".into()
+}
+
+/// Finds what cannot be.
+pub(super) fn check(issuers: &[JwtIssuer], found: &mut Findings) {
+    let mut names = HashSet::new();
+    for (number, issuer) in issuers.iter().enumerate() {
+        let place = |field: &str| format!("jwt_issuers[{number}].{field}");
+        let name = &issuer.name;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        if !(1..=128).contains(&name.len()) || !name.bytes().all(is_plain) {
+            let text = format!("{name:?} is not 1 to 128 of A-Z, a-z, 0-9, _ and -");
+            found.problem(place("name"), text);
+        } else if !names.insert(name) {
+            found.problem(place("name"), format!("{name:?} is there twice"));
+        }
+        for (field, text) in [
+            ("issuer", &issuer.issuer),
+            ("audience", &issuer.audience),
+            ("jwks", &issuer.jwks),
+            ("principal_claim", &issuer.principal_claim),
+        ] {
+            if text.is_empty() {
+                found.problem(place(field), "is empty");
+            }
+        }
+        if issuer.jwks.starts_with("http://") {
+            found.warning(place("jwks"), "without TLS the keys can be replaced on the way");
+        }
+        if let Err(error) = policy::Document::parse(&issuer.policy) {
+            found.problem(place("policy"), error.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> JwtIssuer {
+        JwtIssuer {
+            name: "fleet".into(),
+            issuer: "https://id.example/".into(),
+            audience: "skein".into(),
+            jwks: "/etc/skein/keys.json".into(),
+            principal_claim: "sub".into(),
+            policy:
+                r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:Connect",
+                "Resource":"*"}}"#
+                    .into(),
+        }
+    }
+
+    #[test]
+    fn an_issuer_that_cannot_be_is_found() {
+        let found = |issuers: &[JwtIssuer]| {
+            let mut found = Findings::default();
+            check(issuers, &mut found);
+            let keys = |found: Vec<super::super::Finding>| {
+                found.into_iter().map(|it| it.key).collect::<Vec<_>>().join(" ")
+            };
+            (keys(found.problems), keys(found.warnings))
+        };
+        assert_eq!(found(&[good()]), (String::new(), String::new()));
+        for (issuer, problem) in [
+            (JwtIssuer { name: String::new(), ..good() }, "name"),
+            (JwtIssuer { name: "a b".into(), ..good() }, "name"),
+            (JwtIssuer { issuer: String::new(), ..good() }, "issuer"),
+            (JwtIssuer { audience: String::new(), ..good() }, "audience"),
+            (JwtIssuer { jwks: String::new(), ..good() }, "jwks"),
+            (JwtIssuer { principal_claim: String::new(), ..good() }, "principal_claim"),
+            (JwtIssuer { policy: "{}".into(), ..good() }, "policy"),
+        ] {
+            assert_eq!(found(&[issuer]).0, format!("jwt_issuers[0].{problem}"));
+        }
+        assert_eq!(found(&[good(), good()]).0, "jwt_issuers[1].name");
+        let plain = JwtIssuer { jwks: "http://id.example/keys".into(), ..good() };
+        assert_eq!(found(&[plain]).1, "jwt_issuers[0].jwks");
+    }
+}

@@ -1,0 +1,82 @@
+//! HTTP to addresses that operators have given: pre-provisioning hooks, custom authorizers, keys of
+//! issuers.
+//!
+//! Bounds: an answer has five seconds and so many bytes. How many are asked at once is up to who asks.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// How long an answer may take, as with AWS.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of an answer.
+const ANSWER_BYTES: usize = 64 * 1024;
+
+/// Keeps connections open between questions. An address that sends elsewhere is not followed.
+static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
+    let client =
+        reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+    client.build().map_err(|error| error.to_string())
+});
+
+/// Why there is no answer. Never says what was sent, nor the address, which may have a secret in it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// It took too long.
+    #[error("no answer within {} seconds", TIMEOUT.as_secs())]
+    Timeout,
+    /// It is an error.
+    #[error("status {0}")]
+    Status(u16),
+    /// It is too long.
+    #[error("an answer of more than {ANSWER_BYTES} bytes")]
+    TooLarge,
+    /// Nobody could be asked.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<reqwest::Error> for NoAnswer {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_timeout() { Self::Timeout } else { Self::Failed(causes(&error.without_url())) }
+    }
+}
+
+/// Sends JSON and gives the body of the answer.
+pub async fn post(target: &str, question: String) -> Result<Vec<u8>, NoAnswer> {
+    let client = CLIENT.as_ref().map_err(|error| NoAnswer::Failed(error.clone()))?;
+    let request = client.post(target).header("content-type", "application/json");
+    read(request.body(question).send().await?).await
+}
+
+/// Asks for what is there.
+pub async fn get(target: &str) -> Result<Vec<u8>, NoAnswer> {
+    let client = CLIENT.as_ref().map_err(|error| NoAnswer::Failed(error.clone()))?;
+    read(client.get(target).send().await?).await
+}
+
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, NoAnswer> {
+    if !response.status().is_success() {
+        return Err(NoAnswer::Status(response.status().as_u16()));
+    }
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        if body.len() + part.len() > ANSWER_BYTES {
+            return Err(NoAnswer::TooLarge);
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// An error and what caused it: the outermost says little.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

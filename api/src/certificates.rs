@@ -1,6 +1,8 @@
 //! Certificates: made here, registered from elsewhere, activated, revoked, deleted.
 
-use fleet::registry::{Certificate, CertificateId, CertificateMode, CertificateStatus, Command};
+use fleet::registry::{
+    Certificate, CertificateId, CertificateMode, CertificateStatus, Command, Rejection,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -62,6 +64,13 @@ pub(crate) async fn register<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
     };
     let pem = required(body.certificate_pem, "certificatePem")?;
     let inspected = x509::inspect(&pem).map_err(invalid)?;
+    let (id, arns) = (inspected.id.clone(), api.arns.clone());
+    // Told first, as AWS does: whoever registers a certificate again need not know its CA.
+    api.read(move |registry| match registry.certificate(id.as_str()) {
+        Some(_) => Err(Error::rejected(Rejection::CertificateExists(id), &arns)),
+        None => Ok(()),
+    })
+    .await?;
     let given = body.ca_certificate_pem.as_deref();
     let signer = authorities::of(&api.backend, &inspected.der, given).await?;
     register_inspected(api, call, pem, status, inspected, Some(signer)).await

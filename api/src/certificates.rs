@@ -3,6 +3,7 @@
 use fleet::registry::{
     Certificate, CertificateId, CertificateMode, CertificateStatus, Command, Rejection,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -14,9 +15,9 @@ use crate::service::{Api, Reply};
 use crate::x509::{self, CertificateError, Inspected, Issued};
 use crate::{Backend, Error, authorities};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     certificate_signing_request: Option<String>,
     certificate_pem: Option<String>,
     ca_certificate_pem: Option<String>,

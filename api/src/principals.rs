@@ -4,6 +4,7 @@ use fleet::registry::{
     Command, Order, Page, Paging, Policy, PolicyName, Principal, Registry, ThingName,
     ThingPrincipalType,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,10 +18,10 @@ const THING_PRINCIPAL: &str = "x-amzn-principal";
 const POLICY_PRINCIPAL: &str = "x-amzn-iot-principal";
 
 /// Lists with a marker that cannot be turned around.
-const ATTACHED: Style = MARKER.forward();
+pub(crate) const ATTACHED: Style = MARKER.forward();
 
-#[derive(Deserialize)]
-struct Body {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Body {
     target: Option<String>,
 }
 

@@ -29,9 +29,9 @@ use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Matched, Operation};
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, billing_groups, certificates,
-    connections, credentials, effective, endpoint, events, policies, principals, provisioning,
-    publish, retained, role_aliases, sessions, shadows, tagging, templates, thing_groups,
-    thing_types, things, transfers,
+    connections, credentials, effective, endpoint, events, openapi, policies, principals,
+    provisioning, publish, retained, role_aliases, sessions, shadows, tagging, templates,
+    thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -212,6 +212,12 @@ impl<B: Backend> Api<B> {
             trace: trace.to_owned(),
         };
         let result = self.call(&call).await;
+        debug_assert_eq!(
+            openapi::surprise(call.operation, *plane, &result),
+            None,
+            "{:?} is not described so",
+            call.operation
+        );
         let status = result.as_ref().map_or_else(|error| error.status_and_code(*plane).0, |_| 200);
         self.metrics.answered(call.operation, status);
         result

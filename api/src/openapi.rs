@@ -310,7 +310,7 @@ mod tests {
         let answer = |value| Ok(Reply::Json(value));
         let thing = json!({ "thingName": "a", "thingArn": "b", "thingId": "c" });
         for (result, surprise) in [
-            (answer(thing.clone()), None),
+            (answer(thing), None),
             (answer(json!({ "thingName": "a", "thingArn": "b" })), Some("thingId is missing")),
             (Err(Error::NotFound(String::new())), None),
             (

@@ -159,7 +159,7 @@ mod tests {
                     "e": { "type": "boolean" },
                     "f": { "type": "string", "enum": ["X", "Y"] },
                 })),
-                "g": list(object(&["h"], json!({ "h": map(text.clone()) }))),
+                "g": list(object(&["h"], json!({ "h": map(text) }))),
                 "i": map(object(&["j"], json!({ "j": {} }))),
             }),
         );

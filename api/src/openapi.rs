@@ -1,7 +1,7 @@
 //! The API described in OpenAPI 3.1, from what the server itself works with: its routes, the types
 //! that bodies are read into, the styles of its lists, the rules of its names.
 //!
-//! What no type says is in [`operations`]. With debug assertions on, so in every test, a parameter
+//! What no type says is in `operations`. With debug assertions on, so in every test, a parameter
 //! that is read, an answer and an error have to be as they are described there.
 
 mod operations;

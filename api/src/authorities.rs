@@ -4,6 +4,7 @@ use fleet::registry::{
     Authority, AuthorityCommand, CertificateId, CertificateMode, Command, Outcome,
     RegistrationConfig, Registry, TemplateName, TemplateType,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,9 +18,9 @@ use crate::templates::{self, check_body};
 use crate::x509::{self, CertificateError, Inspected};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     ca_certificate: Option<String>,
     verification_certificate: Option<String>,
     registration_config: Option<Registration>,
@@ -28,7 +29,7 @@ struct Body {
     tags: Option<Vec<Tag>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Registration {
     template_body: Option<String>,

@@ -6,6 +6,7 @@ use authorizer::{Answer, Http, Mqtt, Presented, Refusal, SigningKey, Tls};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fleet::registry::{Authorizer, AuthorizerCommand, AuthorizerName, AuthorizerStatus, Command};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -29,9 +30,9 @@ const KEY_CHARS: usize = 5120;
 /// Keys of one authorizer: each is tried for each token.
 const KEYS: usize = 10;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     authorizer_function_arn: Option<String>,
     token_key_name: Option<String>,
     token_signing_public_keys: Option<BTreeMap<String, String>>,
@@ -206,9 +207,9 @@ pub(crate) async fn list<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply,
     .await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct DefaultBody {
+pub(crate) struct DefaultBody {
     authorizer_name: Option<String>,
 }
 
@@ -233,9 +234,9 @@ pub(crate) async fn clear_default<B: Backend>(api: &Api<B>, _: &Call) -> Result<
     Ok(Reply::Empty)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct TestBody {
+pub(crate) struct TestBody {
     token: Option<String>,
     token_signature: Option<String>,
     http_context: Option<HttpContext>,
@@ -243,26 +244,26 @@ struct TestBody {
     tls_context: Option<TlsContext>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct HttpContext {
+pub(crate) struct HttpContext {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     query_string: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct MqttContext {
+pub(crate) struct MqttContext {
     username: Option<String>,
     /// In base64.
     password: Option<String>,
     client_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct TlsContext {
+pub(crate) struct TlsContext {
     server_name: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 use fleet::registry::{
     BillingGroup, BillingGroupCommand, BillingGroupName, Command, Outcome, Registry, ThingName,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,24 +14,24 @@ use crate::request::{Call, Tag, tags};
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     billing_group_properties: Option<Properties>,
     expected_version: Option<u64>,
     tags: Option<Vec<Tag>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Properties {
     billing_group_description: Option<String>,
 }
 
 /// Who is to be where.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Membership {
+pub(crate) struct Membership {
     billing_group_name: Option<String>,
     billing_group_arn: Option<String>,
     thing_name: Option<String>,

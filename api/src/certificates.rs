@@ -1,6 +1,9 @@
 //! Certificates: made here, registered from elsewhere, activated, revoked, deleted.
 
-use fleet::registry::{Certificate, CertificateId, CertificateMode, CertificateStatus, Command};
+use fleet::registry::{
+    Certificate, CertificateId, CertificateMode, CertificateStatus, Command, Rejection,
+};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,9 +16,9 @@ use crate::service::{Api, Reply};
 use crate::x509::{self, CertificateError, Inspected, Issued};
 use crate::{Backend, Error, authorities};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     certificate_signing_request: Option<String>,
     certificate_pem: Option<String>,
     ca_certificate_pem: Option<String>,
@@ -68,6 +71,13 @@ pub(crate) async fn register<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
     };
     let pem = required(body.certificate_pem, "certificatePem")?;
     let inspected = x509::inspect(&pem).map_err(invalid)?;
+    let (id, arns) = (inspected.id.clone(), api.arns.clone());
+    // Told first, as AWS does: whoever registers a certificate again need not know its CA.
+    api.read(move |registry| match registry.certificate(id.as_str()) {
+        Some(_) => Err(Error::rejected(Rejection::CertificateExists(id), &arns)),
+        None => Ok(()),
+    })
+    .await?;
     let given = body.ca_certificate_pem.as_deref();
     let signer = authorities::of(&api.backend, &inspected.der, given).await?;
     register_inspected(api, call, pem, status, inspected, Some(signer)).await

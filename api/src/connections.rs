@@ -9,7 +9,7 @@ use crate::request::Call;
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-const SUBSCRIPTIONS: Style = NEXT_TOKEN.sized("maxResults", 20, 200);
+pub(crate) const SUBSCRIPTIONS: Style = NEXT_TOKEN.sized("maxResults", 20, 200);
 
 pub(crate) async fn get<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let client = call.label(0);

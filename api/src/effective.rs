@@ -6,6 +6,7 @@ use fleet::registry::{
     CertificateId, ConnectionThing, NamedDocument, PolicyName, Principal, Registry, ThingName,
 };
 use policy::{Action, Compiled, Decision, Request, Variables};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,9 +17,9 @@ use crate::request::Call;
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     principal: Option<String>,
     cognito_identity_pool_id: Option<String>,
     auth_infos: Option<Vec<AuthInfo>>,
@@ -26,7 +27,7 @@ struct Body {
     policy_names_to_skip: Option<Vec<String>>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct AuthInfo {
     action_type: Option<String>,

@@ -120,7 +120,10 @@ impl Error {
     /// What a refused command means for the client.
     pub(crate) fn rejected(rejection: Rejection, arns: &Arns) -> Self {
         use Rejection as R;
-        let message = rejection.to_string();
+        let mut message = rejection.to_string();
+        if let R::CertificateHasThings(id) | R::CertificateHasPolicies(id) = &rejection {
+            message = message.replace(&format!("cert/{id}"), &arns.certificate(id));
+        }
         match rejection {
             R::ThingNotFound(_)
             | R::ThingTypeNotFound(_)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleet::registry::{Command, EventCommand, EventConfigurations, EventType};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -10,14 +11,14 @@ use crate::request::Call;
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     #[serde(default)]
     event_configurations: BTreeMap<String, Configuration>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 struct Configuration {
     #[serde(default)]

@@ -19,6 +19,7 @@ mod endpoint;
 mod error;
 mod events;
 mod metrics;
+pub mod openapi;
 mod paging;
 mod policies;
 mod principals;

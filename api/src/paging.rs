@@ -16,13 +16,13 @@ const FINGERPRINT: usize = 8;
 /// How a list names its parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
-    size: &'static str,
-    token: &'static str,
+    pub(crate) size: &'static str,
+    pub(crate) token: &'static str,
     /// The name of the next token in the answer.
     pub(crate) next: &'static str,
-    max: u64,
+    pub(crate) max: u64,
     default: u64,
-    is_newest_first: bool,
+    pub(crate) is_newest_first: bool,
 }
 
 /// `maxResults` and `nextToken`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleet::registry::{Command, Outcome, Policy, PolicyName, Registry};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,9 +14,9 @@ use crate::request::{Call, Tag, tags};
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     policy_document: Option<String>,
     tags: Option<Vec<Tag>>,
 }

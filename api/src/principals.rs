@@ -4,6 +4,7 @@ use fleet::registry::{
     Command, Order, Page, Paging, Policy, PolicyName, Principal, Registry, ThingName,
     ThingPrincipalType,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,16 +12,16 @@ use crate::arn::Arns;
 use crate::paging::{MARKER, NEXT_TOKEN, Style};
 use crate::request::Call;
 use crate::service::{Api, Reply};
-use crate::{Backend, Error, certificates, policies, thing_groups, things};
+use crate::{Backend, Error, certificates, policies, thing_groups};
 
 const THING_PRINCIPAL: &str = "x-amzn-principal";
 const POLICY_PRINCIPAL: &str = "x-amzn-iot-principal";
 
 /// Lists with a marker that cannot be turned around.
-const ATTACHED: Style = MARKER.forward();
+pub(crate) const ATTACHED: Style = MARKER.forward();
 
-#[derive(Deserialize)]
-struct Body {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Body {
     target: Option<String>,
 }
 
@@ -62,11 +63,17 @@ async fn list_of_thing<B: Backend>(
     let only = kind(call)?;
     let arns = api.arns.clone();
     api.list(NEXT_TOKEN.read(call)?, member, move |registry, paging| {
-        registry.thing(thing.as_str()).ok_or_else(|| things::not_found(&thing))?;
+        registry.thing(thing.as_str()).ok_or_else(|| no_thing(&thing))?;
         let page = registry.principals_of(thing.as_str(), only, paging);
         Ok(page.map(|(principal, kind)| written(arns.principal(principal), kind)))
     })
     .await
+}
+
+fn no_thing(name: &ThingName) -> Error {
+    Error::NotFound(format!(
+        "Failed to list principals for thing {name} because the thing does not exist in your account"
+    ))
 }
 
 pub(crate) async fn things<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {

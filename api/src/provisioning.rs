@@ -15,6 +15,7 @@ use provisioning::{
     CertificateSource, Parameters, Purpose, Template, TemplateError, certificate_parameters,
     check_given,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -417,9 +418,9 @@ fn record(
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     template_body: Option<String>,
     #[serde(default)]
     parameters: BTreeMap<String, String>,

@@ -15,6 +15,7 @@ use fleet::registry::{
     RegistrationTask, RegistrationTaskId, Rejection, SessionSecret, TaskLine, Timestamp,
 };
 use provisioning::{Line, Parameters, Purpose, Template, certificate_parameters, check_object_key};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq;
@@ -43,9 +44,9 @@ const BUCKET: RangeInclusive<usize> = 3..=256;
 /// Characters of an error that a report repeats.
 const MESSAGE_CHARS: usize = 1024;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct StartBody {
+pub(crate) struct StartBody {
     template_body: Option<String>,
     input_file_bucket: Option<String>,
     input_file_key: Option<String>,

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use fleet::registry::{RoleSession, Timestamp};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
 use crate::audit::{Actor, Way};
 use crate::backend::{AuthorizedCaller, CertificateCaller};
+use crate::openapi;
 use crate::rights::Rights;
 use crate::routes::Operation;
 
@@ -90,6 +92,11 @@ impl Call {
 
     /// A parameter of the query; an empty one is as good as none.
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
+        debug_assert!(
+            openapi::asks(self.operation, name),
+            "{:?} is not described to ask for {name}",
+            self.operation
+        );
         let (_, value) = self.query.iter().find(|(found, _)| found == name)?;
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
@@ -154,7 +161,7 @@ impl Call {
 }
 
 /// A tag as AWS writes it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Tag {
     key: String,

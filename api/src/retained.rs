@@ -11,7 +11,7 @@ use crate::request::Call;
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-const MESSAGES: Style = NEXT_TOKEN.sized("maxResults", 200, 200);
+pub(crate) const MESSAGES: Style = NEXT_TOKEN.sized("maxResults", 200, 200);
 
 pub(crate) async fn get<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let topic = call.label(0);

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use fleet::registry::{Command, LONGEST_SESSION_SECS, RoleAlias, RoleAliasCommand, RoleAliasName};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -20,9 +21,9 @@ const DEFAULT_DURATION_SECS: u32 = 3600;
 /// Characters of the ARN of a role.
 const ROLE_ARN: RangeInclusive<usize> = 20..=2048;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     role_arn: Option<String>,
     credential_duration_seconds: Option<i64>,
     tags: Option<Vec<Tag>>,

@@ -76,11 +76,16 @@ macro_rules! operations {
 }
 
 /// `{}` is a label of one segment, `{+}` the rest of the path.
-struct Route {
-    plane: Plane,
-    method: &'static str,
-    path: &'static str,
-    operation: Operation,
+pub(crate) struct Route {
+    pub(crate) plane: Plane,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) operation: Operation,
+}
+
+/// Where every operation is.
+pub(crate) fn routes() -> &'static [Route] {
+    ROUTES
 }
 
 operations! {

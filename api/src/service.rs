@@ -32,9 +32,9 @@ use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Matched, Operation};
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, authorizers, billing_groups,
-    certificates, connections, credentials, effective, endpoint, events, policies, principals,
-    provisioning, publish, registration_tasks, retained, role_aliases, sessions, shadows, tagging,
-    templates, thing_groups, thing_types, things, transfers,
+    certificates, connections, credentials, effective, endpoint, events, openapi, policies,
+    principals, provisioning, publish, registration_tasks, retained, role_aliases, sessions,
+    shadows, tagging, templates, thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -288,6 +288,12 @@ impl<B: Backend> Service<B> {
             trace: trace.to_owned(),
         };
         let result = self.carry_out_recorded(&call, source, *plane).await;
+        debug_assert_eq!(
+            openapi::surprise(call.operation, *plane, &result),
+            None,
+            "{:?} is not described so",
+            call.operation
+        );
         let status = result.as_ref().map_or_else(|error| error.status_and_code(*plane).0, |_| 200);
         self.metrics.answered(call.operation, status);
         result

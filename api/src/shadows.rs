@@ -9,7 +9,7 @@ use crate::request::Call;
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-const NAMES: Style = NEXT_TOKEN.sized("pageSize", 25, 100);
+pub(crate) const NAMES: Style = NEXT_TOKEN.sized("pageSize", 25, 100);
 
 /// The shadow that a request is about: a thing, and a name unless it is the classic shadow.
 struct Target {

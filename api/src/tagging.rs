@@ -1,6 +1,7 @@
 //! Tags of thing types, groups, policies and whatever else can have them.
 
 use fleet::registry::Command;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -8,9 +9,9 @@ use crate::request::{Call, Tag, tags};
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     resource_arn: Option<String>,
     tags: Option<Vec<Tag>>,
     tag_keys: Option<Vec<String>>,

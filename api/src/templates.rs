@@ -5,6 +5,7 @@ use fleet::registry::{
     TemplateType, TemplateVersion, check_description,
 };
 use provisioning::{Purpose, Template};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -19,9 +20,9 @@ use crate::{Backend, Error};
 /// What a hook is told has this version.
 pub(crate) const PAYLOAD_VERSION: &str = "2020-04-01";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     template_name: Option<String>,
     description: Option<String>,
     template_body: Option<String>,
@@ -34,7 +35,7 @@ struct Body {
     tags: Option<Vec<Tag>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct HookBody {
     payload_version: Option<String>,

@@ -6,6 +6,7 @@ use fleet::registry::{
     Command, GroupProperties, NameError, Outcome, Registry, ThingGroup, ThingGroupCommand,
     ThingGroupFilter, ThingGroupName, ThingName,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -17,16 +18,16 @@ use crate::service::{Api, Reply};
 use crate::things::{self, AttributePayload};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     parent_group_name: Option<String>,
     thing_group_properties: Option<Properties>,
     expected_version: Option<u64>,
     tags: Option<Vec<Tag>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Properties {
     thing_group_description: Option<String>,
@@ -34,9 +35,9 @@ struct Properties {
 }
 
 /// Who is to be where.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Membership {
+pub(crate) struct Membership {
     thing_group_name: Option<String>,
     thing_group_arn: Option<String>,
     thing_name: Option<String>,

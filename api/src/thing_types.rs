@@ -6,6 +6,7 @@ use fleet::registry::{
     Command, Outcome, PropagatedFrom, PropagatingAttribute, ThingType, ThingTypeName,
     ThingTypePatch, ThingTypeProperties,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -16,15 +17,15 @@ use crate::request::{Call, Tag, tags};
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub(crate) struct Body {
     thing_type_properties: Option<Properties>,
     tags: Option<Vec<Tag>>,
     undo_deprecate: Option<bool>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Properties {
     thing_type_description: Option<String>,
@@ -32,13 +33,13 @@ struct Properties {
     mqtt5_configuration: Option<Mqtt5Configuration>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Mqtt5Configuration {
     propagating_attributes: Option<Vec<Propagating>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Propagating {
     user_property_key: String,

@@ -4,6 +4,7 @@ use fleet::registry::{
     AttributePatch, Attributes, BillingGroupName, Command, Outcome, Thing, ThingFilter, ThingName,
     ThingTypeName,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -14,15 +15,15 @@ use crate::request::Call;
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Create {
+pub(crate) struct Create {
     thing_type_name: Option<String>,
     attribute_payload: Option<AttributePayload>,
     billing_group_name: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct AttributePayload {
     attributes: Option<Attributes>,
     merge: Option<bool>,
@@ -36,9 +37,9 @@ impl AttributePayload {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Update {
+pub(crate) struct Update {
     thing_type_name: Option<String>,
     attribute_payload: Option<AttributePayload>,
     expected_version: Option<u64>,

@@ -1,6 +1,7 @@
 //! What the connections do, one module per kind of load.
 
 pub mod idle;
+pub mod registry;
 pub mod stored;
 pub mod storm;
 pub mod subscriptions;

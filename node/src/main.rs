@@ -1,6 +1,6 @@
 //! `skein`: the command line.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -78,6 +78,8 @@ enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Prints the description of the REST API, in OpenAPI 3.1.
+    Openapi,
     /// Looks after configuration files.
     Config {
         #[command(subcommand)]
@@ -309,6 +311,7 @@ fn main() -> ExitCode {
         Command::Cluster { command } => operate(command),
         Command::Policy { command } => look_at_policies(command),
         Command::Audit { command: AuditCommand::Verify { file } } => verify(&file),
+        Command::Openapi => describe(),
         Command::Config { command: ConfigCommand::Check { config } } => check(&config.path()),
     };
     match result {
@@ -318,6 +321,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn describe() -> anyhow::Result<()> {
+    // A pipe that ends early is no panic.
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, &api::openapi::document())?;
+    Ok(writeln!(out)?)
 }
 
 fn operate(command: ClusterCommand) -> anyhow::Result<()> {

@@ -393,6 +393,10 @@ def test_a_certificate_is_registered_without_its_authority(iot, tmp_path):
         iot.register_certificate_without_ca(certificatePem=pem)
     assert error.response["resourceId"] == made["certificateId"]
     assert error.response["resourceArn"] == made["certificateArn"]
+    # Told before its authority is looked for.
+    with refused("ResourceAlreadyExistsException", 409) as error:
+        iot.register_certificate(certificatePem=pem)
+    assert error.response["resourceId"] == made["certificateId"]
     with refused("CertificateValidationException", 400):
         iot.register_certificate(certificatePem=self_signed(tmp_path))
 

@@ -22,6 +22,7 @@ usage: cargo xtask <command>
   test      every test: Rust, documentation, benches once, real clients, the example, load
   rust      only the Rust tests
   clients   only the real clients; words that follow go to pytest, e.g. `clients -k shadow`
+  moto      the IoT tests of moto, from the folder that follows: its `tests`; see docs/conformance/moto.md
   check     formatting, lints, documentation, dependencies
   audit     only the dependency audit: licences, sources, bans
   ci        check, then test: exactly what CI runs
@@ -51,7 +52,7 @@ fn run(words: &[String]) -> Result<ExitCode> {
         println!("{USAGE}");
         return Ok(ExitCode::SUCCESS);
     }
-    if !rest.is_empty() && command != "clients" {
+    if !rest.is_empty() && !["clients", "moto"].contains(&command) {
         bail!("`{command}` takes no arguments, got {rest:?}\n\n{USAGE}");
     }
     let mut tally = tally::Tally::default();
@@ -73,6 +74,13 @@ fn run(words: &[String]) -> Result<ExitCode> {
             setup::run()?;
             if let Some(binary) = suites::build(&mut tally) {
                 suites::clients(&mut tally, &binary, rest);
+            }
+        }
+        "moto" => {
+            let [tests] = rest else { bail!("`moto` takes the folder of moto's tests\n\n{USAGE}") };
+            setup::run()?;
+            if let Some(binary) = suites::build(&mut tally) {
+                suites::moto(&mut tally, &binary, Path::new(tests));
             }
         }
         "check" => checks::all(&mut tally),

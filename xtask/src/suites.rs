@@ -60,6 +60,23 @@ pub(crate) fn clients(tally: &mut Tally, binary: &Path, words: &[String]) {
     });
 }
 
+/// The tests of a mock of AWS, which are not ours, against nodes of their own.
+pub(crate) fn moto(tally: &mut Tally, binary: &Path, tests: &Path) {
+    tally.suite("the IoT tests of moto", |count| {
+        let mut pytest = shell::command(&[setup::PYTHON, "-m", "pytest", "-p", "moto_suite"]);
+        // Theirs are the options and the folder that they import from; ours is the plugin alone.
+        pytest.args(["-c", "/dev/null", "-p", "no:cacheprovider", "--tb=short", "--rootdir"]);
+        pytest.arg(tests).args(["test_iot", "test_iotdata"].map(|folder| tests.join(folder)));
+        pytest.env("SKEIN_BIN", binary).env("PYTHONPATH", setup::CLIENTS);
+        pytest.env("PYTHONDONTWRITEBYTECODE", "1");
+        shell::read_along(pytest, |line| count.read(line))?;
+        if count.passed == 0 {
+            bail!("no test ran");
+        }
+        Ok(())
+    });
+}
+
 /// The load generator's scenarios, about a second each: nothing may be lost, doubled or reordered.
 fn load(tally: &mut Tally, binary: &Path) {
     let generator = binary.with_file_name("skein-load");

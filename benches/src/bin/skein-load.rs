@@ -18,6 +18,7 @@ use benches::relay;
 use benches::report::Report;
 use benches::scenario::Target;
 use benches::scenario::idle::Idle;
+use benches::scenario::registry::{Key, Registry};
 use benches::scenario::stored::Stored;
 use benches::scenario::storm::{Storm, mutual_tls};
 use benches::scenario::subscriptions::Subscriptions;
@@ -122,6 +123,9 @@ enum Command {
     Retained(StoredArgs),
     /// Queues messages for sessions that are offline, then resumes the sessions.
     Offline(StoredArgs),
+    /// Creates things over REST, reads some and lists all. The access key is that of the environment:
+    /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION.
+    Registry(RegistryArgs),
     /// Copies bytes from publishers to subscribers: the ceiling that brokers are compared with.
     Relay {
         #[arg(long, default_value = "127.0.0.1:1883")]
@@ -184,6 +188,30 @@ struct StoredArgs {
     window: u64,
     #[command(flatten)]
     target: TargetArgs,
+}
+
+#[derive(Args)]
+struct RegistryArgs {
+    #[arg(long, default_value_t = 100_000)]
+    things: u64,
+    /// How many are created at the same time.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// How many are read.
+    #[arg(long, default_value_t = 20_000)]
+    reads: u64,
+    /// The broker's listener for HTTP.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    address: SocketAddr,
+    /// The broker's process, to measure its CPU time and memory.
+    #[arg(long)]
+    pid: Option<u32>,
+    #[arg(long, env = "AWS_ACCESS_KEY_ID")]
+    key_id: String,
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
+    secret: String,
+    #[arg(long, env = "AWS_REGION", default_value = "us-east-1")]
+    region: String,
 }
 
 #[derive(Args)]
@@ -330,6 +358,21 @@ impl StoredArgs {
     }
 }
 
+impl RegistryArgs {
+    fn registry(self) -> Registry {
+        let Self { things, connections, reads, address, pid, key_id, secret, region } = self;
+        let key = Key { id: key_id, secret, region };
+        Registry {
+            address,
+            pid,
+            key,
+            things: things.max(1),
+            connections: connections.max(1),
+            reads,
+        }
+    }
+}
+
 impl CompareArgs {
     fn run(self, core: Option<usize>, json: Option<PathBuf>) -> Result<bool> {
         let cores = process::cores()?;
@@ -396,6 +439,7 @@ impl Command {
             }
             Self::Retained(stored) => stored.stored().retained(&stored.target.target()),
             Self::Offline(stored) => stored.stored().offline(&stored.target.target()),
+            Self::Registry(arguments) => arguments.registry().run(),
             Self::Relay { address } => match relay::run(address)? {},
             Self::Compare(_) | Self::Cluster(_) => unreachable!("have their own results"),
         }

@@ -21,7 +21,7 @@ pub enum Rejection {
     ThingNotFound(ThingName),
     #[error("Thing {thing} already exists with different attributes or thing type")]
     ThingExists { thing: ThingName, id: Uuid },
-    #[error("Thing {0} is still attached to one or more principals")]
+    #[error("Cannot delete. Thing {0} is still attached to one or more principals")]
     ThingHasPrincipals(ThingName),
     #[error("The version is {current}, not {expected}")]
     VersionConflict { expected: u64, current: u64 },
@@ -65,7 +65,7 @@ pub enum Rejection {
     TooManyRegistrationTasks { limit: usize },
     #[error("Thing group {0} not found")]
     ThingGroupNotFound(ThingGroupName),
-    #[error("Thing group {group} already exists with a different parent or different properties")]
+    #[error("Thing Group {group} already exists in current account with different properties")]
     ThingGroupExists { group: ThingGroupName, id: Uuid },
     #[error("Thing group {parent} cannot have groups below it: there are {limit} levels")]
     ThingGroupTooDeep { parent: ThingGroupName, limit: usize },
@@ -93,7 +93,7 @@ pub enum Rejection {
     CertificateNotFound(CertificateId),
     #[error("The certificate is already provisioned or registered")]
     CertificateExists(CertificateId),
-    #[error("Certificate must be deactivated (not ACTIVE) before deletion")]
+    #[error("Certificate must be deactivated (not ACTIVE) before deletion.")]
     CertificateActive(CertificateId),
     #[error("The certificate is being transferred")]
     CertificateInTransfer(CertificateId),
@@ -171,17 +171,21 @@ pub enum Rejection {
     PolicyNotFound(PolicyName),
     #[error("Policy {policy} has no version {version}")]
     PolicyVersionNotFound { policy: PolicyName, version: u64 },
-    #[error("Policy {0} already exists")]
+    #[error("Policy cannot be created - name already exists (name={0})")]
     PolicyExists(PolicyName),
     #[error("The policy document is malformed: {0}")]
     PolicyMalformed(String),
-    #[error("Policy {policy} already has {limit} versions")]
+    #[error("The policy {policy} already has the maximum number of versions ({limit})")]
     PolicyVersionLimit { policy: PolicyName, limit: usize },
-    #[error("Cannot delete the default version of policy {0}")]
+    #[error("Cannot delete the default version of a policy")]
     PolicyVersionIsDefault(PolicyName),
-    #[error("Cannot delete policy {0}: it is attached to one or more targets")]
+    #[error(
+        "The policy cannot be deleted as the policy is attached to one or more principals (name={0})"
+    )]
     PolicyAttached(PolicyName),
-    #[error("Cannot delete policy {0}: delete its versions that are not the default first")]
+    #[error(
+        "Cannot delete the policy because it has one or more policy versions attached to it (name={0})"
+    )]
     PolicyHasVersions(PolicyName),
     #[error("{principal} already has {limit} policies attached")]
     PolicyLimit { principal: Principal, limit: usize },

@@ -16,7 +16,7 @@ use thiserror::Error;
 pub use inspect::{
     Inspected, InspectedAuthority, inspect, inspect_authority, inspect_der, is_signed_by, issuer_of,
 };
-pub use issuer::{AuthorityKey, Issued, Issuer, KeyPair, Scheme, certificate_pem};
+pub use issuer::{AuthorityKey, Issued, Issuer, KeyPair, PROBE, Scheme, Unsigned, certificate_pem};
 
 /// Why a certificate, a request or an authority cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum CertificateError {
     #[error("the private key does not belong to the certificate")]
     KeyMismatch,
     #[error("signing failed: {0}")]
-    Signing(String),
+    Signing(Unsigned),
 }
 
 impl CertificateError {

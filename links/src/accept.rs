@@ -22,7 +22,7 @@ use crate::handshake::{self, Refusal};
 use crate::message::{Batch, Direction, MAX_MESSAGE_BYTES, Stream};
 use crate::peers::{Open, Shared};
 use crate::proto::{Frame, Hello, peer_server};
-use crate::{Denied, Lasts, metrics, tls};
+use crate::{Certainty, Denied, metrics, tls};
 
 /// Connections whose handshake is not done; the next ones wait in the kernel's queue.
 const MAX_HANDSHAKES: usize = 64;
@@ -124,10 +124,10 @@ impl Accepted {
     fn refuse(&self, refusal: Refusal) -> Status {
         refuse(&refusal);
         match &refusal {
-            Refusal::Denied { denied: Denied { lasts: Lasts::ForGood, .. }, .. } => {
+            Refusal::Denied { denied: Denied { certainty: Certainty::ForGood, .. }, .. } => {
                 Status::permission_denied(refusal.to_string())
             }
-            Refusal::Denied { denied: Denied { lasts: Lasts::Perhaps, .. }, .. } => {
+            Refusal::Denied { denied: Denied { certainty: Certainty::Unsure, .. }, .. } => {
                 Status::aborted(refusal.to_string())
             }
             _ => Status::failed_precondition(refusal.to_string()),

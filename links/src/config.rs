@@ -19,6 +19,8 @@ pub struct Config {
     pub folder: String,
     /// Where peers dial this node; empty if that is not known.
     pub address: String,
+    /// Whether this node is none of the founders.
+    pub joins: bool,
     /// Drawn when the cluster was founded; peers of another cluster are refused.
     pub cluster_id: [u8; 16],
     /// Where peers reach this node.
@@ -57,6 +59,7 @@ impl Config {
             incarnation,
             folder: String::new(),
             address: String::new(),
+            joins: false,
             cluster_id,
             listen,
             peers: Vec::new(),

@@ -82,16 +82,18 @@ pub(crate) fn hello(config: &Config, purpose: Purpose) -> Frame {
         purpose: purpose.number(),
         folder: config.folder.clone(),
         address: config.address.clone(),
+        joins: config.joins,
     };
     Frame { kind: Some(Kind::Hello(hello)) }
 }
 
 /// Asks the node whether it wants a peer that is who it says it is.
 pub(crate) fn admit(receiver: &dyn Receiver, hello: &Hello) -> Result<(), Refusal> {
-    let Hello { node, incarnation, folder, address, .. } = hello;
-    let introduction = Introduction { node: *node, incarnation: *incarnation, folder, address };
+    let Hello { node, incarnation, folder, address, joins, .. } = hello;
+    let (node, incarnation, joins) = (*node, *incarnation, *joins);
+    let introduction = Introduction { node, incarnation, folder, address, joins };
     let admitted = receiver.admit(introduction);
-    admitted.map_err(|denied| Refusal::Denied { node: *node, denied })
+    admitted.map_err(|denied| Refusal::Denied { node, denied })
 }
 
 /// Judges everything about a peer's first frame but which node it comes from.

@@ -56,6 +56,8 @@ pub struct Introduction<'a> {
     pub folder: &'a str,
     /// Where it wants to be dialled; empty if it does not know.
     pub address: &'a str,
+    /// Whether it is none of the founders.
+    pub joins: bool,
 }
 
 /// Why a peer is not wanted.
@@ -63,17 +65,17 @@ pub struct Introduction<'a> {
 pub struct Denied {
     /// In words that follow on the peer's name.
     pub why: String,
-    /// Whether it stays so.
-    pub lasts: Lasts,
+    /// How certain that is.
+    pub certainty: Certainty,
 }
 
-/// Whether a peer that is not wanted may be wanted later.
+/// How certain it is that a peer is not wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lasts {
+pub enum Certainty {
     /// Something has to happen first: the node that says so starts, or an operator does something.
     ForNow,
     /// As far as the node knows that says so, which may not know enough.
-    Perhaps,
+    Unsure,
     /// It never is.
     ForGood,
 }

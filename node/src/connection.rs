@@ -494,7 +494,8 @@ impl Connection {
     fn mind_silence(&mut self) {
         let now = self.core.clock().now;
         let took = std::mem::take(&mut self.took);
-        if self.withheld && (took || !self.crowded) {
+        let is_ending = self.endpoint.takes_no_more();
+        if self.withheld && !is_ending && (took || !self.crowded) {
             // It is not the client that is silent. One that takes nothing of what it is sent is.
             self.heard = now;
         }

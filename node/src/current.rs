@@ -144,11 +144,6 @@ pub async fn catch_up(shared: &Arc<Shared>) {
     }
     let lost = currency.lost.load(Ordering::Acquire);
     let is_caught_up = look(shared).await;
-    // What is wanted on other nodes by sessions that no group holds may be in the sockets yet, if the process
-    // stood still: the answer of each peer comes behind it, or that peer is lost.
-    if is_caught_up && let Some(synced) = shared.fanout.sync(None) {
-        synced.await;
-    }
     // Before it is known how shared subscriptions are served, nothing is: an entry of an outbox that went
     // one way must not go another one when that is known, past what came after it.
     if is_caught_up && shared.known_data_version() > 0 {

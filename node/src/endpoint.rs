@@ -649,8 +649,9 @@ impl Endpoint {
 
     /// A taker has not, or nobody knows.
     pub fn failed(&self, number: u32, reason: Reason) {
+        let is_v5 = self.profile.version == Version::V5;
         let can_be_said = |kind| match kind {
-            _ if self.profile.version == Version::V311 => false,
+            _ if !is_v5 => false,
             // Trouble of the cluster is no answer to a publication: nobody may know whether it is taken
             // after all, and an answer ends the exchange [v5 4.3.2, 4.3.3]. The session would have its
             // packet identifier for ever, or the client would not send it again.

@@ -42,17 +42,13 @@ impl Default for Freshness {
 impl Freshness {
     /// This node now has all of the registry that was acknowledged before `asked`.
     pub fn seen(&self, asked: Instant) {
-        self.seen.fetch_max(self.millis(asked), Ordering::Relaxed);
+        let asked = asked.saturating_duration_since(self.since).as_millis();
+        self.seen.fetch_max(u64::try_from(asked).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Whether this node has all of the registry that was acknowledged before `then`.
-    pub fn has_seen(&self, then: Instant) -> bool {
-        self.seen.load(Ordering::Relaxed) > self.millis(then)
-    }
-
-    fn millis(&self, at: Instant) -> u64 {
-        let millis = at.saturating_duration_since(self.since).as_millis();
-        u64::try_from(millis).unwrap_or(u64::MAX)
+    /// This node has all of the registry that was acknowledged before.
+    pub fn as_of(&self) -> Instant {
+        self.since + Duration::from_millis(self.seen.load(Ordering::Relaxed))
     }
 
     fn age(&self) -> Duration {
@@ -118,8 +114,7 @@ mod tests {
         registry.seen(asked);
         assert_eq!(registry.age(), Duration::from_secs(3));
         assert!(!registry.is_stale());
-        assert!(registry.has_seen(asked.checked_sub(Duration::from_millis(1)).unwrap()));
-        assert!(!registry.has_seen(asked), "what came in the same millisecond may have been later");
+        assert_eq!(registry.as_of(), asked);
         registry.seen(asked.checked_sub(Duration::from_secs(1)).unwrap());
         assert_eq!(registry.age(), Duration::from_secs(3), "an older answer that comes later");
         tokio::time::advance(Duration::from_millis(2001)).await;

@@ -78,6 +78,10 @@ pub struct NodeHost {
     up: Instant,
     /// When a lead was last looked for that is another node's.
     balanced: Instant,
+    /// Since when this node leads the members' group.
+    leads_meta_since: Option<Instant>,
+    /// When it last gave that lead up for somebody who does not believe it.
+    gave_way: Option<Instant>,
     /// The other nodes, and which of them are lost.
     lost: Vec<(Instance, bool)>,
     /// When the members of the cluster were last looked after.
@@ -120,6 +124,8 @@ impl NodeHost {
             shared,
             up: Instant::now(),
             balanced: Instant::now(),
+            leads_meta_since: None,
+            gave_way: None,
             lost: Vec::new(),
             tended: Instant::now(),
             was_current: false,

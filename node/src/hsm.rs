@@ -1,35 +1,75 @@
 //! The private key of the CA that signs device certificates, in a device that never gives it away: PKCS #11,
 //! version 2.40, which every maker's library speaks.
 //!
-//! One session signs for everybody, one signature after the other. Devices lose sessions (they are
-//! restarted, their network fails), so what fails is tried once more from the beginning.
+//! A thread of its own has the device: one signature comes after the other, and whoever asks for one waits no
+//! longer than [`PATIENCE`], for a device may hang. Devices lose sessions (they are restarted, their network
+//! fails), so what fails is tried once more from the beginning.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use api::x509::{AuthorityKey, Scheme};
+use api::x509::{AuthorityKey, Scheme, Unsigned};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::types::AuthPin;
-use metrics::counter;
+use metrics::{counter, describe_counter};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256, Sha384};
-use tracing::{error, warn};
+use tracing::{debug, error};
 
 use crate::config::Hsm;
 
-/// See the module.
-#[derive(Clone)]
-pub(crate) struct HsmKey(Arc<Device>);
+/// How long a signature may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Signatures that wait; more are refused.
+const WAITING: usize = 16;
 
+/// The key, on its thread.
+pub(crate) struct HsmKey {
+    /// Gone when the thread is to end.
+    jobs: Option<SyncSender<Job>>,
+    /// Closed when the thread has ended.
+    ended: Mutex<Receiver<()>>,
+}
+
+struct Job {
+    scheme: Scheme,
+    message: Vec<u8>,
+    signed: Sender<Result<Vec<u8>, Fault>>,
+}
+
+/// Why nothing is signed, before it is told.
+struct Fault {
+    why: anyhow::Error,
+    /// Whether it stays so until somebody changes something.
+    lasts: bool,
+}
+
+impl Fault {
+    fn lasting(why: anyhow::Error) -> Self {
+        Self { why, lasts: true }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self { why: error.into(), lasts: false }
+    }
+}
+
+/// What the thread has.
 struct Device {
     place: Hsm,
     library: Pkcs11,
-    session: Mutex<Option<Open>>,
+    session: Option<Open>,
+    /// The hash of a PIN that the token did not take: it may lock itself when that comes again.
+    refused_pin: Option<[u8; 32]>,
 }
 
 struct Open {
@@ -38,8 +78,11 @@ struct Open {
 }
 
 impl HsmKey {
-    /// Loads the library and finds the key.
-    pub(crate) fn open(place: &Hsm) -> anyhow::Result<Self> {
+    /// Loads the library. Whether the device can be reached shows with the first signature.
+    ///
+    /// # Errors
+    /// When something is missing in the configuration, or the library cannot be loaded.
+    pub(crate) fn load(place: &Hsm) -> anyhow::Result<Self> {
         for (key, is_empty) in [
             ("module", place.module.as_os_str().is_empty()),
             ("token", place.token.is_empty()),
@@ -53,9 +96,145 @@ impl HsmKey {
         let module = place.module.display();
         let library = Pkcs11::new(&place.module)
             .with_context(|| format!("{module} is no PKCS #11 library that can be loaded"))?;
-        begin(&library)?;
-        let session = Mutex::new(Some(open(&library, place)?));
-        Ok(Self(Arc::new(Device { place: place.clone(), library, session })))
+        describe_counter!("issuer_hsm_signatures_total", "Signatures asked of the issuer's device");
+        let ((sender, jobs), (ends, ended)) = (sync_channel(WAITING), mpsc::channel());
+        let device = Device { place: place.clone(), library, session: None, refused_pin: None };
+        thread::Builder::new()
+            .name("skein-hsm".into())
+            .spawn(move || {
+                device.serve(&jobs);
+                drop::<Sender<()>>(ends);
+            })
+            .context("no thread can be started")?;
+        Ok(Self { jobs: Some(sender), ended: Mutex::new(ended) })
+    }
+
+    fn signature(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Fault> {
+        let (signed, signature) = mpsc::channel();
+        let job = Job { scheme, message: message.to_vec(), signed };
+        let jobs = self.jobs.as_ref().context("the device's thread has ended")?;
+        jobs.try_send(job).map_err(|_| anyhow!("too many signatures wait for the device"))?;
+        match signature.recv_timeout(PATIENCE) {
+            Ok(signed) => signed,
+            Err(RecvTimeoutError::Timeout) => Err(anyhow!("the device does not answer"))?,
+            Err(RecvTimeoutError::Disconnected) => Err(anyhow!("the device's thread has ended"))?,
+        }
+    }
+}
+
+/// The library is one for the whole process: who comes next begins with it when this one has ended. A
+/// device that hangs is not waited for.
+impl Drop for HsmKey {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let _ = self.ended.get_mut().recv_timeout(Duration::from_secs(1));
+    }
+}
+
+impl AuthorityKey for HsmKey {
+    fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Unsigned> {
+        let signed = self.signature(scheme, message);
+        let result = if signed.is_ok() { "ok" } else { "failed" };
+        counter!("issuer_hsm_signatures_total", "result" => result).increment(1);
+        signed.map_err(|Fault { why, lasts }| {
+            let why = format!("{why:#}");
+            error!(
+                error = why,
+                "no certificates are made: see that tls.issuer_hsm can be reached, and that its token, \
+                key and PIN are as configured"
+            );
+            Unsigned { why, lasts }
+        })
+    }
+}
+
+impl Device {
+    fn serve(mut self, jobs: &Receiver<Job>) {
+        while let Ok(Job { scheme, message, signed }) = jobs.recv() {
+            // Who has lost patience does not hear it.
+            let _ = signed.send(self.sign(scheme, &message));
+        }
+        self.session = None;
+        // Before the library is unloaded, which may have threads of its own.
+        let _ = self.library.finalize();
+    }
+
+    fn sign(&mut self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Fault> {
+        if let Some(open) = &self.session {
+            match sign(open, scheme, message) {
+                Ok(signature) => return Ok(signature),
+                Err(why) => debug!(error = format!("{why:#}"), "the library begins anew"),
+            }
+        }
+        let open = self.open_anew()?;
+        let signature = sign(self.session.insert(open), scheme, message)?;
+        Ok(signature)
+    }
+
+    /// The same as if the process had just begun: some libraries look for their devices only then.
+    fn open_anew(&mut self) -> Result<Open, Fault> {
+        self.session = None;
+        // Whether it was initialized does not matter.
+        let _ = self.library.clone().finalize();
+        begin(&self.library)?;
+        self.open()
+    }
+
+    /// A session that is logged in, and the key.
+    fn open(&mut self) -> Result<Open, Fault> {
+        let Hsm { token, key, pin_file, .. } = &self.place;
+        let library = &self.library;
+        let slots = library.get_slots_with_initialized_token();
+        let slots = slots.context("the slots cannot be listed")?;
+        let is_it =
+            |slot| library.get_token_info(slot).is_ok_and(|info| info.label().trim_end() == token);
+        let mut slots = slots.into_iter().filter(|&slot| is_it(slot));
+        let slot =
+            slots.next().with_context(|| format!("there is no token with the label {token:?}"))?;
+        if slots.next().is_some() {
+            return Err(Fault::lasting(anyhow!("more than one token has the label {token:?}")));
+        }
+        let pin = fs::read_to_string(pin_file)
+            .with_context(|| format!("the PIN cannot be read from {}", pin_file.display()))
+            .map_err(Fault::lasting)?;
+        let pin = pin.trim_end();
+        let digest = Sha256::digest(pin).into();
+        let refused = || {
+            let file = pin_file.display();
+            Fault::lasting(anyhow!("token {token:?} does not take the PIN in {file}"))
+        };
+        if self.refused_pin == Some(digest) {
+            return Err(refused());
+        }
+        let session = library.open_ro_session(slot).context("no session can be opened")?;
+        match session.login(UserType::User, Some(&AuthPin::new(pin.into()))) {
+            // Another session of this process has.
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => self.refused_pin = None,
+            Err(Error::Pkcs11(RvError::PinIncorrect, _)) => {
+                self.refused_pin = Some(digest);
+                return Err(refused());
+            }
+            Err(Error::Pkcs11(RvError::PinLocked, _)) => {
+                let why = anyhow!("token {token:?} is locked: its PIN was wrong too often");
+                return Err(Fault::lasting(why));
+            }
+            Err(error) => Err(anyhow!("token {token:?} lets nobody in: {error}"))?,
+        }
+        let wanted = [
+            Attribute::Class(ObjectClass::PRIVATE_KEY),
+            Attribute::Label(key.clone().into_bytes()),
+        ];
+        let found = session.find_objects(&wanted).context("the keys cannot be listed")?;
+        let count = found.len();
+        match found[..] {
+            [key] => Ok(Open { session, key }),
+            [] => Err(Fault::lasting(anyhow!(
+                "token {token:?} has no private key with the label {key:?}"
+            ))),
+            _ => Err(Fault::lasting(anyhow!(
+                "token {token:?} has {count} private keys with the label {key:?}"
+            ))),
+        }
     }
 }
 
@@ -64,80 +243,6 @@ fn begin(library: &Pkcs11) -> anyhow::Result<()> {
         // Once in a process.
         Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
         Err(error) => bail!("the PKCS #11 library cannot be initialized: {error}"),
-    }
-}
-
-/// The same as if the process had just begun: some libraries look for their devices only then.
-fn open_anew(library: &Pkcs11, place: &Hsm) -> anyhow::Result<Open> {
-    // Whether it was initialized does not matter.
-    let _ = library.clone().finalize();
-    begin(library)?;
-    open(library, place)
-}
-
-/// A session that is logged in, and the key.
-fn open(library: &Pkcs11, place: &Hsm) -> anyhow::Result<Open> {
-    let Hsm { token, key, pin_file, .. } = place;
-    let slots = library.get_slots_with_initialized_token().context("the slots cannot be listed")?;
-    let is_it =
-        |slot| library.get_token_info(slot).is_ok_and(|info| info.label().trim_end() == token);
-    let mut slots = slots.into_iter().filter(|&slot| is_it(slot));
-    let slot =
-        slots.next().with_context(|| format!("there is no token with the label {token:?}"))?;
-    if slots.next().is_some() {
-        bail!("more than one token has the label {token:?}");
-    }
-    let pin = fs::read_to_string(pin_file)
-        .with_context(|| format!("the PIN cannot be read from {}", pin_file.display()))?;
-    let session = library.open_ro_session(slot).context("no session can be opened")?;
-    match session.login(UserType::User, Some(&AuthPin::new(pin.trim_end().into()))) {
-        // Another session of this process has.
-        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-        Err(Error::Pkcs11(RvError::PinIncorrect, _)) => {
-            bail!("token {token:?} does not take the PIN in {}", pin_file.display())
-        }
-        Err(Error::Pkcs11(RvError::PinLocked, _)) => {
-            bail!("token {token:?} is locked: its PIN was wrong too often")
-        }
-        Err(error) => bail!("token {token:?} lets nobody in: {error}"),
-    }
-    let wanted =
-        [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Label(key.clone().into_bytes())];
-    let found = session.find_objects(&wanted).context("the keys cannot be listed")?;
-    match found[..] {
-        [key] => Ok(Open { session, key }),
-        [] => bail!("token {token:?} has no private key with the label {key:?}"),
-        _ => bail!("token {token:?} has {} private keys with the label {key:?}", found.len()),
-    }
-}
-
-impl AuthorityKey for HsmKey {
-    fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, String> {
-        let Device { place, library, session } = &*self.0;
-        let mut session = session.lock();
-        let mut signed = match &*session {
-            Some(open) => sign(open, scheme, message),
-            None => Err(anyhow!("the session is lost")),
-        };
-        if let Err(why) = &signed {
-            warn!(error = format!("{why:#}"), token = place.token, "the library begins anew");
-            *session = None;
-            signed = open_anew(library, place).and_then(|open| {
-                let signed = sign(&open, scheme, message);
-                *session = Some(open);
-                signed
-            });
-        }
-        let result = if signed.is_ok() { "ok" } else { "failed" };
-        counter!("issuer_hsm_signatures_total", "result" => result).increment(1);
-        signed.map_err(|why| {
-            error!(
-                error = format!("{why:#}"), token = place.token, key = place.key,
-                "no certificates are made: see that tls.issuer_hsm can be reached, and that its token, key \
-                and PIN are as configured"
-            );
-            format!("{why:#}")
-        })
     }
 }
 

@@ -20,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
+use tracing::info;
 
 use crate::config;
 use crate::fanout::{Fanout, Urgency};
@@ -80,6 +81,7 @@ impl Mesh {
             peers: self.roster.peers(),
             folder: own.map(|own| own.folder.clone()).unwrap_or_default(),
             address: own.map(|own| own.address.clone()).unwrap_or_default(),
+            joins: own.is_some_and(|own| own.joins),
             ..links::Config::new(config.node, incarnation, id, config.listen, identity)
         };
         let ears = Ears(Arc::clone(shared));
@@ -193,7 +195,7 @@ fn tells_of_life(stream: Stream) -> bool {
 
 impl links::Receiver for Ears {
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
-        if self.0.mesh.roster.admit(peer, &self.0.registry)? {
+        if self.0.mesh.roster.admit(peer)? {
             self.0.mesh.follow_roster();
         }
         Ok(())
@@ -203,8 +205,11 @@ impl links::Receiver for Ears {
         self.0.mesh.roster.expel(peer, why);
     }
 
-    fn doubted(&self, _peer: u64) {
-        *self.0.mesh.doubted.lock() = Some(Instant::now());
+    fn doubted(&self, peer: u64) {
+        let before = self.0.mesh.doubted.lock().replace(Instant::now());
+        if before.is_none_or(|at| at.elapsed() > DOUBTED_FOR) {
+            info!(peer, "a node does not know yet that this one is a member");
+        }
     }
 
     fn connected(&self, stream: Stream, incarnation: u64) {

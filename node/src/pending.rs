@@ -76,7 +76,7 @@ impl Core {
             Asker::Outbox { group, seq } => self.outbox_entry_done(group, seq, failure),
             Asker::Peer(placing, parcel) => {
                 if let Some(failure) = failure {
-                    placing.unplaced(parcel, failure.reason().code().into());
+                    placing.unplaced(parcel, failure.reason_for_peer().code().into());
                 }
             }
             // Whoever asked may have gone away.

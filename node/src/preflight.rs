@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use api::x509::{CertificateError, PROBE, Unsigned};
 use rustls::pki_types::UnixTime;
 use socket2::{Domain, Protocol, Socket, Type};
 use storage::data::DataDir;
@@ -96,14 +97,14 @@ fn check_certificate(config: &Config, found: &mut Findings) {
 fn check_issuer(config: &Config, found: &mut Findings) {
     let tls = &config.tls;
     let Some(certificate) = &tls.issuer_certificate else { return };
-    let key = match (&tls.issuer_hsm, &tls.issuer_private_key) {
+    let (key, secret) = match (&tls.issuer_hsm, &tls.issuer_private_key) {
         (Some(hsm), _) => ("tls.issuer_hsm.pin_file", &hsm.pin_file),
-        (None, Some(key)) => ("tls.issuer_private_key", key),
+        (None, Some(file)) => ("tls.issuer_private_key", file),
         (None, None) => return,
     };
-    check_key_mode(key.0, key.1, found);
+    check_key_mode(key, secret, found);
     let before = found.problems.len();
-    for (name, file) in [("tls.issuer_certificate", certificate), key] {
+    for (name, file) in [("tls.issuer_certificate", certificate), (key, secret)] {
         if let Err(error) = fs::read(file) {
             found.problem(name, format!("cannot read {}: {error}", file.display()));
         }
@@ -111,18 +112,27 @@ fn check_issuer(config: &Config, found: &mut Findings) {
     if found.problems.len() > before {
         return;
     }
-    if tls::is_encrypted(key.1) {
-        found.problem(key.0, tls::passphrase(key.1));
+    if tls.issuer_hsm.is_none() && tls::is_encrypted(secret) {
+        found.problem(key, tls::passphrase(secret));
         return;
     }
+    let is_hsm = tls.issuer_hsm.is_some();
     match run::issuer(config) {
         Err(error) => {
-            let hsm = tls.issuer_hsm.as_ref().map(|_| "tls.issuer_hsm");
-            found.problem(hsm.unwrap_or("tls.issuer_certificate"), format!("{error:#}"));
+            let key = if is_hsm { "tls.issuer_hsm" } else { "tls.issuer_certificate" };
+            found.problem(key, format!("{error:#}"));
         }
         // Device certificates are known by their own id, whatever becomes of their issuer.
-        Ok(_) => {
+        Ok(issuer) => {
             let mut theirs = Findings::default();
+            match issuer.as_ref().filter(|_| is_hsm).map(|issuer| issuer.prove(PROBE)) {
+                // It may be there again before the first certificate is to be made.
+                Some(Err(CertificateError::Signing(Unsigned { why, lasts: false }))) => {
+                    theirs.warning("tls.issuer_hsm", why);
+                }
+                Some(Err(error)) => found.problem("tls.issuer_hsm", error.to_string()),
+                Some(Ok(_)) | None => {}
+            }
             if let Ok(validity) = tls::validity(certificate) {
                 check_validity("tls.issuer_certificate", certificate, &validity, &mut theirs);
             }

@@ -218,7 +218,12 @@ impl Rejected {
             P::Unavailable(_) => (503, "ServiceUnavailable"),
             P::NoIssuer | P::Internal => (500, "InternalServerError"),
         };
-        Self::new(status, code, error.to_string())
+        let message = match status {
+            // What is wrong with the node is its operator's business.
+            500 => "the node could not do it: its log says why".to_owned(),
+            _ => error.to_string(),
+        };
+        Self::new(status, code, message)
     }
 
     fn body(&self) -> Value {

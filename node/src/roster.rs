@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fleet::registry::{Drain, Member, MemberStatus, NotMember};
-use links::{Denied, Introduction, Lasts, PeerAddress};
+use links::{Certainty, Denied, Introduction, PeerAddress};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config;
-use crate::freshness::Freshness;
 
 /// This node in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +59,25 @@ struct State {
     members: Option<BTreeMap<u64, Member>>,
     /// Where nodes have said that they are.
     heard: BTreeMap<u64, String>,
-    /// Which lives of nodes are not let in, and since when.
-    denied: BTreeMap<u64, (u64, Instant)>,
+    /// The members are those that there were then, or later; none until it has been looked.
+    as_of: Option<Instant>,
+    /// Lives of nodes that are not let in, and when each first wanted to be.
+    denied: BTreeMap<(u64, u64), Instant>,
+}
+
+/// What was looked at so lately is believed when somebody is to be denied for good.
+const BELIEVED_FOR: Duration = Duration::from_secs(2);
+/// Lives that were denied are remembered for so long.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
+impl State {
+    /// Whether the members were looked at lately, and after a life of a node first wanted to be let in.
+    fn knows_more_than(&mut self, peer: Introduction<'_>) -> bool {
+        let now = Instant::now();
+        self.denied.retain(|_, first| now.duration_since(*first) < REMEMBERED_FOR);
+        let first = *self.denied.entry((peer.node, peer.incarnation)).or_insert(now);
+        self.as_of.is_some_and(|as_of| as_of > first && now.duration_since(as_of) < BELIEVED_FOR)
+    }
 }
 
 impl Roster {
@@ -94,8 +111,10 @@ impl Roster {
         self.configured.get(&node).cloned().unwrap_or_default()
     }
 
-    /// Notes the members; true if they were others before.
-    pub fn note(&self, members: &BTreeMap<u64, Member>) -> bool {
+    /// Notes the members as a confirmed leader knew them at a moment, or later; true if they were others
+    /// before.
+    pub fn note(&self, members: &BTreeMap<u64, Member>, as_of: Instant) -> bool {
+        self.state.write().as_of = Some(as_of);
         if self.state.read().members.as_ref() == Some(members) {
             return false;
         }
@@ -197,26 +216,21 @@ impl Roster {
         }
     }
 
-    /// Judges a node that is who it says it is; true if it was not known to be where it is. `registry`
-    /// says how much this node knows of the members: it denies nobody for good who may have been let in
-    /// while it stood still.
-    pub fn admit(&self, peer: Introduction<'_>, registry: &Freshness) -> Result<bool, Denied> {
+    /// Judges a node that is who it says it is; true if it was not known to be where it is. One that may
+    /// have been let in while this node stood still is not denied for good.
+    pub fn admit(&self, peer: Introduction<'_>) -> Result<bool, Denied> {
         let joining = self.is_learning();
         let mut state = self.state.write();
         let deserted = self.is_deserted();
         let judged = judge(state.members.as_ref(), &self.configured, joining, deserted, peer);
         if let Err(mut denied) = judged {
-            let now = (peer.incarnation, Instant::now());
-            let entry = state.denied.entry(peer.node).or_insert(now);
-            if entry.0 != peer.incarnation {
-                *entry = now;
-            }
-            if denied.lasts == Lasts::ForGood && !registry.has_seen(entry.1) {
-                denied.lasts = Lasts::Perhaps;
+            let is_certain = !peer.joins || state.knows_more_than(peer);
+            if denied.certainty == Certainty::ForGood && !is_certain {
+                denied.certainty = Certainty::Unsure;
             }
             return Err(denied);
         }
-        state.denied.remove(&peer.node);
+        state.denied.remove(&(peer.node, peer.incarnation));
         if peer.address.is_empty() {
             return Ok(false);
         }
@@ -246,16 +260,16 @@ fn judge(
     deserted: bool,
     peer: Introduction<'_>,
 ) -> Result<(), Denied> {
-    let denied = |why: &str, lasts| Err(Denied { why: why.to_owned(), lasts });
+    let denied = |why: &str, certainty| Err(Denied { why: why.to_owned(), certainty });
     let Some(members) = members else {
-        return denied("is not judged before this node has loaded its state", Lasts::ForNow);
+        return denied("is not judged before this node has loaded its state", Certainty::ForNow);
     };
     if deserted {
-        return denied(&NotMember::Removed.to_string(), Lasts::ForGood);
+        return denied(&NotMember::Removed.to_string(), Certainty::ForGood);
     }
     match members.get(&peer.node) {
         None if joining || members.is_empty() && configured.contains_key(&peer.node) => Ok(()),
-        None => denied("is no member of the cluster: `skein cluster add` makes it one", Lasts::ForNow),
+        None => denied("is no member of the cluster: `skein cluster add` makes it one", Certainty::ForNow),
         // It is of a version without names for folders.
         Some(member) if peer.folder.is_empty() && member.folder.is_none() => Ok(()),
         Some(member) => member.admits(peer.folder).or_else(|why| {
@@ -271,7 +285,7 @@ fn judge(
                 ),
             };
             // Who is behind knows nothing for good.
-            denied(&format!("{why}: {remedy}"), if joining { Lasts::ForNow } else { Lasts::ForGood })
+            denied(&format!("{why}: {remedy}"), if joining { Certainty::ForNow } else { Certainty::ForGood })
         }),
     }
 }
@@ -310,8 +324,6 @@ fn addresses(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use fleet::registry::{Command, Registry};
 
     use super::*;
@@ -358,9 +370,10 @@ mod tests {
             (unfounded, true, false, 4, "e", None),
             (unloaded, false, false, 1, "a", Some(("has loaded its state", false))),
         ] {
-            let peer = Introduction { node, incarnation: 1, folder, address: "" };
+            let peer = Introduction { node, incarnation: 1, folder, address: "", joins: false };
             let found = judge(members, &configured(), joining, deserted, peer);
-            let found = found.err().map(|denied| (denied.why, denied.lasts == Lasts::ForGood));
+            let found =
+                found.err().map(|denied| (denied.why, denied.certainty == Certainty::ForGood));
             match (&found, expected) {
                 (None, None) => {}
                 (Some((why, for_good)), Some((said, wanted)))
@@ -372,30 +385,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_denied_for_good_who_may_have_been_let_in_meanwhile() {
-        let (roster, registry) = (Roster::new(None, String::new(), None), Freshness::default());
-        roster.note(&members());
-        let for_good = |incarnation| {
-            let peer = Introduction { node: 3, incarnation, folder: "d", address: "" };
-            match roster.admit(peer, &registry).unwrap_err().lasts {
-                Lasts::Perhaps => false,
-                Lasts::ForGood => true,
-                Lasts::ForNow => panic!("no operator would help"),
-            }
+        let (roster, start) = (Roster::new(None, String::new(), None), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        let look = |millis| roster.note(&members(), at(millis));
+        let denied = |joins, incarnation| {
+            let peer = Introduction { node: 3, incarnation, folder: "d", address: "", joins };
+            roster.admit(peer).unwrap_err().certainty
         };
-        let look = || registry.seen(Instant::now());
+        look(0);
         tokio::time::advance(Duration::from_secs(1)).await;
-        look();
+        look(900);
+        assert_eq!(denied(true, 1), Certainty::Unsure, "it has looked, but before");
+        assert_eq!(denied(false, 1), Certainty::ForGood, "a founder is let in by nobody");
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!for_good(1), "it has looked, but before");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!for_good(1));
-        look();
-        assert!(for_good(1));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!for_good(2), "it may live anew because it was let in");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        look();
-        assert!(for_good(2));
+        assert_eq!(denied(true, 1), Certainty::Unsure, "it has not looked again");
+        look(1900);
+        assert_eq!(denied(true, 1), Certainty::ForGood);
+        assert_eq!(denied(true, 2), Certainty::Unsure, "it may live anew because it was let in");
+        assert_eq!(denied(true, 1), Certainty::ForGood, "two lives do not disturb each other");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(denied(true, 2), Certainty::Unsure, "the last look was long ago");
+        look(4900);
+        assert_eq!(denied(true, 2), Certainty::ForGood);
     }
 
     #[test]

@@ -152,7 +152,7 @@ pub fn issuer(config: &Config) -> anyhow::Result<Option<Issuer>> {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let issuer = match (&tls.issuer_hsm, &tls.issuer_private_key) {
-        (Some(hsm), _) => Issuer::new(&read(certificate)?, Box::new(HsmKey::open(hsm)?)),
+        (Some(hsm), _) => Issuer::new(&read(certificate)?, Box::new(HsmKey::load(hsm)?)),
         (None, Some(key)) => Issuer::from_pem(&read(certificate)?, &read(key)?),
         (None, None) => return Ok(None),
     };

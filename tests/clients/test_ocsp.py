@@ -21,17 +21,16 @@ class Responder:
         self.pki, self.folder = folder / "pki", folder
         make_pki(self.pki)
 
-    def respond(self, name="server", status="V", days=1, seconds=None):
+    def respond(self, name="server", status="V"):
         certificate = self.pki / f"{name}.pem"
         serial = openssl("x509", "-in", certificate, "-noout", "-serial").stdout.strip().split("=")[1]
         revoked = "260101000000Z" if status == "R" else ""
         (self.folder / "index.txt").write_text(f"{status}\t491231235959Z\t{revoked}\t{serial}\tunknown\t/CN={name}\n")
-        lasts = ["-nmin", seconds] if seconds else ["-ndays", days]
         ca = self.pki / "ca.pem"
         openssl("ocsp", "-issuer", ca, "-cert", certificate, "-no_nonce", "-reqout", self.folder / "request.der")
         openssl(
             "ocsp", "-index", self.folder / "index.txt", "-CA", ca, "-rsigner", ca, "-rkey", self.pki / "ca.key",
-            *lasts, "-reqin", self.folder / "request.der", "-respout", self.folder / "new.der",
+            "-ndays", 1, "-reqin", self.folder / "request.der", "-respout", self.folder / "new.der",
         )
         os.replace(self.folder / "new.der", self.folder / "server.ocsp")
 

@@ -285,7 +285,7 @@ described! {
     DeleteAuthorizer: fails("DeleteConflict ResourceNotFound");
     ListAuthorizers: asks("status?:ACTIVE|INACTIVE") pages(MARKER) gives("authorizers[ authorizerName authorizerArn ]");
     TestInvokeAuthorizer: takes::<authorizers::TestBody>()
-        gives("isAuthenticated:bool principalId? policyDocuments[]? disconnectAfterInSeconds?:int refreshAfterInSeconds?:int")
+        gives("isAuthenticated:bool principalId? policyDocuments?[] disconnectAfterInSeconds?:int refreshAfterInSeconds?:int")
         fails("InvalidResponse ResourceNotFound");
     SetDefaultAuthorizer: takes::<authorizers::DefaultBody>() gives("authorizerName authorizerArn") fails("ResourceAlreadyExists ResourceNotFound");
     DescribeDefaultAuthorizer: gives("authorizerDescription{ authorizerName authorizerArn authorizerFunctionArn tokenKeyName? tokenSigningPublicKeys{}

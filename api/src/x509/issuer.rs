@@ -39,8 +39,10 @@ const DIGITAL_SIGNATURE: &[u8] = &[BIT_STRING, 2, 7, 0x80];
 const ECDSA_SHA256: &[u8] = &[SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 const ECDSA_SHA384: &[u8] = &[SEQUENCE, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
 const RSA_SHA256: &[u8] = &[SEQUENCE, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11, 5, 0];
+const P256: &str = "1.2.840.10045.3.1.7";
+const P384: &str = "1.3.132.0.34";
 /// What a key signs to show that it belongs to a certificate.
-const PROBE: &[u8] = b"the key of an authority";
+pub const PROBE: &[u8] = b"the key of an authority";
 
 /// How an authority signs: its kind of key says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +57,13 @@ pub enum Scheme {
 
 impl Scheme {
     fn of(public: &SubjectPublicKeyInfo<'_>) -> Result<Self, CertificateError> {
-        match public.parsed() {
-            Ok(PublicKey::EC(point)) if point.key_size() == 256 => Ok(Self::EcdsaSha256),
-            Ok(PublicKey::EC(point)) if point.key_size() == 384 => Ok(Self::EcdsaSha384),
-            Ok(PublicKey::RSA(_)) => Ok(Self::RsaSha256),
-            _ => Err(CertificateError::AuthorityKey(public.algorithm.algorithm.to_id_string())),
+        inspect::check_key(public)?;
+        let curve = public.algorithm.parameters.as_ref().and_then(|it| it.as_oid().ok());
+        match (public.parsed(), curve.map(|oid| oid.to_id_string()).as_deref()) {
+            (Ok(PublicKey::EC(_)), Some(P256)) => Ok(Self::EcdsaSha256),
+            (Ok(PublicKey::EC(_)), Some(P384)) => Ok(Self::EcdsaSha384),
+            (Ok(PublicKey::RSA(_)), _) => Ok(Self::RsaSha256),
+            (_, kind) => Err(CertificateError::AuthorityKey(kind.unwrap_or("other").to_owned())),
         }
     }
 
@@ -78,13 +82,24 @@ pub trait AuthorityKey: Send + Sync + 'static {
     /// Signs as X.509 has it: of ECDSA, `r` and `s` in DER. May take as long as a device of its own needs.
     ///
     /// # Errors
-    /// Why not, in words.
-    fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, String>;
+    /// Why not.
+    fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Unsigned>;
+}
+
+/// Why nothing is signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Unsigned {
+    /// In words.
+    pub why: String,
+    /// Whether it stays so until somebody changes something.
+    pub lasts: bool,
 }
 
 impl AuthorityKey for rcgen::KeyPair {
-    fn sign(&self, _: Scheme, message: &[u8]) -> Result<Vec<u8>, String> {
-        rcgen::SigningKey::sign(self, message).map_err(|error| error.to_string())
+    fn sign(&self, _: Scheme, message: &[u8]) -> Result<Vec<u8>, Unsigned> {
+        let failed = |error: rcgen::Error| Unsigned { why: error.to_string(), lasts: true };
+        rcgen::SigningKey::sign(self, message).map_err(failed)
     }
 }
 
@@ -95,6 +110,8 @@ pub struct Issuer(Arc<Authority>);
 struct Authority {
     key: Box<dyn AuthorityKey>,
     scheme: Scheme,
+    /// The public key, in DER.
+    public: Vec<u8>,
     /// The subject of the authority, byte for byte.
     name: Vec<u8>,
     key_identifier: Vec<u8>,
@@ -155,11 +172,13 @@ impl Issuer {
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, CertificateError> {
         let key = rcgen::KeyPair::from_pem(key_pem)
             .map_err(|error| CertificateError::PrivateKey(error.to_string()))?;
-        Self::new(certificate_pem, Box::new(key))
+        let issuer = Self::new(certificate_pem, Box::new(key))?;
+        issuer.prove(PROBE)?;
+        Ok(issuer)
     }
 
-    /// The same with a key that is elsewhere. It has to sign once, to show that it belongs to the
-    /// certificate.
+    /// The same with a key that is elsewhere. Whether it belongs to the certificate shows with each
+    /// signature.
     pub fn new(
         certificate_pem: &str,
         key: Box<dyn AuthorityKey>,
@@ -170,10 +189,6 @@ impl Issuer {
             return Err(CertificateError::NotAnAuthority);
         }
         let scheme = Scheme::of(certificate.public_key())?;
-        let signature = key.sign(scheme, PROBE).map_err(CertificateError::Signing)?;
-        if !is_signature(certificate.public_key(), scheme, PROBE, &signature) {
-            return Err(CertificateError::KeyMismatch);
-        }
         let said = certificate.extensions().iter().find_map(|extension| {
             match extension.parsed_extension() {
                 ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
@@ -182,7 +197,18 @@ impl Issuer {
         });
         let key_identifier = said.unwrap_or_else(|| key_identifier(certificate.public_key()));
         let name = certificate.subject().as_raw().to_vec();
-        Ok(Self(Arc::new(Authority { key, scheme, name, key_identifier })))
+        let public = certificate.public_key().raw.to_vec();
+        Ok(Self(Arc::new(Authority { key, scheme, public, name, key_identifier })))
+    }
+
+    /// Has something signed, and looks whether that is by the key of the certificate.
+    pub fn prove(&self, message: &[u8]) -> Result<Vec<u8>, CertificateError> {
+        let Authority { key, scheme, public, .. } = &*self.0;
+        let signature = key.sign(*scheme, message).map_err(CertificateError::Signing)?;
+        match is_signature(public, *scheme, message, &signature) {
+            true => Ok(signature),
+            false => Err(CertificateError::KeyMismatch),
+        }
     }
 
     /// Signs a certificate for a new key pair.
@@ -281,8 +307,7 @@ impl Issuer {
                 &extensions,
             ],
         );
-        let signature =
-            authority.key.sign(authority.scheme, &contents).map_err(CertificateError::Signing)?;
+        let signature = self.prove(&contents)?;
         let algorithm = authority.scheme.algorithm();
         let der = der::tagged(SEQUENCE, &[&contents, algorithm, &der::bits(&signature)]);
         let summary = inspect::summary(&inspect::parse(&der)?);
@@ -290,15 +315,11 @@ impl Issuer {
     }
 }
 
-fn is_signature(
-    public: &SubjectPublicKeyInfo<'_>,
-    scheme: Scheme,
-    message: &[u8],
-    signature: &[u8],
-) -> bool {
+fn is_signature(public: &[u8], scheme: Scheme, message: &[u8], signature: &[u8]) -> bool {
+    let Ok((_, public)) = SubjectPublicKeyInfo::from_der(public) else { return false };
     let (_, algorithm) = AlgorithmIdentifier::from_der(scheme.algorithm()).expect("a constant");
     let signature = BitString::new(0, signature);
-    verify_signature(public, &algorithm, &signature, message).is_ok()
+    verify_signature(&public, &algorithm, &signature, message).is_ok()
 }
 
 /// `CN=AWS IoT Certificate`

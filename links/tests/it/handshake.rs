@@ -35,6 +35,7 @@ fn hello() -> Hello {
         purpose: 1,
         folder: String::new(),
         address: String::new(),
+        joins: false,
     }
 }
 

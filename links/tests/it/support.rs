@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use links::proto::GroupMessage;
 use links::{
-    Batch, Config, Denied, Direction, Identity, Introduction, Lasts, Links, Message, PeerAddress,
-    Purpose, Receiver, Stream, certificate_name,
+    Batch, Certainty, Config, Denied, Direction, Identity, Introduction, Links, Message,
+    PeerAddress, Purpose, Receiver, Stream, certificate_name,
 };
 use metrics_util::debugging::{DebugValue, Snapshotter};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -102,8 +102,8 @@ impl Receiver for Remembering {
 
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
         match peer.folder {
-            LOST => Err(Denied { why: "is denied".into(), lasts: Lasts::ForGood }),
-            UNSURE => Err(Denied { why: "may be one".into(), lasts: Lasts::Perhaps }),
+            LOST => Err(Denied { why: "is denied".into(), certainty: Certainty::ForGood }),
+            UNSURE => Err(Denied { why: "may be one".into(), certainty: Certainty::Unsure }),
             _ => Ok(()),
         }
     }

@@ -9,12 +9,18 @@ use std::time::Duration;
 use cluster::{GroupId, GroupsView, Order};
 use fleet::placement::weight;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{Machine, NodeHost};
 
 /// A lead at a time, and no more often: whoever gets one must have all there is first.
 const EVERY: Duration = Duration::from_secs(3);
+
+/// For so long whoever got the lead of the members' group keeps it.
+const RESTS_FOR: Duration = Duration::from_secs(5);
+
+/// As often that lead is given up for those who do not believe its leader.
+const GIVES_WAY_EVERY: Duration = Duration::from_secs(60);
 
 /// The node that should lead a group.
 fn leader_of(group: GroupId, nodes: impl Iterator<Item = u64>) -> Option<u64> {
@@ -29,6 +35,8 @@ impl NodeHost {
             return;
         }
         self.balanced = Instant::now();
+        // Unless this node should lead nothing.
+        let rests = self.meta_lead_rests(groups.leads(GroupId::META)) && !groups.abstains();
         let (own, linked) = (self.shared.mesh.own.node(), self.shared.mesh.linked());
         let registry = groups.get(GroupId::META).and_then(Machine::registry);
         let preferred = |id: GroupId| registry?.preferred_leaders().get(&id.0).copied();
@@ -39,13 +47,11 @@ impl NodeHost {
             };
             can && self.shared.mesh.roster.may_lead(*node)
         };
-        // Who does not know that this node is a member hears nothing of it, nor who the members are.
-        let is_doubted = self.shared.mesh.is_doubted();
-        let can_tell = |id: GroupId, node: u64| !(is_doubted && id == GroupId::META && node == own);
         let led = groups.ids().into_iter().filter(|id| groups.leads(*id));
-        let misplaced = led.filter_map(|id| {
-            let voters = groups.status(id)?.voters.iter().copied();
-            let mut up = voters.filter(|node| may_lead(node) && can_tell(id, *node));
+        let voters =
+            |id| groups.status(id).map(|it| it.voters.clone()).unwrap_or_default().into_iter();
+        let misplaced = led.filter(|id| !(rests && *id == GroupId::META)).filter_map(|id| {
+            let mut up = voters(id).filter(may_lead);
             let leader = match preferred(id) {
                 Some(preferred) if up.clone().any(|node| node == preferred) => Some(preferred),
                 _ => leader_of(id, up.by_ref()),
@@ -58,6 +64,25 @@ impl NodeHost {
             debug!(%group, to, "a lead is handed over");
             self.shared.groups.order(Order::Transfer { group, to });
         }
+        // Who does not know that this node is a member hears nothing of it, nor who the members are:
+        // somebody else has to tell.
+        let others = voters(GroupId::META).filter(|node| *node != own).filter(may_lead);
+        if self.shared.mesh.is_doubted()
+            && groups.leads(GroupId::META)
+            && self.gave_way.is_none_or(|at| at.elapsed() >= GIVES_WAY_EVERY)
+            && let Some(to) = leader_of(GroupId::META, others)
+        {
+            info!(to, "group 0 is handed over: a node does not know that this one is a member");
+            self.gave_way = Some(Instant::now());
+            self.shared.groups.order(Order::Transfer { group: GroupId::META, to });
+        }
+    }
+
+    /// Whether the lead of the members' group stays where it is for now: whoever got it may have to tell
+    /// somebody who does not believe the leader before.
+    fn meta_lead_rests(&mut self, leads: bool) -> bool {
+        self.leads_meta_since = leads.then(|| self.leads_meta_since.unwrap_or_else(Instant::now));
+        self.leads_meta_since.is_some_and(|since| since.elapsed() < RESTS_FOR)
     }
 }
 

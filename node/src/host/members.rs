@@ -100,6 +100,8 @@ impl NodeHost {
     /// Tells the rest of the node who the members are.
     pub(super) fn note_members(&self, groups: &GroupsView<'_, Machine>) {
         let mesh = &self.shared.mesh;
+        // Before the members are read, which may be later ones.
+        let as_of = self.shared.registry.as_of();
         let is_damaged = groups.status(GroupId::META).is_some_and(|status| status.damaged);
         mesh.roster.note_damage(is_damaged);
         let Some(registry) = groups.get(GroupId::META).and_then(Machine::registry) else { return };
@@ -111,7 +113,7 @@ impl NodeHost {
             info!("this node is the only member of its cluster");
             mesh.roster.end_recovery();
         }
-        if mesh.roster.note(members) {
+        if mesh.roster.note(members, as_of) {
             mesh.follow_roster();
         }
         let version = match mesh.roster.own {

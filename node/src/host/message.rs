@@ -160,6 +160,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What another node is told, which may be of an earlier version and pass it on: PUBACK and PUBREC
+    /// have no other reason for trouble [v5 3.4.2.1].
+    pub fn reason_for_peer(self) -> Reason {
+        match self.reason() {
+            Reason::ServerBusy | Reason::ServerShuttingDown => Reason::UnspecifiedError,
+            reason => reason,
+        }
+    }
+
     /// What an MQTT client is told.
     pub fn reason(self) -> Reason {
         match self {

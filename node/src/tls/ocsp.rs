@@ -55,8 +55,9 @@ pub(super) fn judge(response: &[u8], leaf: &CertificateDer<'_>, now: i64) -> any
     if seconds(&answer.this_update) > now {
         bail!("the response is not valid yet");
     }
-    // Without an end there is always something newer.
-    let until = answer.next_update.as_ref().map_or(i64::MAX, seconds);
+    // Nobody could tell when one without an end is outdated.
+    let until = answer.next_update.as_ref().map(seconds);
+    let until = until.context("the response does not say when there is a newer one")?;
     if until <= now {
         bail!("the response is outdated since second {until} of the epoch: fetch a new one");
     }

@@ -38,7 +38,10 @@ impl OwnCertificate {
         let (certificate, private_key) = (certificate.to_owned(), private_key.to_owned());
         let current = RwLock::new(Arc::new(read(&certificate, &private_key)?));
         let ocsp_response = ocsp_response.map(Path::to_owned);
-        Ok(Self { certificate, private_key, ocsp_response, current })
+        let own = Self { certificate, private_key, ocsp_response, current };
+        // What is wrong with it is said by whoever looks again.
+        let _ = own.staple();
+        Ok(own)
     }
 
     /// Whether there is a response to show with it, if a file for that is named.
@@ -126,7 +129,10 @@ impl OwnCertificate {
             let why = anyhow!("the certificate in {} is not valid now", self.certificate.display());
             return Err(Unusable { key, why });
         }
-        self.set(found);
+        // Of the new one, or none: what there was is about the one before.
+        let response = self.ocsp_response.as_ref().zip(found.cert.first());
+        let response = response.and_then(|(file, leaf)| ocsp::read(file, leaf, now()).ok());
+        self.set(CertifiedKey { ocsp: response.map(|staple| staple.response), ..found });
         Ok(Some(*valid.end()))
     }
 }

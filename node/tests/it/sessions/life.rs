@@ -171,7 +171,8 @@ impl Life {
     pub(super) fn admit(&self, node: u64, other: &Self) -> Result<(), Denied> {
         let (incarnation, folder) = (other.incarnation, &other.folder);
         let address = &address_of(node);
-        self.ears.admit(Introduction { node, incarnation, folder, address })
+        let joins = other.ears.0.mesh.roster.own.as_ref().is_some_and(|own| own.joins);
+        self.ears.admit(Introduction { node, incarnation, folder, address, joins })
     }
 
     /// Whether what speaks with other nodes executes nothing now.

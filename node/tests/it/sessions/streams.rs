@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use links::proto::FanoutMessage;
-use links::{Batch, Direction, Lasts, Purpose, Receiver, Stream};
+use links::{Batch, Certainty, Direction, Purpose, Receiver, Stream};
 use node::host::{Machine, NodeHost};
 use simulation::Cluster;
 use storage::dice::Dice;
@@ -235,10 +235,10 @@ fn greet((from, sender): (u64, &Life), (to, receiver): (u64, &Life)) -> bool {
         return false;
     }
     if let Err(denied) = receiver.admit(from, sender) {
-        match denied.lasts {
-            Lasts::ForGood => sender.ears.denied(to, &denied.why),
-            Lasts::Perhaps => sender.ears.doubted(to),
-            Lasts::ForNow => {}
+        match denied.certainty {
+            Certainty::ForGood => sender.ears.denied(to, &denied.why),
+            Certainty::Unsure => sender.ears.doubted(to),
+            Certainty::ForNow => {}
         }
         return false;
     }

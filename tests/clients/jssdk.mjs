@@ -1,6 +1,6 @@
 // Scenarios of the AWS IoT device SDKs for JavaScript, v2 and v1, as applications use them.
 // Called as: node jssdk.mjs SCENARIO, with options in JSON on standard input.
-// The report, in JSON, goes to standard output. A connection that is refused is `{ refused: … }`; what else goes wrong is thrown.
+// The report, in JSON, goes to standard output; whatever is wrong otherwise is thrown.
 
 import { readFileSync, writeSync } from "node:fs";
 import v1 from "aws-iot-device-sdk";
@@ -58,7 +58,8 @@ class Client311 {
     try {
       await this.protocol.connect();
     } catch (error) {
-      throw new Refused(error.message);
+      // It is a string.
+      throw new Refused(error);
     }
     return this;
   }
@@ -198,9 +199,18 @@ const scenarios = {
     return { subscribed, published, messages };
   },
 
+  // Each of the clients: whether it is let in, or why not.
   async connect() {
-    await (await dial()).end();
-    return { connected: true };
+    const attempts = Object.entries(CLIENTS).map(async ([version, Client]) => {
+      try {
+        await (await new Client({ id: `${name}-${version}` }).connect()).end();
+        return [version, "connected"];
+      } catch (error) {
+        if (!(error instanceof Refused)) throw error;
+        return [version, error.message];
+      }
+    });
+    return Object.fromEntries(await Promise.all(attempts));
   },
 
   // Topics outside of the policy, then one of it, if the connection is there still.
@@ -311,12 +321,5 @@ const scenarios = {
 };
 
 setTimeout(() => { console.error(`${scenario}: stuck for 25 s`); process.exit(1); }, 25_000);
-let report;
-try {
-  report = await scenarios[scenario]();
-} catch (error) {
-  if (!(error instanceof Refused)) throw error;
-  report = { refused: error.message };
-}
-writeSync(1, JSON.stringify(report));
+writeSync(1, JSON.stringify(await scenarios[scenario]()));
 process.exit(0);

@@ -50,8 +50,6 @@ class Client311 {
     this.protocol = new mqtt.MqttClient().new_connection(builder.build());
     this.protocol.on("message", (topic, payload) => this.messages.put({ topic, payload: text(payload) }));
     this.protocol.on("interrupt", () => this.interrupted.put(true));
-    // The same goes to whoever waits for the operation; without a listener it would be thrown.
-    this.protocol.on("error", () => {});
   }
 
   async connect() {

@@ -37,7 +37,7 @@ def node(skein, name):
             words, cwd=HERE, input=json.dumps(options), capture_output=True, text=True, timeout=40, env=skein.aws_environment()
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        # SDK v1 tells of its own on standard output.
+        # The SDK v1 may have written lines of its own.
         return json.loads(done.stdout.splitlines()[-1])
 
     return run

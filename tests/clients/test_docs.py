@@ -159,11 +159,12 @@ def test_metrics_that_documents_name_exist():
 
 
 def programs(document, offset):
-    """The shell commands and Python programs of a document, on other ports, as commands for bash."""
+    """The shell commands and programs of a document, on other ports, as commands for bash."""
     ports = {str(port): str(port + offset) for port in PORTS.values()}
-    for language, code in re.findall(r"(?ms)^```(sh|python)\n(.*?)^```$", document.read_text()):
+    interpreters = {"python": "python", "js": "node"}
+    for language, code in re.findall(r"(?ms)^```(sh|python|js)\n(.*?)^```$", document.read_text()):
         code = re.sub(r"\b\d{4}\b", lambda port: ports.get(port[0], port[0]), code)
-        yield code if language == "sh" else f"python - <<'PYTHON'\n{code}PYTHON\n"
+        yield code if language == "sh" else f"{interpreters[language]} - <<'PROGRAM'\n{code}PROGRAM\n"
 
 
 class Reader:
@@ -174,7 +175,8 @@ class Reader:
         (folder / "bin/skein").symlink_to(skein_binary().resolve())
         path = [str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SKEIN_"))}
-        self.folder, self.environment, self.offset = folder, clean | {"PATH": ":".join(path)}, free_offset()
+        packages = {"PATH": ":".join(path), "NODE_PATH": str(REPO / "tests/clients/node_modules")}
+        self.folder, self.environment, self.offset = folder, clean | packages, free_offset()
 
     def run(self, commands):
         """What the commands print."""
@@ -227,6 +229,7 @@ def test_programs_of_the_compatibility_document(first_node):
     assert "SigV4: sent" in printed
     assert "Role alias: sent" in printed
     assert "Provisioned: sensor-7 every 5 s" in printed
+    assert "JavaScript v2: sent" in printed and "JavaScript v1: sent" in printed
     assert '"message":"OK"' in printed
 
 

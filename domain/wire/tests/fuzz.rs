@@ -98,7 +98,7 @@ fn upgrade() {
             "what follows the head does not matter"
         );
         assert_eq!(Upgrade::parse(&input[..size - 1]), Ok(None), "a head has one end");
-        match upgrade.accept(&["/mqtt"], "mqtt") {
+        match upgrade.accept(&["/mqtt"], &["mqtt", "mqttv3.1"]) {
             Ok(response) => {
                 assert!(upgrade.is_websocket() && upgrade.method() == "GET");
                 assert!(response.starts_with(b"HTTP/1.1 101 ") && response.ends_with(b"\r\n\r\n"));

@@ -29,6 +29,10 @@ use crate::websocket::WebSocket;
 /// The SigV4 services that may open a WebSocket.
 const SERVICES: [&str; 2] = ["iotdevicegateway", "iotdata"];
 
+/// The subprotocols that are MQTT, whatever its version: the standard's, and the one that the AWS IoT
+/// device SDK v1 for JavaScript offers alone.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
 /// What answers HTTP on the gateway.
 pub struct DataPlane {
     /// The REST data plane; a listener without one takes only WebSockets.
@@ -87,7 +91,7 @@ pub(super) async fn serve(
         })));
     }
     let refused = match sign_in(core, data_plane, &upgrade, peer).await {
-        Ok(peer) => match upgrade.accept(&["/mqtt"], "mqtt") {
+        Ok(peer) => match upgrade.accept(&["/mqtt"], &SUBPROTOCOLS) {
             Ok(response) => {
                 write(&mut stream, &response).await?;
                 let early = head[length..].to_vec();

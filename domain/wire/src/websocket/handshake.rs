@@ -125,9 +125,9 @@ impl Upgrade {
         self.list("upgrade").any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
     }
 
-    /// The answer that makes the connection a WebSocket for `subprotocol`, if the request is correct
-    /// and its path is one of `paths`.
-    pub fn accept(&self, paths: &[&str], subprotocol: &str) -> Result<Vec<u8>, Refusal> {
+    /// The answer that makes the connection a WebSocket for the first of `subprotocols` that the client
+    /// offers, if the request is correct and its path is one of `paths`.
+    pub fn accept(&self, paths: &[&str], subprotocols: &[&str]) -> Result<Vec<u8>, Refusal> {
         if !paths.contains(&self.path()) {
             return Err(Refusal::new(404, "there is nothing at this path"));
         }
@@ -147,10 +147,11 @@ impl Upgrade {
             return Err(Refusal::new(426, "the WebSocket version is 13"));
         }
         let key = self.key().ok_or_else(|| Refusal::new(400, "Sec-WebSocket-Key is malformed"))?;
-        if !self.protocols().any(|offered| offered == subprotocol) {
-            let body = format!("the subprotocol {subprotocol} is not offered");
+        let offered = |ours: &&&str| self.protocols().any(|it| it == **ours);
+        let Some(subprotocol) = subprotocols.iter().find(offered) else {
+            let body = format!("no subprotocol of these is offered: {}", subprotocols.join(", "));
             return Err(Refusal { status: 400, body });
-        }
+        };
         Ok(switching(&accept_key(key), subprotocol))
     }
 

@@ -30,7 +30,7 @@ fn the_head_is_read() {
 
 #[test]
 fn the_key_of_the_rfc_is_accepted() {
-    let response = parse(REQUEST).accept(&["/", "/mqtt"], "mqtt").unwrap();
+    let response = parse(REQUEST).accept(&["/", "/mqtt"], &["mqtt"]).unwrap();
     let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
     assert_eq!(String::from_utf8(response).unwrap(), expected);
@@ -58,7 +58,24 @@ fn variations_are_accepted() {
     ] {
         let changed = REQUEST.replacen(from, to, 1);
         assert_ne!(changed, REQUEST);
-        assert!(parse(&changed).accept(&["/mqtt"], "mqtt").is_ok(), "{to}");
+        assert!(parse(&changed).accept(&["/mqtt"], &["mqtt"]).is_ok(), "{to}");
+    }
+}
+
+#[test]
+fn the_first_subprotocol_that_is_offered_is_selected() {
+    for (offered, selected) in
+        [("mqttv3.1, mqtt", Some("mqtt")), ("mqttv3.1", Some("mqttv3.1")), ("mqttv3.2", None)]
+    {
+        let changed = REQUEST.replacen("mqttv3.1, mqtt", offered, 1);
+        match (parse(&changed).accept(&["/mqtt"], &["mqtt", "mqttv3.1"]), selected) {
+            (Ok(response), Some(selected)) => {
+                let header = format!("Sec-WebSocket-Protocol: {selected}\r\n\r\n");
+                assert!(String::from_utf8(response).unwrap().ends_with(&header), "{offered}");
+            }
+            (Err(refusal), None) => assert_eq!(refusal.status, 400),
+            (answer, _) => panic!("{offered}: {answer:?}"),
+        }
     }
 }
 
@@ -86,7 +103,7 @@ fn incorrect_requests_are_refused() {
     ] {
         let changed = REQUEST.replacen(from, to, 1);
         assert_ne!(changed, REQUEST);
-        let refusal = parse(&changed).accept(&["/mqtt"], "mqtt").unwrap_err();
+        let refusal = parse(&changed).accept(&["/mqtt"], &["mqtt"]).unwrap_err();
         assert_eq!(refusal.status, status, "{from} -> {to}: {}", refusal.body);
     }
 }

@@ -4,9 +4,9 @@
 //! or lacks something has sessions that it does not know, and what was acknowledged would not reach
 //! them. So a node of a cluster lets nobody in, leaves publications unread, takes none over REST and
 //! hands out nothing of its outboxes until it has had all of every group that was acknowledged anywhere
-//! before: after its start, after a damage, after it heard no leader for so long that others may have gone on without
-//! it, and after its process stood still: whoever looks first when it goes on finds that, before the
-//! groups or the links do.
+//! before: after its start, after a damage, after it heard no leader for so long that others may have
+//! gone on without it, and after its process stood still: whoever looks first when it goes on finds
+//! that, before the groups or the links do.
 //!
 //! A subscription is granted when all other nodes have heard of it that can be reached. A node that does
 //! not hear of another may miss some, and learns of them only by the groups: so it looks at all of them as

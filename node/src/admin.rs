@@ -15,8 +15,10 @@ use ::cluster::GroupId;
 use anyhow::{Context, bail};
 use api::Source;
 use api::audit::{Actor, Attempt, Change, Intent, Result as Outcome};
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use fleet::registry::Timestamp;
@@ -27,6 +29,7 @@ use crate::audit;
 use crate::backup::{Backups, Standing};
 use crate::clock::now_ms;
 use crate::config::is_address;
+use crate::fetch;
 use crate::identity;
 use crate::process::ProcessMetrics;
 use crate::shared::Shared;
@@ -100,6 +103,15 @@ pub fn router(
         .route("/admin/policy/record", post(replay::record))
         .route("/admin/policy/replay", post(replay::replay))
         .with_state(shared)
+        .layer(middleware::from_fn(refuse_functions))
+}
+
+/// Whoever may say which address a node asks must not act here by that.
+async fn refuse_functions(request: Request, next: Next) -> Response {
+    match request.headers().contains_key(fetch::ASKED_BY) {
+        true => (StatusCode::FORBIDDEN, "no address for a hook or an authorizer\n").into_response(),
+        false => next.run(request).await,
+    }
 }
 
 async fn standing(

@@ -444,6 +444,11 @@ impl Config {
             .chain(self.registration.files())
             .chain(self.audit.file.as_mut())
             .chain([&mut self.data]);
+        for issuer in &mut self.jwt_issuers {
+            if let Some(file) = issuer.jwks_file() {
+                issuer.jwks = folder.join(file).display().to_string();
+            }
+        }
         for path in files.into_iter().flatten().chain(others) {
             // An empty one would be the folder itself.
             if !path.as_os_str().is_empty() {

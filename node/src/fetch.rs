@@ -6,7 +6,12 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
+
+/// What every question carries: who has a node ask an address must not reach by it what trusts its
+/// network, such as the admin listeners of nodes.
+pub const ASKED_BY: HeaderName = HeaderName::from_static("x-skein-asked-by");
 
 /// How long an answer may take, as with AWS.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -15,9 +20,9 @@ const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Keeps connections open between questions. An address that sends elsewhere is not followed.
 static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
-    let client =
-        reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
-    client.build().map_err(|error| error.to_string())
+    let says = HeaderMap::from_iter([(ASKED_BY, HeaderValue::from_static("function"))]);
+    let client = reqwest::Client::builder().default_headers(says).timeout(TIMEOUT);
+    client.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| error.to_string())
 });
 
 /// Why there is no answer. Never says what was sent, nor the address, which may have a secret in it.

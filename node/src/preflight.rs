@@ -40,6 +40,7 @@ pub fn check(config: &Config) -> Findings {
     check_addresses(config, &mut found);
     check_backup(config, &mut found);
     audit::check(&config.audit, &mut found);
+    check_token_keys(config, &mut found);
     check_registration(config, &mut found);
     found
 }
@@ -90,6 +91,19 @@ fn check_certificate(config: &Config, found: &mut Findings) {
             if let Err(error) = tls::read_key(key) {
                 found.problem("tls.private_key", format!("{error:#}"));
             }
+        }
+    }
+}
+
+/// Whether the keys of issuers are there. They may come later.
+fn check_token_keys(config: &Config, found: &mut Findings) {
+    for (number, issuer) in config.jwt_issuers.iter().enumerate() {
+        let Some(file) = issuer.jwks_file() else { continue };
+        let place = format!("jwt_issuers[{number}].jwks");
+        match fs::read(file).map(|bytes| authorizer::jwt::Keys::parse(&bytes)) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => found.warning(place, format!("{}: {error}", file.display())),
+            Err(error) => found.warning(place, format!("cannot read {}: {error}", file.display())),
         }
     }
 }

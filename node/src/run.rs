@@ -165,7 +165,7 @@ pub fn explain(config: &Config) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: String| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{key:<28}{value}");
+        let _ = writeln!(text, "{key:<27} {value}");
     };
     line("data", config.data.display().to_string());
     line("account", format!("{} in {}", config.account.id, config.account.region));
@@ -197,6 +197,9 @@ pub fn explain(config: &Config) -> String {
     line("audit.file", of(&config.audit.file));
     for (key, place) in config.registration.places() {
         line(&key, place.display().to_string());
+    }
+    for issuer in &config.jwt_issuers {
+        line(&format!("jwt_issuers.{}", issuer.name), issuer.jwks.clone());
     }
     line("access keys", config.access_keys.len().to_string());
     line("traces", config.traces.endpoint.clone().unwrap_or_else(|| "off".into()));

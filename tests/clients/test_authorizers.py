@@ -253,6 +253,13 @@ def test_authorizers_are_listed(iot, made, name):
     refused(partial(iot.list_authorizers, status="active"), "InvalidRequestException", 400)
 
 
+def test_nobody_reaches_the_admin_listener_by_a_function(skein, iot, made, name):
+    address = "http://%s:%d/admin/backup" % skein.address("admin")
+    made(authorizerFunctionArn=address, signingDisabled=True, status="INACTIVE")
+    answer = refused(iot.test_invoke_authorizer, "InvalidResponseException", 400, authorizerName=name)
+    assert "status 403" in answer["Error"]["Message"], answer
+
+
 def test_an_authorizer_is_tried(iot, function, made, name):
     made(**SIGNED, status="INACTIVE")
     answer = iot.test_invoke_authorizer(

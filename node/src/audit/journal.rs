@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::macros::format_description;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{Audit as Config, Findings};
 
@@ -141,6 +141,14 @@ impl Journal {
         }
         if !is_present(&self.path, &self.file)? {
             self.begin_anew()?;
+        } else if self.file.metadata()?.len() != self.bytes {
+            let file = self.path.display().to_string();
+            error!(
+                file,
+                "somebody else has written into the audit log or shortened it: it stays as it is, and \
+                another file is begun; `skein audit verify` says what is missing"
+            );
+            self.rotate()?;
         }
         if self.bytes > 0 && self.bytes + buffer.len() as u64 > self.max_bytes {
             self.rotate()?;
@@ -167,7 +175,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins another file because the present one is full.
+    /// Begins another file: the present one is full, or somebody has spoilt it.
     fn rotate(&mut self) -> io::Result<()> {
         let full = numbered(&self.path, self.first);
         fs::rename(&self.path, &full)?;
@@ -180,7 +188,7 @@ impl Journal {
             }
         }
         (self.bytes, self.first) = (0, self.last + 1);
-        info!(file = %full.display(), "a file of the audit log is full");
+        info!(file = %full.display(), "another file of the audit log is begun");
         if self.keep > 0 {
             let all = rotated(&self.path)?;
             for (_, old) in &all[..all.len().saturating_sub(self.keep as usize)] {

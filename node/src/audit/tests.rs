@@ -163,6 +163,24 @@ fn a_log_that_was_moved_away_goes_on_in_another_file() {
 }
 
 #[test]
+fn what_somebody_has_spoilt_is_left_and_not_written_to() {
+    for spoil in [|file: &fs::File| file.set_len(0), |file: &fs::File| file.set_len(300)] {
+        let (_folder, config) = log(1 << 20, 0);
+        let (mut journal, _) = Journal::open(&config, None).unwrap();
+        let mut append = || journal.append(&[&of_node("Change", "thing", Value::Null)]);
+        (0..3).for_each(|_| append().unwrap());
+        spoil(&fs::OpenOptions::new().write(true).open(path(&config)).unwrap()).unwrap();
+        append().unwrap();
+        append().unwrap();
+        let said = lines(&path(&config));
+        assert_eq!(said.len(), 2, "the records after it are whole");
+        assert!(said[0].contains("\"seq\":4"), "{}", said[0]);
+        // Nothing is left of the first three, or a piece that is no record.
+        assert!(verify(&path(&config)).map_or(true, |it| it.records == Some((4, 5))));
+    }
+}
+
+#[test]
 fn one_process_writes_a_log() {
     let (_folder, config) = log(1 << 20, 0);
     let _open = Journal::open(&config, None).unwrap();

@@ -4,6 +4,7 @@
 //! token names one that is not known: at most once in [`TRIES_EVERY`]. Who shows a token with a known
 //! key does not wait for that. Keys that could not be fetched anew for [`GOOD_FOR`] count no more.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ struct Served {
     issuer: Issuer,
     /// An address or a file.
     jwks: String,
+    /// Where its keys are read from; they are fetched otherwise.
+    file: Option<PathBuf>,
     known: ArcSwapOption<Known>,
     /// When keys were last looked for; held while they are.
     tried: Mutex<Option<Instant>>,
@@ -61,6 +64,7 @@ impl Issuers {
                     text: it.policy.clone(),
                 },
                 jwks: it.jwks.clone(),
+                file: it.jwks_file().map(Path::to_owned),
                 known: ArcSwapOption::empty(),
                 tried: Mutex::default(),
             })
@@ -124,19 +128,14 @@ impl Served {
     }
 
     async fn fetch(&self) -> Result<Keys, String> {
-        let bytes = match is_address(&self.jwks) {
-            true => fetch::get(&self.jwks).await.map_err(|error| error.to_string())?,
-            false => {
-                let file = self.jwks.clone();
+        let bytes = match &self.file {
+            None => fetch::get(&self.jwks).await.map_err(|error| error.to_string())?,
+            Some(file) => {
+                let file = file.clone();
                 let read = tokio::task::spawn_blocking(move || std::fs::read(file)).await;
                 read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?
             }
         };
         Keys::parse(&bytes).map_err(|error| error.to_string())
     }
-}
-
-/// Whether keys are fetched, not read.
-fn is_address(jwks: &str) -> bool {
-    jwks.starts_with("https://") || jwks.starts_with("http://")
 }

@@ -1,6 +1,7 @@
 //! Issuers of JSON Web Tokens.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -23,6 +24,14 @@ pub struct JwtIssuer {
     pub principal_claim: String,
     /// What clients may do: an IoT policy document, with claims as variables like `${jwt:sub}`.
     pub policy: String,
+}
+
+impl JwtIssuer {
+    /// The file with its keys; none when they are fetched.
+    pub fn jwks_file(&self) -> Option<&Path> {
+        let is_address = self.jwks.starts_with("https://") || self.jwks.starts_with("http://");
+        (!is_address && !self.jwks.is_empty()).then(|| Path::new(&self.jwks))
+    }
 }
 
 fn subject() -> String {

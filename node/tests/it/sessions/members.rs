@@ -126,7 +126,18 @@ impl World {
             return;
         };
         let members = self.registered();
+        let is_out = |node: &&u64| {
+            members.get(node).is_some_and(|member| member.status == MemberStatus::Removed)
+        };
         match operator.goal {
+            // A wish to take it out was heard again, late, by a node that had stood still.
+            None if let Some(&node) = operator.members.iter().find(is_out) => {
+                let operator = self.operator.as_mut().expect("there is one");
+                operator.members.remove(&node);
+                (operator.goal, operator.asked) = (Some((Goal::Add, node)), 0);
+                self.crash(node);
+                self.empty(node, true);
+            }
             None if self.wishes && operator.rests_until <= now && self.is_placed() => self.begin(),
             None => {}
             Some((goal, node)) => self.pursue(goal, node, members.get(&node)),

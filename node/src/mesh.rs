@@ -139,6 +139,17 @@ impl Mesh {
         self.lives.write().insert(node, Life { instance, lost: None, has_ended: false });
     }
 
+    /// Somebody holds a connection in a life of a node that was not heard of yet: it counts as lost from now
+    /// on, until there is a link. What became of the life before says nothing of it.
+    pub fn meet(&self, instance: Instance) {
+        let is_later = |life: &Life| life.instance < instance;
+        if !self.lives.read().get(&instance.node()).is_some_and(is_later) {
+            return;
+        }
+        let life = Life { instance, lost: Some(Instant::now()), has_ended: false };
+        self.lives.write().insert(instance.node(), life);
+    }
+
     fn down(&self, node: u64) {
         if let Some(life) = self.lives.write().get_mut(&node) {
             life.lost.get_or_insert_with(Instant::now);

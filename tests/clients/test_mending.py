@@ -51,6 +51,8 @@ def test_damage_is_named_and_mended_and_then_on_another_node(cluster, on, name):
     segments = sorted((cluster[2].data / "log").glob("*.log"))
     assert len(segments) > 1 and harm(segments[:-1]) > 0
     cluster[3].kill()
+    # Whoever led until now might mend it before anybody looks.
+    wait_until("nobody leads", lambda: not cluster[1].is_serving(), 20)
     cluster[2].start()
     # One of three is not enough to go on with, whatever the damaged one has.
     wait_until("it says so", lambda: "groups are damaged here" in cluster[2].get("/readyz")[1], 10)

@@ -60,6 +60,8 @@ fn is_gone(own: Instance, lives: &[Life], up: Duration, holder: Instance) -> boo
     }
     match lives.iter().find(|life| life.instance.node() == holder.node()) {
         Some(life) if holder < life.instance => true,
+        // Of a later life than the last that was heard of, nothing is known: see `Mesh::meet`.
+        Some(life) if holder > life.instance => false,
         Some(Life { has_ended: true, .. }) => true,
         Some(life) => life.lost.is_some_and(|since| since.elapsed() > LOST_AFTER),
         None => up > LOST_AFTER,
@@ -183,7 +185,10 @@ impl NodeHost {
                 continue;
             }
             holders.looked = Some(Instant::now());
-            let is_lost = |holder| is_gone(own, &lives, up, holder);
+            let is_lost = |holder| {
+                self.shared.mesh.meet(holder);
+                is_gone(own, &lives, up, holder)
+            };
             for command in shard.ends_of(is_lost, |client| self.is_heard(client), now_ms()) {
                 let command = self.without_denied_will(groups, shard, command);
                 self.owe(id, command);
@@ -236,6 +241,8 @@ mod tests {
             ("linked", vec![life(None, false)], hour, peer(50), false),
             ("an earlier life of it", vec![life(None, false)], hour, peer(49), true),
             ("a later one, not heard of yet", vec![life(None, false)], hour, peer(51), false),
+            ("a later one, the last lost", vec![life(long_ago, false)], hour, peer(51), false),
+            ("a later one, the last ended", vec![life(Some(now), true)], hour, peer(51), false),
             ("just lost", vec![life(Some(now), false)], hour, peer(50), false),
             ("lost for long", vec![life(long_ago, false)], hour, peer(50), true),
             ("known to have ended", vec![life(Some(now), true)], hour, peer(50), true),

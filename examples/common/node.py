@@ -23,7 +23,7 @@ class Node:
         self.folder.mkdir(parents=True)
         binary = os.environ.get("SKEIN_BIN")
         if not binary:
-            raise SystemExit("SKEIN_BIN does not say where skein is; examples/freezer-truck/run builds it")
+            raise SystemExit("SKEIN_BIN does not say where skein is; the `run` of the example builds it")
         log = self.folder / "skein.log"
         with log.open("wb") as out:
             try:

@@ -74,8 +74,6 @@ struct Beside {
 /// See the module.
 pub struct NodeHost {
     shared: Arc<Shared>,
-    /// When it was made.
-    up: Instant,
     /// When a lead was last looked for that is another node's.
     balanced: Instant,
     /// Since when this node leads the members' group.
@@ -122,7 +120,6 @@ impl NodeHost {
         let for_cores = shared.cores.iter().map(|_| ForCore::default()).collect();
         Self {
             shared,
-            up: Instant::now(),
             balanced: Instant::now(),
             leads_meta_since: None,
             gave_way: None,

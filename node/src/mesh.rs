@@ -139,15 +139,24 @@ impl Mesh {
         self.lives.write().insert(node, Life { instance, lost: None, has_ended: false });
     }
 
-    /// Somebody holds a connection in a life of a node that was not heard of yet: it counts as lost from now
-    /// on, until there is a link. What became of the life before says nothing of it.
+    /// Somebody holds a connection in a life of another node that was not heard of yet: it counts as
+    /// lost from now on, until there is a link. What became of the life before says nothing of it.
     pub fn meet(&self, instance: Instance) {
-        let is_later = |life: &Life| life.instance < instance;
-        if !self.lives.read().get(&instance.node()).is_some_and(is_later) {
+        let node = instance.node();
+        if node == self.own.node() || node == 0 {
             return;
         }
-        let life = Life { instance, lost: Some(Instant::now()), has_ended: false };
-        self.lives.write().insert(instance.node(), life);
+        let knows = |lives: &BTreeMap<u64, Life>| {
+            lives.get(&node).is_some_and(|life| life.instance >= instance)
+        };
+        if knows(&self.lives.read()) {
+            return;
+        }
+        let mut lives = self.lives.write();
+        // A link may have come up meanwhile.
+        if !knows(&lives) {
+            lives.insert(node, Life { instance, lost: Some(Instant::now()), has_ended: false });
+        }
     }
 
     fn down(&self, node: u64) {
@@ -272,5 +281,36 @@ impl Peers for GroupPeers {
             // What finds no room, or nobody, is said again.
             let _ = links.send(to, Message::Raft(message));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_that_was_not_heard_of_is_lost_from_when_it_is_met() {
+        let mesh = Mesh::new(1, 100, Roster::new(None, "a".to_owned(), None));
+        let life = |node| mesh.lives().into_iter().find(|life| life.instance.node() == node);
+        for nobody in [Instance::new(1, 100), Instance::new(1, 99), Instance(7)] {
+            mesh.meet(nobody);
+        }
+        assert!(mesh.lives().is_empty());
+
+        mesh.meet(Instance::new(2, 50));
+        let met = life(2).expect("it is known now");
+        assert!(met.instance == Instance::new(2, 50) && met.lost.is_some() && !met.has_ended);
+        mesh.meet(Instance::new(2, 50));
+        assert_eq!(life(2).and_then(|it| it.lost), met.lost);
+
+        mesh.ended(2);
+        mesh.meet(Instance::new(2, 51));
+        assert!(life(2).is_some_and(|it| it.instance == Instance::new(2, 51) && !it.has_ended));
+
+        mesh.up(2, 52);
+        for not_later in [51, 52] {
+            mesh.meet(Instance::new(2, not_later));
+        }
+        assert!(life(2).is_some_and(|it| it.instance == Instance::new(2, 52) && it.lost.is_none()));
     }
 }

@@ -54,17 +54,17 @@ impl Holders {
 }
 
 /// Whether connections of an instance are gone, as far as this node knows.
-fn is_gone(own: Instance, lives: &[Life], up: Duration, holder: Instance) -> bool {
+fn is_gone(own: Instance, lives: &[Life], holder: Instance) -> bool {
     if holder.node() == own.node() || holder.node() == 0 {
         return holder != own;
     }
     match lives.iter().find(|life| life.instance.node() == holder.node()) {
         Some(life) if holder < life.instance => true,
-        // Of a later life than the last that was heard of, nothing is known: see `Mesh::meet`.
         Some(life) if holder > life.instance => false,
         Some(Life { has_ended: true, .. }) => true,
         Some(life) => life.lost.is_some_and(|since| since.elapsed() > LOST_AFTER),
-        None => up > LOST_AFTER,
+        // Of a life that was not heard of nothing is known: see `Mesh::meet`.
+        None => false,
     }
 }
 
@@ -165,11 +165,9 @@ impl NodeHost {
         if !self.shared.mesh.has_peers() {
             return;
         }
-        let (own, lives, up) = (self.shared.mesh.own, self.shared.mesh.lives(), self.up.elapsed());
-        let lost: Vec<_> = lives
-            .iter()
-            .map(|life| (life.instance, is_gone(own, &lives, up, life.instance)))
-            .collect();
+        let (own, lives) = (self.shared.mesh.own, self.shared.mesh.lives());
+        let lost: Vec<_> =
+            lives.iter().map(|life| (life.instance, is_gone(own, &lives, life.instance))).collect();
         let changed = lost != self.lost;
         for (instance, _) in lost.iter().filter(|it| it.1 && !self.lost.contains(it)) {
             warn!(node = instance.node(), "a node is lost: its connections are taken for ended");
@@ -187,7 +185,7 @@ impl NodeHost {
             holders.looked = Some(Instant::now());
             let is_lost = |holder| {
                 self.shared.mesh.meet(holder);
-                is_gone(own, &lives, up, holder)
+                is_gone(own, &lives, holder)
             };
             for command in shard.ends_of(is_lost, |client| self.is_heard(client), now_ms()) {
                 let command = self.without_denied_will(groups, shard, command);
@@ -233,23 +231,21 @@ mod tests {
         let now = Instant::now();
         let life = |lost, has_ended| Life { instance: peer(50), lost, has_ended };
         let long_ago = now.checked_sub(LOST_AFTER + Duration::from_secs(1));
-        let hour = Duration::from_secs(3600);
-        for (case, lives, up, holder, gone) in [
-            ("itself", vec![], hour, own, false),
-            ("its earlier life", vec![], hour, Instance::new(1, 99), true),
-            ("before there were clusters", vec![], hour, Instance(1), true),
-            ("linked", vec![life(None, false)], hour, peer(50), false),
-            ("an earlier life of it", vec![life(None, false)], hour, peer(49), true),
-            ("a later one, not heard of yet", vec![life(None, false)], hour, peer(51), false),
-            ("a later one, the last lost", vec![life(long_ago, false)], hour, peer(51), false),
-            ("a later one, the last ended", vec![life(Some(now), true)], hour, peer(51), false),
-            ("just lost", vec![life(Some(now), false)], hour, peer(50), false),
-            ("lost for long", vec![life(long_ago, false)], hour, peer(50), true),
-            ("known to have ended", vec![life(Some(now), true)], hour, peer(50), true),
-            ("never heard of, soon after the start", vec![], Duration::ZERO, peer(50), false),
-            ("never heard of", vec![], hour, peer(50), true),
+        for (case, lives, holder, gone) in [
+            ("itself", vec![], own, false),
+            ("its earlier life", vec![], Instance::new(1, 99), true),
+            ("before there were clusters", vec![], Instance(1), true),
+            ("linked", vec![life(None, false)], peer(50), false),
+            ("an earlier life of it", vec![life(None, false)], peer(49), true),
+            ("a later one, not heard of yet", vec![life(None, false)], peer(51), false),
+            ("a later one, the last lost", vec![life(long_ago, false)], peer(51), false),
+            ("a later one, the last ended", vec![life(Some(now), true)], peer(51), false),
+            ("just lost", vec![life(Some(now), false)], peer(50), false),
+            ("lost for long", vec![life(long_ago, false)], peer(50), true),
+            ("known to have ended", vec![life(Some(now), true)], peer(50), true),
+            ("never heard of", vec![], peer(50), false),
         ] {
-            assert_eq!(is_gone(own, &lives, up, holder), gone, "{case}");
+            assert_eq!(is_gone(own, &lives, holder), gone, "{case}");
         }
     }
 }

@@ -82,6 +82,15 @@ pub fn subscribe(id: u16, filters: &[String], qos: Qos, version: Version) -> Vec
     packet(0x82, &body)
 }
 
+/// Encodes a PUBLISH of MQTT 5 at QoS 1 without payload.
+pub fn empty_publish(id: u16, topic: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(32 + topic.len());
+    string(&mut body, topic);
+    body.extend_from_slice(&id.to_be_bytes());
+    body.push(0);
+    packet(0x32, &body)
+}
+
 /// A DISCONNECT packet, the same bytes in both versions.
 pub const DISCONNECT: [u8; 2] = [0xE0, 0];
 

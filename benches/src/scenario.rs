@@ -2,6 +2,8 @@
 
 pub mod idle;
 pub mod registry;
+pub mod rest;
+pub mod rights;
 pub mod stored;
 pub mod storm;
 pub mod subscriptions;

@@ -18,7 +18,9 @@ use benches::relay;
 use benches::report::Report;
 use benches::scenario::Target;
 use benches::scenario::idle::Idle;
-use benches::scenario::registry::{Key, Registry};
+use benches::scenario::registry::Registry;
+use benches::scenario::rest::Key;
+use benches::scenario::rights::Rights;
 use benches::scenario::stored::Stored;
 use benches::scenario::storm::{Storm, mutual_tls};
 use benches::scenario::subscriptions::Subscriptions;
@@ -126,6 +128,9 @@ enum Command {
     /// Creates things over REST, reads some and lists all. The access key is that of the environment:
     /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION.
     Registry(RegistryArgs),
+    /// Takes rights from connections that are open, all of one certificate that it has made: how long
+    /// until none has them any more. The access key is that of the environment.
+    Rights(RightsArgs),
     /// Copies bytes from publishers to subscribers: the ceiling that brokers are compared with.
     Relay {
         #[arg(long, default_value = "127.0.0.1:1883")]
@@ -200,12 +205,33 @@ struct RegistryArgs {
     /// How many are read.
     #[arg(long, default_value_t = 20_000)]
     reads: u64,
-    /// The broker's listener for HTTP.
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    address: SocketAddr,
     /// The broker's process, to measure its CPU time and memory.
     #[arg(long)]
     pid: Option<u32>,
+    #[command(flatten)]
+    rest: RestArgs,
+}
+
+#[derive(Args)]
+struct RightsArgs {
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// The broker's TLS listener.
+    #[arg(long, default_value = "127.0.0.1:8883")]
+    tls_address: SocketAddr,
+    /// Certificate authority of the broker's certificate (PEM).
+    #[arg(long)]
+    ca: PathBuf,
+    #[command(flatten)]
+    rest: RestArgs,
+}
+
+/// The control plane, and how requests to it are signed.
+#[derive(Args)]
+struct RestArgs {
+    /// The broker's listener for HTTP.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    address: SocketAddr,
     #[arg(long, env = "AWS_ACCESS_KEY_ID")]
     key_id: String,
     #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
@@ -360,16 +386,28 @@ impl StoredArgs {
 
 impl RegistryArgs {
     fn registry(self) -> Registry {
-        let Self { things, connections, reads, address, pid, key_id, secret, region } = self;
-        let key = Key { id: key_id, secret, region };
+        let Self { things, connections, reads, pid, rest } = self;
         Registry {
-            address,
+            address: rest.address,
             pid,
-            key,
+            key: rest.key(),
             things: things.max(1),
             connections: connections.max(1),
             reads,
         }
+    }
+}
+
+impl RestArgs {
+    fn key(self) -> Key {
+        Key { id: self.key_id, secret: self.secret, region: self.region }
+    }
+}
+
+impl RightsArgs {
+    fn rights(self) -> Rights {
+        let Self { connections, tls_address, ca, rest } = self;
+        Rights { connections, tls_address, ca, address: rest.address, key: rest.key() }
     }
 }
 
@@ -440,6 +478,7 @@ impl Command {
             Self::Retained(stored) => stored.stored().retained(&stored.target.target()),
             Self::Offline(stored) => stored.stored().offline(&stored.target.target()),
             Self::Registry(arguments) => arguments.registry().run(),
+            Self::Rights(arguments) => arguments.rights().run(),
             Self::Relay { address } => match relay::run(address)? {},
             Self::Compare(_) | Self::Cluster(_) => unreachable!("have their own results"),
         }

@@ -3,8 +3,6 @@
 //! Threads, as for a [`storm`](super::storm): a request waits for its answer. Requests are signed as
 //! AWS's tools sign them, so that the broker's check of the signature is part of what is measured.
 
-mod http;
-
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result, ensure};
 use serde_json::Value;
 
-use self::http::Connection;
-pub use self::http::Key;
+use super::rest::{self, Connection, Key};
 use super::run_name;
 use crate::histogram::Histogram;
 use crate::process::resident_bytes;
@@ -145,7 +142,7 @@ impl Registry {
             };
             listed += things.iter().filter(is_ours).count() as u64;
             let Some(token) = page["nextToken"].as_str() else { return Ok((durations, listed)) };
-            query = format!("maxResults={PAGE}&nextToken={}", http::encoded(token));
+            query = format!("maxResults={PAGE}&nextToken={}", rest::encoded(token));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Threads instead of the engine: a handshake is a conversation, and with TLS both sides spend
 //! their time in cryptography. TLS sessions are never resumed, as after an outage.
 
+use std::fs;
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
@@ -44,21 +45,24 @@ struct Tally {
 
 /// A client that trusts one authority and shows one certificate, from PEM files.
 pub fn mutual_tls(ca: &Path, certificate: &Path, key: &Path) -> Result<ClientConfig> {
-    let certificates = |path: &Path| {
-        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        read.with_context(|| format!("reading certificates from {}", path.display()))
-    };
+    let [ca, certificate, key] = [ca, certificate, key]
+        .map(|path| fs::read(path).with_context(|| format!("reading {}", path.display())));
+    mutual_tls_of(&ca?, &certificate?, &key?)
+}
+
+/// The same from PEM.
+pub fn mutual_tls_of(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<ClientConfig> {
+    let certificates = |pem| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let mut roots = RootCertStore::empty();
-    let authorities: Vec<CertificateDer<'static>> = certificates(ca)?;
-    for authority in authorities {
+    for authority in certificates(ca).context("the certificate authority")? {
         roots.add(authority)?;
     }
-    let key = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("reading a key from {}", key.display()))?;
+    let certificate = certificates(certificate).context("the certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(key).context("the private key")?;
     let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_client_auth_cert(certificates(certificate)?, key)?;
+        .with_client_auth_cert(certificate, key)?;
     config.resumption = Resumption::disabled();
     Ok(config)
 }

@@ -1,4 +1,5 @@
-//! Signed requests over one connection of HTTP/1.1: no more of either than the registry needs.
+//! Signed requests to the control plane over one connection of HTTP/1.1: no more of either than
+//! scenarios need.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -46,7 +47,8 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream), host: address.to_string(), key })
     }
 
-    /// Asks, and reads the answer. The query has to be encoded, and in the order of its names.
+    /// Asks, and reads the answer, null if it has no body. The query has to be encoded, and in the
+    /// order of its names.
     pub(super) fn ask(
         &mut self,
         method: &str,
@@ -87,6 +89,9 @@ impl Connection {
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         ensure!(status.contains(" 200 "), "{status}: {}", String::from_utf8_lossy(&body));
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
         Ok(serde_json::from_slice(&body)?)
     }
 

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -84,7 +84,6 @@ impl Follower {
             self.reader = reader;
             match lines {
                 Ok(lines) if !lines.is_empty() => return Some(lines),
-                Ok(_) if self.reader.last < stored => return None,
                 Ok(_) if !self.follows => return None,
                 // The writer has ended where it cannot be waited for any more.
                 Ok(_) => self.stored.changed().await.ok()?,
@@ -97,13 +96,20 @@ impl Follower {
     }
 }
 
-/// Reads a log in the order of its records.
+/// Reads a log in the order of its records. Where some are missing it goes on behind them.
 #[derive(Default)]
 pub(super) struct Reader {
     path: PathBuf,
     /// The number of the last record that was given.
     last: u64,
-    open: Option<BufReader<File>>,
+    open: Option<Open>,
+}
+
+/// A file that is being read.
+struct Open {
+    /// The number of its first record, by which files are in order.
+    first: u64,
+    file: BufReader<File>,
 }
 
 impl Reader {
@@ -115,42 +121,65 @@ impl Reader {
     /// More lines, up to a record that is stored.
     pub(super) fn next(&mut self, stored: u64) -> anyhow::Result<Vec<u8>> {
         let mut lines = Vec::new();
+        let mut exhausted = None;
         while self.last < stored && lines.len() < AT_ONCE {
-            let mut file = match self.open.take() {
-                Some(file) => file,
-                None => match self.file_of(self.last + 1)? {
-                    Some(path) => BufReader::new(File::open(path)?),
-                    None => return Ok(lines),
+            let mut open = match self.open.take() {
+                Some(open) => open,
+                None => match self.find(exhausted)? {
+                    Some(open) => open,
+                    None => break,
                 },
             };
             let start = lines.len();
-            file.read_until(b'\n', &mut lines)?;
+            open.file.read_until(b'\n', &mut lines)?;
             if lines.last() != Some(&b'\n') || lines.len() == start {
                 // The end of a file: there is another one if this is not the present one any more.
                 lines.truncate(start);
-                if journal::is_present(&self.path, file.get_ref())? {
-                    return Ok(lines);
+                if journal::is_present(&self.path, open.file.get_ref())? {
+                    break;
                 }
+                exhausted = Some(open.first);
                 continue;
             }
             let number = journal::read(&lines[start..lines.len() - 1])?.seq;
+            if number > stored {
+                lines.truncate(start);
+                break;
+            }
             if number <= self.last {
                 lines.truncate(start);
             } else {
                 self.last = number;
             }
-            self.open = Some(file);
+            self.open = Some(open);
         }
         Ok(lines)
     }
 
-    /// The file that a record is in, or the first one where it is gone.
-    fn file_of(&self, number: u64) -> anyhow::Result<Option<PathBuf>> {
-        let mut files = journal::rotated(&self.path)?;
-        if let Some(first) = journal::first_of(&self.path)? {
-            files.push((first, self.path.clone()));
-        }
-        let place = files.iter().rposition(|(first, _)| *first <= number).unwrap_or(0);
-        Ok(files.into_iter().nth(place).map(|(_, path)| path))
+    /// The file behind one that has ended; without such a one, the file that the next record is in, or
+    /// the first one where it is gone.
+    fn find(&self, exhausted: Option<u64>) -> anyhow::Result<Option<Open>> {
+        // Opened before the others are listed: if it becomes a full one meanwhile it is seen twice, and
+        // not never.
+        let present = match File::open(&self.path) {
+            Ok(file) => journal::first_of(&file)?.map(|first| (first, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let full = journal::rotated(&self.path)?;
+        let mut firsts: Vec<u64> = full.iter().map(|(first, _)| *first).collect();
+        firsts.extend(present.iter().map(|(first, _)| *first));
+        firsts.sort_unstable();
+        let place = match exhausted {
+            Some(first) => firsts.partition_point(|it| *it <= first),
+            None => firsts.partition_point(|it| *it <= self.last + 1).saturating_sub(1),
+        };
+        let Some(&first) = firsts.get(place) else { return Ok(None) };
+        let file = match (present, full.into_iter().find(|(it, _)| *it == first)) {
+            (Some((it, file)), _) if it == first => file,
+            (_, Some((_, path))) => File::open(path)?,
+            _ => return Ok(None),
+        };
+        Ok(Some(Open { first, file: BufReader::new(file) }))
     }
 }

@@ -90,19 +90,11 @@ impl Journal {
             file.set_len(bytes).context("cannot cut off its unfinished end")?;
         }
         let (first, last, hash) = match line {
-            Some(line) => (first_of(&path)?.context("it is empty")?, read(&line)?.seq, hash(&line)),
-            None => match rotated(&path)?.pop() {
-                Some((_, before)) => {
-                    let mut file = File::open(&before)?;
-                    let length = file.metadata()?.len();
-                    let (_, line) = last_line(&mut file, length)?;
-                    let before = before.display();
-                    let line = line.with_context(|| format!("{before} has no records"))?;
-                    let last = read(&line).with_context(|| before.to_string())?.seq;
-                    (last + 1, last, hash(&line))
-                }
-                None => (1, 0, NOTHING),
-            },
+            Some(line) => (first_of(&file)?.context("it is empty")?, read(&line)?.seq, hash(&line)),
+            None => {
+                let (last, hash) = last_of_full(&path)?;
+                (last + 1, last, hash)
+            }
         };
         let Config { max_bytes, keep, .. } = *config;
         let is_dirty = false;
@@ -136,7 +128,10 @@ impl Journal {
             buffer.push(b'\n');
         }
         if self.is_dirty {
-            self.file.set_len(self.bytes)?;
+            // A shorter one was shortened by somebody: it would be made longer here.
+            if self.file.metadata()?.len() > self.bytes {
+                self.file.set_len(self.bytes)?;
+            }
             self.is_dirty = false;
         }
         if !is_present(&self.path, &self.file)? {
@@ -160,6 +155,12 @@ impl Journal {
         self.bytes += buffer.len() as u64;
         (self.last, self.hash) = (last, hash);
         Ok(())
+    }
+
+    /// As after a write that has failed.
+    #[cfg(test)]
+    pub(super) fn fail(&mut self) {
+        self.is_dirty = true;
     }
 
     /// Begins another file because somebody has moved the present one away, or deleted it.
@@ -272,10 +273,35 @@ pub(super) fn rotated(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// The number of the last record of the full files, and the hash of its line. Those that somebody has
+/// emptied had at least one: its number is not given again.
+fn last_of_full(path: &Path) -> anyhow::Result<(u64, [u8; 32])> {
+    let mut emptied = 0;
+    for (first, full) in rotated(path)?.into_iter().rev() {
+        let mut file = File::open(&full)?;
+        let length = file.metadata()?.len();
+        let (_, line) = last_line(&mut file, length)?;
+        let full = full.display();
+        match line {
+            Some(line) => {
+                let last = read(&line).with_context(|| full.to_string())?.seq;
+                return Ok((last.max(emptied), hash(&line)));
+            }
+            None => {
+                warn!(file = %full, "a file of the audit log has no records: what it had is gone");
+                emptied = emptied.max(first);
+            }
+        }
+    }
+    Ok((emptied, NOTHING))
+}
+
 /// The number of the first record of a file; none of one without records.
-pub(super) fn first_of(path: &Path) -> anyhow::Result<Option<u64>> {
+pub(super) fn first_of(mut file: &File) -> anyhow::Result<Option<u64>> {
     let mut line = Vec::new();
-    BufReader::new(File::open(path)?.take(LONGEST)).read_until(b'\n', &mut line)?;
+    file.rewind()?;
+    BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut line)?;
+    file.rewind()?;
     match line.pop() {
         Some(b'\n') => Ok(Some(read(&line)?.seq)),
         _ => Ok(None),

@@ -27,6 +27,11 @@ fn path(config: &Config) -> PathBuf {
     config.file.clone().unwrap()
 }
 
+/// Where a full file is that begins with this record.
+fn numbered(config: &Config, first: u64) -> PathBuf {
+    PathBuf::from(format!("{}.{first:020}", path(config).display()))
+}
+
 fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap().lines().map(ToOwned::to_owned).collect()
 }
@@ -181,6 +186,51 @@ fn what_somebody_has_spoilt_is_left_and_not_written_to() {
 }
 
 #[test]
+fn a_log_that_was_emptied_while_it_failed_goes_on_in_another_file() {
+    let (_folder, config) = log(1 << 20, 0);
+    let (mut journal, _) = Journal::open(&config, None).unwrap();
+    let entry = of_node("Change", "thing", Value::Null);
+    (0..3).for_each(|_| journal.append(&[&entry]).unwrap());
+    let file = fs::OpenOptions::new().write(true).open(path(&config)).unwrap();
+    for length in [None, Some(0)] {
+        journal.fail();
+        let length = length.unwrap_or(file.metadata().unwrap().len() + 7);
+        file.set_len(length).unwrap();
+        journal.append(&[&entry]).unwrap();
+    }
+    drop(journal);
+    assert_eq!(fs::read(numbered(&config, 1)).unwrap(), b"");
+    assert_eq!(verify(&path(&config)).unwrap().records, Some((5, 5)));
+    fill(&config, 1);
+    assert_eq!(verify(&path(&config)).unwrap().records, Some((5, 6)));
+}
+
+#[test]
+fn full_files_without_records_do_not_stop_a_start() {
+    // Full files by the numbers of their first records, with their numbers of records.
+    for (full, first, verified) in [
+        (&[(1, 2), (3, 0)][..], 4, Err("line 1: record 4 follows record 2")),
+        (&[(1, 0), (2, 2)], 4, Ok((2, 4))),
+        (&[(1, 0)], 2, Ok((2, 2))),
+        (&[(1, 0), (5, 0)], 6, Ok((6, 6))),
+    ] {
+        let (_folder, config) = log(1 << 20, 0);
+        for &(first, count) in full {
+            fill(&config, count);
+            fs::rename(path(&config), numbered(&config, first)).unwrap();
+        }
+        fill(&config, 1);
+        assert!(lines(&path(&config))[0].contains(&format!("\"seq\":{first},")), "{full:?}");
+        let found = verify(&path(&config));
+        match (found, verified) {
+            (Ok(found), Ok(records)) => assert_eq!(found.records, Some(records), "{full:?}"),
+            (Err(found), Err(expected)) => assert!(found.to_string().contains(expected), "{found}"),
+            (found, _) => panic!("{full:?}: {found:?}"),
+        }
+    }
+}
+
+#[test]
 fn one_process_writes_a_log() {
     let (_folder, config) = log(1 << 20, 0);
     let _open = Journal::open(&config, None).unwrap();
@@ -203,22 +253,26 @@ fn what_cannot_be_written_is_found_before() {
     assert!(problem(folder.path().to_owned()).contains("is a folder"));
 }
 
+/// The numbers of the records that a reader is given.
+fn read_all(config: &Config, after: u64, stored: u64) -> Vec<u64> {
+    let mut reader = Reader::new(path(config), after);
+    let mut text = String::new();
+    loop {
+        let more = reader.next(stored).unwrap();
+        if more.is_empty() {
+            break;
+        }
+        text += std::str::from_utf8(&more).unwrap();
+    }
+    text.lines().map(|line| journal::read(line.as_bytes()).unwrap().seq).collect()
+}
+
 #[test]
 fn a_reader_goes_on_where_it_was() {
     let (_folder, config) = log(1 << 10, 0);
     fill(&config, 12);
     for after in [0, 1, 7, 11, 12, 99] {
-        let mut reader = Reader::new(path(&config), after);
-        let mut text = String::new();
-        loop {
-            let more = reader.next(12).unwrap();
-            if more.is_empty() {
-                break;
-            }
-            text += std::str::from_utf8(&more).unwrap();
-        }
-        let numbers: Vec<u64> =
-            text.lines().map(|line| journal::read(line.as_bytes()).unwrap().seq).collect();
+        let numbers = read_all(&config, after, 12);
         assert_eq!(numbers, (after + 1..=12).collect::<Vec<_>>(), "{after}");
     }
     // What is not stored yet is not told.
@@ -227,4 +281,40 @@ fn a_reader_goes_on_where_it_was() {
     assert_eq!(told.lines().count(), 1);
     assert_eq!(reader.next(10).unwrap(), b"");
     assert_eq!(String::from_utf8(reader.next(12).unwrap()).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn a_reader_goes_on_behind_records_that_are_missing() {
+    type Case = (&'static str, fn(&Path, &Path), &'static [u64]);
+    let cases: [Case; 4] = [
+        ("the middle was moved away", |full, _| fs::remove_file(full).unwrap(), &[1, 2, 5, 6]),
+        ("the middle was emptied", |full, _| fs::write(full, "").unwrap(), &[1, 2, 5, 6]),
+        (
+            "the middle ends within a record",
+            |full, _| {
+                let text = fs::read_to_string(full).unwrap();
+                fs::write(full, &text[..text.len() - 3]).unwrap();
+            },
+            &[1, 2, 3, 5, 6],
+        ),
+        ("the end was moved away", |_, present| fs::remove_file(present).unwrap(), &[1, 2, 3, 4]),
+    ];
+    for (case, take, expected) in cases {
+        let (_folder, config) = log(1 << 20, 0);
+        // Three files of two records.
+        for first in [1, 3, 5] {
+            fill(&config, 2);
+            if first < 5 {
+                fs::rename(path(&config), numbered(&config, first)).unwrap();
+            }
+        }
+        take(&numbered(&config, 3), &path(&config));
+        for after in 0..=6 {
+            let expected: Vec<u64> = expected.iter().copied().filter(|it| *it > after).collect();
+            assert_eq!(read_all(&config, after, 6), expected, "{case}, after {after}");
+        }
+        // A record behind the gap that is not stored yet.
+        let stored: Vec<u64> = expected.iter().copied().filter(|it| *it <= 4).collect();
+        assert_eq!(read_all(&config, 0, 4), stored, "{case}");
+    }
 }

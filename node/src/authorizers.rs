@@ -3,7 +3,8 @@
 //! A connection keeps what its client has presented, to ask again with. Everything that fails keeps the
 //! client out, and is counted and told.
 //!
-//! Bounds: so many questions at once (`AT_ONCE`), one more is refused; what is presented has at most
+//! Bounds: so many questions at once (`AT_ONCE`), one more is refused; as many about connections that
+//! are open already, which wait for each other and for nobody else. What is presented has at most
 //! [`authorizer::MAX_BYTES`]; answers for later HTTP requests are `CACHED` at most, beyond that
 //! nothing is added until some have expired.
 
@@ -11,6 +12,7 @@ mod jwt;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use policy::{Compiled, Variables};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::clock::{Clock, now_ms};
@@ -34,8 +36,13 @@ use crate::identity::read_registry;
 use crate::metrics;
 use crate::shared::Shared;
 
-/// Questions that are asked at once.
+/// Questions that are asked at once about newcomers, and as many about connections that are open.
 const AT_ONCE: usize = 256;
+/// How long a question about an open connection waits for others at most.
+const WAITS: Duration = Duration::from_secs(30);
+/// When a connection about which nobody could be asked is asked about again, in milliseconds: not all
+/// at the same time.
+const AGAIN_AFTER_MS: RangeInclusive<u64> = 30_000..=60_000;
 /// Answers that are kept for later HTTP requests.
 const CACHED: usize = 1024;
 /// How often a connection looks at the time at least: until then a timer remembers it, also when it
@@ -45,6 +52,8 @@ const LOOKS_EVERY: Duration = Duration::from_secs(60);
 /// What all cores share.
 pub struct Authorizers {
     questions: Semaphore,
+    /// Those about open connections: strangers take no place from them.
+    renewals: Semaphore,
     cache: Mutex<HashMap<[u8; 32], Cached>>,
     issuers: jwt::Issuers,
 }
@@ -54,10 +63,31 @@ impl Authorizers {
     pub fn new(issuers: &[JwtIssuer]) -> Self {
         Self {
             questions: Semaphore::new(AT_ONCE),
+            renewals: Semaphore::new(AT_ONCE),
             cache: Mutex::default(),
             issuers: jwt::Issuers::new(issuers),
         }
     }
+
+    async fn place(&self, turn: Turn) -> Result<SemaphorePermit<'_>, Refusal> {
+        match turn {
+            Turn::Now => self.questions.try_acquire().ok(),
+            Turn::Within(wait) => {
+                let place = tokio::time::timeout(wait, self.renewals.acquire()).await;
+                place.ok().and_then(Result::ok)
+            }
+        }
+        .ok_or(Refusal::Busy)
+    }
+}
+
+/// When a question gets its place among those that are asked at once.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// Now or not at all: anybody may cause it.
+    Now,
+    /// When others about open connections have been asked, if that is so soon.
+    Within(Duration),
 }
 
 struct Cached {
@@ -114,6 +144,28 @@ impl Standing {
         }
     }
 
+    /// What a connection has after it was asked about again. Who was let in may stay for now when
+    /// nobody could be asked, but no longer than the first answer said.
+    fn renewed(&self, renewed: Result<Grant, Refusal>, now_ms: u64) -> Self {
+        let before = self.disconnect_at_ms;
+        match renewed {
+            Ok(grant) => {
+                let renewed = Self::new(grant, now_ms);
+                Self { disconnect_at_ms: before.min(renewed.disconnect_at_ms), ..renewed }
+            }
+            Err(refusal) => {
+                let is_open = refusal.is_undecided();
+                Self {
+                    grant: self.grant.clone(),
+                    refused: (!is_open).then_some(refusal),
+                    disconnect_at_ms: before,
+                    refresh_at_ms: is_open
+                        .then(|| now_ms.saturating_add(rand::random_range(AGAIN_AFTER_MS))),
+                }
+            }
+        }
+    }
+
     fn next_step(&self, now_ms: u64) -> Step {
         if now_ms >= self.disconnect_at_ms {
             return Step::End;
@@ -148,25 +200,15 @@ impl Authorized {
         self.standing.load().next_step(clock.epoch_ms)
     }
 
-    /// Asks again. Who does not get the same answer about who it is, may not stay. A connection ends
-    /// when the first answer said, or earlier if a later one says so.
-    pub async fn renew(&self, shared: &Shared) {
+    /// Asks again, and says whether that has decided anything. Who does not get the same answer about
+    /// who it is, may not stay; when nobody could be asked, it is asked again a little later. A
+    /// connection ends when the first answer said, or earlier if a later one says so.
+    pub async fn renew(&self, shared: &Shared) -> bool {
         let renewed = self.ask_again(shared).await;
-        let before = self.standing.load_full();
-        let standing = match renewed {
-            Ok(grant) => {
-                let renewed = Standing::new(grant, now_ms());
-                let disconnect_at_ms = before.disconnect_at_ms.min(renewed.disconnect_at_ms);
-                Standing { disconnect_at_ms, ..renewed }
-            }
-            Err(refusal) => Standing {
-                grant: before.grant.clone(),
-                refused: Some(refusal),
-                disconnect_at_ms: before.disconnect_at_ms,
-                refresh_at_ms: None,
-            },
-        };
+        let is_decided = renewed.as_ref().err().is_none_or(|refusal| !refusal.is_undecided());
+        let standing = self.standing.load().renewed(renewed, now_ms());
         self.standing.store(Arc::new(standing));
+        is_decided
     }
 
     async fn ask_again(&self, shared: &Shared) -> Result<Grant, Refusal> {
@@ -180,7 +222,11 @@ impl Authorized {
             .ok_or(Refusal::Unavailable)
             .and_then(|found| found.ok_or(Refusal::Withdrawn));
         let decided = match found {
-            Ok(found) => decide(shared, &found, &self.presented, &self.connection_id).await,
+            Ok(found) => {
+                let left_ms = self.standing.load().disconnect_at_ms.saturating_sub(now_ms());
+                let turn = Turn::Within(WAITS.min(Duration::from_millis(left_ms)));
+                decide(shared, &found, &self.presented, &self.connection_id, turn).await
+            }
             Err(refusal) => Err(refusal.into()),
         };
         let decided = decided.and_then(|grant| match grant.principal_id == self.principal_id {
@@ -190,7 +236,7 @@ impl Authorized {
                 detail: "principalId: is another one than before".into(),
             }),
         });
-        told(decided, Some(self.authorizer.as_str()))
+        told(decided, Some(self.authorizer.as_str()), true)
     }
 }
 
@@ -213,8 +259,12 @@ impl From<NoAnswer> for Failed {
     }
 }
 
-/// Counts what was decided, and tells of what keeps a client out.
-fn told<T>(decided: Result<T, Failed>, authorizer: Option<&str>) -> Result<T, Refusal> {
+/// Counts what was decided, and tells of what keeps a client out that is not let in yet, or is.
+fn told<T>(
+    decided: Result<T, Failed>,
+    authorizer: Option<&str>,
+    is_in: bool,
+) -> Result<T, Refusal> {
     match decided {
         Ok(granted) => {
             metrics::authorizer_asked("allowed");
@@ -222,7 +272,11 @@ fn told<T>(decided: Result<T, Failed>, authorizer: Option<&str>) -> Result<T, Re
         }
         Err(Failed { refusal, detail }) => {
             metrics::authorizer_asked(refusal.label());
-            denial::tell_unauthorized(authorizer, refusal, &detail, Clock::read().now);
+            let now = Clock::read().now;
+            match is_in && refusal.is_undecided() {
+                true => denial::tell_not_asked(authorizer, refusal, &detail, now),
+                false => denial::tell_unauthorized(authorizer, refusal, &detail, now),
+            }
             Err(refusal)
         }
     }
@@ -240,11 +294,11 @@ pub async fn admit(
     let authorizer = match find(shared, &presented, only_if_named).await {
         Ok(Some(authorizer)) => authorizer,
         Ok(None) => return Ok(None),
-        Err((refusal, name)) => return told(Err(refusal.into()), name.as_deref()),
+        Err((refusal, name)) => return told(Err(refusal.into()), name.as_deref(), false),
     };
     let connection_id = Uuid::new_v4().to_string();
-    let decided = decide(shared, &authorizer, &presented, &connection_id).await;
-    let grant = told(decided, Some(authorizer.name.as_str()))?;
+    let decided = decide(shared, &authorizer, &presented, &connection_id, Turn::Now).await;
+    let grant = told(decided, Some(authorizer.name.as_str()), false)?;
     Ok(Some(Authorized {
         principal_id: grant.principal_id.clone(),
         authorizer: authorizer.name,
@@ -267,10 +321,10 @@ pub async fn caller(
     let authorizer = match find(shared, &presented, false).await {
         Ok(Some(authorizer)) => authorizer,
         Ok(None) => return Ok(None),
-        Err((refusal, name)) => return told(Err(refusal.into()), name.as_deref()),
+        Err((refusal, name)) => return told(Err(refusal.into()), name.as_deref(), false),
     };
     let decided = cached_or_decided(shared, &authorizer, &presented).await;
-    let grant = told(decided, Some(authorizer.name.as_str()))?;
+    let grant = told(decided, Some(authorizer.name.as_str()), false)?;
     let others = grant.variables.clone();
     let variables = Variables { source_ip, others, ..Variables::default() };
     let policy = Arc::new(Compiled::new(&grant.documents, &shared.arns, &variables));
@@ -285,8 +339,10 @@ pub async fn test(
     presented: &Presented,
 ) -> Result<Answer, NoAnswer> {
     let id = Uuid::new_v4().to_string();
-    let asked =
-        async { ask(shared, authorizer, presented, &verified(authorizer, presented)?, &id).await };
+    let asked = async {
+        let token = verified(authorizer, presented)?;
+        ask(shared, authorizer, presented, &token, &id, Turn::Now).await
+    };
     asked.await.map_err(|Failed { refusal, detail }| NoAnswer { refusal, detail })
 }
 
@@ -317,12 +373,13 @@ async fn decide(
     authorizer: &Authorizer,
     presented: &Presented,
     connection_id: &str,
+    turn: Turn,
 ) -> Result<Grant, Failed> {
     if authorizer.status != AuthorizerStatus::Active {
         return Err(Refusal::Inactive.into());
     }
     let token = verified(authorizer, presented)?;
-    granted(ask(shared, authorizer, presented, &token, connection_id).await?)
+    granted(ask(shared, authorizer, presented, &token, connection_id, turn).await?)
 }
 
 fn granted(answer: Answer) -> Result<Grant, Failed> {
@@ -341,7 +398,7 @@ async fn cached_or_decided(
 ) -> Result<Arc<Grant>, Failed> {
     let id = Uuid::new_v4().to_string();
     if !authorizer.caching_for_http || authorizer.status != AuthorizerStatus::Active {
-        return Ok(Arc::new(decide(shared, authorizer, presented, &id).await?));
+        return Ok(Arc::new(decide(shared, authorizer, presented, &id, Turn::Now).await?));
     }
     // Not before its signature is checked, each time.
     let token = verified(authorizer, presented)?;
@@ -352,7 +409,7 @@ async fn cached_or_decided(
     if let Some(grant) = known {
         return Ok(grant);
     }
-    let mut grant = granted(ask(shared, authorizer, presented, &token, &id).await?)?;
+    let mut grant = granted(ask(shared, authorizer, presented, &token, &id, Turn::Now).await?)?;
     // Nobody reads the texts here.
     grant.texts.clear();
     let after = grant.refresh_after_secs.unwrap_or(grant.disconnect_after_secs);
@@ -391,12 +448,13 @@ async fn ask(
     presented: &Presented,
     token: &Token,
     connection_id: &str,
+    turn: Turn,
 ) -> Result<Answer, Failed> {
     if let Some(issuer) = authorizer.function.strip_prefix(JWT) {
         let (issuers, token) = (&shared.authorizers.issuers, presented.web_token(token));
         return issuers.grant(issuer, token, now_ms() / 1000).await.map(Answer::Granted);
     }
-    let _place = shared.authorizers.questions.try_acquire().map_err(|_| Refusal::Busy)?;
+    let _place = shared.authorizers.place(turn).await?;
     let question = question(presented, token, connection_id).to_string();
     let answered = fetch::post(&authorizer.function, question).await.map_err(|error| {
         let refusal = match error {
@@ -442,5 +500,41 @@ mod tests {
             let standing = Standing::new(grant(disconnect, refresh), 0);
             assert_eq!(standing.next_step(now_ms), step, "{disconnect} {refresh:?} {now_ms}");
         }
+    }
+    #[test]
+    fn who_was_let_in_stays_while_nobody_can_be_asked() {
+        let standing = Standing::new(grant(600, Some(300)), 0);
+        for refusal in Refusal::ALL {
+            let renewed = standing.renewed(Err(refusal), 300_000);
+            match refusal {
+                Refusal::Busy | Refusal::Timeout | Refusal::Failed | Refusal::Unavailable => {
+                    assert_eq!(renewed.refused, None, "{refusal}");
+                    assert!(AGAIN_AFTER_MS.contains(&(renewed.refresh_at_ms.unwrap() - 300_000)));
+                    assert_eq!(renewed.next_step(360_000), Step::Refresh, "{refusal}");
+                }
+                _ => {
+                    assert_eq!(renewed.refused, Some(refusal));
+                    assert_eq!(renewed.refresh_at_ms, None, "{refusal}");
+                }
+            }
+            assert_eq!(renewed.next_step(600_000), Step::End, "{refusal}");
+        }
+        let renewed = standing.renewed(Ok(grant(600, Some(300))), 300_000);
+        assert_eq!(renewed.next_step(599_999), Step::Wait(Duration::from_millis(1)));
+        assert_eq!(renewed.next_step(600_000), Step::End, "not later than the first answer said");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_take_no_place_from_connections_that_are_open() {
+        let authorizers = Authorizers::new(&[]);
+        let wait = Turn::Within(WAITS);
+        let _strangers = authorizers.questions.acquire_many(AT_ONCE as u32).await.unwrap();
+        assert_eq!(authorizers.place(Turn::Now).await.unwrap_err(), Refusal::Busy);
+        drop(authorizers.place(wait).await.unwrap());
+        // Of their own kind they wait for each other, though not for ever.
+        let all = authorizers.renewals.acquire_many(AT_ONCE as u32).await.unwrap();
+        assert_eq!(authorizers.place(wait).await.unwrap_err(), Refusal::Busy);
+        let (place, ()) = tokio::join!(authorizers.place(wait), async { drop(all) });
+        assert!(place.is_ok());
     }
 }

@@ -128,6 +128,24 @@ pub fn tell_unauthorized(
     );
 }
 
+/// Tells of a client that a custom authorizer has let in and that nobody can ask it about again now.
+pub fn tell_not_asked(
+    authorizer: Option<&str>,
+    refusal: authorizer::Refusal,
+    detail: &str,
+    now: Instant,
+) {
+    let Some(left_out) = admit(Kind::Unauthorized, now) else { return };
+    info!(
+        authorizer = authorizer.map(shortened),
+        why = %refusal,
+        detail = (!detail.is_empty()).then_some(detail),
+        remedy = refusal.remedy(),
+        left_out,
+        "custom authorizer: not asked again, the connection stays for now"
+    );
+}
+
 /// Tells of somebody who does not speak what a listener is for, and what would help.
 pub fn tell_mistaken(
     listener: &str,

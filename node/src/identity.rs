@@ -415,8 +415,9 @@ impl Core {
     /// Asks the custom authorizer of a connection again, and decides by what it says.
     pub(crate) async fn renew(self: &Rc<Self>, endpoint: &Endpoint) {
         let Principal::Authorized(authorized) = &endpoint.profile.principal else { return };
-        authorized.renew(&self.shared).await;
-        self.decide_again(endpoint).await;
+        if authorized.renew(&self.shared).await {
+            self.decide_again(endpoint).await;
+        }
     }
 
     /// Gives a connection the policy its principal has now, or ends it.

@@ -68,11 +68,12 @@ class Function(http.server.BaseHTTPRequestHandler):
         self.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
         if self.go_on:
             self.go_on.wait(WAIT)
-        self.send_response(self.status)
-        self.send_header("location", "http://127.0.0.1:1/")
-        self.end_headers()
         answer = type(self).__dict__["answer"]
         answer = answer(self.asked[-1]) if callable(answer) else answer
+        status, answer = answer if isinstance(answer, tuple) else (self.status, answer)
+        self.send_response(status)
+        self.send_header("location", "http://127.0.0.1:1/")
+        self.end_headers()
         answer = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         with contextlib.suppress(OSError):
             self.wfile.write(answer)
@@ -501,14 +502,21 @@ def test_it_is_asked_again_and_connections_end(request, made, function, enter, c
     watcher = connected()
     watcher.subscribe(f"$aws/events/presence/disconnected/{name}-over", qos=1)
     stays, goes = enter(client_id=f"{name}-stays", keep_alive=0), enter(client_id=f"{name}-goes", keep_alive=0)
+    waits = enter(client_id=f"{name}-waits", keep_alive=0)
     function.answer = granted(name, disconnectAfterInSeconds=300, refreshAfterInSeconds=86_400)
     over = enter(client_id=f"{name}-over", keep_alive=0)
-    assert [it.connack.reason for it in (stays, goes, over)] == [0] * 3
+    assert [it.connack.reason for it in (stays, goes, waits, over)] == [0] * 4
     assert stays.subscribe(f"{name}-2/#", check=False) == [0x87]
 
+    def asked_about(client):
+        return [it for it in function.asked if it["protocolData"]["mqtt"]["clientId"] == f"{name}-{client}"]
+
     def answer(asked):
-        if asked["protocolData"]["mqtt"]["clientId"].endswith("-goes"):
+        client = asked["protocolData"]["mqtt"]["clientId"]
+        if client.endswith("-goes"):
             return {"isAuthenticated": False}
+        if client.endswith("-waits") and len(asked_about("waits")) == 2:
+            return 500, {}
         return granted(f"{name}-2")
 
     function.answer = answer
@@ -518,8 +526,12 @@ def test_it_is_asked_again_and_connections_end(request, made, function, enter, c
     goes.refused(0x87, timeout=400)
     wait_until("the policy is another", lambda: stays.subscribe(f"{name}-2/#", check=False) == [0], seconds=60, every=1)
     assert stays.subscribe(f"{name}/#", check=False) == [0x87]
-    first, again = (it for it in function.asked if it["protocolData"]["mqtt"]["clientId"].endswith("-stays"))
+    first, again = asked_about("stays")
     assert first == again
+    # A function that fails decides nothing: it is asked again.
+    assert waits.subscribe(f"{name}/#", check=False) == [0]
+    wait_until("it was asked once more", lambda: len(asked_about("waits")) == 3, seconds=90, every=1)
+    wait_until("the policy is another", lambda: waits.subscribe(f"{name}-2/#", check=False) == [0], seconds=10, every=1)
 
 
 @pytest.fixture

@@ -104,6 +104,12 @@ impl Refusal {
         matches!(self, Self::Busy | Self::Unavailable)
     }
 
+    /// Whether nobody has decided about the client, because the authorizer could not be asked or did not
+    /// answer.
+    pub fn is_undecided(self) -> bool {
+        matches!(self, Self::Busy | Self::Timeout | Self::Failed | Self::Unavailable)
+    }
+
     /// What helps, in the words of who operates the node.
     pub fn remedy(self) -> &'static str {
         match self {

@@ -31,6 +31,7 @@ use crate::provisioning::{Given, Issuing, ProvisionError, Provisioned, Provision
 use crate::request::Call;
 use crate::service::{Api, Reply, Service};
 use crate::sigv4::hmac;
+use crate::x509::{CertificateError, Unsigned};
 use crate::{Backend, Error, role_aliases};
 
 /// Where the parts of reports are.
@@ -289,13 +290,20 @@ pub struct Registering<B> {
     arns: Arns,
 }
 
-/// Why it is not known what becomes of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why the task does not just go on with the next line.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Interrupted {
-    /// It is to be carried out again.
+    /// The line is to be carried out again.
     Again,
     /// The task has ended, or another node has gone on with it.
     Over,
+    /// No line can be carried out until somebody changes something at this node.
+    Failed {
+        /// What comes of this one.
+        line: Registered,
+        /// What has to be changed.
+        why: String,
+    },
 }
 
 /// What has come of a line.
@@ -342,6 +350,7 @@ impl<B: Backend> Registering<B> {
             Ok(Registered { kind: ReportKind::Errors, .. }) => {
                 (Outcome::Rejected, Some("NotRegistered".into()))
             }
+            Err(Interrupted::Failed { .. }) => (Outcome::Failed, Some("NotRegistered".into())),
             Err(_) => (Outcome::Unknown, None),
         };
         attempt.end(outcome, code, now).await.map_err(|Unavailable| Interrupted::Again)?;
@@ -379,10 +388,18 @@ impl<B: Backend> Registering<B> {
                     return Ok(refused(line, &Error::provision(error, &self.arns)));
                 }
             },
-            Err(error) => match Error::provision(error, &self.arns) {
-                Error::Unavailable | Error::Throttled(_) => return Err(Interrupted::Again),
-                error => return Ok(refused(line, &error)),
-            },
+            Err(error) => {
+                let hindrance = Hindrance::of(&error);
+                let why = error.to_string();
+                let error = Error::provision(error, &self.arns);
+                return match hindrance {
+                    Hindrance::Passes => Err(Interrupted::Again),
+                    Hindrance::Lasts => {
+                        Err(Interrupted::Failed { line: refused(line, &error), why })
+                    }
+                    Hindrance::OfLine => Ok(refused(line, &error)),
+                };
+            }
         };
         let report = json!({
             "lineNumber": line.number,
@@ -425,6 +442,37 @@ impl<B: Backend> Registering<B> {
     }
 }
 
+/// What keeps a line from making a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hindrance {
+    /// It goes away without anybody's doing.
+    Passes,
+    /// Every line meets it until somebody changes something at the node.
+    Lasts,
+    /// It is the line's own.
+    OfLine,
+}
+
+impl Hindrance {
+    fn of(error: &ProvisionError) -> Self {
+        use ProvisionError as P;
+        match error {
+            P::Unavailable(_)
+            | P::Busy
+            | P::Certificate(CertificateError::Signing(Unsigned { lasts: false, .. }))
+            | P::Authority(Error::Unavailable | Error::Throttled(_)) => Self::Passes,
+            P::NoIssuer => Self::Lasts,
+            P::Certificate(found) if found.is_ours() => Self::Lasts,
+            P::Template(_)
+            | P::Certificate(_)
+            | P::OtherCertificate
+            | P::Authority(_)
+            | P::Rejected(_)
+            | P::Internal => Self::OfLine,
+        }
+    }
+}
+
 fn refused(line: &Line, error: &Error) -> Registered {
     let (_, code) = error.status_and_code(Plane::Control);
     let message: String = error.to_string().chars().take(MESSAGE_CHARS).collect();
@@ -435,4 +483,32 @@ fn refused(line: &Line, error: &Error) -> Registered {
         "errorMessage": message,
     });
     Registered { kind: ReportKind::Errors, report: report.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_every_line_from_a_device_is_not_the_fault_of_one() {
+        let unsigned = |lasts| {
+            let why = "there is no token".into();
+            ProvisionError::Certificate(CertificateError::Signing(Unsigned { why, lasts }))
+        };
+        for (error, expected) in [
+            (unsigned(false), Hindrance::Passes),
+            (unsigned(true), Hindrance::Lasts),
+            (CertificateError::KeyMismatch.into(), Hindrance::Lasts),
+            (ProvisionError::NoIssuer, Hindrance::Lasts),
+            (Unavailable.into(), Hindrance::Passes),
+            (ProvisionError::Busy, Hindrance::Passes),
+            (ProvisionError::Authority(Error::Unavailable), Hindrance::Passes),
+            (ProvisionError::Authority(Error::Forbidden), Hindrance::OfLine),
+            (CertificateError::RequestSignature.into(), Hindrance::OfLine),
+            (ProvisionError::OtherCertificate, Hindrance::OfLine),
+            (Rejection::RegistrationCodeNotFound.into(), Hindrance::OfLine),
+        ] {
+            assert_eq!(Hindrance::of(&error), expected, "{error:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ mod place;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -43,6 +43,8 @@ const AT_ONCE: usize = 4;
 const WINDOW_BYTES: u64 = 4 << 20;
 /// Before something is tried again that could not be done now.
 const PAUSE: Duration = Duration::from_millis(250);
+/// So many of those at most before a line is tried again; each time they are twice as many.
+const PAUSES: u32 = 32;
 /// Between two lines of the log that say how a task gets on.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -133,6 +135,8 @@ pub async fn run(shared: Arc<Shared>, registering: Registering<Backend>) {
 enum Halt {
     /// It has ended, or it is another node's business now.
     Over,
+    /// Somebody has stopped it.
+    Cancelled,
     /// It cannot be gone on with anywhere.
     Failed(String),
 }
@@ -172,7 +176,8 @@ impl Leader {
         let mut run =
             Run { leader: self, progress: task.progress.clone(), task, said: Instant::now() };
         let (status, message) = match run.finish().await {
-            Ok(status) => (status, None),
+            Ok(()) => (RegistrationStatus::Completed, None),
+            Err(Halt::Cancelled) => (RegistrationStatus::Cancelled, None),
             Err(Halt::Over) => {
                 info!(task = %id, "registering things in bulk: this node does not go on");
                 return;
@@ -201,18 +206,17 @@ impl Leader {
             match self.backend.registry_propose(command).await {
                 Ok(_) => return ControlFlow::Continue(()),
                 Err(ProposeError::Rejected(_)) => return ControlFlow::Break(()),
-                Err(ProposeError::Unavailable(_)) => self.pause().await?,
+                Err(ProposeError::Unavailable(_)) if self.pause().await.is_some() => {}
+                Err(ProposeError::Unavailable(_)) => return ControlFlow::Break(()),
             }
         }
     }
 
-    /// Waits before something is tried again, if that is this node's business still.
-    async fn pause(&self) -> ControlFlow<()> {
+    /// Waits before something is tried again, and looks at the task then; none when it is not this
+    /// node's business any more.
+    async fn pause(&self) -> Option<RegistrationStatus> {
         tokio::time::sleep(PAUSE).await;
-        match self.look(|task| task.is_some()).await {
-            Some(true) => ControlFlow::Continue(()),
-            _ => ControlFlow::Break(()),
-        }
+        self.look(|task| task.map(|it| it.status)).await.flatten()
     }
 
     /// Forgets tasks that have ended long ago, with their reports.
@@ -248,6 +252,17 @@ impl Leader {
     }
 }
 
+/// What has come of a window.
+struct Carried {
+    registered: Vec<Registered>,
+    /// The last line before the first one that nothing has come of, and where it ends.
+    so_far: Option<(u64, u64)>,
+    /// Whether something has come of a line behind that.
+    is_open: bool,
+    /// Why not all of it was carried out.
+    halt: Option<Halt>,
+}
+
 /// A task that is carried out.
 struct Run<'a> {
     leader: &'a Leader,
@@ -260,7 +275,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Carries out the lines that are left.
-    async fn finish(&mut self) -> Result<RegistrationStatus, Halt> {
+    async fn finish(&mut self) -> Result<(), Halt> {
         let RegistrationTask { template_body, bucket, key, .. } = &self.task;
         let template = Template::parse(template_body, Purpose::Registration)
             .map_err(|error| Halt::Failed(format!("templateBody: {error}")))?;
@@ -286,9 +301,7 @@ impl Run<'_> {
             match self.leader.look(|task| task.map(|it| (it.id.clone(), it.status))).await.flatten()
             {
                 Some((id, _)) if id != self.task.id => return Err(Halt::Over),
-                Some((_, RegistrationStatus::Cancelling)) => {
-                    return Ok(RegistrationStatus::Cancelled);
-                }
+                Some((_, RegistrationStatus::Cancelling)) => return Err(Halt::Cancelled),
                 Some(_) => {}
                 None => return Err(Halt::Over),
             }
@@ -296,42 +309,96 @@ impl Run<'_> {
                 format!("cannot read on in {}/{}", self.task.bucket, self.task.key)
             })?;
             let Some(end) = window.last().map(|line| (line.number, line.end)) else {
-                return Ok(RegistrationStatus::Completed);
+                return Ok(());
             };
-            let registered = self.register(&template, window).await?;
-            self.record(&reports, registered, end).await?;
+            let Carried { registered, so_far, is_open, halt } =
+                self.register(&template, window).await;
+            let end = match &halt {
+                None => Some(end),
+                Some(Halt::Over) => None,
+                // Nobody goes on with it.
+                Some(Halt::Cancelled) => so_far,
+                // Until it has ended another node may go on with it, and would make devices again that
+                // are behind a line that has made none.
+                Some(Halt::Failed(_)) => so_far.filter(|_| !is_open),
+            };
+            if let Some(end) = end {
+                self.record(&reports, registered, end).await?;
+            }
+            if let Some(halt) = halt {
+                return Err(halt);
+            }
         }
     }
 
-    /// Carries out the lines of a window, some at a time.
-    async fn register(
+    /// Carries out the lines of a window, some at a time. When they cannot be gone on with, those that
+    /// are begun are finished.
+    async fn register(&self, template: &Template, window: Vec<Line>) -> Carried {
+        let halt = OnceLock::new();
+        let lines = window.into_iter().filter(|line| !line.is_blank());
+        let carried = stream::iter(lines.map(|line| self.carry_out(template, line, &halt)));
+        let mut carried = carried.buffered(AT_ONCE);
+        let (mut registered, mut so_far) = (Vec::new(), None);
+        let (mut is_whole, mut is_open) = (true, false);
+        while let Some((end, line)) = carried.next().await {
+            let Some(line) = line else {
+                is_whole = false;
+                continue;
+            };
+            registered.push(line);
+            match is_whole {
+                true => so_far = Some(end),
+                false => is_open = true,
+            }
+        }
+        drop(carried);
+        Carried { registered, so_far, is_open, halt: halt.into_inner() }
+    }
+
+    /// Carries out a line, and gives where it ends; nothing comes of it when the task does not go on.
+    async fn carry_out(
         &self,
         template: &Template,
-        window: Vec<Line>,
-    ) -> Result<Vec<Registered>, Halt> {
-        let lines = window.into_iter().filter(|line| !line.is_blank());
-        let carried = stream::iter(lines.map(|line| self.carry_out(template, line)));
-        let mut carried = carried.buffered(AT_ONCE);
-        let mut registered = Vec::new();
-        while let Some(line) = carried.next().await {
-            registered.push(line?);
-        }
-        Ok(registered)
-    }
-
-    async fn carry_out(&self, template: &Template, line: Line) -> Result<Registered, Halt> {
+        line: Line,
+        halt: &OnceLock<Halt>,
+    ) -> ((u64, u64), Option<Registered>) {
         let id: &RegistrationTaskId = &self.task.id;
-        loop {
+        let end = (line.number, line.end);
+        let mut pauses = 1;
+        while halt.get().is_none() {
             let now = Timestamp(now_ms());
             match self.leader.registering.register(template, id, &line, now).await {
-                Ok(registered) => return Ok(registered),
-                Err(Interrupted::Over) => return Err(Halt::Over),
+                Ok(registered) => return (end, Some(registered)),
+                Err(Interrupted::Failed { line, why }) => {
+                    // The first one says why.
+                    let _ = halt.set(Halt::Failed(why));
+                    return (end, Some(line));
+                }
+                Err(Interrupted::Over) => {
+                    let _ = halt.set(Halt::Over);
+                }
                 Err(Interrupted::Again) => {
-                    if self.leader.pause().await.is_break() {
-                        return Err(Halt::Over);
-                    }
+                    self.wait(pauses, halt).await;
+                    pauses = PAUSES.min(pauses * 2);
                 }
             }
+        }
+        (end, None)
+    }
+
+    /// Waits before a line is tried again.
+    async fn wait(&self, pauses: u32, halt: &OnceLock<Halt>) {
+        for _ in 0..pauses {
+            if halt.get().is_some() {
+                return;
+            }
+            let found = match self.leader.pause().await {
+                Some(RegistrationStatus::Cancelling) => Halt::Cancelled,
+                Some(_) => continue,
+                None => Halt::Over,
+            };
+            let _ = halt.set(found);
+            return;
         }
     }
 

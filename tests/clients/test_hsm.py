@@ -6,8 +6,10 @@ import subprocess
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from brokers import serving, skein_binary, wait_until
+from test_bulk import ROLE, csr, line, template
 
 pytestmark = pytest.mark.skein
 
@@ -53,7 +55,12 @@ class Token:
         self.util("--import", self.folder / file, "--token", self.label, "--label", label, "--id", number,
                   "--pin", 1234)
 
-    def node(self, **other):
+    def lose_key(self):
+        """Ends the sessions that have it, too."""
+        self.util("--delete-token", "--token", self.label)
+        self.util("--init-token", "--free", "--label", self.label, "--pin", 1234, "--so-pin", 5678)
+
+    def node(self, more="", **other):
         said = {"module": MODULE, "token": self.label, "key": self.key, "pin_file": self.pin_file} | other
         hsm = "\n".join(f"{key} = '{value}'" for key, value in said.items())
         node = serving(self.folder / "node", "")
@@ -70,6 +77,7 @@ issuer_certificate = '{self.ca}'
 [[access_keys]]
 id = 'AKIAEXAMPLE'
 secret = 'example secret of a test'
+{more}
 """)
         node.environment = lambda: self.environment
         return node
@@ -151,6 +159,56 @@ def test_a_node_starts_while_its_token_is_away(tmp_path):
         assert answer["ResponseMetadata"]["HTTPStatusCode"] == 500 and "token" not in answer["Error"]["Message"], answer
         aside.rename(place)
         wait_until("it signs", lambda: try_create(client), 10)
+    finally:
+        node.stop()
+
+
+def test_a_registration_in_bulk_waits_for_a_token_and_can_be_stopped_meanwhile(tmp_path):
+    token = Token(tmp_path)
+    [place] = token.tokens.iterdir()
+    aside = place.rename(tmp_path / "aside")
+    bucket, reports = tmp_path / "bucket", tmp_path / "reports"
+    bucket.mkdir()
+    reports.mkdir()
+    node = token.node(f"""
+[registration]
+reports = '{reports}'
+[registration.buckets]
+bucket = '{bucket}'
+""").start()
+    try:
+        client = iot(node)
+        client.meta.events.register("needs-retry.*", lambda **_: None)
+        request = csr(ec.generate_private_key(ec.SECP256R1()))
+        (bucket / "lines").write_text("".join(f"{line(number, request)}\n" for number in range(20)))
+
+        def start():
+            return client.start_thing_registration_task(
+                templateBody=template("hsm"), inputFileBucket="bucket", inputFileKey="lines", roleArn=ROLE,
+            )["taskId"]
+
+        def is_now(task, status):
+            found = client.describe_thing_registration_task(taskId=task)
+            return found if found["status"] == status else None
+
+        task = start()
+        wait_until("it has tried", lambda: node.metrics().get('issuer_hsm_signatures_total{result="failed"}'), 10)
+        client.stop_thing_registration_task(taskId=task)
+        done = wait_until("it is stopped", lambda: is_now(task, "Cancelled"), 10)
+        assert (done["successCount"], done["failureCount"]) == (0, 0)
+        failed = node.metrics()['issuer_hsm_signatures_total{result="failed"}']
+        task = start()
+        more = lambda: node.metrics()['issuer_hsm_signatures_total{result="failed"}'] > failed
+        wait_until("it has tried", more, 10)
+        assert is_now(task, "InProgress")["failureCount"] == 0
+        aside.rename(place)
+        done = wait_until("it is done", lambda: is_now(task, "Completed"), 30)
+        assert (done["successCount"], done["failureCount"]) == (20, 0)
+        # What lasts fails the task, not each line.
+        token.lose_key()
+        task = start()
+        done = wait_until("it has failed", lambda: is_now(task, "Failed"), 30)
+        assert 'no private key with the label "issuer"' in done["message"] and done["failureCount"] <= 4, done
     finally:
         node.stop()
 

@@ -53,7 +53,7 @@ pub enum CertificateError {
 impl CertificateError {
     /// Whether what went wrong is not what was given.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::PrivateKey(_) | Self::Signing(_))
+        matches!(self, Self::PrivateKey(_) | Self::KeyMismatch | Self::Signing(_))
     }
 }
 

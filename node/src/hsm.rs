@@ -133,10 +133,8 @@ impl Drop for HsmKey {
 
 impl AuthorityKey for HsmKey {
     fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Unsigned> {
-        let signed = self.signature(scheme, message);
-        let result = if signed.is_ok() { "ok" } else { "failed" };
-        counter!("issuer_hsm_signatures_total", "result" => result).increment(1);
-        signed.map_err(|Fault { why, lasts }| {
+        self.signature(scheme, message).map_err(|Fault { why, lasts }| {
+            counter!("issuer_hsm_signatures_total", "result" => "failed").increment(1);
             let why = format!("{why:#}");
             error!(
                 error = why,
@@ -145,6 +143,17 @@ impl AuthorityKey for HsmKey {
             );
             Unsigned { why, lasts }
         })
+    }
+
+    fn signed(&self, is_own: bool) {
+        let result = if is_own { "ok" } else { "wrong_key" };
+        counter!("issuer_hsm_signatures_total", "result" => result).increment(1);
+        if !is_own {
+            error!(
+                "no certificates are made: the key in the token is not that of tls.issuer_certificate; see \
+                that tls.issuer_hsm names the right token and key, or have the certificate that is the key's"
+            );
+        }
     }
 }
 

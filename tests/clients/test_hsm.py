@@ -143,6 +143,27 @@ def test_a_token_that_is_lost_fails_requests_and_is_found_again(tmp_path):
         node.stop()
 
 
+def test_a_token_with_another_key_is_not_the_fault_of_clients(tmp_path):
+    token, other = Token(tmp_path / "own"), Token(tmp_path / "other")
+    node = token.node().start()
+    try:
+        client = iot(node)
+        client.meta.events.register("needs-retry.*", lambda **_: None)
+        request = csr(ec.generate_private_key(ec.SECP256R1()))
+        [own], [theirs] = token.tokens.iterdir(), other.tokens.iterdir()
+        own.rename(tmp_path / "aside")
+        assert try_create(client) is None
+        theirs.rename(token.tokens / theirs.name)
+        with pytest.raises(ClientError) as refused:
+            client.create_certificate_from_csr(certificateSigningRequest=request)
+        answer = refused.value.response
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 500 and "key" not in answer["Error"]["Message"], answer
+        assert "the key in the token is not that of tls.issuer_certificate" in node.tail()
+        assert node.metrics()['issuer_hsm_signatures_total{result="wrong_key"}'] >= 1
+    finally:
+        node.stop()
+
+
 def test_a_node_starts_while_its_token_is_away(tmp_path):
     token = Token(tmp_path)
     [place] = token.tokens.iterdir()

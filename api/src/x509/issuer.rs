@@ -84,6 +84,9 @@ pub trait AuthorityKey: Send + Sync + 'static {
     /// # Errors
     /// Why not.
     fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Unsigned>;
+
+    /// Told whether what it has signed shows that it belongs to the certificate of the authority.
+    fn signed(&self, is_own: bool);
 }
 
 /// Why nothing is signed.
@@ -101,6 +104,9 @@ impl AuthorityKey for rcgen::KeyPair {
         let failed = |error: rcgen::Error| Unsigned { why: error.to_string(), lasts: true };
         rcgen::SigningKey::sign(self, message).map_err(failed)
     }
+
+    /// Whoever made the issuer is told.
+    fn signed(&self, _: bool) {}
 }
 
 /// Signs device certificates with the key of an authority. Clones share the key.
@@ -205,10 +211,9 @@ impl Issuer {
     pub fn prove(&self, message: &[u8]) -> Result<Vec<u8>, CertificateError> {
         let Authority { key, scheme, public, .. } = &*self.0;
         let signature = key.sign(*scheme, message).map_err(CertificateError::Signing)?;
-        match is_signature(public, *scheme, message, &signature) {
-            true => Ok(signature),
-            false => Err(CertificateError::KeyMismatch),
-        }
+        let is_own = is_signature(public, *scheme, message, &signature);
+        key.signed(is_own);
+        if is_own { Ok(signature) } else { Err(CertificateError::KeyMismatch) }
     }
 
     /// Signs a certificate for a new key pair.

@@ -86,7 +86,7 @@ pub enum Way {
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Result {
+pub enum Outcome {
     /// It was done.
     Done,
     /// Who asked may not.
@@ -101,7 +101,7 @@ pub enum Result {
     Proposed,
 }
 
-impl Result {
+impl Outcome {
     /// What the status of an HTTP answer says.
     pub fn of_status(status: u16) -> Self {
         match status {
@@ -145,7 +145,7 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// What came of it.
-    pub outcome: Result,
+    pub outcome: Outcome,
     /// The code that who asked was told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -222,14 +222,14 @@ impl Ledger {
         &self,
         entry: Entry,
         stored: Option<oneshot::Sender<()>>,
-    ) -> std::result::Result<(), Unavailable> {
+    ) -> Result<(), Unavailable> {
         match self.0.sender.try_send(Submission { entry, stored }) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Unavailable),
         }
     }
 
-    async fn record(&self, entry: Entry) -> std::result::Result<(), Unavailable> {
+    async fn record(&self, entry: Entry) -> Result<(), Unavailable> {
         if !self.0.is_strict {
             self.note(entry);
             return Ok(());
@@ -257,7 +257,7 @@ impl Ledger {
             source: None,
             operation: String::new(),
             resource: changes.first().map(|change| change.resource.clone()),
-            outcome: Result::Proposed,
+            outcome: Outcome::Proposed,
             error: None,
             changes,
         }
@@ -321,7 +321,7 @@ impl Attempt {
     pub fn begin(
         ledger: Option<&Ledger>,
         intent: impl FnOnce() -> Intent,
-    ) -> std::result::Result<Self, Unavailable> {
+    ) -> Result<Self, Unavailable> {
         let Some(ledger) = ledger else { return Ok(Self::unrecorded()) };
         if ledger.0.is_strict && ledger.0.is_failing.load(Ordering::Relaxed) {
             return Err(Unavailable);
@@ -364,14 +364,35 @@ impl Attempt {
     /// it can.
     pub async fn end(
         mut self,
-        outcome: Result,
+        outcome: Outcome,
         error: Option<String>,
         at: Timestamp,
-    ) -> std::result::Result<(), Unavailable> {
+    ) -> Result<(), Unavailable> {
         match self.open.take() {
             Some(open) => open.ledger.clone().record(open.entry(outcome, error, at)).await,
             None => Ok(()),
         }
+    }
+
+    /// Records what came of it: that it was done, or what `classify` says of an error, with the code that
+    /// who asked is told.
+    ///
+    /// # Errors
+    /// As [`Self::end`].
+    pub async fn conclude<T, E, C: Into<String>>(
+        self,
+        result: &Result<T, E>,
+        classify: impl FnOnce(&E) -> (Outcome, C),
+        at: Timestamp,
+    ) -> Result<(), Unavailable> {
+        let (outcome, code) = match result {
+            Ok(_) => (Outcome::Done, None),
+            Err(error) => {
+                let (outcome, code) = classify(error);
+                (outcome, Some(code.into()))
+            }
+        };
+        self.end(outcome, code, at).await
     }
 }
 
@@ -380,21 +401,21 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(open) = self.open.take() {
             let ledger = open.ledger.clone();
-            ledger.note(open.entry(Result::Unknown, None, crate::Clock::default().now()));
+            ledger.note(open.entry(Outcome::Unknown, None, crate::Clock::default().now()));
         }
     }
 }
 
 impl Open {
-    fn entry(self, outcome: Result, error: Option<String>, at: Timestamp) -> Entry {
+    fn entry(self, outcome: Outcome, error: Option<String>, at: Timestamp) -> Entry {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changes = std::mem::take(&mut *changes);
         let about = changes.first().map(|change| change.resource.clone());
         match outcome {
             // What a command might have changed and has not.
-            Result::Done => changes.retain(|change| change.after.as_ref() != Some(&change.before)),
-            Result::Denied | Result::Rejected => changes.clear(),
-            Result::Failed | Result::Unknown | Result::Proposed => {}
+            Outcome::Done => changes.retain(|change| change.after.as_ref() != Some(&change.before)),
+            Outcome::Denied | Outcome::Rejected => changes.clear(),
+            Outcome::Failed | Outcome::Unknown | Outcome::Proposed => {}
         }
         let Intent { actor, source, operation, resource, request } = self.intent;
         Entry {

@@ -24,9 +24,10 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::arn::Arns;
-use crate::audit::Watch;
+use crate::audit::{Outcome, Watch};
 use crate::backend::{ProposeError, Unavailable};
 use crate::certificates::required;
+use crate::error::Plane;
 use crate::request::Call;
 use crate::service::{Api, Reply};
 use crate::templates;
@@ -76,6 +77,23 @@ pub enum ProvisionError {
     /// A fault of ours; the log says more.
     #[error("internal failure")]
     Internal,
+}
+
+impl ProvisionError {
+    /// What is recorded of it.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Unavailable(_) => Outcome::Unknown,
+            Self::NoIssuer | Self::Internal => Outcome::Failed,
+            Self::Certificate(error) if error.is_ours() => Outcome::Failed,
+            Self::Authority(error) => Outcome::of_status(error.status_and_code(Plane::Control).0),
+            Self::Template(_)
+            | Self::Certificate(_)
+            | Self::OtherCertificate
+            | Self::Rejected(_)
+            | Self::Busy => Outcome::Rejected,
+        }
+    }
 }
 
 impl From<ProposeError> for ProvisionError {

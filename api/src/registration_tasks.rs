@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::arn::Arns;
-use crate::audit::{Actor, Attempt, Intent, Ledger, Result as Outcome};
+use crate::audit::{Actor, Attempt, Intent, Ledger, Outcome};
 use crate::backend::{Report, ReportKind, Unavailable};
 use crate::certificates::required;
 use crate::error::Plane;

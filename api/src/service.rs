@@ -316,14 +316,11 @@ impl<B: Backend> Service<B> {
         };
         let api = self.api(&attempt);
         let result = api.call(call).await;
-        let (status, code) = match &result {
-            Ok(_) => (200, None),
-            Err(error) => {
-                let (status, code) = error.status_and_code(plane);
-                (status, Some(code.to_owned()))
-            }
+        let classify = |error: &Error| {
+            let (status, code) = error.status_and_code(plane);
+            (audit::Outcome::of_status(status), code)
         };
-        attempt.end(audit::Result::of_status(status), code, self.clock.now()).await?;
+        attempt.conclude(&result, classify, self.clock.now()).await?;
         result
     }
 
@@ -348,7 +345,7 @@ impl<B: Backend> Service<B> {
             let attempt = Attempt::refused(ledger, self.intent(matched, actor, source, trace));
             let code = error.status_and_code(plane).1.to_owned();
             // It is refused either way.
-            let _ = attempt.end(audit::Result::Denied, Some(code), now).await;
+            let _ = attempt.end(audit::Outcome::Denied, Some(code), now).await;
         }
         Err(error)
     }

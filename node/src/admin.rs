@@ -14,7 +14,7 @@ use std::time::Duration;
 use ::cluster::GroupId;
 use anyhow::{Context, bail};
 use api::Source;
-use api::audit::{Actor, Attempt, Change, Intent, Result as Outcome};
+use api::audit::{Actor, Attempt, Change, Intent, Outcome};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -165,13 +165,9 @@ fn unrecorded(what: &str) -> Refused {
 
 /// Records what came of something that an operator wanted.
 async fn ended<T>(attempt: Attempt, result: Result<T, Refused>) -> Result<T, Refused> {
-    let (outcome, code) = match &result {
-        Ok(_) => (Outcome::Done, None),
-        Err((status, _)) => {
-            (Outcome::of_status(status.as_u16()), Some(status.as_u16().to_string()))
-        }
-    };
-    let recorded = attempt.end(outcome, code, Timestamp(now_ms())).await;
+    let classify =
+        |(status, _): &Refused| (Outcome::of_status(status.as_u16()), status.as_u16().to_string());
+    let recorded = attempt.conclude(&result, classify, Timestamp(now_ms())).await;
     recorded.map_err(|_| unrecorded("what was done is not recorded yet"))?;
     result
 }

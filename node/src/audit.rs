@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use api::audit::{Actor, Change, Entry, Ledger, Result as Outcome, Submission};
+use api::audit::{Actor, Change, Entry, Ledger, Outcome, Submission};
 use fleet::registry::Timestamp;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use serde_json::{Value, json};

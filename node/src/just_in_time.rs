@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::Backend as _;
-use api::audit::{Actor, Attempt, Intent, Result as Outcome, Watch, Way};
+use api::audit::{Actor, Attempt, Intent, Outcome, Watch, Way};
 use api::backend::ProposeError;
-use api::provisioning::{Given, Provisioner};
+use api::provisioning::{Given, ProvisionError, Provisioner};
 use api::x509;
 use bytes::Bytes;
 use fleet::registry::{
@@ -19,6 +19,7 @@ use fleet::registry::{
 use provisioning::{Parameters, Purpose, Template};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
+use thiserror::Error;
 use tracing::{debug, info, warn};
 
 use crate::backend::Backend;
@@ -91,14 +92,11 @@ async fn register(
                 at: now,
             };
             let proposed = attempt.watch().propose(&backend, command).await;
-            let (outcome, code) = match &proposed {
-                Ok(_) => (Outcome::Done, None),
-                Err(ProposeError::Rejected(_)) => (Outcome::Rejected, Some("Rejected".into())),
-                Err(ProposeError::Unavailable(_)) => {
-                    (Outcome::Unknown, Some("ServiceUnavailable".into()))
-                }
+            let classify = |error: &ProposeError| match error {
+                ProposeError::Rejected(_) => (Outcome::Rejected, "Rejected"),
+                ProposeError::Unavailable(_) => (Outcome::Unknown, "ServiceUnavailable"),
             };
-            attempt.end(outcome, code, Timestamp(now_ms())).await.ok()?;
+            attempt.conclude(&proposed, classify, Timestamp(now_ms())).await.ok()?;
             let (certificate, by) = (new.certificate.as_str(), authority.id.as_str());
             match proposed {
                 Ok(_) => info!(certificate, authority = by, "a certificate has registered itself"),
@@ -120,11 +118,7 @@ async fn register(
     let way = Way::JustInTimeProvisioning;
     let attempt = begin(shared, &new.certificate, source, "RegisterThing", way)?;
     let provisioned = provision(shared, backend, new, &authority, attempt.watch()).await;
-    let (outcome, code) = match &provisioned {
-        Ok(_) => (Outcome::Done, None),
-        Err(_) => (Outcome::Rejected, Some("NotProvisioned".into())),
-    };
-    attempt.end(outcome, code, Timestamp(now_ms())).await.ok()?;
+    attempt.conclude(&provisioned, NotProvisioned::classified, Timestamp(now_ms())).await.ok()?;
     match provisioned {
         Ok(thing) => {
             info!(certificate, authority = by, thing, "a device was provisioned just in time")
@@ -132,7 +126,7 @@ async fn register(
         Err(why) => warn!(
             certificate,
             authority = by,
-            why,
+            %why,
             "a device was not provisioned just in time: its certificate waits for activation, and it \
              is tried again when the device connects"
         ),
@@ -159,6 +153,33 @@ fn begin(
     begun.ok()
 }
 
+/// Why a device was not provisioned.
+#[derive(Debug, Error)]
+enum NotProvisioned {
+    #[error("its template is not there")]
+    NoTemplate,
+    #[error("its template is not enabled")]
+    Disabled,
+    #[error(transparent)]
+    Failed(#[from] ProvisionError),
+}
+
+impl NotProvisioned {
+    /// What is recorded of it.
+    fn classified(&self) -> (Outcome, &'static str) {
+        let outcome = match self {
+            Self::NoTemplate | Self::Disabled => Outcome::Rejected,
+            Self::Failed(error) => error.outcome(),
+        };
+        let code = match outcome {
+            Outcome::Unknown => "ServiceUnavailable",
+            Outcome::Failed => "InternalServerError",
+            _ => "NotProvisioned",
+        };
+        (outcome, code)
+    }
+}
+
 /// Carries out the template of an authority; the answer is the thing's name.
 async fn provision(
     shared: &Shared,
@@ -166,29 +187,27 @@ async fn provision(
     given: Given,
     authority: &Authority,
     watch: Watch,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, NotProvisioned> {
     let config = &authority.registration;
     let (body, in_use) = match (&config.template_body, &config.template_name) {
         (Some(body), _) => (body.clone(), None),
         (None, name) => {
             let name = name.clone().unwrap_or_default();
             let look = move |registry: &Registry| match registry.template(&name) {
-                None => Err("its template is not there"),
-                Some(found) if !found.enabled => Err("its template is not enabled"),
+                None => Err(NotProvisioned::NoTemplate),
+                Some(found) if !found.enabled => Err(NotProvisioned::Disabled),
                 Some(found) => Ok((found.body().to_owned(), Some(TemplateInUse::of(found)))),
             };
-            let found = backend.registry_read(look).await.map_err(|error| error.to_string())?;
-            found.map_err(ToOwned::to_owned)?
+            backend.registry_read(look).await.map_err(ProvisionError::from)??
         }
     };
-    let template = Template::parse(&body, Purpose::Registration).map_err(|it| it.to_string())?;
+    let template = Template::parse(&body, Purpose::Registration).map_err(ProvisionError::from)?;
     let provisioner = Provisioner::new(backend, shared.issuing.clone(), watch);
     let now = Timestamp(now_ms());
     let check = Check { shown: None, template: in_use, only_pending: true, line: None };
     let provisioned =
         provisioner.provision(&template, Parameters::new(), Some(given), check, now).await;
-    let provisioned = provisioned.map_err(|error| error.to_string())?;
-    Ok(provisioned.thing.map(|thing| thing.to_string()))
+    Ok(provisioned?.thing.map(|thing| thing.to_string()))
 }
 
 /// Tells whoever decides about new certificates.
@@ -237,5 +256,28 @@ fn standing(registry: &Registry, id: &CertificateId, issuer: &str) -> Standing {
         None => Standing::Unknown(
             registry.authorities_of_subject(issuer).filter(wants).cloned().collect(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::backend::Unavailable;
+    use api::x509::CertificateError;
+
+    use super::*;
+
+    #[test]
+    fn only_what_has_changed_nothing_is_recorded_as_rejected() {
+        for (why, outcome) in [
+            (NotProvisioned::NoTemplate, Outcome::Rejected),
+            (NotProvisioned::Disabled, Outcome::Rejected),
+            (ProvisionError::OtherCertificate.into(), Outcome::Rejected),
+            (ProvisionError::Rejected(Rejection::NotTheOwner).into(), Outcome::Rejected),
+            (ProvisionError::Unavailable(Unavailable).into(), Outcome::Unknown),
+            (ProvisionError::NoIssuer.into(), Outcome::Failed),
+            (ProvisionError::Certificate(CertificateError::KeyMismatch).into(), Outcome::Failed),
+        ] {
+            assert_eq!(why.classified().0, outcome, "{why}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use api::Backend as _;
-use api::audit::{Actor, Attempt, Intent, Result as Outcome, Watch, Way};
+use api::audit::{Actor, Attempt, Intent, Outcome, Watch, Way};
 use api::backend::Unavailable;
 use api::provisioning::{Given, Offer, ProvisionError, Provisioned, Provisioner};
 use bytes::Bytes;
@@ -280,11 +280,8 @@ async fn serve_recorded(
         None => Attempt::unrecorded(),
     };
     let answer = serve(shared, claimant, request, payload, attempt.watch()).await;
-    let (outcome, code) = match &answer {
-        Ok(_) => (Outcome::Done, None),
-        Err(rejected) => (Outcome::of_status(rejected.status), Some(rejected.code.to_owned())),
-    };
-    let recorded = attempt.end(outcome, code, Timestamp(now_ms())).await;
+    let classify = |it: &Rejected| (Outcome::of_status(it.status), it.code);
+    let recorded = attempt.conclude(&answer, classify, Timestamp(now_ms())).await;
     recorded.map_err(ProvisionError::Unavailable)?;
     answer
 }

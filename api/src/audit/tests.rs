@@ -36,27 +36,27 @@ fn change(before: i32, after: i32) -> Change {
 #[test]
 fn a_status_says_what_came_of_it() {
     for (status, expected) in [
-        (200, Result::Done),
-        (400, Result::Rejected),
-        (401, Result::Denied),
-        (403, Result::Denied),
-        (404, Result::Rejected),
-        (409, Result::Rejected),
-        (429, Result::Rejected),
-        (500, Result::Failed),
-        (503, Result::Unknown),
+        (200, Outcome::Done),
+        (400, Outcome::Rejected),
+        (401, Outcome::Denied),
+        (403, Outcome::Denied),
+        (404, Outcome::Rejected),
+        (409, Outcome::Rejected),
+        (429, Outcome::Rejected),
+        (500, Outcome::Failed),
+        (503, Outcome::Unknown),
     ] {
-        assert_eq!(Result::of_status(status), expected, "{status}");
+        assert_eq!(Outcome::of_status(status), expected, "{status}");
     }
 }
 
 #[tokio::test]
 async fn what_has_not_changed_is_left_out() {
     for (outcome, expected) in [
-        (Result::Done, vec![change(1, 2)]),
-        (Result::Rejected, vec![]),
-        (Result::Denied, vec![]),
-        (Result::Unknown, vec![change(1, 2), change(3, 3)]),
+        (Outcome::Done, vec![change(1, 2)]),
+        (Outcome::Rejected, vec![]),
+        (Outcome::Denied, vec![]),
+        (Outcome::Unknown, vec![change(1, 2), change(3, 3)]),
     ] {
         let (ledger, receiver) = ledger(false);
         let attempt = Attempt::begin(Some(&ledger), intent).unwrap();
@@ -73,7 +73,7 @@ async fn what_has_not_changed_is_left_out() {
 fn an_attempt_that_nobody_waits_for_is_recorded() {
     let (ledger, receiver) = ledger(true);
     drop(Attempt::begin(Some(&ledger), intent).unwrap());
-    assert_eq!(receiver.try_recv().unwrap().entry.outcome, Result::Unknown);
+    assert_eq!(receiver.try_recv().unwrap().entry.outcome, Outcome::Unknown);
 }
 
 #[tokio::test]
@@ -85,8 +85,8 @@ async fn a_strict_ledger_refuses_what_it_cannot_record() {
         ledger.set_failing(true);
         assert_eq!(Attempt::begin(Some(&ledger), intent).is_err(), refused);
         drop(receiver);
-        assert_eq!(attempt.end(Result::Done, None, Timestamp(0)).await.is_err(), refused);
-        assert_eq!(denied.end(Result::Denied, None, Timestamp(0)).await.is_err(), refused);
+        assert_eq!(attempt.end(Outcome::Done, None, Timestamp(0)).await.is_err(), refused);
+        assert_eq!(denied.end(Outcome::Denied, None, Timestamp(0)).await.is_err(), refused);
         assert!(ledger.take_lost() >= 2);
     }
 }
@@ -95,7 +95,7 @@ async fn a_strict_ledger_refuses_what_it_cannot_record() {
 async fn without_a_ledger_nothing_is_recorded() {
     let attempt = Attempt::begin(None, intent).unwrap();
     attempt.add(change(1, 2));
-    assert_eq!(attempt.end(Result::Done, None, Timestamp(0)).await, Ok(()));
+    assert_eq!(attempt.end(Outcome::Done, None, Timestamp(0)).await, Ok(()));
 }
 
 #[test]

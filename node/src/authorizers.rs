@@ -1,6 +1,6 @@
 //! Custom authorizers at work: which one is asked about a client, what it says, and until when.
 //!
-//! A connection keeps what its client has presented, to ask again with. Everything that fails keeps the
+//! A connection keeps what its client has presented if it is to ask again with that. Everything that fails keeps the
 //! client out, and is counted and told.
 //!
 //! Bounds: so many questions at once (`AT_ONCE`), one more is refused; as many about connections that
@@ -100,7 +100,8 @@ pub struct Authorized {
     principal_id: String,
     authorizer: AuthorizerName,
     generation: Uuid,
-    presented: Presented,
+    /// To ask again with, if that is wanted.
+    presented: Option<Presented>,
     connection_id: String,
     standing: ArcSwap<Standing>,
 }
@@ -204,14 +205,15 @@ impl Authorized {
     /// who it is, may not stay; when nobody could be asked, it is asked again a little later. A
     /// connection ends when the first answer said, or earlier if a later one says so.
     pub async fn renew(&self, shared: &Shared) -> bool {
-        let renewed = self.ask_again(shared).await;
+        let Some(presented) = &self.presented else { return false };
+        let renewed = self.ask_again(shared, presented).await;
         let is_decided = renewed.as_ref().err().is_none_or(|refusal| !refusal.is_undecided());
         let standing = self.standing.load().renewed(renewed, now_ms());
         self.standing.store(Arc::new(standing));
         is_decided
     }
 
-    async fn ask_again(&self, shared: &Shared) -> Result<Grant, Refusal> {
+    async fn ask_again(&self, shared: &Shared, presented: &Presented) -> Result<Grant, Refusal> {
         let (name, generation) = (self.authorizer.clone(), self.generation);
         let found = read_registry(shared, move |registry| {
             let stands = registry.authorizer_stands(&name, generation);
@@ -225,7 +227,7 @@ impl Authorized {
             Ok(found) => {
                 let left_ms = self.standing.load().disconnect_at_ms.saturating_sub(now_ms());
                 let turn = Turn::Within(WAITS.min(Duration::from_millis(left_ms)));
-                decide(shared, &found, &self.presented, &self.connection_id, turn).await
+                decide(shared, &found, presented, &self.connection_id, turn).await
             }
             Err(refusal) => Err(refusal.into()),
         };
@@ -303,7 +305,7 @@ pub async fn admit(
         principal_id: grant.principal_id.clone(),
         authorizer: authorizer.name,
         generation: authorizer.generation,
-        presented,
+        presented: grant.refresh_after_secs.is_some().then_some(presented),
         connection_id,
         standing: ArcSwap::from_pointee(Standing::new(grant, now_ms())),
     }))
@@ -384,7 +386,8 @@ async fn decide(
 
 fn granted(answer: Answer) -> Result<Grant, Failed> {
     match answer {
-        Answer::Granted(grant) => Ok(grant),
+        // Nobody reads the texts here, and connections last.
+        Answer::Granted(grant) => Ok(Grant { texts: Vec::new(), ..grant }),
         Answer::NotAuthenticated => Err(Refusal::NotAuthenticated.into()),
     }
 }
@@ -409,9 +412,7 @@ async fn cached_or_decided(
     if let Some(grant) = known {
         return Ok(grant);
     }
-    let mut grant = granted(ask(shared, authorizer, presented, &token, &id, Turn::Now).await?)?;
-    // Nobody reads the texts here.
-    grant.texts.clear();
+    let grant = granted(ask(shared, authorizer, presented, &token, &id, Turn::Now).await?)?;
     let after = grant.refresh_after_secs.unwrap_or(grant.disconnect_after_secs);
     let until_ms = now_ms().saturating_add(after.min(grant.disconnect_after_secs) * 1000);
     let grant = Arc::new(grant);
@@ -536,5 +537,12 @@ mod tests {
         assert_eq!(authorizers.place(wait).await.unwrap_err(), Refusal::Busy);
         let (place, ()) = tokio::join!(authorizers.place(wait), async { drop(all) });
         assert!(place.is_ok());
+    }
+    #[test]
+    fn what_is_granted_keeps_no_texts() {
+        let answer = Answer::Granted(Grant { texts: vec!["{}".into()], ..grant(600, None) });
+        assert_eq!(granted(answer).ok().map(|it| it.texts), Some(Vec::new()));
+        let refusal = granted(Answer::NotAuthenticated).err().map(|it| it.refusal);
+        assert_eq!(refusal, Some(Refusal::NotAuthenticated));
     }
 }

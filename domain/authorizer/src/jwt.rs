@@ -251,7 +251,8 @@ impl Claims {
         seconds.map(Some).ok_or_else(|| InvalidToken::Claim(name.to_owned()))
     }
 
-    /// Claims that are texts, numbers, truth values, or lists of texts.
+    /// Claims that are texts, numbers, truth values, or lists of texts. Of those whose names differ only in
+    /// case the one in lower case counts, if there is one, and no other.
     fn variables(&self) -> BTreeMap<String, Vec<String>> {
         let values = |value: &Value| match value {
             Value::String(text) => Some(vec![text.clone()]),
@@ -261,11 +262,19 @@ impl Claims {
             }
             _ => None,
         };
+        // Names of policy variables are not case-sensitive.
+        let mut namesakes: BTreeMap<String, usize> = BTreeMap::new();
+        for name in self.0.keys() {
+            *namesakes.entry(name.to_ascii_lowercase()).or_default() += 1;
+        }
         let named = self.0.iter().filter_map(|(name, value)| {
+            let lower = name.to_ascii_lowercase();
+            if lower != *name && namesakes[&lower] > 1 {
+                return None;
+            }
             let values: Vec<String> = values(value)?;
             let fits = values.iter().map(String::len).sum::<usize>() <= CLAIM_CHARS;
-            // Names of policy variables are not case-sensitive.
-            fits.then(|| (format!("jwt:{}", name.to_ascii_lowercase()), values))
+            fits.then(|| (format!("jwt:{lower}"), values))
         });
         named.collect()
     }

@@ -202,6 +202,22 @@ fn claims_are_variables() {
 }
 
 #[test]
+fn the_claim_that_says_who_it_is_cannot_be_replaced_by_one_in_other_case() {
+    for (claims, expected) in [
+        (json!({ "sub": "s", "SUB": "other" }), Some("s")),
+        (json!({ "SUB": "other", "sub": "s" }), Some("s")),
+        (json!({ "Sub": "a", "SUB": "b" }), None),
+        (json!({ "sub": {}, "SUB": "other" }), None),
+        (json!({ "SUB": "s" }), Some("s")),
+    ] {
+        let Value::Object(map) = &claims else { panic!("no object") };
+        let variables = Claims(map.clone()).variables();
+        let found = variables.get("jwt:sub").map(|values| values.join(","));
+        assert_eq!(found.as_deref(), expected, "{claims}");
+    }
+}
+
+#[test]
 fn a_set_has_a_key_that_can_be_used() {
     let with = |name: &str, value: &str| {
         let mut key = rsa_key(&RSA, "k");

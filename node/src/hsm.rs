@@ -8,7 +8,7 @@
 use std::fs;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use api::x509::{AuthorityKey, Scheme, Unsigned};
@@ -41,6 +41,8 @@ pub(crate) struct HsmKey {
 struct Job {
     scheme: Scheme,
     message: Vec<u8>,
+    /// When nobody waits for it any more.
+    until: Instant,
     signed: Sender<Result<Vec<u8>, Fault>>,
 }
 
@@ -111,7 +113,8 @@ impl HsmKey {
 
     fn signature(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Fault> {
         let (signed, signature) = mpsc::channel();
-        let job = Job { scheme, message: message.to_vec(), signed };
+        let job =
+            Job { scheme, message: message.to_vec(), until: Instant::now() + PATIENCE, signed };
         let jobs = self.jobs.as_ref().context("the device's thread has ended")?;
         jobs.try_send(job).map_err(|_| anyhow!("too many signatures wait for the device"))?;
         match signature.recv_timeout(PATIENCE) {
@@ -159,10 +162,7 @@ impl AuthorityKey for HsmKey {
 
 impl Device {
     fn serve(mut self, jobs: &Receiver<Job>) {
-        while let Ok(Job { scheme, message, signed }) = jobs.recv() {
-            // Who has lost patience does not hear it.
-            let _ = signed.send(self.sign(scheme, &message));
-        }
+        serve(jobs, |scheme, message| self.sign(scheme, message));
         self.session = None;
         // Before the library is unloaded, which may have threads of its own.
         let _ = self.library.finalize();
@@ -247,6 +247,16 @@ impl Device {
     }
 }
 
+/// Does the jobs that somebody waits for, until there can be no more.
+fn serve(jobs: &Receiver<Job>, mut sign: impl FnMut(Scheme, &[u8]) -> Result<Vec<u8>, Fault>) {
+    while let Ok(Job { scheme, message, until, signed }) = jobs.recv() {
+        if Instant::now() < until {
+            // Who has lost patience meanwhile does not hear it.
+            let _ = signed.send(sign(scheme, &message));
+        }
+    }
+}
+
 fn begin(library: &Pkcs11) -> anyhow::Result<()> {
     match library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
         // Once in a process.
@@ -293,6 +303,23 @@ fn integer(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_signed_that_nobody_waits_for() {
+        let (sender, jobs) = sync_channel(WAITING);
+        let now = Instant::now();
+        for (message, until) in [(b"late", now), (b"good", now + PATIENCE)] {
+            let (scheme, signed) = (Scheme::RsaSha256, mpsc::channel().0);
+            sender.send(Job { scheme, message: message.to_vec(), until, signed }).unwrap();
+        }
+        drop(sender);
+        let mut seen = Vec::new();
+        serve(&jobs, |_, message| {
+            seen.push(message.to_vec());
+            Ok(Vec::new())
+        });
+        assert_eq!(seen, [b"good"]);
+    }
 
     #[test]
     fn a_signature_is_two_numbers_without_needless_bytes() {

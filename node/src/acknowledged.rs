@@ -12,7 +12,7 @@ use std::time::Duration;
 use cluster::GroupId;
 use fleet::shard;
 use mqtt::QoS;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::core::Core;
 use crate::endpoint::{Endpoint, Record};
@@ -118,6 +118,7 @@ impl Core {
             }
             let OfSession { client, mut seqs, refused, .. } = of_session;
             if !refused.is_empty() {
+                let refused: FxHashSet<u64> = refused.iter().copied().collect();
                 seqs.retain(|seq| !refused.contains(seq));
             }
             let command = shard::Acknowledge {

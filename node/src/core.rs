@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use actix::dev::SendError;
 use arc_swap::ArcSwap;
 use cluster::{Refusal, Refused};
 use fleet::shard;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 use crate::acknowledged::Acknowledged;
 use crate::claims::Claims;
 use crate::clock::Clock;
+use crate::connection::LookAtTime;
 use crate::courier::Couriers;
 use crate::endpoint::{Endpoint, Permissions};
 use crate::fanout::{FromPeer, ToPeer};
@@ -649,9 +651,11 @@ impl Core {
             self.loop_delay.set(delay);
             self.wheel.borrow_mut().turn(now, &mut due);
             for timer in due.drain(..) {
-                if let Some(actor) = self.actors.borrow().get(&timer.of().slot) {
-                    // A full mailbox means the actor is being told to end already.
-                    let _ = actor.try_send(crate::connection::LookAtTime(timer));
+                let actors = self.actors.borrow();
+                let Some(actor) = actors.get(&timer.of().slot) else { continue };
+                if let Err(SendError::Full(LookAtTime(timer))) = actor.try_send(LookAtTime(timer)) {
+                    // It is being told to end, or asked for something: nobody else sets this again.
+                    self.wheel.borrow_mut().set(now, timer);
                 }
             }
             self.check_pressed();

@@ -50,8 +50,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// Larger bodies that are read at the same time: nobody has proved anything before they are there.
 const LARGE_BODIES: usize = 64;
-/// Session tokens whose keys are looked up at the same time; more are told to come again.
-const CONCURRENT_TOKENS: usize = 64;
+/// Session tokens, and links to reports, whose keys are looked up at the same time; more are told to come
+/// again.
+const CONCURRENT_LOOK_UPS: usize = 64;
 /// Requests that custom authorizers are asked about at the same time; more are told to come again.
 const CONCURRENT_STRANGERS: usize = 64;
 /// Requests that are carried out at the same time; more are told to come again.
@@ -126,7 +127,7 @@ pub(crate) struct Service<B> {
     verifier: Verifier,
     requests: Semaphore,
     large_bodies: Semaphore,
-    tokens: Semaphore,
+    pub(crate) look_ups: Semaphore,
     pub(crate) reports: Semaphore,
     strangers: Semaphore,
     metrics: ApiMetrics,
@@ -144,7 +145,7 @@ impl<B: Backend> Service<B> {
             clock: config.clock,
             requests: Semaphore::new(CONCURRENT),
             large_bodies: Semaphore::new(LARGE_BODIES),
-            tokens: Semaphore::new(CONCURRENT_TOKENS),
+            look_ups: Semaphore::new(CONCURRENT_LOOK_UPS),
             reports: Semaphore::new(registration_tasks::CONCURRENT_REPORTS),
             strangers: Semaphore::new(CONCURRENT_STRANGERS),
             metrics: ApiMetrics::register(),
@@ -243,7 +244,7 @@ impl<B: Backend> Service<B> {
             Some(claim) => {
                 // Whoever has made up a token has proved nothing yet.
                 let _look = match claim.session_token() {
-                    Some(_) => Some(self.tokens.try_acquire().map_err(|_| Error::Unavailable)?),
+                    Some(_) => Some(self.look_ups.try_acquire().map_err(|_| Error::Unavailable)?),
                     None => None,
                 };
                 let (claim, session) = sessions::resolve(&self.backend, claim, now).await?;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use bytes::Bytes;
 use fleet::registry::{Command, Timestamp};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
+use tower::ServiceExt;
 use uuid::Uuid;
 
 use crate::signed::{Node, send, signed, unsigned};
@@ -127,4 +129,22 @@ async fn a_filter_that_few_things_match_still_finds_them() {
         found["things"].as_array().unwrap().iter().map(|thing| &thing["thingName"]).collect();
     assert_eq!(names, ["t11999", "t23999"]);
     assert!(found.get("nextToken").is_none());
+}
+
+#[tokio::test]
+async fn a_link_that_is_over_is_not_looked_up() {
+    let node = Node::start();
+    node.memory.with(|state| state.is_unavailable = true);
+    let path =
+        "/thing-registration-tasks/00000000-0000-4000-8000-000000000000/reports/results-000000";
+    for (expires, expected) in [
+        ("0", StatusCode::FORBIDDEN),
+        ("1", StatusCode::FORBIDDEN),
+        ("99999999999", StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let link = format!("{path}?expires={expires}&signature={}", "0".repeat(64));
+        let request = unsigned("GET", &link, b"");
+        let answer = node.control.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), expected, "{expires}");
+    }
 }

@@ -124,7 +124,18 @@ pub fn document() -> Value {
                     "description": "AWS Signature Version 4, for the service that the operation \
                                     names in x-skein-service.",
                 },
-                "certificate": { "type": "mutualTLS" },
+                "certificate": {
+                    "type": "mutualTLS",
+                    "description": "That of a device; what it may do, its policies say.",
+                },
+                "authorizer": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "x-amz-customauthorizer-name",
+                    "description": "The custom authorizer that decides, by what it finds in the head of \
+                                    the request. A query parameter of that name says the same; where \
+                                    there is neither, the default authorizer decides.",
+                },
             },
         },
     })
@@ -182,11 +193,12 @@ fn named_path(pattern: &str) -> (String, Vec<&'static str>) {
 
 fn operation(route: &Route, labels: &[&str]) -> Value {
     let description = describe(route.operation);
-    let (service, security) = match route.plane {
-        Plane::Control => ("iot", "signature"),
-        Plane::Data => ("iotdata", "signature"),
-        Plane::Credentials => ("credentials", "certificate"),
+    let (service, security): (_, &[&str]) = match route.plane {
+        Plane::Control => ("iot", &["signature"]),
+        Plane::Data => ("iotdata", &["signature", "certificate", "authorizer"]),
+        Plane::Credentials => ("credentials", &["certificate"]),
     };
+    let security: Vec<Value> = security.iter().map(|one| json!({ (*one): [] })).collect();
     let mut parameters: Vec<Value> = labels.iter().map(|name| label(name)).collect();
     for (place, members) in [("query", description.query()), ("header", description.headers())] {
         parameters.extend(members.iter().map(|member| {
@@ -207,7 +219,7 @@ fn operation(route: &Route, labels: &[&str]) -> Value {
         described["requestBody"] = body;
     }
     described["responses"] = responses(route.plane, &description);
-    described["security"] = json!([{ (security): [] }]);
+    described["security"] = security.into();
     described["x-skein-service"] = service.into();
     described["x-skein-role"] = match route.operation.role() {
         Role::ReadOnly => "read-only",
@@ -297,6 +309,25 @@ mod tests {
         names.sort_unstable();
         expected.sort_unstable();
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn who_may_ask_is_said_by_a_scheme_that_is_described() {
+        let document = document();
+        let schemes = &document["components"]["securitySchemes"];
+        for (method, path, expected) in [
+            ("post", "/things/{thingName}", &["signature"][..]),
+            ("get", "/things/{thingName}/shadow", &["signature", "certificate", "authorizer"]),
+            ("get", "/role-aliases/{roleAlias}/credentials", &["certificate"]),
+        ] {
+            let security = document["paths"][path][method]["security"].as_array().unwrap();
+            let names: Vec<&str> = security
+                .iter()
+                .flat_map(|it| it.as_object().unwrap().keys().map(|it| &**it))
+                .collect();
+            assert_eq!(names, expected, "{method} {path}");
+            assert!(names.iter().all(|name| schemes[name].is_object()), "{method} {path}");
+        }
     }
 
     #[test]

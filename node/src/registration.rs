@@ -248,7 +248,7 @@ impl Leader {
                 place.remove(&file(&Report { task: task.id.clone(), kind, part })).await?;
             }
         }
-        Ok(())
+        place.remove_folder(task.id.as_str()).await
     }
 }
 

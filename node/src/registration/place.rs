@@ -23,6 +23,9 @@ use crate::s3::{self, said};
 /// Bytes that are read at a time.
 const READ_BYTES: u64 = 1 << 20;
 
+/// How the names of files end that are being written.
+const PARTIAL: &str = "partial";
+
 /// See the module.
 pub(super) enum Place {
     Folder(PathBuf),
@@ -90,7 +93,9 @@ impl Place {
                 blocking(move || {
                     let folder = path.parent().context("it has no folder")?;
                     fs::create_dir_all(folder)?;
-                    let partial = path.with_extension("partial");
+                    // One of its own: whoever led before may be writing still.
+                    let partial = format!("{:016x}.{PARTIAL}", rand::random::<u64>());
+                    let partial = path.with_extension(partial);
                     let mut file = File::create(&partial)?;
                     file.write_all(&content)?;
                     file.sync_all()?;
@@ -129,6 +134,27 @@ impl Place {
         }
     }
 
+    /// Removes a folder of which every file was removed, with what is left of files that were not
+    /// written to their end. A store has no folders.
+    pub(super) async fn remove_folder(&self, name: &str) -> anyhow::Result<()> {
+        let Self::Folder(folder) = self else { return Ok(()) };
+        let folder = folder.join(name);
+        blocking(move || {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                entries => entries?,
+            };
+            for entry in entries {
+                let path = entry?.path();
+                if path.extension().is_some_and(|it| it == PARTIAL) {
+                    fs::remove_file(path)?;
+                }
+            }
+            Ok(fs::remove_dir(&folder)?)
+        })
+        .await
+    }
+
     /// Removes a file that this has written, if it is there.
     pub(super) async fn remove(&self, name: &str) -> anyhow::Result<()> {
         match self {
@@ -139,8 +165,6 @@ impl Place {
                         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                         removed => removed?,
                     }
-                    // The last one takes the folder with it.
-                    let _ = path.parent().map(fs::remove_dir);
                     Ok(())
                 })
                 .await
@@ -312,6 +336,27 @@ mod tests {
             place.remove(file).await.unwrap();
             assert_eq!(place.read(file).await.unwrap(), None);
         }
-        assert!(!folder.path().join("reports/task").exists());
+        fs::write(folder.path().join("reports/task/c.0.partial"), "not all of").unwrap();
+        for _ in 0..2 {
+            place.remove_folder("task").await.unwrap();
+            assert!(!folder.path().join("reports/task").exists());
+        }
+        place.write("task/a", Bytes::new()).await.unwrap();
+        assert!(place.remove_folder("task").await.is_err(), "nothing is removed that was written");
+        assert!(place.read("task/a").await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn two_that_write_the_same_file_do_not_mix_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::open(folder.path(), &S3::default()).unwrap();
+        for _ in 0..20 {
+            let write = |byte| place.write("task/a.json", Bytes::from(vec![byte; 1 << 20]));
+            let (one, other) = tokio::join!(write(b'1'), write(b'2'));
+            one.and(other).unwrap();
+            let found = place.read("task/a.json").await.unwrap().unwrap();
+            assert!(found.len() == 1 << 20 && found.iter().all(|byte| *byte == found[0]));
+        }
+        assert_eq!(fs::read_dir(folder.path().join("task")).unwrap().count(), 1);
     }
 }

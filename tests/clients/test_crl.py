@@ -15,6 +15,7 @@ from cryptography.x509 import ReasonFlags, oid
 
 import rawmqtt as m
 from brokers import skein_binary, wait_until
+from test_audit import audited  # noqa: F401, fixture
 from test_authorities import NOT_AUTHORIZED, refused
 
 pytestmark = pytest.mark.skein
@@ -345,3 +346,40 @@ def test_a_list_as_long_as_can_be_survives(fresh_broker, ca, take):
         fresh_broker.start()
         assert device.status(iot) == "REVOKED"
         refused(iot.register_certificate, "CertificateStateException", 406, certificatePem=late.pem)
+
+
+def test_an_import_is_recorded(audited, ca, take):
+    iot = audited.who("ADMIN")
+    id = ca.register(iot)
+    for number in (1, 2):
+        take(ca.list(*range(5, 5 + number), number=number), of=audited)
+    code, _ = importing(audited, ca.folder, ca.list(number=1))
+    assert code == 1
+    iot.update_ca_certificate(certificateId=id, newStatus="INACTIVE")
+    iot.delete_ca_certificate(certificateId=id)
+    records = [it for it in audited.records() if it["operation"] in ("ImportRevocationList", "DeleteCACertificate")]
+    first, second, third, deleted = records
+    assert [it["outcome"] for it in records] == ["done", "done", "rejected", "done"]
+    assert (first["actor"], third["error"]) == ({"type": "admin_port"}, "409")
+    (change,) = second["changes"]
+    assert change["resource"].endswith(f":cacert/{id}")
+    counted = lambda it: (it["crlNumber"], it["serialNumbers"])
+    assert (counted(change["before"]), counted(change["after"])) == (("0x1", 1), ("0x2", 2))
+    assert first["changes"][0]["before"] is None and "changes" not in third
+    authority, list = deleted["changes"]
+    assert list["before"] == change["after"] and authority["after"] is list["after"] is None
+
+
+def test_all_nodes_of_a_cluster_have_the_list(cluster, ca, take):
+    iot = cluster[1].boto("iot")
+    iot.create_policy(policyName="crl", policyDocument=ALLOW)
+    ca.register(iot)
+    device, late = ca.device("device").register(iot), ca.device("late")
+    assert "\n1 registered" in take(ca.list(device.serial, late.serial), of=cluster[2])
+    for node in (1, 2, 3):
+        iot = cluster[node].boto("iot")
+        assert device.status(iot) == "REVOKED"
+        refused(iot.register_certificate, "CertificateStateException", 406, certificatePem=late.pem)
+    cluster[1].kill()
+    wait_until("others go on", lambda: cluster[2].is_serving() and cluster[3].is_serving(), 20)
+    assert "\n0 registered" in take(ca.list(late.serial, issued=now()), of=cluster[3])

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import json
+import re
 import ssl
 import subprocess
 import time
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ReasonFlags, oid
 
 import rawmqtt as m
-from brokers import skein_binary, wait_until
+from brokers import REPO, skein_binary, wait_until
 from test_audit import audited  # noqa: F401, fixture
 from test_authorities import NOT_AUTHORIZED, refused
 
@@ -383,3 +384,23 @@ def test_all_nodes_of_a_cluster_have_the_list(cluster, ca, take):
     cluster[1].kill()
     wait_until("others go on", lambda: cluster[2].is_serving() and cluster[3].is_serving(), 20)
     assert "\n0 registered" in take(ca.list(late.serial, issued=now()), of=cluster[3])
+
+
+def test_the_example_of_the_document(skein, iot, tmp_path, take):
+    """Its blocks: what the import says, the configuration of openssl, and the commands."""
+    text = (REPO / "docs/security.md").read_text().partition("## Revocation lists")[2].partition("\n## ")[0]
+    _, says, config, commands = re.findall(r"(?ms)^```\w+\n(.*?)^```", text)
+    ca = Ca(tmp_path, "devices")
+    ca.register(iot)
+    device = ca.device("lamp").register(iot)
+    words = PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    files = {"ca.pem": ca.pem, "ca.key": ca.key.private_bytes(*words).decode(), "ca.cnf": config}
+    for name, content in files.items():
+        (tmp_path / f"devices-{name}").write_text(content)
+    (tmp_path / "lamp.pem").write_text(device.pem)
+    commands = commands.replace("skein crl import", f"{skein_binary()} crl import --admin 127.0.0.1:{skein.port('admin')}")
+    done = subprocess.run(["bash", "-ec", commands], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    alike = lambda said: re.sub(r"CA \S+ ", "CA ID ", re.sub(r"2\d{3}-\S+Z", "TIME", said))
+    assert alike(done.stdout).endswith(alike(says)), done.stdout
+    assert device.status(iot) == "REVOKED"

@@ -145,17 +145,21 @@ async fn aside<T: Send + 'static>(
     judged.map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")))
 }
 
-/// Which of the authorities with its issuer's name has signed a list.
+/// Which of the authorities with its issuer's name has signed a list. One that may not does not hinder
+/// another of the same key.
 fn signer(
     found: InspectedList,
     candidates: &[Authority],
 ) -> Result<(Option<CertificateId>, InspectedList), ListError> {
+    let mut refused = None;
     for authority in candidates {
-        if x509::is_list_signed_by(&found.der, &authority.pem)? {
-            return Ok((Some(authority.id.clone()), found));
+        match x509::is_list_signed_by(&found.der, &authority.pem) {
+            Ok(true) => return Ok((Some(authority.id.clone()), found)),
+            Ok(false) => {}
+            Err(error) => refused = Some(error),
         }
     }
-    Ok((None, found))
+    refused.map_or(Ok((None, found)), Err)
 }
 
 fn refusal(rejection: &Rejection) -> String {

@@ -2,7 +2,7 @@
 
 use fleet::registry::{
     Authority, AuthorityCommand, CertificateId, CertificateMode, Command, Outcome,
-    RegistrationConfig, Registry, TemplateName, TemplateType,
+    RegistrationConfig, Registry, RevocationList, TemplateName, TemplateType, Timestamp,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -286,6 +286,17 @@ pub(crate) fn description(authority: &Authority, arns: &Arns) -> Value {
         described["registrationConfig"] = written;
     }
     described
+}
+
+/// A revocation list as it is recorded.
+pub(crate) fn revocations(list: &RevocationList) -> Value {
+    json!({
+        "crlNumber": list.number.as_ref().map(|number| format!("0x{number}")),
+        "serialNumbers": list.serials.len(),
+        "thisUpdate": list.issued.seconds(),
+        "nextUpdate": list.next_update.map(Timestamp::seconds),
+        "imported": list.imported.seconds(),
+    })
 }
 
 fn find<'a>(registry: &'a Registry, id: &CertificateId) -> Result<&'a Authority, Error> {

@@ -182,9 +182,12 @@ impl Error {
                 let arn = arns.role_alias(&name);
                 Self::AlreadyExists { message, id: name.to_string(), arn }
             }
-            R::VersionConflict { .. } => Self::VersionConflict(message),
+            R::VersionConflict { .. } | R::RevocationListOlder { .. } => {
+                Self::VersionConflict(message)
+            }
             R::CertificateActive(_)
             | R::CertificateInTransfer(_)
+            | R::CertificateRevoked(_)
             | R::AuthorityActive(_)
             | R::AuthorityInactive(_) => Self::CertificateState(message),
             R::CertificateHasThings(_)

@@ -1,7 +1,9 @@
-//! X.509: reading certificates before they are registered, and issuing new ones.
+//! X.509: reading certificates before they are registered and lists of those that were revoked, and issuing
+//! new ones.
 //!
 //! The registry never parses a certificate; it is given the [`Inspected`] summary.
 
+mod crl;
 mod der;
 mod inspect;
 mod issuer;
@@ -13,6 +15,7 @@ use fleet::registry::CertificateId;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+pub use crl::{InspectedList, LONGEST_LIST, ListError, inspect_list, is_list_signed_by, utc};
 pub use inspect::{
     Inspected, InspectedAuthority, inspect, inspect_authority, inspect_der, is_signed_by, issuer_of,
 };

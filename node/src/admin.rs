@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod cluster;
+pub mod crl;
 pub mod explain;
 pub mod replay;
 
@@ -65,8 +66,8 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?)
 }
 
-/// `/metrics`, `/livez`, `/readyz`, `/admin/audit`, `/admin/backup`, `/admin/cluster`, `/admin/log`,
-/// `/admin/policy/explain`, `/admin/policy/record`, `/admin/policy/replay`.
+/// `/metrics`, `/livez`, `/readyz`, `/admin/audit`, `/admin/backup`, `/admin/cluster`, `/admin/crl`,
+/// `/admin/log`, `/admin/policy/explain`, `/admin/policy/record`, `/admin/policy/replay`.
 pub fn router(
     shared: Arc<Shared>,
     metrics: PrometheusHandle,
@@ -98,6 +99,7 @@ pub fn router(
         .route("/admin/audit", get(audit::stream))
         .route("/admin/backup", get(backup).post(begin_backup))
         .route("/admin/cluster", get(standing).post(change::change))
+        .route("/admin/crl", post(crl::import))
         .route("/admin/log", log)
         .route("/admin/policy/explain", post(explain::explain))
         .route("/admin/policy/record", post(replay::record))
@@ -175,18 +177,34 @@ async fn ended<T>(attempt: Attempt, result: Result<T, Refused>) -> Result<T, Ref
 /// Asks a node by its admin listener, with JSON in `body` or nothing; gives the body of an answer that is
 /// a success.
 pub fn ask(admin: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+    let (content_type, patience) = ("application/json", PATIENCE * 5);
+    send(admin, &Asked { method, path, content_type, body: body.as_bytes(), patience })
+}
+
+/// A request to an admin listener.
+struct Asked<'a> {
+    method: &'a str,
+    path: &'a str,
+    content_type: &'a str,
+    body: &'a [u8],
+    /// How long its answer is waited for.
+    patience: Duration,
+}
+
+fn send(admin: &str, asked: &Asked<'_>) -> anyhow::Result<String> {
+    let Asked { method, path, content_type, body, patience } = asked;
     if !is_address(admin) || admin.contains('/') {
         bail!("--admin {admin:?} is not HOST:PORT, without http://, like 127.0.0.1:9464");
     }
     let cannot = || format!("cannot ask the node at {admin}");
     let mut stream = TcpStream::connect(admin).with_context(cannot)?;
-    stream.set_read_timeout(Some(PATIENCE * 5))?;
+    stream.set_read_timeout(Some(*patience))?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: skein\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+         Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(request.as_bytes()).with_context(cannot)?;
+    stream.write_all(&[request.as_bytes(), body].concat()).with_context(cannot)?;
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
         // Something else is spoken there.

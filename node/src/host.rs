@@ -599,6 +599,7 @@ impl Host<Machine> for NodeHost {
             let shards = groups.ids();
             let shards = shards.iter().filter_map(|id| groups.get(*id)?.shard());
             crate::metrics::set_stored(shards.map(shard::Shard::stats));
+            Self::tell_revocation_lists(groups);
         }
         self.look_at_queues(groups);
         self.look_at_currency(groups);

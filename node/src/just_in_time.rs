@@ -13,8 +13,8 @@ use api::provisioning::{Given, ProvisionError, Provisioner};
 use api::x509;
 use bytes::Bytes;
 use fleet::registry::{
-    Authority, CertificateId, CertificateStatus, Check, Command, Registry, Rejection,
-    TemplateInUse, Timestamp,
+    Authority, CertificateId, CertificateStatus, CertificateSummary, Check, Command, Registry,
+    Rejection, TemplateInUse, Timestamp,
 };
 use provisioning::{Parameters, Purpose, Template};
 use rustls_pki_types::CertificateDer;
@@ -35,7 +35,7 @@ pub const AT_ONCE: usize = 64;
 enum Standing {
     /// It was introduced and waits.
     Waits(Box<Authority>, Timestamp),
-    /// One of these may have signed it.
+    /// One of these may have signed it, and has not taken it back.
     Unknown(Vec<Authority>),
     /// Somebody has decided about it, or its authority does not want it.
     Decided,
@@ -66,7 +66,8 @@ async fn register(
     let inspected = x509::inspect_der(certificate.to_vec()).ok()?;
     let issuer = x509::issuer_of(certificate).ok()?;
     let id = inspected.id.clone();
-    let look = move |registry: &Registry| standing(registry, &id, &issuer);
+    let summary = inspected.summary.clone();
+    let look = move |registry: &Registry| standing(registry, &id, &issuer, &summary);
     let backend = Backend::new(Arc::clone(shared));
     let new = Given {
         pem: x509::certificate_pem(certificate),
@@ -241,8 +242,15 @@ async fn tell(
     told.await.ok()
 }
 
-fn standing(registry: &Registry, id: &CertificateId, issuer: &str) -> Standing {
+fn standing(
+    registry: &Registry,
+    id: &CertificateId,
+    issuer: &str,
+    summary: &CertificateSummary,
+) -> Standing {
     let wants = |authority: &&Authority| authority.active && authority.auto_registration;
+    let may_want =
+        |authority: &&Authority| wants(authority) && !registry.has_revoked(authority, summary);
     match registry.certificate(id.as_str()) {
         Some(known) if known.status == CertificateStatus::PendingActivation => {
             let authority = known.authority.as_ref();
@@ -254,7 +262,7 @@ fn standing(registry: &Registry, id: &CertificateId, issuer: &str) -> Standing {
         }
         Some(_) => Standing::Decided,
         None => Standing::Unknown(
-            registry.authorities_of_subject(issuer).filter(wants).cloned().collect(),
+            registry.authorities_of_subject(issuer).filter(may_want).cloned().collect(),
         ),
     }
 }

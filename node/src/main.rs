@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
 use node::admin::change::{self, Wish};
 use node::admin::cluster;
+use node::admin::crl::Imported;
 use node::admin::explain::{Explanation, Question};
 use node::admin::replay::{Replay, Trial, Watched, Watching};
 use node::audit;
@@ -68,6 +69,11 @@ enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
+    /// Looks after certificate revocation lists (CRLs).
+    Crl {
+        #[command(subcommand)]
+        command: CrlCommand,
+    },
     /// Looks at policies.
     Policy {
         #[command(subcommand)]
@@ -94,6 +100,19 @@ enum AuditCommand {
     Verify {
         /// The file of the log; full files beside it are checked with it.
         file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum CrlCommand {
+    /// Imports the revocation list of a registered CA: what is on it is revoked, and neither registered nor
+    /// activated from then on.
+    Import {
+        /// The list, in PEM or DER.
+        file: PathBuf,
+        /// The admin listener of a node; of a cluster, of any.
+        #[arg(long, default_value = "127.0.0.1:9464")]
+        admin: String,
     },
 }
 
@@ -309,6 +328,7 @@ fn main() -> ExitCode {
         }
         Command::Serve { config, accept_log_loss } => serve(&config.path(), accept_log_loss),
         Command::Cluster { command } => operate(command),
+        Command::Crl { command: CrlCommand::Import { file, admin } } => import_list(&file, &admin),
         Command::Policy { command } => look_at_policies(command),
         Command::Audit { command: AuditCommand::Verify { file } } => verify(&file),
         Command::Openapi => describe(),
@@ -394,6 +414,11 @@ fn record(admin: &str, wish: &Watching) -> anyhow::Result<()> {
              {minutes} minutes"
         ),
     }
+    Ok(())
+}
+
+fn import_list(file: &Path, admin: &str) -> anyhow::Result<()> {
+    print!("{}", Imported::order(admin, file)?);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use fleet::registry::Timestamp;
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
@@ -150,6 +151,11 @@ pub fn describe() {
         "Times the files of the node's certificate had another one, by whether it could be used"
     );
     describe_counter!("shadow_operations_total", count, "Shadow requests by operation and result");
+    describe_gauge!(
+        "registry_revocation_list_expiry_seconds",
+        Unit::Seconds,
+        "Unix time at which the first of the revocation lists is outdated; infinite while there is none"
+    );
     describe_counter!(
         "registry_events_lost_total",
         count,
@@ -335,6 +341,12 @@ pub fn shadow_operation(operation: &'static str, accepted: bool) {
 /// Tells how many events of the registry were lost.
 pub fn set_lost_events(count: u64) {
     counter!("registry_events_lost_total").absolute(count);
+}
+
+/// Tells when the first of the revocation lists is outdated; never, while there is none.
+pub fn set_revocation_list_expiry(at: Option<Timestamp>) {
+    let seconds = at.map_or(f64::INFINITY, Timestamp::seconds);
+    gauge!("registry_revocation_list_expiry_seconds").set(seconds);
 }
 
 /// Counts a request of a device that provisions itself.

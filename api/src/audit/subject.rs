@@ -31,6 +31,8 @@ pub(super) enum Subject {
     BillingGroup(BillingGroupName),
     Certificate(CertificateId),
     Authority(CertificateId),
+    /// The revocation list of an authority, and how many are on it.
+    Revocations(CertificateId),
     Policy(PolicyName),
     /// The policies that are attached to something.
     Attached(Principal),
@@ -88,13 +90,19 @@ pub(super) fn subjects(command: &Command) -> Vec<Subject> {
                 S::Thing(thing.clone())
             }
         }],
-        C::Authority(command) => vec![match command {
-            AuthorityCommand::MakeCode { .. } | AuthorityCommand::DeleteCode => S::RegistrationCode,
-            AuthorityCommand::Register { authority, .. } => S::Authority(authority.id.clone()),
-            AuthorityCommand::Update { authority, .. } | AuthorityCommand::Delete { authority } => {
-                S::Authority(authority.clone())
+        C::Authority(command) => match command {
+            AuthorityCommand::MakeCode { .. } | AuthorityCommand::DeleteCode => {
+                vec![S::RegistrationCode]
             }
-        }],
+            AuthorityCommand::Register { authority, .. } => {
+                vec![S::Authority(authority.id.clone())]
+            }
+            AuthorityCommand::Update { authority, .. } => vec![S::Authority(authority.clone())],
+            AuthorityCommand::Delete { authority } => {
+                vec![S::Authority(authority.clone()), S::Revocations(authority.clone())]
+            }
+            AuthorityCommand::Revoke { authority, .. } => vec![S::Revocations(authority.clone())],
+        },
         C::Template(command) => vec![S::Template(match command {
             TemplateCommand::Create { template } => template.name.clone(),
             TemplateCommand::Update { template, .. }
@@ -197,7 +205,7 @@ impl Subject {
             Self::ThingGroup(name) => arns.thing_group(name),
             Self::BillingGroup(name) => arns.billing_group(name),
             Self::Certificate(id) => arns.certificate(id),
-            Self::Authority(id) => arns.authority(id),
+            Self::Authority(id) | Self::Revocations(id) => arns.authority(id),
             Self::Policy(name) => arns.policy(name),
             Self::Attached(principal) => arns.principal(principal),
             Self::Template(name) => arns.template(name),
@@ -244,6 +252,9 @@ impl Subject {
                 certificates::description(registry.certificate(id.as_str())?, arns)
             }
             Self::Authority(id) => authorities::description(registry.authority(id.as_str())?, arns),
+            Self::Revocations(id) => {
+                authorities::revocations(registry.revocation_list(id.as_str())?)
+            }
             Self::Policy(name) => {
                 let policy = registry.policy(name.as_str())?;
                 let mut described = policies::description(policy, arns);

@@ -84,7 +84,7 @@ pub fn is_signed_by(der: &[u8], authority_pem: &str) -> Result<bool, Certificate
     Ok(is_named && certificate.verify_signature(Some(authority.public_key())).is_ok())
 }
 
-fn fingerprint(bytes: &[u8]) -> String {
+pub(super) fn fingerprint(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
@@ -139,7 +139,7 @@ pub(super) fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Certificat
     }
 }
 
-fn check_signature_algorithm(oid: &str) -> Result<(), CertificateError> {
+pub(super) fn check_signature_algorithm(oid: &str) -> Result<(), CertificateError> {
     match oid {
         // sha256/384/512WithRSAEncryption
         "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13"
@@ -177,14 +177,14 @@ pub(super) fn summary(certificate: &X509Certificate<'_>) -> CertificateSummary {
 }
 
 /// A number without the zero in front that DER needs to keep it positive.
-fn unsigned(number: &[u8]) -> &[u8] {
+pub(super) fn unsigned(number: &[u8]) -> &[u8] {
     match number {
         [0, rest @ ..] if !rest.is_empty() => rest,
         number => number,
     }
 }
 
-fn timestamp(time: ASN1Time) -> Timestamp {
+pub(super) fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000))
 }
 

@@ -26,6 +26,7 @@ mod policies;
 mod provision;
 mod registration_tasks;
 mod rejection;
+mod revocations;
 mod role_aliases;
 mod store;
 mod tags;
@@ -73,6 +74,7 @@ pub use registration_tasks::{
     TaskLine,
 };
 pub use rejection::Rejection;
+pub use revocations::{LONGEST_SERIAL, RevocationList, SerialNumbers};
 pub use role_aliases::{
     LONGEST_SESSION_SECS, RoleAlias, RoleAliasCommand, RoleSession, SessionKey, SessionSecret,
 };
@@ -85,6 +87,7 @@ pub use thing_groups::ThingGroupCommand;
 pub use view::{Order, Page, Paging, ThingFilter};
 
 use events::Events;
+use revocations::Signer;
 use store::Key;
 
 /// The registry. Reading is plain field access behind methods; changing goes through
@@ -99,6 +102,7 @@ pub struct Registry {
     billing_groups: BTreeMap<BillingGroupName, BillingGroup>,
     certificates: BTreeMap<CertificateId, Certificate>,
     authorities: BTreeMap<CertificateId, Authority>,
+    revocation_lists: BTreeMap<Signer, RevocationList>,
     registration_code: Option<String>,
     templates: BTreeMap<TemplateName, ProvisioningTemplate>,
     event_configurations: EventConfigurations,

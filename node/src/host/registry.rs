@@ -32,6 +32,13 @@ impl NodeHost {
         }
     }
 
+    /// Tells until when the revocation lists are good.
+    pub(super) fn tell_revocation_lists(groups: &GroupsView<'_, Machine>) {
+        if let Some(registry) = groups.get(GroupId::META).and_then(Machine::registry) {
+            metrics::set_revocation_list_expiry(registry.next_revocation_list());
+        }
+    }
+
     /// Has things registered in bulk, or forgets what was long ago, if that is this node's business.
     pub(super) fn wake_registration(&self, groups: &mut GroupsView<'_, Machine>, now_ms: u64) {
         let meta = GroupId::META;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::model::{CertificateMode, Tags, Timestamp};
 use super::names::CertificateId;
+use super::revocations::RevocationList;
 use super::store::Key;
 use super::{Outcome, Registry, Rejection};
 
@@ -108,6 +109,11 @@ pub enum AuthorityCommand {
     Delete {
         authority: CertificateId,
     },
+    /// Imports the revocation list that it has signed.
+    Revoke {
+        authority: CertificateId,
+        list: Box<RevocationList>,
+    },
 }
 
 impl Registry {
@@ -142,6 +148,7 @@ impl Registry {
                 Ok(Outcome::Done)
             }
             C::Delete { authority } => self.delete_authority(&authority),
+            C::Revoke { authority, list } => self.import_revocations(&authority, *list),
         }
     }
 
@@ -186,6 +193,7 @@ impl Registry {
                     self.indexes.authorities_of_subject.remove(&authority.subject);
                 }
             }
+            self.forget_revocations_of(&authority);
         }
         self.dirty.insert(Key::Authority(id.clone()));
         Ok(Outcome::Done)

@@ -27,10 +27,14 @@ impl Registry {
         ) {
             return Err(not_settable(certificate.status));
         }
-        match &certificate.authority {
-            Some(authority) => self.check_authority(authority),
-            None => Ok(()),
+        if let Some(authority) = &certificate.authority {
+            self.check_authority(authority)?;
         }
+        self.check_not_revoked(
+            &certificate.id,
+            certificate.authority.as_ref(),
+            &certificate.summary,
+        )
     }
 
     pub(super) fn put_certificate(&mut self, certificate: Certificate) {
@@ -61,6 +65,9 @@ impl Registry {
         // The operation is idempotent: setting the status it has is not a change.
         if certificate.status == status {
             return Ok(Outcome::Done);
+        }
+        if status == CertificateStatus::Active {
+            self.check_not_revoked(id, certificate.authority.as_ref(), &certificate.summary)?;
         }
         self.settle(id, status, at);
         Ok(Outcome::Done)

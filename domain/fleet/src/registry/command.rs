@@ -259,6 +259,11 @@ pub enum Outcome {
     },
     /// The registration code of the account.
     RegistrationCode(String),
+    /// The revocation list was imported.
+    Revoked {
+        /// How many registered certificates it has revoked.
+        certificates: u64,
+    },
     /// The policy version was created.
     PolicyVersion {
         /// Its id.

@@ -226,7 +226,14 @@ impl Registry {
             (Some(known), _) if known.is_claim() => {
                 return Err(Rejection::CertificateNotFound(certificate));
             }
-            (Some(known), _) => planned_status(known, status, on_status)?,
+            (Some(known), _) => {
+                let planned = planned_status(known, status, on_status)?;
+                if planned == Some(CertificateStatus::Active) {
+                    let authority = known.authority.as_ref();
+                    self.check_not_revoked(&certificate, authority, &known.summary)?;
+                }
+                planned
+            }
             (None, Some(registers)) => {
                 self.check_registration(registers)?;
                 Some(status)

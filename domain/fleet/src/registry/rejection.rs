@@ -5,6 +5,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::members::NotMember;
+use super::model::Timestamp;
 use super::names::{
     AuthorizerName, BillingGroupName, CertificateId, NameError, PolicyName, Principal,
     RegistrationTaskId, RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
@@ -103,6 +104,10 @@ pub enum Rejection {
     CertificateHasPolicies(CertificateId),
     #[error("A certificate cannot be given the status {0}")]
     CertificateStatusNotSettable(String),
+    #[error("The certificate {0} is on the revocation list of its CA")]
+    CertificateRevoked(CertificateId),
+    #[error("A newer revocation list of the CA is there already")]
+    RevocationListOlder { issued: Timestamp, number: Option<Box<str>> },
     #[error("The CA certificate {0} is not found")]
     AuthorityNotFound(CertificateId),
     #[error("The CA certificate is already registered")]

@@ -1,5 +1,5 @@
 //! The registry as stored pairs: one key per thing, type, group, membership, certificate, policy,
-//! attachment, template, role alias, authorizer, event that waits, and node.
+//! attachment, revocation list, template, role alias, authorizer, event that waits, and node.
 //!
 //! A key is a letter for its kind and the names it is about, separated by NUL, which no name can
 //! contain. A value is a version byte and JSON.
@@ -23,6 +23,7 @@ use super::names::{
     RegistrationTaskId, RoleAliasName, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
 use super::registration_tasks::RegistrationTask;
+use super::revocations::{RevocationList, Signer};
 use super::role_aliases::RoleAlias;
 use super::templates::ProvisioningTemplate;
 
@@ -39,6 +40,7 @@ pub(super) enum Key {
     Membership(ThingName, ThingGroupName),
     BillingGroup(BillingGroupName),
     Authority(CertificateId),
+    RevocationList(Signer),
     RegistrationCode,
     Template(TemplateName),
     EventConfigurations,
@@ -108,6 +110,7 @@ impl Key {
             Self::Membership(thing, group) => format!("h{thing}\0{group}"),
             Self::BillingGroup(name) => format!("b{name}"),
             Self::Authority(id) => format!("s{id}"),
+            Self::RevocationList(Signer { subject, key }) => format!("x{subject}\0{key}"),
             Self::RegistrationCode => "r".to_owned(),
             Self::Template(name) => format!("e{name}"),
             Self::EventConfigurations => "v".to_owned(),
@@ -155,6 +158,10 @@ impl Key {
             }
             "b" => Self::BillingGroup(BillingGroupName::new(names)?),
             "s" => Self::Authority(CertificateId::new(names)?),
+            "x" => {
+                let (subject, key) = pair()?;
+                Self::RevocationList(Signer { subject: subject.into(), key: key.into() })
+            }
             "r" if names.is_empty() => Self::RegistrationCode,
             "e" => Self::Template(TemplateName::new(names)?),
             "v" if names.is_empty() => Self::EventConfigurations,
@@ -196,6 +203,7 @@ impl Registry {
             Key::Membership(thing, group) => self.groups_of.get(thing)?.get(group).map(encode),
             Key::BillingGroup(name) => self.billing_groups.get(name).map(encode),
             Key::Authority(id) => self.authorities.get(id).map(encode),
+            Key::RevocationList(signer) => self.revocation_lists.get(signer).map(encode),
             Key::RegistrationCode => self.registration_code.as_ref().map(encode),
             Key::Template(name) => self.templates.get(name).map(encode),
             Key::EventConfigurations => Some(encode(&self.event_configurations)),
@@ -257,6 +265,10 @@ impl Registry {
             Key::Authority(id) => {
                 let authority: Authority = serde_json::from_slice(json).map_err(damaged)?;
                 self.authorities.insert(id, authority);
+            }
+            Key::RevocationList(signer) => {
+                let list: RevocationList = serde_json::from_slice(json).map_err(damaged)?;
+                self.revocation_lists.insert(signer, list);
             }
             Key::RegistrationCode => {
                 self.registration_code = Some(serde_json::from_slice(json).map_err(damaged)?);

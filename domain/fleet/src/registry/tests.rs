@@ -9,6 +9,7 @@ mod principals;
 mod properties;
 mod provision;
 mod registration_tasks;
+mod revocations;
 mod role_aliases;
 mod stored;
 mod things;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn authority(number: u8) -> Authority {
+pub(super) fn authority(number: u8) -> Authority {
     Authority {
         id: certificate(number),
         pem: "pem".into(),
@@ -26,12 +26,12 @@ fn code(code: &str) -> Command {
     Command::Authority(AuthorityCommand::MakeCode { code: code.into() })
 }
 
-fn register_authority(authority: Authority, proof: Option<&str>) -> Command {
+pub(super) fn register_authority(authority: Authority, proof: Option<&str>) -> Command {
     let (authority, proof) = (Box::new(authority), proof.map(Into::into));
     Command::Authority(AuthorityCommand::Register { authority, proof })
 }
 
-fn update_authority(number: u8, active: bool) -> Command {
+pub(super) fn update_authority(number: u8, active: bool) -> Command {
     Command::Authority(AuthorityCommand::Update {
         authority: certificate(number),
         active: Some(active),
@@ -41,7 +41,7 @@ fn update_authority(number: u8, active: bool) -> Command {
     })
 }
 
-fn delete_authority(number: u8) -> Command {
+pub(super) fn delete_authority(number: u8) -> Command {
     Command::Authority(AuthorityCommand::Delete { authority: certificate(number) })
 }
 

@@ -53,6 +53,27 @@ fn stored_pairs_that_are_damaged_are_named() {
         (b"aclamp", b"\x01null", "no key"),
         (b"ax\0p", b"\x01null", "no key"),
         (b"\xff", b"\x01null", "no key"),
+        (b"xsubject", b"\x01null", "no key"),
+        (
+            b"xsubject\0key",
+            b"\x01{\"issued\":1,\"serials\":{\"2\":\"AQI\"},\"imported\":1}",
+            "damaged",
+        ),
+        (
+            b"xsubject\0key",
+            b"\x01{\"issued\":1,\"serials\":{\"0\":\"\"},\"imported\":1}",
+            "in order",
+        ),
+        (
+            b"xsubject\0key",
+            b"\x01{\"issued\":1,\"serials\":{\"2\":\"AQID\"},\"imported\":1}",
+            "in order",
+        ),
+        (
+            b"xsubject\0key",
+            b"\x01{\"issued\":1,\"serials\":{\"1\":\"AgE=\"},\"imported\":1}",
+            "in order",
+        ),
     ] {
         let error = Registry::default().load(key, value).unwrap_err().to_string();
         assert!(error.contains(message), "{key:?}: {error}");

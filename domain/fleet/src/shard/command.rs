@@ -392,6 +392,10 @@ pub struct UpdateShadow {
     /// Set when it comes from an outbox.
     #[prost(message, optional, tag = "8")]
     pub origin: Option<Origin>,
+    /// [`shadow::Limits::takes_empty`]; before version 2 of the data nobody knew of it, so it must not
+    /// be set before all nodes read that.
+    #[prost(bool, tag = "9")]
+    pub takes_empty: bool,
 }
 
 /// Deletes a shadow.

@@ -8,7 +8,8 @@ mod connection;
 mod share;
 
 pub use connection::{
-    Connect, Disconnect, DisconnectReason, EndConnection, Expire, FireWill, Will, WillAction,
+    Admitted, Connect, Disconnect, DisconnectReason, EndConnection, Expire, FireWill, Will,
+    WillAction,
 };
 pub use share::{
     AssignShared, BeginShared, EnqueueShared, ForgetShared, ReleaseShared, SharedCopy,

@@ -600,7 +600,7 @@ fn will_of(client: &str, peer: &Peer, will: &mqtt::Will<'_>) -> shard::Will {
         certificate,
         source_ip: peer.ip.map(|ip| ip.to_string()),
         admitted: match &peer.principal {
-            Principal::Authorized(authorized) => Some(authorized.admitted()),
+            Principal::Authorized(authorized) => Some(Box::new(authorized.admitted())),
             _ => None,
         },
     }

@@ -24,8 +24,8 @@ pub struct Will {
     #[prost(string, optional, tag = "5")]
     pub source_ip: Option<String>,
     /// The custom authorizer that has let its client in, and must stand when it is published.
-    #[prost(message, optional, tag = "6")]
-    pub admitted: Option<Admitted>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub admitted: Option<Box<Admitted>>,
 }
 
 /// The custom authorizer that has let a client in.

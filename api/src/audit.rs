@@ -191,6 +191,11 @@ impl Ledger {
         self.0.is_failing.store(is_failing, Ordering::Relaxed);
     }
 
+    /// Whether records cannot be stored now.
+    pub fn is_failing(&self) -> bool {
+        self.0.is_failing.load(Ordering::Relaxed)
+    }
+
     /// Counts records that are lost.
     pub fn lose(&self, count: u64) {
         self.0.lost.fetch_add(count, Ordering::Relaxed);
@@ -323,7 +328,7 @@ impl Attempt {
         intent: impl FnOnce() -> Intent,
     ) -> Result<Self, Unavailable> {
         let Some(ledger) = ledger else { return Ok(Self::unrecorded()) };
-        if ledger.0.is_strict && ledger.0.is_failing.load(Ordering::Relaxed) {
+        if ledger.0.is_strict && ledger.is_failing() {
             return Err(Unavailable);
         }
         Ok(Self::of(ledger, intent()))

@@ -91,6 +91,9 @@ pub enum Error {
     /// A policy has all the versions it can have.
     #[error("{0}")]
     VersionsLimitExceeded(String),
+    /// There is no index that a query could ask.
+    #[error("{0}")]
+    IndexNotReady(String),
     /// A limit of the account or of a principal.
     #[error("{0}")]
     LimitExceeded(String),
@@ -296,6 +299,7 @@ impl Error {
             Self::RegistrationCodeValidation(_) => (400, "RegistrationCodeValidationException"),
             Self::ResourceRegistrationFailure(_) => (400, "ResourceRegistrationFailureException"),
             Self::InvalidResponse(_) => (400, "InvalidResponseException"),
+            Self::IndexNotReady(_) => (400, "IndexNotReadyException"),
             Self::Throttled(_) => (400, "ThrottlingException"),
             Self::ConflictingResourceUpdate(_) => (409, "ConflictingResourceUpdateException"),
             Self::TransferConflict(_) => (409, "TransferConflictException"),

@@ -14,6 +14,7 @@ mod certificates;
 mod config;
 mod connections;
 mod credentials;
+mod dynamic_groups;
 mod effective;
 mod endpoint;
 mod error;

@@ -24,6 +24,7 @@ use crate::service::Reply;
 const ERRORS: &[(&str, u16)] = &[
     ("InvalidRequest", 400),
     ("InvalidResponse", 400),
+    ("IndexNotReady", 400),
     ("Throttling", 400),
     ("MalformedPolicy", 400),
     ("CertificateValidation", 400),
@@ -66,6 +67,7 @@ const LABELS: &[(&str, &str)] = &[
     ("certificates", "certificateId"),
     ("certificates-by-ca", "caCertificateId"),
     ("connections", "clientId"),
+    ("dynamic-thing-groups", "thingGroupName"),
     ("policies", "policyName"),
     ("policy-targets", "policyName"),
     ("principal-policies", "policyName"),

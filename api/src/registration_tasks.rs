@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 
 use axum::body::Body;
-use axum::extract::{Path, Query};
+use axum::extract::{Path, RawQuery};
 use axum::http::{HeaderValue, Response, header};
 use bytes::Bytes;
 use fleet::registry::{
@@ -30,7 +30,7 @@ use crate::paging::NEXT_TOKEN;
 use crate::provisioning::{Given, Issuing, ProvisionError, Provisioned, Provisioner, answer};
 use crate::request::Call;
 use crate::service::{Api, Reply, Service};
-use crate::sigv4::hmac;
+use crate::sigv4::{decoded_query, hmac};
 use crate::x509::{CertificateError, Unsigned};
 use crate::{Backend, Error, role_aliases};
 
@@ -223,21 +223,41 @@ fn signature(
 }
 
 /// What a link says beside its path.
-#[derive(Deserialize)]
-pub(crate) struct Link {
-    #[serde(default)]
+#[derive(Default)]
+struct Link {
     expires: u64,
-    #[serde(default)]
     signature: String,
+}
+
+impl Link {
+    fn read(query: &str) -> Result<Self, Error> {
+        let mut link = Self::default();
+        for (name, value) in decoded_query(query) {
+            match name.as_str() {
+                "expires" => {
+                    link.expires = value.parse().map_err(|_| {
+                        let shown: String = value.chars().take(64).collect();
+                        Error::Invalid(format!(
+                            "the parameter expires must be a second of the epoch, not '{shown}': \
+                             take the link as it was given"
+                        ))
+                    })?;
+                }
+                "signature" => link.signature = value,
+                _ => {}
+            }
+        }
+        Ok(link)
+    }
 }
 
 /// Answers who follows a link.
 pub(crate) async fn report<B: Backend>(
     service: &Service<B>,
     wanted: Path<(String, String)>,
-    link: Query<Link>,
+    RawQuery(query): RawQuery,
 ) -> Response<Body> {
-    match part(service, wanted.0, link.0).await {
+    match part(service, wanted.0, &query.unwrap_or_default()).await {
         Ok(content) => {
             let mut response = Response::new(Body::from(content));
             let lines = HeaderValue::from_static("application/x-ndjson");
@@ -253,8 +273,9 @@ pub(crate) async fn report<B: Backend>(
 async fn part<B: Backend>(
     service: &Service<B>,
     (task, name): (String, String),
-    link: Link,
+    query: &str,
 ) -> Result<Bytes, Error> {
+    let link = Link::read(query)?;
     let denied = || Error::AccessDenied("the link is not valid, or not any more".into());
     let now = service.clock.now();
     let task = RegistrationTaskId::new(&task).map_err(|_| denied())?;

@@ -104,6 +104,9 @@ operations! {
     Control "GET" "/thing-groups/{}" DescribeThingGroup ReadOnly,
     Control "PATCH" "/thing-groups/{}" UpdateThingGroup Operator,
     Control "DELETE" "/thing-groups/{}" DeleteThingGroup Operator,
+    Control "POST" "/dynamic-thing-groups/{}" CreateDynamicThingGroup Operator,
+    Control "PATCH" "/dynamic-thing-groups/{}" UpdateDynamicThingGroup Operator,
+    Control "DELETE" "/dynamic-thing-groups/{}" DeleteDynamicThingGroup Operator,
     Control "POST" "/things" RegisterThing Admin,
     Control "POST" "/thing-registration-tasks" StartThingRegistrationTask Admin,
     Control "GET" "/thing-registration-tasks" ListThingRegistrationTasks ReadOnly,
@@ -219,7 +222,7 @@ fn kind(path: &str) -> Option<&'static str> {
     Some(match folder {
         "things" => "thing",
         "thing-types" => "thingtype",
-        "thing-groups" => "thinggroup",
+        "thing-groups" | "dynamic-thing-groups" => "thinggroup",
         "billing-groups" => "billinggroup",
         "policies" | "target-policies" | "principal-policies" => "policy",
         "cacertificate" => "cacert",
@@ -230,10 +233,6 @@ fn kind(path: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
-
-/// Operations of AWS that are not offered here, on paths where others are: without this list a
-/// client would be told that it used a wrong method.
-const NOT_OFFERED: &[(&str, &str)] = &[("POST", "/things")];
 
 /// A path that was understood: the operation, and its labels decoded.
 #[derive(Debug, PartialEq, Eq)]
@@ -271,7 +270,7 @@ pub(crate) fn find(plane: Plane, method: &str, path: &str) -> Result<Matched, Er
         }
         allowed.push(route.method);
     }
-    if allowed.is_empty() || NOT_OFFERED.contains(&(method, path)) {
+    if allowed.is_empty() {
         return Err(Error::UnknownOperation(format!(
             "{method} {path} is not an operation that is offered here"
         )));
@@ -356,6 +355,7 @@ mod tests {
             (O::DeprecateThingType, true, Some("thingtype")),
             (O::AddThingToThingGroup, true, None),
             (O::DeleteThingGroup, true, Some("thinggroup")),
+            (O::CreateDynamicThingGroup, true, Some("thinggroup")),
             (O::UpdateCertificate, true, Some("cert")),
             (O::TransferCertificate, true, Some("cert")),
             (O::CreateKeysAndCertificate, true, None),
@@ -376,6 +376,30 @@ mod tests {
             assert_eq!(operation.is_change(), is_change, "{operation:?}");
             assert_eq!(operation.kind(), kind, "{operation:?}");
         }
+    }
+
+    /// Each operation that AWS documents for what is offered here, and none by another name.
+    #[test]
+    fn every_operation_of_the_file_is_answered() {
+        let file = include_str!("../testdata/operations.txt");
+        let mut names = Vec::new();
+        for line in file.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let [plane, method, path, name] = line.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("not four words: {line}");
+            };
+            let plane = [Plane::Control, Plane::Data, Plane::Credentials]
+                .into_iter()
+                .find(|known| format!("{known:?}") == plane)
+                .expect(line);
+            let path: Vec<_> =
+                path.split('/').map(|it| if it.starts_with('{') { "x" } else { it }).collect();
+            let found = find(plane, method, &path.join("/"));
+            assert_eq!(found.map(|matched| matched.operation.name()), Ok(name), "{line}");
+            names.push(name);
+        }
+        let offered = Operation::ALL.iter().map(|operation| operation.name());
+        let mut unknown = offered.filter(|name| !names.contains(name));
+        assert_eq!(unknown.next(), None, "the file does not have it");
     }
 
     #[test]

@@ -32,9 +32,9 @@ use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Matched, Operation};
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, authorizers, billing_groups,
-    certificates, connections, credentials, effective, endpoint, events, openapi, policies,
-    principals, provisioning, publish, registration_tasks, retained, role_aliases, sessions,
-    shadows, tagging, templates, thing_groups, thing_types, things, transfers,
+    certificates, connections, credentials, dynamic_groups, effective, endpoint, events, openapi,
+    policies, principals, provisioning, publish, registration_tasks, retained, role_aliases,
+    sessions, shadows, tagging, templates, thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -494,6 +494,9 @@ impl<B: Backend> Api<B> {
             O::DescribeThingGroup => thing_groups::describe(self, call).await,
             O::UpdateThingGroup => thing_groups::update(self, call).await,
             O::DeleteThingGroup => thing_groups::delete(self, call).await,
+            O::CreateDynamicThingGroup => dynamic_groups::create(self, call).await,
+            O::UpdateDynamicThingGroup => dynamic_groups::update(self, call).await,
+            O::DeleteDynamicThingGroup => dynamic_groups::delete(self, call).await,
             O::ListThingGroups => thing_groups::list(self, call).await,
             O::ListThingGroupsForThing => thing_groups::of_thing(self, call).await,
             O::ListThingsInThingGroup => thing_groups::things(self, call).await,

@@ -29,9 +29,20 @@ pub(crate) struct Body {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Properties {
+pub(crate) struct Properties {
     thing_group_description: Option<String>,
     attribute_payload: Option<AttributePayload>,
+}
+
+impl Properties {
+    /// Those of a group that is new.
+    pub(crate) fn of_new(self) -> GroupProperties {
+        let attributes = self.attribute_payload.and_then(AttributePayload::patch);
+        GroupProperties {
+            description: self.thing_group_description,
+            attributes: attributes.map(|patch| patch.attributes).unwrap_or_default(),
+        }
+    }
 }
 
 /// Who is to be where.
@@ -62,17 +73,12 @@ impl Membership {
 pub(crate) async fn create<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let group = ThingGroupName::new(call.label(0))?;
     let body: Body = call.json()?;
-    let given = body.thing_group_properties.unwrap_or_default();
-    let attributes = given.attribute_payload.and_then(AttributePayload::patch);
     let outcome = api
         .propose(Command::ThingGroup(ThingGroupCommand::Create {
             group: group.clone(),
             id: Uuid::new_v4(),
             parent: body.parent_group_name.as_deref().map(ThingGroupName::new).transpose()?,
-            properties: GroupProperties {
-                description: given.thing_group_description,
-                attributes: attributes.map(|patch| patch.attributes).unwrap_or_default(),
-            },
+            properties: body.thing_group_properties.unwrap_or_default().of_new(),
             tags: body.tags.map(tags).transpose()?.unwrap_or_default(),
             at: call.now,
         }))

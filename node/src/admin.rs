@@ -256,7 +256,8 @@ fn unlinked(shared: &Shared) -> String {
 }
 
 /// Ready: the listeners are open, the node does not drain, and the groups answer and take what must
-/// be stored. The body says what is missing, and the remedy where there is one.
+/// be stored. The body says what is missing, and the remedy where there is one; and whether the audit log
+/// fails, which does not keep clients away.
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     if shared.leaving.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
@@ -290,7 +291,10 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{why}{}\n", unlinked(&shared)))
         }
         Ok(Some((_, led, all, Ok(())))) if led == all && shared.mesh.roster.is_known() => {
-            (StatusCode::OK, "ready\n".into())
+            // Devices are served as ever: who took the node away from them would help no change.
+            let trouble = shared.audit.as_ref().and_then(audit::Audit::trouble);
+            let trouble = trouble.map(|why| format!("; {why}")).unwrap_or_default();
+            (StatusCode::OK, format!("ready{trouble}\n"))
         }
         Ok(Some((_, led, all, Ok(())))) if led == all => {
             let why = "the cluster has not noted this node yet";

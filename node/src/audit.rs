@@ -85,6 +85,14 @@ impl Audit {
         Ok(Some(Self { ledger, config: config.clone(), stored, followers }))
     }
 
+    /// What is wrong while no record can be stored, and what that means for changes.
+    pub fn trouble(&self) -> Option<&'static str> {
+        self.ledger.is_failing().then_some(match self.config.on_failure {
+            OnFailure::Refuse => "the audit log cannot be written: changes are refused here",
+            OnFailure::Count => "the audit log cannot be written: changes are not recorded",
+        })
+    }
+
     /// Records that the node ends, and waits until everything is stored or cannot be.
     pub fn stop(&self) {
         let (stored, is_stored) = oneshot::channel();

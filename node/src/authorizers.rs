@@ -20,7 +20,9 @@ use api::authorizers::JWT;
 use api::backend::{AuthorizedCaller, NoAnswer};
 use arc_swap::{ArcSwap, Guard};
 use authorizer::{Answer, Grant, MAX_BYTES, Presented, Refusal, SigningKey, Token, question};
+use bytes::Bytes;
 use fleet::registry::{Authorizer, AuthorizerName, AuthorizerStatus};
+use fleet::shard::Admitted;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use policy::{Compiled, Variables};
@@ -189,6 +191,14 @@ impl Authorized {
     /// The authorizer that has let it in, and which one of that name.
     pub fn authorizer(&self) -> (&AuthorizerName, Uuid) {
         (&self.authorizer, self.generation)
+    }
+
+    /// The same, as it is stored with what is published later.
+    pub fn admitted(&self) -> Admitted {
+        Admitted {
+            authorizer: self.authorizer.to_string(),
+            generation: Bytes::copy_from_slice(self.generation.as_bytes()),
+        }
     }
 
     /// What the last answer gives it.

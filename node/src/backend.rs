@@ -224,6 +224,7 @@ impl api::Backend for Backend {
             name,
             payload: request,
             at: now_ms(),
+            takes_empty: self.shared.takes_empty_shadows(),
             ..shard::UpdateShadow::default()
         };
         self.change_shadow(&thing, command.into()).await

@@ -9,12 +9,16 @@ use std::time::Duration;
 use api::Role;
 use api::audit::{Actor, Way};
 use cluster::{GroupId, GroupsView};
-use fleet::registry::{Changes, ConnectionThing, Registry, RoleSession, ThingName, Timestamp};
+use fleet::registry::{
+    AuthorizerName, Changes, ConnectionThing, Registry, RoleSession, ThingName, Timestamp,
+};
+use fleet::shard::Admitted;
 use policy::{Action, Compiled, Variables};
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::info;
+use uuid::Uuid;
 
 use crate::authorizers::Authorized;
 use crate::clock::{Clock, now_ms};
@@ -313,14 +317,17 @@ async fn policy_of_authorized(
     Ok(Compiled::new(&standing.grant.documents, &shared.arns, &variables))
 }
 
-/// Whether the will that a session has may be published now; `None` where no policy says so, because
-/// there is no will or its client had no certificate.
+/// Whether the will that a session has may be published now; `None` where nobody says so, because there
+/// is no will, or nobody knows who its client was.
 pub fn may_publish_will(
     registry: &Registry,
     arns: &policy::Arns,
     session: &fleet::shard::Session,
 ) -> Option<bool> {
     let will = session.will()?;
+    if let Some(admitted) = &will.admitted {
+        return Some(stands(registry, admitted));
+    }
     let id = will.certificate.as_deref()?;
     let clock = Clock::read();
     // A denial on error: what is no text names no topic.
@@ -338,6 +345,16 @@ pub fn may_publish_will(
     };
     let policy = Compiled::new(&identity.documents(), arns, &variables);
     Some(may_publish(&policy, topic, will.publication.retain, &clock.request()).is_ok())
+}
+
+/// Whether nobody has withdrawn what a custom authorizer said of a client. It is not asked again: what it
+/// says of the will was looked at as long as there was a connection. Nor does the time matter for which
+/// it let the client in: that a client is gone is worth knowing, also where its token has expired since.
+fn stands(registry: &Registry, admitted: &Admitted) -> bool {
+    let name = AuthorizerName::new(&admitted.authorizer);
+    let generation = Uuid::from_slice(&admitted.generation);
+    let which = name.ok().zip(generation.ok());
+    which.is_some_and(|(name, generation)| registry.authorizer_stands(&name, generation))
 }
 
 /// Whether a principal may connect, as the request says, with this client id.

@@ -121,7 +121,7 @@ enum PolicyCommand {
     /// Says which statement of which policy decides about a request. The exit code is 0 when it is
     /// allowed.
     Explain {
-        /// The id of the certificate of who asks.
+        /// The certificate of who asks: its id, or its ARN.
         #[arg(long)]
         certificate: String,
         /// The client id of the connection; none for HTTP.

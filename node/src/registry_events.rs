@@ -150,7 +150,7 @@ fn written(number: u64, event: &Event, arns: &policy::Arns, now_ms: u64) -> (Str
     };
     let mut body = json!({
         "eventType": kind,
-        "eventId": event_id(account, number),
+        "eventId": event_id(account, number, &topic, &fields),
         "timestamp": now_ms,
         "operation": operation,
     });
@@ -163,9 +163,10 @@ fn written(number: u64, event: &Event, arns: &policy::Arns, now_ms: u64) -> (Str
     (format!("$aws/events/{topic}"), body)
 }
 
-/// The same for an event however often it is published.
-fn event_id(account: &str, number: u64) -> Uuid {
-    let hash = Sha256::digest(format!("{account}/{number}"));
+/// The same for an event however often it is published. Numbers begin anew from those of a backup that
+/// is restored, so what happened belongs to it.
+fn event_id(account: &str, number: u64, topic: &str, fields: &Value) -> Uuid {
+    let hash = Sha256::digest(format!("{account}/{number}/{topic}/{fields}"));
     uuid::Builder::from_random_bytes(std::array::from_fn(|at| hash[at])).into_uuid()
 }
 
@@ -175,4 +176,42 @@ fn propagating(attribute: &PropagatingAttribute) -> Value {
         PropagatedFrom::ConnectionAttribute(name) => ("connectionAttribute", name),
     };
     json!({ "userPropertyKey": attribute.user_property_key, name: value })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fleet::registry::{Operation, Thing, ThingName, Timestamp};
+
+    use super::*;
+
+    fn id(number: u64, name: &str, version: u64, now_ms: u64) -> String {
+        let arns = policy::Arns {
+            partition: "aws".into(),
+            region: "us-east-1".into(),
+            account: "000000000000".into(),
+        };
+        let thing = Thing {
+            name: ThingName::new(name).unwrap(),
+            id: Uuid::from_u128(1),
+            thing_type: None,
+            attributes: Arc::new(BTreeMap::new()),
+            version,
+            billing_group: None,
+            created: Timestamp(0),
+        };
+        let event = Event { operation: Operation::Updated, subject: Subject::Thing(thing) };
+        written(number, &event, &arns, now_ms).1["eventId"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn an_event_has_an_id_of_its_own_each_time_it_is_published() {
+        let first = id(7, "lamp", 2, 1_000);
+        assert_eq!(id(7, "lamp", 2, 2_000), first);
+        // After a backup was restored, the number is that of another event.
+        for other in [id(8, "lamp", 2, 1_000), id(7, "lamp", 3, 1_000), id(7, "door", 2, 1_000)] {
+            assert_ne!(other, first);
+        }
+    }
 }

@@ -60,8 +60,17 @@ impl Core {
             }
             Operation::Update => {
                 let payload = Bytes::copy_from_slice(payload);
-                let (reply, limits) = (true, shard::UpdateShadow::default());
-                shard::UpdateShadow { thing, name, payload, at, reply, origin, ..limits }.into()
+                shard::UpdateShadow {
+                    thing,
+                    name,
+                    payload,
+                    at,
+                    reply: true,
+                    origin,
+                    takes_empty: self.shared.takes_empty_shadows(),
+                    ..shard::UpdateShadow::default()
+                }
+                .into()
             }
             Operation::Delete => {
                 let payload = Bytes::copy_from_slice(payload);

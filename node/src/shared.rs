@@ -31,6 +31,8 @@ const AROUND_PUBLICATION: usize = 256 << 10;
 const SHARE_QUEUES: u32 = 2;
 /// The first one that knows of nodes that are asked to end connections.
 const ASKED_HOLDERS: u32 = 2;
+/// The first one that knows of [`fleet::shard::UpdateShadow::takes_empty`].
+const EMPTY_SHADOWS: u32 = 2;
 
 /// See the module.
 pub struct Shared {
@@ -213,6 +215,11 @@ impl Shared {
     /// Whether every node knows what it is asked for with [`fleet::shard::EndConnection`].
     pub fn can_ask_holders(&self) -> bool {
         self.known_data_version() >= ASKED_HOLDERS
+    }
+
+    /// Whether every node knows what an update of a shadow with nothing in it means.
+    pub fn takes_empty_shadows(&self) -> bool {
+        self.known_data_version() >= EMPTY_SHADOWS
     }
 
     /// Whether clients are to go to another node.

@@ -354,6 +354,22 @@ def test_a_node_without_an_audit_log_says_so(skein):
     assert "audit.file" in skein.get("/admin/audit")[1]
 
 
+@pytest.mark.parametrize(
+    "query, why",
+    [
+        ("after=x", "the parameter after must be the number of a record"),
+        ("after=-1", "the parameter after must be the number of a record"),
+        ("follow=yes", "the parameter follow must be true or false"),
+        ("since=1", 'there is no parameter "since"'),
+        ("after=1&after=2", 'the parameter "after" is there twice'),
+    ],
+)
+def test_a_stream_says_what_it_is_asked_wrongly(audited, query, why):
+    with pytest.raises(urllib.error.HTTPError) as error:
+        audited.stream(query)
+    assert error.value.code == 400 and why in error.value.read().decode()
+
+
 def test_a_log_is_whole_until_somebody_changes_it(audited, iot, tmp_path, name):
     iot.create_thing(thingName=name)
     code, said = audited.verify()
@@ -361,7 +377,7 @@ def test_a_log_is_whole_until_somebody_changes_it(audited, iot, tmp_path, name):
     lines = audited.file.read_text().splitlines(keepends=True)
     copy = tmp_path / "audit.jsonl"
     for tampered, why in (
-        (lines[:2] + lines[3:], "line 3: record 4 follows record 2"),
+        (lines[:2] + lines[3:], "line 3: record 3 is missing: record 4 follows record 2"),
         (lines[:2] + [lines[2].replace('"outcome":"', '"outcome": "')] + lines[3:], "line 4: record 4 does not go on"),
         (lines[:1] + ["nothing\n"] + lines[2:], "line 2"),
     ):
@@ -422,6 +438,8 @@ def test_nothing_is_changed_that_cannot_be_recorded(small_disk, shared_broker, t
 
         wait_until("a change is refused", is_refused)
         wait_until("the node says so", lambda: node.metrics()["audit_failing"] == 1)
+        # Clients need no audit log.
+        assert node.get("/readyz") == (200, "ready; the audit log cannot be written: changes are refused here\n")
         things = {it["thingName"] for it in iot.list_things()["things"]}
         refused(iot.create_thing, "ServiceUnavailableException", 503, thingName=f"{name}-refused")
         with pytest.raises(urllib.error.HTTPError) as error:
@@ -430,6 +448,7 @@ def test_nothing_is_changed_that_cannot_be_recorded(small_disk, shared_broker, t
         assert {it["thingName"] for it in iot.list_things()["things"]} == things
         (small_disk / "filler").unlink()
         wait_until("changes are taken again", lambda: node.metrics()["audit_failing"] == 0)
+        assert node.get("/readyz") == (200, "ready\n")
         iot.create_thing(thingName=f"{name}-after")
         code, said = node.verify()
         assert code == 0, said

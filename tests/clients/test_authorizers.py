@@ -338,6 +338,23 @@ def test_a_will_is_checked(made, function, enter, connected, name):
     assert watcher.receive().payload == b"gone"
 
 
+def test_a_will_that_waits_needs_the_authorizer(iot, made, function, enter, connected, name):
+    watcher = connected()
+    watcher.subscribe(f"{name}/#", qos=1)
+    for authorizer in (f"{name}-withdrawn", f"{name}-other"):
+        made(authorizer)
+        client = enter(
+            f"user?{NAME}={authorizer}", client_id=authorizer, props={"session_expiry_interval": 60},
+            will=m.Will(f"{name}/{authorizer}", b"gone", 1, props={"will_delay_interval": 2}),
+        )
+        assert client.connack.reason == 0
+        client.cut()
+    iot.update_authorizer(authorizerName=f"{name}-withdrawn", status="INACTIVE")
+    # That of the other one comes, and alone.
+    assert watcher.receive(timeout=10).topic == f"{name}/{name}-other"
+    watcher.nothing_more()
+
+
 def test_a_signed_token(made, function, enter, name):
     made(**SIGNED | {"tokenSigningPublicKeys": {"other": public_pem(rsa.generate_private_key(65537, 2048)), "mine": public_pem(KEY)}})
     quoted = urllib.parse.quote(sign("the token"), safe="")

@@ -274,7 +274,9 @@ def test_a_link_is_for_one_part_and_not_to_be_made_up(bulk, request_text, name):
         re.sub(r"expires=\d+", "expires=1", links[0]),
     ):
         assert denied(changed) == 403, changed
-    assert denied(re.sub(r"expires=\d+", "expires=x", links[0])) == 400
+    with pytest.raises(urllib.error.HTTPError) as found:
+        fetched(re.sub(r"expires=\d+", "expires=x", links[0]))
+    assert found.value.code == 400 and "expires must be a second of the epoch, not 'x'" in found.value.read().decode()
 
 
 @pytest.fixture

@@ -755,6 +755,24 @@ def test_shadows_over_rest(data, fresh):
         data.delete_thing_shadow(thingName=thing)
 
 
+def test_updates_of_shadows_may_have_nothing_in_them(data, fresh):
+    thing = fresh("thing")
+    update = lambda state: json.loads(data.update_thing_shadow(thingName=thing, payload=json.dumps({"state": state}))["payload"].read())
+    shown = lambda: json.loads(data.get_thing_shadow(thingName=thing)["payload"].read())
+    update({"desired": {"a": {}, "b": {"c": 1}}, "reported": {"b": {"c": 1}}})
+    assert shown()["state"] == {"desired": {"a": {}, "b": {"c": 1}}, "reported": {"b": {"c": 1}}, "delta": {"a": {}}}
+    update({"desired": {"b": {"c": None}}})
+    assert shown()["state"]["desired"] == {"a": {}}
+    update({})
+    assert shown()["state"]["desired"] == {"a": {}}
+    emptied = update(None)
+    assert (emptied["state"], emptied["version"]) == (None, 4) and emptied["metadata"] == {"timestamp": emptied["timestamp"]}
+    assert (shown()["state"], shown()["metadata"]) == ({}, {})
+    for wrong in ('{"state":[]}', '{"state":{"desired":[]}}', "{}"):
+        with refused("InvalidRequestException", 400):
+            data.update_thing_shadow(thingName=thing, payload=wrong)
+
+
 def test_named_shadows_are_listed(data, fresh):
     thing, names = fresh("thing"), ["a", "b", "c"]
     for name in names:

@@ -119,6 +119,58 @@ def test_lists_have_pages(iot, name):
     refused(iot.list_thing_groups, "ResourceNotFoundException", 404, parentGroup=f"{name}-x")
 
 
+def test_dynamic_groups_wait_for_an_index(shared_broker, name):
+    iot = shared_broker.boto("iot", parameter_validation=False)
+    create = lambda **more: iot.create_dynamic_thing_group(**{"thingGroupName": f"{name}-d", "queryString": "*"} | more)
+    update = lambda **more: iot.update_dynamic_thing_group(**{"thingGroupName": f"{name}-d", "thingGroupProperties": {}} | more)
+    delete = iot.delete_dynamic_thing_group
+    whole = {
+        "indexName": "AWS_Things", "queryVersion": "2017-09-30",
+        "thingGroupProperties": {"thingGroupDescription": "warm", "attributePayload": {"attributes": {"a": "1"}}},
+    }
+    for call, more in [(create, whole | {"tags": [{"Key": "k", "Value": "v"}]}), (update, whole | {"expectedVersion": 1})]:
+        message = refused(call, "IndexNotReadyException", 400, **more)["Error"]["Message"]
+        assert "fleet indexing is not part of this build" in message and f"{name}-d" in message
+    delete(thingGroupName=f"{name}-d", expectedVersion=1)
+    many = {"attributePayload": {"attributes": {f"a{number}": "1" for number in range(51)}}}
+    for call, more, why in [
+        (create, {"thingGroupName": f"{name} d"}, "thingGroupName"),
+        (update, {"thingGroupName": f"{name} d"}, "thingGroupName"),
+        (delete, {"thingGroupName": f"{name} d"}, "thingGroupName"),
+        (create, {"queryString": None}, "queryString is missing"),
+        (create, {"queryString": ""}, "queryString is empty"),
+        (update, {"thingGroupProperties": None}, "thingGroupProperties is missing"),
+        (update, {"queryString": ""}, "queryString"),
+        (create, {"indexName": "AWS_ThingGroups"}, "indexName"),
+        (update, {"queryVersion": "2016-01-01"}, "queryVersion"),
+        (create, {"thingGroupProperties": many}, "attributes"),
+        (update, {"thingGroupProperties": many}, "attributes"),
+        (create, {"thingGroupProperties": {"thingGroupDescription": "a\n"}}, "description"),
+        (create, {"tags": [{"Key": "k", "Value": "v"}] * 2}, "twice"),
+    ]:
+        assert why in refused(call, "InvalidRequestException", 400, **more)["Error"]["Message"], more
+    missing = iot.describe_thing_group
+    refused(missing, "ResourceNotFoundException", 404, thingGroupName=f"{name}-d")
+
+
+def test_a_static_group_is_no_dynamic_one(iot, name):
+    made = group(iot, name)
+    before = iot.describe_thing_group(thingGroupName=name)
+    answer = refused(
+        iot.create_dynamic_thing_group, "ResourceAlreadyExistsException", 409, thingGroupName=name, queryString="*",
+    )
+    assert answer["resourceArn"] == made["thingGroupArn"]
+    properties = {"thingGroupDescription": "other"}
+    for call, more, instead in [
+        (iot.update_dynamic_thing_group, {"thingGroupProperties": properties}, "UpdateThingGroup"),
+        (iot.delete_dynamic_thing_group, {}, "DeleteThingGroup"),
+    ]:
+        answer = refused(call, "InvalidRequestException", 400, thingGroupName=name, **more)
+        assert instead in answer["Error"]["Message"]
+    after = iot.describe_thing_group(thingGroupName=name)
+    assert {**before, "ResponseMetadata": None} == {**after, "ResponseMetadata": None}
+
+
 def test_billing_groups(iot, name):
     made = iot.create_billing_group(
         billingGroupName=name, billingGroupProperties={"billingGroupDescription": "north"},

@@ -21,18 +21,45 @@ class Responder:
         self.pki, self.folder = folder / "pki", folder
         make_pki(self.pki)
 
-    def respond(self, name="server", status="V"):
-        certificate = self.pki / f"{name}.pem"
+    def respond(self, name="server", status="V", ca="ca", signer=None, digest="sha1"):
+        """`ca` answers about a certificate, and `signer` signs that for it."""
+        certificate, signer = self.pki / f"{name}.pem", signer or ca
         serial = openssl("x509", "-in", certificate, "-noout", "-serial").stdout.strip().split("=")[1]
         revoked = "260101000000Z" if status == "R" else ""
         (self.folder / "index.txt").write_text(f"{status}\t491231235959Z\t{revoked}\t{serial}\tunknown\t/CN={name}\n")
-        ca = self.pki / "ca.pem"
-        openssl("ocsp", "-issuer", ca, "-cert", certificate, "-no_nonce", "-reqout", self.folder / "request.der")
+        ca, signer_key = self.pki / f"{ca}.pem", self.pki / f"{signer}.key"
         openssl(
-            "ocsp", "-index", self.folder / "index.txt", "-CA", ca, "-rsigner", ca, "-rkey", self.pki / "ca.key",
+            "ocsp", "-issuer", ca, f"-{digest}", "-serial", f"0x{serial}", "-no_nonce", "-reqout", self.folder / "request.der",
+        )
+        openssl(
+            "ocsp", "-index", self.folder / "index.txt", "-CA", ca, "-rsigner", self.pki / f"{signer}.pem", "-rkey", signer_key,
             "-ndays", 1, "-reqin", self.folder / "request.der", "-respout", self.folder / "new.der",
         )
         os.replace(self.folder / "new.der", self.folder / "server.ocsp")
+
+    def authority(self, name, subject):
+        """Another CA."""
+        openssl(
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", subject, "-days", 30,
+            "-keyout", self.pki / f"{name}.key", "-out", self.pki / f"{name}.pem",
+        )
+
+    def responder(self, name, ca="ca", usage="OCSPSigning", days=30):
+        """A certificate of a CA for signing responses."""
+        request, extensions = self.pki / f"{name}.csr", self.pki / f"{name}.ext"
+        openssl(
+            "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", self.pki / f"{name}.key", "-out", request,
+        )
+        extensions.write_text(f"extendedKeyUsage={usage}\n")
+        openssl(
+            "x509", "-req", "-in", request, "-CA", self.pki / f"{ca}.pem", "-CAkey", self.pki / f"{ca}.key", "-CAcreateserial",
+            "-days", days, "-extfile", extensions, "-out", self.pki / f"{name}.pem",
+        )
+
+    def complete(self):
+        """The node's chain has its issuer, as it does where that is an intermediate CA."""
+        chain = self.pki / "server.pem"
+        chain.write_text(chain.read_text() + (self.pki / "ca.pem").read_text())
 
     def node(self):
         node = serving(self.folder / "node", "")
@@ -92,3 +119,58 @@ def test_what_cannot_be_shown_is_a_warning(tmp_path, make, said):
     done = check(responder.node())
     assert done.returncode == 0, done.stderr
     assert "tls.ocsp_response" in done.stderr and said in done.stderr, done.stderr
+
+
+def by_another_key(responder, whose):
+    responder.authority("other", "/CN=test ca")
+    responder.respond(ca=whose, signer="other")
+
+
+def by_another_name(responder):
+    responder.authority("other", "/CN=other ca")
+    responder.respond(ca="other")
+
+
+def by_a_responder(responder, **more):
+    responder.authority("other", "/CN=test ca")
+    responder.responder("responder", **more)
+    responder.respond(signer="responder")
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda responder: responder.respond(), None),
+        (lambda responder: responder.respond(digest="sha256"), None),
+        (lambda responder: responder.respond(digest="sha384"), None),
+        (by_a_responder, None),
+        (by_another_name, "not about the node's certificate: the issuer has another name"),
+        (lambda responder: by_another_key(responder, "other"), "the issuer has another key"),
+        (lambda responder: by_another_key(responder, "ca"), "the responder's certificate is not of the issuer"),
+        (lambda responder: by_a_responder(responder, ca="other"), "the responder's certificate is not of the issuer"),
+        (lambda responder: by_a_responder(responder, usage="clientAuth"), "not for signing OCSP responses"),
+        (lambda responder: by_a_responder(responder, days=-1), "not valid now"),
+        (lambda responder: responder.respond(digest="sha224"), "by a hash that is not known here"),
+        (lambda responder: responder.respond(name="device"), "the serial number is another one"),
+    ],
+    ids=lambda value: None if callable(value) else str(value)[:30],
+)
+def test_who_speaks_is_looked_at_where_the_issuer_is_known(tmp_path, make, said):
+    responder = Responder(tmp_path)
+    node = responder.node()
+    make(responder)
+    responder.complete()
+    done = check(node)
+    assert done.returncode == 0, done.stderr
+    assert ("tls.ocsp_response" in done.stderr) == bool(said) and (said or "") in done.stderr, done.stderr
+
+
+def test_the_issuer_is_named_where_its_key_is_not_known(tmp_path):
+    responder = Responder(tmp_path)
+    node = responder.node()
+    for make, said in (
+        (by_another_name, "the issuer has another name"), (lambda responder: by_another_key(responder, "ca"), None),
+    ):
+        make(responder)
+        done = check(node)
+        assert ("tls.ocsp_response" in done.stderr) == bool(said) and (said or "") in done.stderr, done.stderr

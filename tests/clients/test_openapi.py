@@ -5,12 +5,16 @@ every operation. Its choices are the same in each run, but for `--seed`.
 """
 
 import json
+import pathlib
+import re
 import subprocess
 
 import botocore.auth
 import botocore.awsrequest
+import botocore.session
 import hypothesis
 import pytest
+import requests
 import requests.auth
 import schemathesis
 from hypothesis import strategies
@@ -55,6 +59,10 @@ def operations():
 
 
 OPERATIONS = operations()
+# Plane, method, path and name of each operation that has to be answered.
+FILE = pathlib.Path(__file__).parents[2] / "api" / "testdata" / "operations.txt"
+LISTED = [line.split() for line in FILE.read_text().splitlines() if line and not line.startswith("#")]
+DATA_PATHS = {path for plane, _, path, _ in LISTED if plane == "Data"}
 
 
 class Signature(requests.auth.AuthBase):
@@ -129,6 +137,31 @@ def members(operation):
 
 def test_the_description_is_always_the_same():
     assert described() == described()
+
+
+def asked_of(node, method, path):
+    """The code of what an operation answers about something that is not there."""
+    url = node.http_url + re.sub(r"\{\w+\+?\}", "nothing", path)
+    service = "iotdata" if path in DATA_PATHS else "iot"
+    answer = requests.request(method, url, data="{}", auth=Signature(aws.credentials(node), service))
+    return answer.headers.get("x-amzn-errortype", ""), answer.text
+
+
+def test_every_operation_of_the_registry_is_answered(node):
+    for plane, method, path, name in LISTED:
+        if plane != "Credentials":
+            code, text = asked_of(node, method, path)
+            assert code not in ("UnknownOperationException", "MethodNotAllowedException"), (name, text)
+
+
+def test_what_is_not_offered_is_no_wrong_method(node):
+    offered = {name for *_, name in LISTED}
+    model = botocore.session.get_session().get_service_model("iot")
+    others = {name: model.operation_model(name).http for name in set(model.operation_names) - offered}
+    assert "CreateJob" in others and "CreateThing" not in others
+    for name, http in sorted(others.items()):
+        code, text = asked_of(node, http["method"], http["requestUri"].partition("?")[0])
+        assert code == "UnknownOperationException", (name, text)
 
 
 @pytest.mark.parametrize("mode", EXAMPLES, ids=lambda mode: mode.value)

@@ -563,3 +563,8 @@ def test_a_decision_is_explained(skein, name):
         assert not allowed and why in said, said
     assert "not registered" in explain(skein, "--certificate", "0" * 64, "iot:Publish", "topic/a")[1]
     assert "certificateId" in explain(skein, "--certificate", "x", "iot:Publish", "topic/a")[1]
+    by_arn = explain(skein, "--certificate", arn, "--client-id", name, "iot:Connect", f"client/{name}")
+    assert by_arn == asked("iot:Connect", f"client/{name}")
+    for wrong in (arn.replace("000000000000", "111111111111"), arn.replace(":cert/", ":thing/")):
+        allowed, said = explain(skein, "--certificate", wrong, "iot:Publish", "topic/a")
+        assert not allowed and wrong in said and "arn:aws:iot:us-east-1:000000000000:cert/" in said, said

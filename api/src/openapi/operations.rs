@@ -13,9 +13,9 @@ use crate::openapi::shape::{Member, Shape, members};
 use crate::paging::{MARKER, NEXT_TOKEN, Style};
 use crate::routes::Operation;
 use crate::{
-    authorities, authorizers, billing_groups, certificates, connections, effective, events,
-    policies, principals, provisioning, registration_tasks, retained, role_aliases, shadows,
-    tagging, templates, thing_groups, thing_types, things,
+    authorities, authorizers, billing_groups, certificates, connections, dynamic_groups, effective,
+    events, policies, principals, provisioning, registration_tasks, retained, role_aliases,
+    shadows, tagging, templates, thing_groups, thing_types, things,
 };
 
 /// How an operation is used.
@@ -167,6 +167,11 @@ described! {
     AddThingToThingGroup: takes::<thing_groups::Membership>() fails("ResourceNotFound");
     RemoveThingFromThingGroup: takes::<thing_groups::Membership>() fails("ResourceNotFound");
     UpdateThingGroupsForThing: takes::<thing_groups::Membership>() fails("ResourceNotFound");
+
+    CreateDynamicThingGroup: takes::<dynamic_groups::Body>()
+        gives("thingGroupName thingGroupArn thingGroupId indexName queryString queryVersion") fails("IndexNotReady ResourceAlreadyExists");
+    UpdateDynamicThingGroup: takes::<dynamic_groups::Body>() gives("version:int") fails("IndexNotReady");
+    DeleteDynamicThingGroup: asks("expectedVersion?:int");
 
     CreateBillingGroup: takes::<billing_groups::Body>() gives("billingGroupName billingGroupArn billingGroupId") fails("ResourceAlreadyExists");
     DescribeBillingGroup: gives("billingGroupName billingGroupId billingGroupArn version:int billingGroupProperties{ billingGroupDescription? }

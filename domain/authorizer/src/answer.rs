@@ -119,6 +119,8 @@ fn documents(value: Option<&Value>) -> Result<Vec<(String, Arc<policy::Document>
             Value::Object(_) => document.to_string(),
             _ => return Err(invalid(at(), "expected a text or an object")),
         };
+        policy::check_length(&text).map_err(|error| invalid(at(), error.problem))?;
+        // Its problem quotes the document.
         let parsed = policy::Document::parse(&text);
         let parsed = parsed.map_err(|error| invalid(at(), error.location))?;
         Ok((text, Arc::new(parsed)))
@@ -215,6 +217,11 @@ mod tests {
             let error = Answer::parse(answer.to_string().as_bytes()).unwrap_err();
             assert_eq!(error.at, at, "{answer}");
         }
+        let answer = with("policyDocuments", json!([" x".repeat(2049)]));
+        let error = Answer::parse(answer.to_string().as_bytes()).unwrap_err();
+        let expected =
+            "policyDocuments[0]: 2049 characters without white space, at most 2048 are allowed";
+        assert_eq!(error.to_string(), expected);
         for body in [&b""[..], b"{", b"\xff", &b"[".repeat(100_000)] {
             assert_eq!(Answer::parse(body).unwrap_err().at, "the answer");
         }

@@ -33,11 +33,11 @@ mod timers;
 
 pub use backup::{forget_later_entries, put_back_outbox};
 pub use command::{
-    Acknowledge, Announce, AssignShared, BeginShared, Command, CommandError, Connect, DeleteShadow,
-    Directed, Disconnect, DisconnectReason, EndConnection, EnqueueShared, Event, Expire, FireWill,
-    ForgetOrigin, ForgetShared, Kind, NEVER, Options, Origin, Presence, Publication, Publish,
-    PubrecReceived, ReceiveQos2, ReleaseQos2, ReleaseShared, SharedCopy, Subscribe, Subscription,
-    TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
+    Acknowledge, Admitted, Announce, AssignShared, BeginShared, Command, CommandError, Connect,
+    DeleteShadow, Directed, Disconnect, DisconnectReason, EndConnection, EnqueueShared, Event,
+    Expire, FireWill, ForgetOrigin, ForgetShared, Kind, NEVER, Options, Origin, Presence,
+    Publication, Publish, PubrecReceived, ReceiveQos2, ReleaseQos2, ReleaseShared, SharedCopy,
+    Subscribe, Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
 };
 pub use instance::Instance;
 pub use outbox::OutboxEntry;

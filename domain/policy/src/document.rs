@@ -48,16 +48,21 @@ pub(crate) enum Resources {
     Except(Vec<Template>),
 }
 
+/// Refuses documents of more than [`MAX_DOCUMENT_CHARS`], whatever is in them.
+pub fn check_length(json: &str) -> Result<(), MalformedPolicy> {
+    let chars = json.chars().filter(|it| !it.is_whitespace()).count();
+    if chars <= MAX_DOCUMENT_CHARS {
+        return Ok(());
+    }
+    let problem =
+        format!("{chars} characters without white space, at most {MAX_DOCUMENT_CHARS} are allowed");
+    Err(malformed("document", problem))
+}
+
 impl Document {
     /// Parses a document of at most [`MAX_DOCUMENT_CHARS`].
     pub fn parse(json: &str) -> Result<Document, MalformedPolicy> {
-        let chars = json.chars().filter(|it| !it.is_whitespace()).count();
-        if chars > MAX_DOCUMENT_CHARS {
-            let problem = format!(
-                "{chars} characters without white space, at most {MAX_DOCUMENT_CHARS} are allowed"
-            );
-            return Err(malformed("document", problem));
-        }
+        check_length(json)?;
         let json =
             serde_json::from_str(json).map_err(|it| malformed("document", it.to_string()))?;
         document(json)

@@ -24,6 +24,6 @@ mod tests;
 
 pub use action::Action;
 pub use compiled::{Arns, Compiled, Decision, Request};
-pub use document::{Document, MAX_DOCUMENT_CHARS, MalformedPolicy};
+pub use document::{Document, MAX_DOCUMENT_CHARS, MalformedPolicy, check_length};
 pub use explain::Spoken;
 pub use variables::{CertificateVariables, ThingVariables, Variables};

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use serde_json::Value;
 
-use crate::Update;
 use crate::tree::{Tree, write_json, write_timestamps};
+use crate::{Limits, Update};
 
 /// A shadow document: what is desired, what is reported, when each was said, and the version.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,15 +44,16 @@ impl Document {
     }
 
     /// The document after an update.
-    pub(crate) fn merged(&self, update: &Update, now_secs: u64) -> Self {
+    pub(crate) fn merged(&self, update: &Update, now_secs: u64, limits: &Limits) -> Self {
         let mut document = self.clone();
         document.version += 1;
         for (name, section) in
             [("desired", &mut document.desired), ("reported", &mut document.reported)]
         {
             match update.state.get(name) {
+                None if update.state.is_null() => *section = Tree::default(),
                 None => {}
-                Some(Value::Object(patch)) => section.merge(patch, now_secs),
+                Some(Value::Object(patch)) => section.merge(patch, now_secs, limits.takes_empty),
                 Some(_) => *section = Tree::default(),
             }
         }

@@ -4,8 +4,8 @@
 //! request's payload and the time, and gets back what to store and what to publish. Who may ask,
 //! how often, and where the bytes live is decided elsewhere.
 //!
-//! Invariant: a document holds no `null` and no empty object, and each of its leaves knows when it
-//! was last mentioned by an update.
+//! Invariant: a document holds no `null`, no object that deletions have emptied, and each of its leaves
+//! knows when it was last mentioned by an update.
 
 mod document;
 mod record;
@@ -24,7 +24,7 @@ pub use record::{
 pub use rejected::Rejected;
 pub use request::{Update, check_size, parse_request, parse_update};
 
-/// How large a shadow may be.
+/// How large a shadow may be, and what an update may ask for.
 ///
 /// The limits take part in merging, so replicas that apply the same command must use the same ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,9 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes of a client token.
     pub client_token_bytes: usize,
+    /// Whether an update may have nothing in it: an object that comes empty is kept, and a `null` as
+    /// state empties the shadow. Else such objects are dropped, and such updates refused.
+    pub takes_empty: bool,
 }
 
 impl Limits {
@@ -45,7 +48,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { document_bytes: 8192, depth: 8, client_token_bytes: 64 }
+        Self { document_bytes: 8192, depth: 8, client_token_bytes: 64, takes_empty: true }
     }
 }
 

@@ -68,7 +68,7 @@ pub fn update(
     if update.version.is_some_and(|expected| expected != version) {
         return Err(Rejected::version_conflict().with_token(token));
     }
-    let document = previous.merged(update, now_secs);
+    let document = previous.merged(update, now_secs, limits);
     let (documents, state_bytes) = document.to_documents_json(previous, token, now_secs);
     debug_assert_eq!(state_bytes, document.state_bytes());
     if state_bytes > limits.document_bytes {

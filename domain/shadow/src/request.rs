@@ -11,7 +11,8 @@ pub struct Update {
     pub version: Option<u64>,
     /// Echoed in everything published about this request.
     pub client_token: Option<String>,
-    /// `desired` and `reported`, each an object or `null`, neither necessarily there.
+    /// `desired` and `reported`, each an object or `null`, neither necessarily there; or `null` in
+    /// place of both.
     pub(crate) state: Value,
 }
 
@@ -75,15 +76,16 @@ fn state_and_version(
 ) -> Result<(Value, Option<u64>), Rejected> {
     let bad_request = |message: &str| Rejected::new(400, message);
     let state = match request.get_mut("state").map(Value::take) {
+        Some(Value::Null) if limits.takes_empty => None,
         None | Some(Value::Null) => return Err(bad_request("Missing required node: state")),
-        Some(Value::Object(state)) => state,
+        Some(Value::Object(state)) => Some(state),
         Some(_) => return Err(bad_request("State node must be an object")),
     };
     let version = match request.get("version") {
         None | Some(Value::Null) => None,
         Some(version) => Some(version.as_u64().ok_or_else(|| bad_request("Invalid version"))?),
     };
-    for (section, patch) in &state {
+    for (section, patch) in state.iter().flatten() {
         match (section.as_str(), patch) {
             ("desired" | "reported", Value::Null) => {}
             ("desired" | "reported", Value::Object(patch)) => {
@@ -97,7 +99,7 @@ fn state_and_version(
             _ => return Err(invalid_node(section)),
         }
     }
-    Ok((Value::Object(state), version))
+    Ok((state.map_or(Value::Null, Value::Object), version))
 }
 
 #[derive(Clone, Copy, PartialEq)]

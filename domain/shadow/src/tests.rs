@@ -48,6 +48,8 @@ impl Script {
         match verb {
             "at" => self.now_secs = argument.parse().unwrap(),
             "depth" => self.limits.depth = argument.parse().unwrap(),
+            // As before version 2 of the data.
+            "empty" => self.limits.takes_empty = argument != "refused",
             "bytes" => self.limits.document_bytes = argument.parse().unwrap(),
             "size" => {
                 let bytes = self.record.as_ref().unwrap().document().unwrap().state_bytes();
@@ -277,7 +279,7 @@ fn merge_plainly(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
             _ => Map::new(),
         };
         merge_plainly(&mut inner, entries);
-        if !inner.is_empty() {
+        if !inner.is_empty() || entries.is_empty() {
             target.insert(key.clone(), Value::Object(inner));
         }
     }

@@ -34,10 +34,12 @@ impl Tree {
     }
 
     /// Puts a request's values in: `null` deletes, objects merge, anything else replaces.
-    pub(crate) fn merge(&mut self, patch: &Map<String, Value>, now_secs: u64) {
+    pub(crate) fn merge(&mut self, patch: &Map<String, Value>, now_secs: u64, takes_empty: bool) {
         if !patch.is_empty() {
             let entries = Arc::make_mut(&mut self.0);
-            patch.iter().for_each(|(key, value)| merge_entry(entries, key, value, now_secs));
+            for (key, value) in patch {
+                merge_entry(entries, key, value, now_secs, takes_empty);
+            }
         }
     }
 
@@ -71,27 +73,36 @@ impl Tree {
     }
 }
 
-fn merge_entry(entries: &mut BTreeMap<String, Node>, key: &str, value: &Value, now_secs: u64) {
+fn merge_entry(
+    entries: &mut BTreeMap<String, Node>,
+    key: &str,
+    value: &Value,
+    now_secs: u64,
+    takes_empty: bool,
+) {
+    // What came empty is meant so; what deletions have emptied is not.
+    let stays =
+        |branch: &Tree, patch: &Map<_, _>| !branch.is_empty() || takes_empty && patch.is_empty();
     let node = match (value, entries.get_mut(key)) {
         (Value::Null, _) => None,
         (Value::Object(patch), Some(Node::Branch(branch))) => {
-            branch.merge(patch, now_secs);
-            if !branch.is_empty() {
+            branch.merge(patch, now_secs, takes_empty);
+            if stays(branch, patch) {
                 return;
             }
             None
         }
         (Value::Object(patch), _) => {
             let mut branch = Tree::default();
-            branch.merge(patch, now_secs);
-            (!branch.is_empty()).then_some(Node::Branch(branch))
+            branch.merge(patch, now_secs, takes_empty);
+            stays(&branch, patch).then_some(Node::Branch(branch))
         }
         (value, _) => Some(Node::Leaf(Leaf { timestamp: now_secs, value: value.clone() })),
     };
     match (node, entries.get_mut(key)) {
         (Some(node), Some(place)) => *place = node,
         (Some(node), None) => drop(entries.insert(key.to_owned(), node)),
-        // An object in which nothing is left disappears too.
+        // An object in which deletions leave nothing disappears too.
         (None, _) => drop(entries.remove(key)),
     }
 }

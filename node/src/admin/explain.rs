@@ -20,7 +20,7 @@ use crate::shared::Shared;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// The id of the certificate.
+    /// The id of the certificate, or its ARN.
     pub certificate: String,
     /// The client id of the connection; none for HTTP.
     #[serde(default)]
@@ -79,8 +79,7 @@ pub(super) async fn explain(
         let expected = action.resource("…");
         return Err(wrong(format!("the resource of {} is like {expected:?}", question.action)));
     }
-    let id = CertificateId::new(&question.certificate.to_ascii_lowercase())
-        .map_err(|error| wrong(error.to_string()))?;
+    let id = certificate(&question.certificate, &shared.arns).map_err(wrong)?;
     let arns = shared.arns.clone();
     let look = move |registry: &Registry| explained(registry, &arns, &id, action, &question);
     match identity::read_registry(&shared, look).await {
@@ -88,6 +87,18 @@ pub(super) async fn explain(
         Some(None) => Err((StatusCode::NOT_FOUND, "the certificate is not registered\n".into())),
         None => Err((StatusCode::SERVICE_UNAVAILABLE, "the registry cannot be read now\n".into())),
     }
+}
+
+/// Which certificate an id or an ARN names.
+fn certificate(named: &str, arns: &policy::Arns) -> Result<CertificateId, String> {
+    let prefix = arns.prefix() + "cert/";
+    let id = match named.starts_with("arn:") {
+        true => named.strip_prefix(&prefix).ok_or_else(|| {
+            format!("{named:?} is no certificate's ARN here; such one begins with {prefix:?}")
+        })?,
+        false => named,
+    };
+    CertificateId::new(&id.to_ascii_lowercase()).map_err(|error| error.to_string())
 }
 
 fn explained(

@@ -13,7 +13,6 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{Response, StatusCode, header};
 use futures_util::stream;
-use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::warn;
 
@@ -24,20 +23,48 @@ use crate::shared::Shared;
 const AT_ONCE: usize = 256 << 10;
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Wanted {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
     /// Only records with larger numbers.
-    after: u64,
+    pub(super) after: u64,
     /// Whether those that come later are wanted, too.
-    follow: bool,
+    pub(super) follow: bool,
+}
+
+impl Wanted {
+    /// Reads the parameters of a query; else says what is wrong with which.
+    pub(super) fn read(query: &[(String, String)]) -> Result<Self, String> {
+        let mut wanted = Self::default();
+        for (number, (name, value)) in query.iter().enumerate() {
+            let wrong =
+                |expected| format!("the parameter {name} must be {expected}, not {value:?}");
+            if query[..number].iter().any(|(earlier, _)| earlier == name) {
+                return Err(format!("the parameter {name:?} is there twice"));
+            }
+            match name.as_str() {
+                "after" => {
+                    wanted.after = value.parse().map_err(|_| wrong("the number of a record"))?;
+                }
+                "follow" => wanted.follow = value.parse().map_err(|_| wrong("true or false"))?,
+                _ => {
+                    return Err(format!(
+                        "there is no parameter {name:?}: there are after, the number of a record, \
+                         and follow, true or false"
+                    ));
+                }
+            }
+        }
+        Ok(wanted)
+    }
 }
 
 /// Answers with the records that are wanted, a line each.
 pub async fn stream(
     State(shared): State<Arc<Shared>>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response<Body>, (StatusCode, String)> {
+    let wanted =
+        Wanted::read(&query).map_err(|why| (StatusCode::BAD_REQUEST, format!("{why}\n")))?;
     let Some(audit) = &shared.audit else {
         let why = "this node keeps no audit log: set audit.file in its configuration\n";
         return Err((StatusCode::NOT_FOUND, why.into()));

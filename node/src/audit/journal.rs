@@ -247,7 +247,7 @@ pub fn check(config: &Config, found: &mut Findings) {
 }
 
 /// The name of a full file.
-fn numbered(path: &Path, first: u64) -> PathBuf {
+pub(super) fn numbered(path: &Path, first: u64) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{first:020}"));
     name.into()

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::follow::Reader;
+use super::follow::{Reader, Wanted};
 use super::*;
 
 /// A log in a folder of its own.
@@ -39,21 +39,30 @@ fn lines(path: &Path) -> Vec<String> {
 #[test]
 fn what_was_tampered_with_is_found() {
     type Case = (&'static str, fn(&mut Vec<String>), Result<(u64, u64), &'static str>);
-    let cases: [Case; 10] = [
+    let cases: [Case; 11] = [
         ("nothing", |_| {}, Ok((1, 5))),
         ("the end is missing", |lines| drop(lines.pop()), Ok((1, 4))),
         ("the beginning is missing", |lines| drop(lines.remove(0)), Ok((2, 5))),
         (
             "a record is missing",
             |lines| drop(lines.remove(2)),
-            Err("line 3: record 4 follows record 2"),
+            Err("line 3: record 3 is missing: record 4 follows record 2 in this file"),
+        ),
+        (
+            "records are missing",
+            |lines| drop(lines.drain(1..4)),
+            Err("line 2: records 2 to 4 are missing: record 5 follows record 1 in this file"),
         ),
         (
             "a record is twice",
             |lines| lines.insert(2, lines[2].clone()),
-            Err("line 4: record 3 follows record 3"),
+            Err("line 4: record 3 follows record 3: lines were moved or are there twice"),
         ),
-        ("two are swapped", |lines| lines.swap(1, 2), Err("line 2: record 3 follows record 1")),
+        (
+            "two are swapped",
+            |lines| lines.swap(1, 2),
+            Err("line 2: record 2 is missing: record 3 follows record 1 in this file"),
+        ),
         (
             "a word is another one",
             |lines| lines[1] = lines[1].replace("thing-1", "thing-9"),
@@ -105,8 +114,43 @@ fn files_go_on_from_each_other() {
     assert!(verify(&full[1].1).unwrap().records.unwrap().0 > 1);
     fs::remove_file(&full[2].1).unwrap();
     let error = format!("{:#}", verify(&path(&config)).unwrap_err());
-    assert!(error.contains("line 1: record") && error.contains("follows record"), "{error}");
+    let (first, after) = (full[2].0, full[3].0);
+    let what = match after - first {
+        1 => format!("record {first} is missing"),
+        _ => format!("records {first} to {} are missing", after - 1),
+    };
+    let (before, file) = (full[1].1.display(), full[2].1.display());
+    let last = first - 1;
+    let expected = format!(
+        "{}, line 1: {what}: record {after} follows record {last}, the last one in {before}; that \
+         file was shortened, or {file} is not there",
+        full[3].1.display()
+    );
+    assert_eq!(error, expected);
     drop(folder);
+}
+
+#[test]
+fn what_is_asked_of_a_stream_is_read() {
+    for (query, expected) in [
+        (&[][..], Ok((0, false))),
+        (&[("after", "7"), ("follow", "true")], Ok((7, true))),
+        (&[("follow", "false")], Ok((0, false))),
+        (&[("after", "-1")], Err("the parameter after must be the number of a record, not \"-1\"")),
+        (&[("after", "")], Err("the parameter after must be the number of a record, not \"\"")),
+        (&[("follow", "yes")], Err("the parameter follow must be true or false, not \"yes\"")),
+        (&[("after", "1"), ("after", "2")], Err("the parameter \"after\" is there twice")),
+        (
+            &[("since", "1")],
+            Err("there is no parameter \"since\": there are after, the number of a record, and \
+                 follow, true or false"),
+        ),
+    ] {
+        let owned: Vec<_> =
+            query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let expected = expected.map(|(after, follow)| Wanted { after, follow });
+        assert_eq!(Wanted::read(&owned), expected.map_err(ToOwned::to_owned), "{query:?}");
+    }
 }
 
 #[test]

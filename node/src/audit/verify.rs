@@ -38,15 +38,23 @@ pub struct Broken {
 struct Chain {
     first: Option<u64>,
     last: Option<(u64, [u8; 32])>,
+    /// The file of the last one.
+    file: PathBuf,
 }
 
 impl Chain {
-    /// The next line, without its end.
-    fn link(&mut self, line: &[u8]) -> Result<(), String> {
+    /// The next line of a log, without its end, in the file that has it.
+    fn link(&mut self, line: &[u8], file: &Path, log: &Path) -> Result<(), String> {
         let head = journal::read(line).map_err(|error| format!("{error:#}"))?;
         let before = match self.last {
-            Some((last, _)) if head.seq != last + 1 => {
-                return Err(format!("record {} follows record {last}", head.seq));
+            Some((last, _)) if head.seq <= last => {
+                return Err(format!(
+                    "record {} follows record {last}: lines were moved or are there twice",
+                    head.seq
+                ));
+            }
+            Some((last, _)) if head.seq > last + 1 => {
+                return Err(self.missing(last + 1, head.seq - 1, file, log));
             }
             Some((_, before)) => Some(before),
             None => (head.seq == 1).then_some(NOTHING),
@@ -59,7 +67,28 @@ impl Chain {
         }
         self.first.get_or_insert(head.seq);
         self.last = Some((head.seq, hash(line)));
+        if self.file != file {
+            file.clone_into(&mut self.file);
+        }
         Ok(())
+    }
+
+    /// What is said of records that are not there, and where they were.
+    fn missing(&self, first: u64, last: u64, file: &Path, log: &Path) -> String {
+        let what = match first == last {
+            true => format!("record {first} is missing"),
+            false => format!("records {first} to {last} are missing"),
+        };
+        let (before, after) = (first - 1, last + 1);
+        if self.file == file {
+            return format!("{what}: record {after} follows record {before} in this file");
+        }
+        format!(
+            "{what}: record {after} follows record {before}, the last one in {}; that file was \
+             shortened, or {} is not there",
+            self.file.display(),
+            journal::numbered(log, first).display()
+        )
     }
 }
 
@@ -69,6 +98,7 @@ pub fn verify(file: &Path) -> anyhow::Result<Verified> {
     files.push(file.to_owned());
     let mut chain = Chain::default();
     let mut is_unfinished = false;
+    let log = file;
     for file in files {
         let opened =
             File::open(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -82,7 +112,7 @@ pub fn verify(file: &Path) -> anyhow::Result<Verified> {
                 Some(b'\n') if is_unfinished => {
                     return Err(broken("the file before ends within a record".into()).into());
                 }
-                Some(b'\n') => chain.link(&line).map_err(broken)?,
+                Some(b'\n') => chain.link(&line, &file, log).map_err(broken)?,
                 Some(_) => is_unfinished = true,
             }
         }

@@ -599,6 +599,10 @@ fn will_of(client: &str, peer: &Peer, will: &mqtt::Will<'_>) -> shard::Will {
         message_expiry_secs: will.expiry,
         certificate,
         source_ip: peer.ip.map(|ip| ip.to_string()),
+        admitted: match &peer.principal {
+            Principal::Authorized(authorized) => Some(Box::new(authorized.admitted())),
+            _ => None,
+        },
     }
 }
 

@@ -48,9 +48,8 @@ impl OwnCertificate {
     pub fn check_ocsp(&self) -> Result<(), Unusable> {
         let Some(file) = &self.ocsp_response else { return Ok(()) };
         let current = self.current();
-        let Some(leaf) = current.cert.first() else { return Ok(()) };
         let key = "tls.ocsp_response";
-        ocsp::read(file, leaf, now()).map(drop).map_err(|why| Unusable { key, why })
+        ocsp::read(file, &current.cert, now()).map(drop).map_err(|why| Unusable { key, why })
     }
 
     /// Takes what the files have whenever that is something else. What cannot be used, or is not valid
@@ -98,9 +97,8 @@ impl OwnCertificate {
     /// epoch. What there was stays as long as it is right.
     fn staple(&self) -> Result<Option<i64>, Unusable> {
         let (Some(file), current) = (&self.ocsp_response, self.current()) else { return Ok(None) };
-        let Some(leaf) = current.cert.first() else { return Ok(None) };
         let with = |ocsp| CertifiedKey { ocsp, ..CertifiedKey::clone(&current) };
-        match ocsp::read(file, leaf, now()) {
+        match ocsp::read(file, &current.cert, now()) {
             Ok(staple) if current.ocsp.as_ref() == Some(&staple.response) => Ok(None),
             Ok(staple) => {
                 self.set(with(Some(staple.response)));
@@ -108,7 +106,7 @@ impl OwnCertificate {
             }
             Err(why) => {
                 let shown = current.ocsp.as_ref();
-                if shown.is_some_and(|shown| ocsp::judge(shown, leaf, now()).is_err()) {
+                if shown.is_some_and(|shown| ocsp::judge(shown, &current.cert, now()).is_err()) {
                     self.set(with(None));
                 }
                 Err(Unusable { key: "tls.ocsp_response", why })
@@ -130,8 +128,8 @@ impl OwnCertificate {
             return Err(Unusable { key, why });
         }
         // Of the new one, or none: what there was is about the one before.
-        let response = self.ocsp_response.as_ref().zip(found.cert.first());
-        let response = response.and_then(|(file, leaf)| ocsp::read(file, leaf, now()).ok());
+        let response = self.ocsp_response.as_ref();
+        let response = response.and_then(|file| ocsp::read(file, &found.cert, now()).ok());
         self.set(CertifiedKey { ocsp: response.map(|staple| staple.response), ..found });
         Ok(Some(*valid.end()))
     }

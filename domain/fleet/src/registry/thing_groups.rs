@@ -101,7 +101,7 @@ impl Registry {
     }
 
     fn create_thing_group(&mut self, group: ThingGroup) -> Result<Outcome, Rejection> {
-        check_properties(&group.properties)?;
+        group.properties.check()?;
         if let Some(existing) = self.thing_groups.get(&group.name) {
             if existing.parent == group.parent && existing.properties == group.properties {
                 return Ok(Outcome::Group { id: existing.id, version: existing.version });
@@ -147,7 +147,7 @@ impl Registry {
         if let Some(patch) = patch {
             properties.attributes = patched(&properties.attributes, patch);
         }
-        check_properties(&properties)?;
+        properties.check()?;
         group.properties = properties;
         group.version += 1;
         let outcome = Outcome::Group { id: group.id, version: group.version };
@@ -322,11 +322,14 @@ impl Registry {
     }
 }
 
-fn check_properties(properties: &GroupProperties) -> Result<(), Rejection> {
-    if let Some(description) = &properties.description {
-        check_description(description)?;
+impl GroupProperties {
+    /// Whether a group may have them.
+    pub fn check(&self) -> Result<(), Rejection> {
+        if let Some(description) = &self.description {
+            check_description(description)?;
+        }
+        check_attributes(&self.attributes)
     }
-    check_attributes(&properties.attributes)
 }
 
 fn check_attributes(attributes: &Attributes) -> Result<(), Rejection> {

@@ -8,7 +8,8 @@ mod connection;
 mod share;
 
 pub use connection::{
-    Connect, Disconnect, DisconnectReason, EndConnection, Expire, FireWill, Will, WillAction,
+    Admitted, Connect, Disconnect, DisconnectReason, EndConnection, Expire, FireWill, Will,
+    WillAction,
 };
 pub use share::{
     AssignShared, BeginShared, EnqueueShared, ForgetShared, ReleaseShared, SharedCopy,
@@ -392,6 +393,10 @@ pub struct UpdateShadow {
     /// Set when it comes from an outbox.
     #[prost(message, optional, tag = "8")]
     pub origin: Option<Origin>,
+    /// [`shadow::Limits::takes_empty`]; before version 2 of the data nobody knew of it, so it must not
+    /// be set before all nodes read that.
+    #[prost(bool, tag = "9")]
+    pub takes_empty: bool,
 }
 
 /// Deletes a shadow.

@@ -107,6 +107,7 @@ fn limits(command: &UpdateShadow) -> Limits {
     Limits {
         document_bytes: or(command.limit_bytes, default.document_bytes),
         depth: or(command.limit_depth, default.depth),
+        takes_empty: command.takes_empty,
         ..default
     }
 }

@@ -23,6 +23,20 @@ pub struct Will {
     /// Where the client connected from, for those policies.
     #[prost(string, optional, tag = "5")]
     pub source_ip: Option<String>,
+    /// The custom authorizer that has let its client in, and must stand when it is published.
+    #[prost(message, optional, boxed, tag = "6")]
+    pub admitted: Option<Box<Admitted>>,
+}
+
+/// The custom authorizer that has let a client in.
+#[derive(Clone, PartialEq, Message)]
+pub struct Admitted {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub authorizer: String,
+    /// Which one of that name.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub generation: Bytes,
 }
 
 /// Why a connection has ended, as lifecycle events tell it.

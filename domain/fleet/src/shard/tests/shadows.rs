@@ -95,6 +95,29 @@ fn names_that_are_no_topic_level_are_refused() {
     assert_eq!(probe.digest(), Shard::new().digest());
 }
 
+/// Nodes that know only version 1 of the data decide about commands without it as they always have.
+#[test]
+fn what_is_empty_is_taken_when_the_command_says_so() {
+    let before = r#"{"desired":{"b":1},"delta":{"b":1}}"#;
+    let with_empty = r#"{"desired":{"a":{},"b":1},"delta":{"a":{},"b":1}}"#;
+    for (takes_empty, state, expected_code, expected) in [
+        (true, r#"{"desired":{"a":{}}}"#, 200, with_empty),
+        (false, r#"{"desired":{"a":{}}}"#, 200, before),
+        (true, "null", 200, "{}"),
+        (false, "null", 400, before),
+    ] {
+        let mut probe = Probe::default();
+        update(&mut probe, None, r#"{"state":{"desired":{"b":1}}}"#, 0);
+        let payload = Bytes::from(format!(r#"{{"state":{state}}}"#));
+        let thing = "lamp".to_owned();
+        let command = UpdateShadow { thing, payload, takes_empty, ..Default::default() };
+        assert_eq!(code(probe.told(command)), expected_code, "{takes_empty} {state}");
+        let document = text(&probe.get_shadow("lamp", None, None, 0).unwrap());
+        let expected = format!(r#"{{"state":{expected},"metadata""#);
+        assert!(document.starts_with(&expected), "{takes_empty} {state}: {document}");
+    }
+}
+
 #[test]
 fn limits_come_with_the_command() {
     for (limit_bytes, limit_depth, expected) in [(0, 0, 200), (10, 0, 413), (0, 1, 400)] {

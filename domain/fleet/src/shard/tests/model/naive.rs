@@ -494,7 +494,8 @@ impl Model {
         if self.is_repeated(command.origin) {
             return Outcome::Repeated;
         }
-        let (now, limits) = (command.at / 1000, Limits::default());
+        let now = command.at / 1000;
+        let limits = Limits { takes_empty: command.takes_empty, ..Limits::default() };
         let key = (command.thing.clone(), command.name.clone());
         self.forget(now);
         let change = ::shadow::parse_update(&command.payload, &limits)

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::arn::Arns;
 use crate::backend::Unavailable;
+use crate::people::PersonSession;
 
 pub use watch::{Seen, Watch};
 
@@ -39,7 +40,21 @@ pub enum Actor {
         /// `admin`, `operator` or `read-only`.
         role: &'static str,
     },
-    /// The holder of temporary credentials.
+    /// Somebody who has logged in with an OpenID Connect provider.
+    Person {
+        /// The issuer that has said who it is.
+        issuer: String,
+        /// Whom the issuer means.
+        subject: String,
+        /// What people call that person.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// `admin`, `operator` or `read-only`.
+        role: &'static str,
+        /// What the person calls the session.
+        session: String,
+    },
+    /// A device with temporary credentials.
     TemporaryCredentials {
         /// The certificate that they were given for.
         certificate: String,
@@ -67,6 +82,19 @@ pub enum Actor {
     AdminPort,
     /// The node itself.
     Node,
+}
+
+impl Actor {
+    /// Somebody with a session.
+    pub fn of_person(session: &PersonSession) -> Self {
+        Self::Person {
+            issuer: session.issuer.clone(),
+            subject: session.subject.clone(),
+            name: session.name.clone(),
+            role: session.rights.role.as_str(),
+            session: session.session.clone(),
+        }
+    }
 }
 
 /// How a device comes to change something.

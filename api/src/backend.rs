@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use authorizer::jwt::Claims;
 use authorizer::{Answer, Presented, Refusal};
 use bytes::Bytes;
 use fleet::registry::{
@@ -15,6 +16,8 @@ use fleet::registry::{
 };
 use policy::{Action, Compiled, Decision};
 use thiserror::Error;
+
+use crate::people::{self, PersonSession, Provider};
 
 /// The node cannot answer now: it has no leader, its queue is full, or it is stopping.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -356,6 +359,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
         presented: Presented,
         source_ip: Option<IpAddr>,
     ) -> impl Future<Output = Result<Option<AuthorizedCaller>, Refusal>> + Send;
+
+    /// Checks the signature of a token with the keys of the provider that it claims to be of.
+    fn web_identity(
+        &self,
+        token: String,
+    ) -> impl Future<Output = Result<(Arc<Provider>, Claims), people::Unidentified>> + Send;
+
+    /// Whether what a person's session was given for is still in the configuration.
+    fn person_stands(&self, session: &PersonSession) -> bool;
 
     /// Asks an authorizer, whatever its status, for whoever wants to see what it says.
     fn test_authorizer(

@@ -18,7 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::backend::CertificateCaller;
 use crate::request::{Call, Caller};
 use crate::service::{Api, Reply};
-use crate::sessions::seal;
+use crate::sessions::{Session, seal};
 use crate::{Backend, Error};
 
 /// Names the thing that the device is.
@@ -53,7 +53,8 @@ pub(crate) async fn provide<B: Backend>(api: &Api<B>, call: &Call) -> Result<Rep
         Some(key) => key,
         None => make_key(api, call.now).await?,
     };
-    let made = seal(&session, &key, rand::random()).ok_or(Error::Internal)?;
+    let made = seal(&Session::Device(Arc::clone(&session)), &key, rand::random())
+        .ok_or(Error::Internal)?;
     Ok(Reply::Json(json!({ "credentials": {
         "accessKeyId": made.access_key_id,
         "secretAccessKey": made.secret_access_key,
@@ -89,6 +90,17 @@ async fn prospect<B: Backend>(
     looked.await
 }
 
+/// The key that seals tokens now.
+pub(crate) async fn sealing_key<B: Backend>(
+    api: &Api<B>,
+    now: Timestamp,
+) -> Result<SessionKey, Error> {
+    match api.read(move |registry| Ok(registry.sealing_key(now).cloned())).await? {
+        Some(key) => Ok(key),
+        None => make_key(api, now).await,
+    }
+}
+
 /// The key that another node may have made meanwhile, or the one that is made here.
 async fn make_key<B: Backend>(api: &Api<B>, now: Timestamp) -> Result<SessionKey, Error> {
     let key = SessionKey { secret: SessionSecret(rand::random()), created: now };
@@ -97,7 +109,8 @@ async fn make_key<B: Backend>(api: &Api<B>, now: Timestamp) -> Result<SessionKey
     sealing.ok_or(Error::Internal)
 }
 
-fn written(at: Timestamp) -> Result<String, Error> {
+/// A time as credentials tell it.
+pub(crate) fn written(at: Timestamp) -> Result<String, Error> {
     let seconds = i64::try_from(at.0 / 1000).map_err(|_| Error::Internal)?;
     let date = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| Error::Internal)?;
     date.format(&Rfc3339).map_err(|_| Error::Internal)

@@ -14,6 +14,12 @@ pub(crate) struct ApiMetrics {
 impl ApiMetrics {
     pub(crate) fn register() -> Self {
         describe_counter!("api_requests_total", Unit::Count, "REST requests answered");
+        describe_counter!(
+            "api_logins_total",
+            Unit::Count,
+            "Tokens of OpenID Connect providers that people have shown, by what came of it"
+        );
+        counter!("api_logins_total", "result" => "ok").increment(0);
         let of = |operation: &Operation| {
             let name = operation.name();
             CLASSES

@@ -15,6 +15,7 @@ use crate::Error;
 use crate::audit::{Actor, Way};
 use crate::backend::{AuthorizedCaller, CertificateCaller};
 use crate::openapi;
+use crate::people::PersonSession;
 use crate::rights::Rights;
 use crate::routes::Operation;
 
@@ -23,6 +24,8 @@ use crate::routes::Operation;
 pub(crate) enum Caller {
     /// The holder of an access key, who may do this.
     AccessKey(String, Arc<Rights>),
+    /// Somebody who has logged in, who may do what the session says.
+    Person(Arc<PersonSession>),
     /// A device, which may do what its policies allow.
     Certificate(CertificateCaller),
     /// A client that a custom authorizer has let in, which may do what that says.
@@ -31,10 +34,18 @@ pub(crate) enum Caller {
 
 impl Caller {
     /// A device that has signed with temporary credentials.
-    pub(crate) fn of_session(session: RoleSession, source_ip: Option<IpAddr>) -> Self {
+    pub(crate) fn of_session(session: Arc<RoleSession>, source_ip: Option<IpAddr>) -> Self {
         let certificate = session.certificate.clone();
-        let session = Some(Arc::new(session));
-        Self::Certificate(CertificateCaller { certificate, source_ip, session })
+        Self::Certificate(CertificateCaller { certificate, source_ip, session: Some(session) })
+    }
+
+    /// What a role gives it; none of who acts by policies.
+    pub(crate) fn rights(&self) -> Option<&Rights> {
+        match self {
+            Self::AccessKey(_, rights) => Some(rights),
+            Self::Person(session) => Some(&session.rights),
+            Self::Certificate(_) | Self::Authorized(_) => None,
+        }
     }
 
     /// As it is recorded.
@@ -43,6 +54,7 @@ impl Caller {
             Self::AccessKey(id, rights) => {
                 Actor::AccessKey { id: id.clone(), role: rights.role.as_str() }
             }
+            Self::Person(session) => Actor::of_person(session),
             Self::Certificate(CertificateCaller { session: Some(session), .. }) => {
                 Actor::TemporaryCredentials {
                     certificate: session.certificate.to_string(),
@@ -64,7 +76,7 @@ impl Caller {
     /// Where it asks from, if it says so itself.
     pub(crate) fn source(&self) -> Option<IpAddr> {
         match self {
-            Self::AccessKey(..) | Self::Authorized(_) => None,
+            Self::AccessKey(..) | Self::Person(_) | Self::Authorized(_) => None,
             Self::Certificate(device) => device.source_ip,
         }
     }

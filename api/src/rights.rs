@@ -1,11 +1,11 @@
 //! What the holders of access keys may do.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::routes::Operation;
 
 /// How much the holder of an access key may do; each may do all that those before it may.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Look at everything, and listen.
@@ -18,6 +18,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::ReadOnly, Self::Operator, Self::Admin].into_iter().find(|role| role.as_str() == name)
+    }
+
     /// As a configuration names it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -28,13 +33,14 @@ impl Role {
     }
 }
 
-/// What the holder of an access key may do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the holder of an access key may do, or a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Rights {
     /// How much.
     pub role: Role,
     /// With which things: names, or the beginnings of names with a `*` behind them. Everything, when
     /// there are none; else only what is about one of these things.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub things: Vec<String>,
 }
 

@@ -27,14 +27,14 @@ use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
 use crate::provisioning::{Issuing, Provisioner};
 use crate::request::{Call, Caller};
-use crate::rights::Rights;
 use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Matched, Operation};
+use crate::sessions::Session;
 use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, authorizers, billing_groups,
     certificates, connections, credentials, dynamic_groups, effective, endpoint, events, openapi,
     policies, principals, provisioning, publish, registration_tasks, retained, role_aliases,
-    sessions, shadows, tagging, templates, thing_groups, thing_types, things, transfers,
+    sessions, shadows, sts, tagging, templates, thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
@@ -122,9 +122,10 @@ pub(crate) struct Service<B> {
     pub(crate) arns: Arns,
     endpoints: Endpoints,
     issuing: Issuing,
-    ledger: Option<Ledger>,
+    pub(crate) ledger: Option<Ledger>,
     pub(crate) clock: Clock,
-    verifier: Verifier,
+    pub(crate) verifier: Verifier,
+    pub(crate) logins: sts::Logins,
     requests: Semaphore,
     large_bodies: Semaphore,
     pub(crate) look_ups: Semaphore,
@@ -143,6 +144,7 @@ impl<B: Backend> Service<B> {
             issuing: config.issuing,
             ledger: config.ledger,
             clock: config.clock,
+            logins: sts::Logins::default(),
             requests: Semaphore::new(CONCURRENT),
             large_bodies: Semaphore::new(LARGE_BODIES),
             look_ups: Semaphore::new(CONCURRENT_LOOK_UPS),
@@ -153,7 +155,7 @@ impl<B: Backend> Service<B> {
     }
 
     /// What an operation works with whose changes belong to an attempt.
-    fn api(&self, attempt: &Attempt) -> Api<B> {
+    pub(crate) fn api(&self, attempt: &Attempt) -> Api<B> {
         let (backend, issuing) = (self.backend.clone(), self.issuing.clone());
         let watch = attempt.watch();
         Api {
@@ -188,18 +190,11 @@ impl<B: Backend> Service<B> {
     async fn answer(&self, request: Request, door: Door) -> Response<Body> {
         let trace = Uuid::new_v4().to_string();
         let (parts, body) = request.into_parts();
-        let mut plane = plane_of_path(door, &parts);
         let mut unread = Some(body);
-        let carried = self.carry_out(&parts, &mut unread, door, &mut plane, &trace).await;
-        let mut response = match carried {
-            Ok(reply) => reply.response(),
-            Err(error) => {
-                let (status, code) = error.status_and_code(plane);
-                if status >= 500 {
-                    tracing::warn!(%trace, code, %error, path = parts.uri.path(), "request failed");
-                }
-                error.response(plane, &trace)
-            }
+        let mut response = if sts::is_meant(&parts) {
+            sts::answer(self, &parts, &mut unread, &trace).await
+        } else {
+            self.answer_api(&parts, &mut unread, door, &trace).await
         };
         if let Ok(id) = HeaderValue::from_str(&trace) {
             response.headers_mut().insert("x-amzn-requestid", id);
@@ -210,6 +205,26 @@ impl<B: Backend> Service<B> {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    async fn answer_api(
+        &self,
+        parts: &Parts,
+        unread: &mut Option<Body>,
+        door: Door,
+        trace: &str,
+    ) -> Response<Body> {
+        let mut plane = plane_of_path(door, parts);
+        match self.carry_out(parts, unread, door, &mut plane, trace).await {
+            Ok(reply) => reply.response(),
+            Err(error) => {
+                let (status, code) = error.status_and_code(plane);
+                if status >= 500 {
+                    tracing::warn!(%trace, code, %error, path = parts.uri.path(), "request failed");
+                }
+                error.response(plane, trace)
+            }
+        }
     }
 
     async fn carry_out(
@@ -242,12 +257,11 @@ impl<B: Backend> Service<B> {
         };
         let (claim, session) = match claim {
             Some(claim) => {
-                // Whoever has made up a token has proved nothing yet.
-                let _look = match claim.session_token() {
-                    Some(_) => Some(self.look_ups.try_acquire().map_err(|_| Error::Unavailable)?),
-                    None => None,
-                };
-                let (claim, session) = sessions::resolve(&self.backend, claim, now).await?;
+                let (claim, session) = self.resolve(claim, now).await?;
+                if *plane == Plane::Control && matches!(session, Some(Session::Device(_))) {
+                    let text = "temporary credentials of devices are for the data plane";
+                    return Err(Error::AccessDenied(text.into()));
+                }
                 (Some(claim), session)
             }
             None => (None, None),
@@ -261,14 +275,11 @@ impl<B: Backend> Service<B> {
             }
             _ => None,
         };
-        let body = self.read_body(parts, unread).await?;
+        let body = self.read_body(parts, unread, BODY_BYTES).await?;
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 let signer = claim.finish(&request, BodyHash::of(&body))?;
-                match session {
-                    Some(session) => Caller::of_session(session, source),
-                    None => self.holder(signer, &matched, source, (*plane, trace, now)).await?,
-                }
+                self.caller(signer, session, source)?
             }
             (None, Some(certificate)) => Caller::Certificate(certificate.clone()),
             (None, None) => match authorized {
@@ -276,6 +287,7 @@ impl<B: Backend> Service<B> {
                 None => return Err(sigv4::AuthError::Missing.into()),
             },
         };
+        self.check_rights(&caller, &matched, source, (*plane, trace, now)).await?;
         // Not before: whoever only sends slowly, or has no key, holds nothing that others wait for.
         let _permit = self.requests.try_acquire().map_err(|_| Error::Unavailable)?;
         let call = Call {
@@ -325,25 +337,58 @@ impl<B: Backend> Service<B> {
         result
     }
 
-    /// The holder of an access key who may do what is asked for. Who may not, and wants to change
-    /// something, is recorded.
-    async fn holder(
+    /// Recognises who signs with temporary credentials.
+    pub(crate) async fn resolve<'v>(
+        &self,
+        claim: Claim<'v>,
+        now: Timestamp,
+    ) -> Result<(Claim<'v>, Option<Session>), Error> {
+        // Whoever has made up a token has proved nothing yet.
+        let _look = match claim.session_token() {
+            Some(_) => Some(self.look_ups.try_acquire().map_err(|_| Error::Unavailable)?),
+            None => None,
+        };
+        sessions::resolve(&self.backend, claim, now).await
+    }
+
+    /// Who has signed a request.
+    pub(crate) fn caller(
         &self,
         signer: Signer,
+        session: Option<Session>,
+        source: Option<IpAddr>,
+    ) -> Result<Caller, Error> {
+        match session {
+            Some(Session::Device(session)) => Ok(Caller::of_session(session, source)),
+            Some(Session::Person(session)) => Ok(Caller::Person(session)),
+            None => match self.verifier.rights(&signer.access_key) {
+                Some(rights) => Ok(Caller::AccessKey(signer.access_key, rights)),
+                None => Err(AuthError::UnknownKey(signer.access_key).into()),
+            },
+        }
+    }
+
+    /// Refuses what the role of a caller does not give, if it acts by one, and records that somebody
+    /// has wanted to change something.
+    async fn check_rights(
+        &self,
+        caller: &Caller,
         matched: &Matched,
         source: Option<IpAddr>,
         (plane, trace, now): (Plane, &str, Timestamp),
-    ) -> Result<Caller, Error> {
-        let key = signer.access_key.clone();
-        let error = match self.rights_of(signer, matched) {
-            Ok(rights) => return Ok(Caller::AccessKey(key, rights)),
-            Err(error) => error,
-        };
-        if let Some(ledger) = self.ledger.as_ref().filter(|_| matched.operation.is_change()) {
-            let role = self.verifier.rights(&key).map_or("none", |rights| rights.role.as_str());
-            let actor = Actor::AccessKey { id: key, role };
-            let matched = (matched.operation, &*matched.labels);
-            let attempt = Attempt::refused(ledger, self.intent(matched, actor, source, trace));
+    ) -> Result<(), Error> {
+        let Matched { operation, labels } = matched;
+        if caller.rights().is_none_or(|rights| rights.allow(*operation, labels)) {
+            return Ok(());
+        }
+        let name = operation.name();
+        let error = Error::AccessDenied(match caller {
+            Caller::AccessKey(id, _) => format!("the access key {id} is not for {name} of this"),
+            _ => format!("the session is not for {name} of this"),
+        });
+        if let Some(ledger) = self.ledger.as_ref().filter(|_| operation.is_change()) {
+            let intent = self.intent((*operation, labels), caller.actor(), source, trace);
+            let attempt = Attempt::refused(ledger, intent);
             let code = error.status_and_code(plane).1.to_owned();
             // It is refused either way.
             let _ = attempt.end(audit::Outcome::Denied, Some(code), now).await;
@@ -372,18 +417,6 @@ impl<B: Backend> Service<B> {
         found.ok_or_else(|| AuthError::Missing.into())
     }
 
-    /// What the holder of an access key may do, among it what is asked for.
-    fn rights_of(&self, signer: Signer, matched: &Matched) -> Result<Arc<Rights>, Error> {
-        let rights = self.verifier.rights(&signer.access_key);
-        rights.filter(|rights| rights.allow(matched.operation, &matched.labels)).ok_or_else(|| {
-            Error::AccessDenied(format!(
-                "the access key {} is not for {} of this",
-                signer.access_key,
-                matched.operation.name()
-            ))
-        })
-    }
-
     /// Checks what can be checked before the body is read, and learns which API is meant.
     fn claim<'a>(
         &'a self,
@@ -403,34 +436,36 @@ impl<B: Backend> Service<B> {
             })?;
         let is_control = CONTROL_SERVICES.contains(&claim.service());
         *plane = if is_control { Plane::Control } else { Plane::Data };
-        if is_control && claim.session_token().is_some() {
-            return Err(Error::AccessDenied("temporary credentials are for the data plane".into()));
-        }
         Ok(claim)
     }
 
-    /// Reads a body, and leaves it where it is when it has not come to its end.
-    async fn read_body(&self, parts: &Parts, body: &mut Option<Body>) -> Result<Bytes, Error> {
+    /// Reads a body of so many bytes at most, and leaves it where it is when it has not come to its end.
+    pub(crate) async fn read_body(
+        &self,
+        parts: &Parts,
+        body: &mut Option<Body>,
+        limit: usize,
+    ) -> Result<Bytes, Error> {
         let announced = parts.headers.get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|bytes| bytes > BODY_BYTES) {
+        if announced.is_some_and(|bytes| bytes > limit) {
             // A client that is still sending would find a closed connection instead of the answer.
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, discard(body)).await;
-            return Err(too_large());
+            return Err(too_large(limit));
         }
-        let collected = tokio::time::timeout(BODY_TIMEOUT, self.collect(body)).await;
+        let collected = tokio::time::timeout(BODY_TIMEOUT, self.collect(body, limit)).await;
         collected.map_err(|_| Error::BodyTimeout)?
     }
 
-    async fn collect(&self, body: &mut Option<Body>) -> Result<Bytes, Error> {
+    async fn collect(&self, body: &mut Option<Body>, limit: usize) -> Result<Bytes, Error> {
         let mut collected = BytesMut::new();
         let mut permit = None;
         while let Some(part) = next_part(body).await {
             let data =
                 part.map_err(|error| Error::Invalid(format!("the body did not arrive: {error}")))?;
             let length = collected.len() + data.len();
-            if length > BODY_BYTES {
-                return Err(too_large());
+            if length > limit {
+                return Err(too_large(limit));
             }
             if length > SMALL_BODY_BYTES && permit.is_none() {
                 let large = self.large_bodies.try_acquire().map_err(|_| Error::Unavailable)?;
@@ -610,7 +645,7 @@ impl<B: Backend> Api<B> {
         Ok(cursor.reply(member, items, paging.after))
     }
 
-    /// An access key may do everything, a device what its policies allow.
+    /// Whose role allows the operation may do it with everything, a device with what its policies allow.
     pub(crate) async fn authorize(
         &self,
         call: &Call,
@@ -618,7 +653,7 @@ impl<B: Backend> Api<B> {
         resource: String,
     ) -> Result<(), Error> {
         let decision = match &call.caller {
-            Caller::AccessKey(..) => return Ok(()),
+            Caller::AccessKey(..) | Caller::Person(_) => return Ok(()),
             Caller::Certificate(caller) => self.backend.authorize(caller, action, resource).await,
             Caller::Authorized(caller) => {
                 let now_secs = Some(call.now.0 / 1000);
@@ -664,8 +699,8 @@ fn plane_of_path(door: Door, parts: &Parts) -> Plane {
     if door == Door::Data || is_data { Plane::Data } else { Plane::Control }
 }
 
-fn too_large() -> Error {
-    Error::TooLarge(format!("the body exceeds {BODY_BYTES} bytes"))
+fn too_large(limit: usize) -> Error {
+    Error::TooLarge(format!("the body exceeds {limit} bytes"))
 }
 
 /// What comes next of a body; one that has ended is taken away.

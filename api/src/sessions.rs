@@ -1,11 +1,13 @@
 //! Temporary credentials: who signs with them is sealed in their session token, with a key that all
 //! nodes have. So any node recognises what another has given, and none keeps anything.
 //!
-//! A token is a version, a nonce and the sealed [`RoleSession`], in base64 that URLs take as it is. The
-//! id of the access key and its secret follow from the token, the secret with another key. What a
-//! session may do, and whether it still stands, is decided where it is used ([`Backend::authorize`]).
+//! A token is a version, a nonce and the sealed [`Session`], in base64 that URLs take as it is. The
+//! version is one of devices or one of people, and sealed with it. The id of the access key and its
+//! secret follow from the token, the secret with another key. What a device's session may do, and whether
+//! it still stands, is decided where it is used ([`Backend::authorize`]); a person's has to stand here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::Engine;
@@ -13,15 +15,54 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use fleet::registry::{RoleSession, SessionKey, Timestamp};
 use sha2::{Digest, Sha256};
 
+use crate::people::PersonSession;
 use crate::sigv4::{AuthError, Claim, hmac};
 use crate::{Backend, Error};
 
-/// The version of tokens.
-const VERSION: u8 = 1;
-/// A longer text is no token.
-const LONGEST: usize = 1024;
+/// The version of tokens of devices.
+const OF_DEVICES: u8 = 1;
+/// The version of tokens of people.
+const OF_PEOPLE: u8 = 2;
+/// A longer text is no token: what people may have of things travels in it.
+const LONGEST: usize = 8 * 1024;
 
-/// What a device signs requests with until they expire.
+/// Who temporary credentials are of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// A device, which has shown its certificate.
+    Device(Arc<RoleSession>),
+    /// Somebody who has logged in.
+    Person(Arc<PersonSession>),
+}
+
+impl Session {
+    /// The version of its token, and what is sealed there.
+    fn written(&self) -> Option<(u8, Vec<u8>)> {
+        let (version, json) = match self {
+            Self::Device(session) => (OF_DEVICES, serde_json::to_vec(session)),
+            Self::Person(session) => (OF_PEOPLE, serde_json::to_vec(session)),
+        };
+        Some((version, json.ok()?))
+    }
+
+    fn read(version: u8, json: &[u8]) -> Option<Self> {
+        match version {
+            OF_DEVICES => serde_json::from_slice(json).ok().map(Self::Device),
+            OF_PEOPLE => serde_json::from_slice(json).ok().map(Self::Person),
+            _ => None,
+        }
+    }
+
+    /// From when on it is good for nothing.
+    fn expires(&self) -> Timestamp {
+        match self {
+            Self::Device(session) => session.expires,
+            Self::Person(session) => session.expires,
+        }
+    }
+}
+
+/// What somebody signs requests with until they expire.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) access_key_id: String,
@@ -41,7 +82,7 @@ pub async fn resolve<'v, B: Backend>(
     backend: &B,
     claim: Claim<'v>,
     now: Timestamp,
-) -> Result<(Claim<'v>, Option<RoleSession>), Error> {
+) -> Result<(Claim<'v>, Option<Session>), Error> {
     let Some(token) = claim.session_token() else { return Ok((claim, None)) };
     let sealed = unpacked(token).ok_or(AuthError::Token)?;
     if access_key_id(token) != claim.access_key() {
@@ -52,45 +93,60 @@ pub async fn resolve<'v, B: Backend>(
         .await?;
     let opened = keys.iter().find_map(|key| Some((open(sealed.clone(), key)?, key)));
     let (session, key) = opened.ok_or(AuthError::Token)?;
-    if now >= session.expires {
+    if now >= session.expires() {
         return Err(AuthError::ExpiredToken.into());
+    }
+    if let Session::Person(person) = &session
+        && !backend.person_stands(person)
+    {
+        return Err(AuthError::Token.into());
     }
     let secret = secret_access_key(token, key);
     Ok((claim.with_secret(secret), Some(session)))
 }
 
-/// Makes credentials for a session. None if it could not be sealed, which does not happen.
+/// Makes credentials for a session. None if it could not be sealed, or if nobody would take it for a
+/// token: neither happens.
 pub(crate) fn seal(
-    session: &RoleSession,
+    session: &Session,
     key: &SessionKey,
     nonce: [u8; NONCE_LEN],
 ) -> Option<Credentials> {
-    let mut sealed = serde_json::to_vec(session).ok()?;
+    let (version, mut sealed) = session.written()?;
     let cipher = cipher(key)?;
     let given = Nonce::assume_unique_for_key(nonce);
-    cipher.seal_in_place_append_tag(given, Aad::from([VERSION]), &mut sealed).ok()?;
-    let session_token = URL_SAFE_NO_PAD.encode([&[VERSION][..], &nonce[..], &sealed[..]].concat());
-    Some(Credentials {
+    cipher.seal_in_place_append_tag(given, Aad::from([version]), &mut sealed).ok()?;
+    let session_token = URL_SAFE_NO_PAD.encode([&[version][..], &nonce[..], &sealed[..]].concat());
+    (session_token.len() <= LONGEST).then(|| Credentials {
         access_key_id: access_key_id(&session_token),
         secret_access_key: secret_access_key(&session_token, key),
         session_token,
     })
 }
 
-/// The nonce of a token, and what is sealed.
-fn unpacked(token: &str) -> Option<([u8; NONCE_LEN], Vec<u8>)> {
+/// What a token consists of.
+#[derive(Clone)]
+struct Sealed {
+    version: u8,
+    nonce: [u8; NONCE_LEN],
+    sealed: Vec<u8>,
+}
+
+fn unpacked(token: &str) -> Option<Sealed> {
     if token.len() > LONGEST {
         return None;
     }
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-    let (nonce, sealed) = bytes.strip_prefix(&[VERSION])?.split_first_chunk()?;
-    Some((*nonce, sealed.to_vec()))
+    let (version, rest) = bytes.split_first()?;
+    let (nonce, sealed) = rest.split_first_chunk()?;
+    Some(Sealed { version: *version, nonce: *nonce, sealed: sealed.to_vec() })
 }
 
-fn open((nonce, mut sealed): ([u8; NONCE_LEN], Vec<u8>), key: &SessionKey) -> Option<RoleSession> {
-    let nonce = Nonce::assume_unique_for_key(nonce);
-    let opened = cipher(key)?.open_in_place(nonce, Aad::from([VERSION]), &mut sealed).ok()?;
-    serde_json::from_slice(opened).ok()
+fn open(mut token: Sealed, key: &SessionKey) -> Option<Session> {
+    let nonce = Nonce::assume_unique_for_key(token.nonce);
+    let version = Aad::from([token.version]);
+    let opened = cipher(key)?.open_in_place(nonce, version, &mut token.sealed).ok()?;
+    Session::read(token.version, opened)
 }
 
 fn cipher(key: &SessionKey) -> Option<LessSafeKey> {
@@ -118,34 +174,70 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::people::MAX_THINGS_BYTES;
+    use crate::rights::{Rights, Role};
 
     fn key(secret: u8) -> SessionKey {
         SessionKey { secret: SessionSecret([secret; 32]), created: Timestamp(1) }
     }
 
-    fn session() -> RoleSession {
-        RoleSession {
+    fn session() -> Session {
+        Session::Device(Arc::new(RoleSession {
             certificate: CertificateId::new(&"0a".repeat(32)).unwrap(),
             alias: RoleAliasName::new(&"a".repeat(128)).unwrap(),
             generation: Uuid::from_u128(7),
             thing: Some(ThingName::new(&"t".repeat(128)).unwrap()),
             expires: Timestamp(u64::MAX),
-        }
+        }))
     }
 
-    fn opened(token: &str, key: &SessionKey) -> Option<RoleSession> {
+    /// Of as many bytes as there can be.
+    fn person() -> Session {
+        let things = vec!["\\".repeat(128); MAX_THINGS_BYTES / 128];
+        Session::Person(Arc::new(PersonSession {
+            provider: "p".repeat(128),
+            issuer: "i".repeat(256),
+            subject: "\"".repeat(255),
+            name: Some("\u{1f4a1}".repeat(128)),
+            session: "s".repeat(64),
+            rights: Rights { role: Role::Operator, things },
+            expires: Timestamp(u64::MAX),
+        }))
+    }
+
+    fn opened(token: &str, key: &SessionKey) -> Option<Session> {
         open(unpacked(token)?, key)
     }
 
     #[test]
     fn what_was_sealed_is_opened_with_the_same_key() {
-        let made = seal(&session(), &key(1), [9; NONCE_LEN]).unwrap();
-        assert_eq!(opened(&made.session_token, &key(1)), Some(session()));
-        assert_eq!(opened(&made.session_token, &key(2)), None);
-        assert_eq!((made.access_key_id.len(), made.secret_access_key.len()), (20, 40));
-        assert!(made.access_key_id.starts_with("ASIA"));
-        let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-        assert!(made.session_token.bytes().all(safe), "{}", made.session_token);
+        for session in [session(), person()] {
+            let made = seal(&session, &key(1), [9; NONCE_LEN]).unwrap();
+            assert_eq!(opened(&made.session_token, &key(1)), Some(session));
+            assert_eq!(opened(&made.session_token, &key(2)), None);
+            assert_eq!((made.access_key_id.len(), made.secret_access_key.len()), (20, 40));
+            assert!(made.access_key_id.starts_with("ASIA"));
+            let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+            assert!(made.session_token.bytes().all(safe), "{}", made.session_token);
+        }
+    }
+
+    #[test]
+    fn a_token_of_a_device_is_none_of_a_person() {
+        for (session, other) in [(session(), OF_PEOPLE), (person(), OF_DEVICES), (person(), 3)] {
+            let made = seal(&session, &key(1), [9; NONCE_LEN]).unwrap();
+            let mut bytes = URL_SAFE_NO_PAD.decode(&made.session_token).unwrap();
+            bytes[0] = other;
+            assert_eq!(opened(&URL_SAFE_NO_PAD.encode(bytes), &key(1)), None, "{session:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_would_take_is_not_made() {
+        let Session::Person(person) = person() else { panic!("no person") };
+        let rights = Rights { things: vec!["t".repeat(LONGEST)], ..person.rights.clone() };
+        let session = Session::Person(Arc::new(PersonSession { rights, ..(*person).clone() }));
+        assert_eq!(seal(&session, &key(1), [9; NONCE_LEN]), None);
     }
 
     #[test]

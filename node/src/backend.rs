@@ -12,6 +12,8 @@ use api::backend::{
     PublishError, PublishRequest, Report, Retained, RetainedSummary, ShadowError, Subscription,
     Unavailable,
 };
+use api::people::{self, PersonSession, Provider};
+use authorizer::jwt::Claims;
 use authorizer::{Answer, Presented, Refusal};
 use bytes::Bytes;
 use cluster::GroupId;
@@ -438,6 +440,17 @@ impl api::Backend for Backend {
         source_ip: Option<IpAddr>,
     ) -> Result<Option<AuthorizedCaller>, Refusal> {
         authorizers::caller(&self.shared, presented, source_ip).await
+    }
+
+    async fn web_identity(
+        &self,
+        token: String,
+    ) -> Result<(Arc<Provider>, Claims), people::Unidentified> {
+        self.shared.people.identify(&token).await
+    }
+
+    fn person_stands(&self, session: &PersonSession) -> bool {
+        self.shared.people.stands(session)
     }
 
     async fn test_authorizer(

@@ -11,9 +11,11 @@ mod cluster;
 mod environment;
 mod hints;
 mod jwt;
+mod oidc;
 mod registration;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ pub use backup::{Backup, S3, S3_SCHEME, bucket};
 pub use check::{Finding, Findings};
 pub use cluster::{Cluster, Peer, is_address};
 pub use jwt::JwtIssuer;
+pub use oidc::{OidcProvider, RoleRule};
 pub use registration::Registration;
 pub(crate) use registration::is_url;
 
@@ -68,6 +71,8 @@ pub struct Config {
     pub access_keys: Vec<AccessKey>,
     /// Whose JSON Web Tokens custom authorizers may accept.
     pub jwt_issuers: Vec<JwtIssuer>,
+    /// With whom people log in who use the REST APIs, by name.
+    pub oidc: BTreeMap<String, OidcProvider>,
     /// Limits of sessions, packets and connections.
     pub limits: Limits,
     /// Logs.
@@ -97,6 +102,7 @@ impl Default for Config {
             tls: Tls::default(),
             access_keys: Vec::new(),
             jwt_issuers: Vec::new(),
+            oidc: BTreeMap::new(),
             limits: Limits::default(),
             log: Log::default(),
             traces: Traces::default(),
@@ -444,9 +450,10 @@ impl Config {
             .chain(self.registration.files())
             .chain(self.audit.file.as_mut())
             .chain([&mut self.data]);
-        for issuer in &mut self.jwt_issuers {
-            if let Some(file) = issuer.jwks_file() {
-                issuer.jwks = folder.join(file).display().to_string();
+        let of_issuers = self.jwt_issuers.iter_mut().map(|it| &mut it.jwks);
+        for jwks in of_issuers.chain(self.oidc.values_mut().flat_map(|it| &mut it.jwks)) {
+            if let Some(file) = jwt::file_of(jwks) {
+                *jwks = folder.join(file).display().to_string();
             }
         }
         for path in files.into_iter().flatten().chain(others) {

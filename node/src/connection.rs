@@ -515,6 +515,7 @@ impl Connection {
         let (live, clock) = (profile.live, self.core.clock());
         let next = match &profile.principal {
             Principal::Session(session) => session.next_look(clock),
+            Principal::Person(person) => person.next_look(clock),
             Principal::Authorized(authorized) => match authorized.next_step(clock) {
                 Step::Wait(wait) => Some(clock.now + wait),
                 Step::Refresh => return self.renew(),

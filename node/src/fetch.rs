@@ -61,10 +61,15 @@ pub async fn get(target: &str) -> Result<Vec<u8>, NoAnswer> {
     read(client.get(target).send().await?).await
 }
 
-async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, NoAnswer> {
-    if !response.status().is_success() {
-        return Err(NoAnswer::Status(response.status().as_u16()));
+async fn read(response: reqwest::Response) -> Result<Vec<u8>, NoAnswer> {
+    match response.status().is_success() {
+        true => body(response).await,
+        false => Err(NoAnswer::Status(response.status().as_u16())),
     }
+}
+
+/// What an answer says, whatever its status.
+pub async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, NoAnswer> {
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await? {
         if body.len() + part.len() > ANSWER_BYTES {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api::Role;
 use api::audit::{Actor, Way};
+use api::people::PersonSession;
 use cluster::{GroupId, GroupsView};
 use fleet::registry::{
     AuthorizerName, Changes, ConnectionThing, Registry, RoleSession, ThingName, Timestamp,
@@ -43,11 +44,35 @@ pub enum Principal {
     Certificate(Arc<str>),
     /// The holder of this access key, by SigV4, and its role. Keys are of people and applications.
     AccessKey(Arc<str>, Role),
-    /// The holder of temporary credentials, by SigV4: acts by the policies of the certificate that
+    /// Somebody who has logged in, by SigV4, for as long as the session lasts.
+    Person(Arc<Person>),
+    /// A device with temporary credentials, by SigV4: acts by the policies of the certificate that
     /// they were given for.
     Session(Arc<Session>),
     /// Somebody whom a custom authorizer has let in: acts by the policies that it gives.
     Authorized(Arc<Authorized>),
+}
+
+/// A person's session in use.
+#[derive(Debug)]
+pub struct Person {
+    session: Arc<PersonSession>,
+    name: String,
+}
+
+impl Person {
+    /// As [`Session::next_look`].
+    pub fn next_look(&self, clock: Clock) -> Option<std::time::Instant> {
+        next_look(self.session.expires, clock)
+    }
+}
+
+/// When a connection has to look again whether its credentials have expired; none when they have. It
+/// looks now and then: until it does, a timer remembers it, also when it has gone.
+fn next_look(expires: Timestamp, clock: Clock) -> Option<std::time::Instant> {
+    const LOOKS_EVERY: Duration = Duration::from_secs(60);
+    let left = Duration::from_millis(expires.0.saturating_sub(clock.epoch_ms));
+    (!left.is_zero()).then(|| clock.now + left.min(LOOKS_EVERY))
 }
 
 /// Temporary credentials in use.
@@ -59,12 +84,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// When a connection has to look again whether they have expired; none when they have. It looks now
-    /// and then: until it does, a timer remembers it, also when it has gone.
+    /// When a connection has to look again whether they have expired; none when they have.
     pub fn next_look(&self, clock: Clock) -> Option<std::time::Instant> {
-        const LOOKS_EVERY: Duration = Duration::from_secs(60);
-        let left = Duration::from_millis(self.role.expires.0.saturating_sub(clock.epoch_ms));
-        (!left.is_zero()).then(|| clock.now + left.min(LOOKS_EVERY))
+        next_look(self.role.expires, clock)
     }
 }
 
@@ -74,6 +96,7 @@ impl Principal {
         match self {
             Self::Unidentified | Self::Anonymous(_) => "anonymous",
             Self::Certificate(id) | Self::AccessKey(id, _) => id,
+            Self::Person(person) => &person.name,
             Self::Session(session) => &session.name,
             Self::Authorized(authorized) => authorized.principal_id(),
         }
@@ -91,6 +114,7 @@ impl Principal {
             Self::AccessKey(id, role) => {
                 Some(Actor::AccessKey { id: id.to_string(), role: role.as_str() })
             }
+            Self::Person(person) => Some(Actor::of_person(&person.session)),
             Self::Session(session) => Some(Actor::TemporaryCredentials {
                 certificate: session.role.certificate.to_string(),
                 role_alias: session.role.alias.to_string(),
@@ -102,7 +126,13 @@ impl Principal {
         }
     }
 
-    /// Who has signed with temporary credentials.
+    /// A person who has signed.
+    pub fn person(session: Arc<PersonSession>) -> Self {
+        let name = format!("{}:{}", session.rights.role.as_str(), session.subject);
+        Self::Person(Arc::new(Person { session, name }))
+    }
+
+    /// A device that has signed with temporary credentials.
     pub fn session(role: Arc<RoleSession>) -> Self {
         // As AWS names who has assumed a role.
         let name = format!("{}:{}", role.alias, role.certificate);
@@ -114,9 +144,11 @@ impl Principal {
         match self {
             Self::Certificate(id) => Some(id),
             Self::Session(session) => Some(session.role.certificate.as_str()),
-            Self::Unidentified | Self::Anonymous(_) | Self::AccessKey(..) | Self::Authorized(_) => {
-                None
-            }
+            Self::Unidentified
+            | Self::Anonymous(_)
+            | Self::AccessKey(..)
+            | Self::Person(_)
+            | Self::Authorized(_) => None,
         }
     }
 
@@ -220,6 +252,17 @@ pub async fn read_registry<T: Send + 'static>(
     read(shared, GroupId::META, |groups| groups.get(GroupId::META)?.registry().map(look)).await?
 }
 
+/// What people and applications may do on a connection.
+fn policy_of_role(shared: &Shared, role: Role, variables: &Variables) -> Result<Compiled, Refused> {
+    match role {
+        Role::ReadOnly => {
+            let listens = policy::Document::parse(LISTENS).map_err(|_| Refused::Unavailable)?;
+            Ok(Compiled::new(&[Arc::new(listens)], &shared.arns, variables))
+        }
+        Role::Operator | Role::Admin => Ok(Compiled::allow_all()),
+    }
+}
+
 /// What a principal may do on a connection with this client id, compiled. Without a client id
 /// (HTTP) the variables that need one do not resolve.
 pub async fn policy_of(
@@ -242,12 +285,15 @@ pub async fn policy_and_thing_of(
     let variables =
         Variables { client_id: client_id.map(Into::into), source_ip, ..Variables::default() };
     let (id, session) = match principal {
-        Principal::AccessKey(_, Role::ReadOnly) => {
-            let listens = policy::Document::parse(LISTENS).map_err(|_| Refused::Unavailable)?;
-            return Ok((Compiled::new(&[Arc::new(listens)], &shared.arns, &variables), None));
+        Principal::AccessKey(_, role) => {
+            return Ok((policy_of_role(shared, *role, &variables)?, None));
         }
-        Principal::AccessKey(_, Role::Operator | Role::Admin) => {
-            return Ok((Compiled::allow_all(), None));
+        Principal::Person(person) if now_ms() >= person.session.expires.0 => {
+            return Err(Refused::Over);
+        }
+        Principal::Person(person) => {
+            let role = person.session.rights.role;
+            return Ok((policy_of_role(shared, role, &variables)?, None));
         }
         Principal::Unidentified => return Err(Refused::Anonymous),
         Principal::Anonymous(document) => {

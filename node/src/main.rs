@@ -17,7 +17,7 @@ use node::audit;
 use node::backup::{self, Standing};
 use node::config::{Config, S3};
 use node::dev::{Dev, Options};
-use node::{preflight, run};
+use node::{login, preflight, run};
 use rustix::fs::Mode;
 use tokio::runtime::Runtime;
 
@@ -83,6 +83,12 @@ enum Command {
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
+    },
+    /// Logs a person in with an OpenID Connect provider, and prints temporary credentials as AWS tools
+    /// take them from a `credential_process`.
+    Login {
+        #[command(flatten)]
+        options: login::Options,
     },
     /// Prints the description of the REST API, in OpenAPI 3.1.
     Openapi,
@@ -331,6 +337,7 @@ fn main() -> ExitCode {
         Command::Crl { command: CrlCommand::Import { file, admin } } => import_list(&file, &admin),
         Command::Policy { command } => look_at_policies(command),
         Command::Audit { command: AuditCommand::Verify { file } } => verify(&file),
+        Command::Login { options } => log_in(&options),
         Command::Openapi => describe(),
         Command::Config { command: ConfigCommand::Check { config } } => check(&config.path()),
     };
@@ -348,6 +355,10 @@ fn describe() -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, &api::openapi::document())?;
     Ok(writeln!(out)?)
+}
+
+fn log_in(options: &login::Options) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout(), "{}", login::login(options)?)?)
 }
 
 fn operate(command: ClusterCommand) -> anyhow::Result<()> {

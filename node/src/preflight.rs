@@ -97,9 +97,14 @@ fn check_certificate(config: &Config, found: &mut Findings) {
 
 /// Whether the keys of issuers are there. They may come later.
 fn check_token_keys(config: &Config, found: &mut Findings) {
-    for (number, issuer) in config.jwt_issuers.iter().enumerate() {
-        let Some(file) = issuer.jwks_file() else { continue };
-        let place = format!("jwt_issuers[{number}].jwks");
+    let of_issuers = config.jwt_issuers.iter().enumerate();
+    let of_issuers =
+        of_issuers.map(|(number, it)| (format!("jwt_issuers[{number}]"), it.jwks_file()));
+    let of_providers =
+        config.oidc.iter().map(|(name, it)| (format!("oidc.{name}"), it.jwks_file()));
+    for (place, file) in of_issuers.chain(of_providers) {
+        let Some(file) = file else { continue };
+        let place = format!("{place}.jwks");
         match fs::read(file).map(|bytes| authorizer::jwt::Keys::parse(&bytes)) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => found.warning(place, format!("{}: {error}", file.display())),

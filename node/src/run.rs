@@ -201,6 +201,10 @@ pub fn explain(config: &Config) -> String {
     for issuer in &config.jwt_issuers {
         line(&format!("jwt_issuers.{}", issuer.name), issuer.jwks.clone());
     }
+    for (name, provider) in &config.oidc {
+        let (roles, issuer) = (provider.roles.len(), &provider.issuer);
+        line(&format!("oidc.{name}"), format!("{issuer}, {roles} rules for roles"));
+    }
     line("access keys", config.access_keys.len().to_string());
     line("traces", config.traces.endpoint.clone().unwrap_or_else(|| "off".into()));
     text

@@ -20,6 +20,7 @@ use crate::inquiry::Inquiries;
 use crate::interest::InterestIndex;
 use crate::just_in_time;
 use crate::mesh::Mesh;
+use crate::people::People;
 use crate::provisioning;
 use crate::registration::Registrations;
 use crate::telemetry::Traces;
@@ -92,6 +93,8 @@ pub struct Shared {
     pub audit: Option<Audit>,
     /// Custom authorizers that are asked now, and what they have answered.
     pub authorizers: Authorizers,
+    /// With whom people log in.
+    pub people: People,
     /// The backups of this node.
     pub backups: Backups,
     /// Where things are registered from in bulk, and when that is this node's business.
@@ -145,6 +148,7 @@ impl Shared {
             watches: Watches::default(),
             audit: None,
             authorizers: Authorizers::new(&config.jwt_issuers),
+            people: People::new(&config.oidc),
             backups: Backups::new(config),
             registrations: Registrations::new(config),
             data_version: AtomicU32::new(0),

@@ -72,7 +72,7 @@ def test_configuration_document(tmp_path, commented):
 
 
 def test_configuration_document_is_complete():
-    parts = ("backup", "audit", "registration")
+    parts = ("backup", "audit", "registration", "jwt", "oidc")
     sources = [REPO / "node/src/config.rs", *(REPO / f"node/src/config/{part}.rs" for part in parts)]
     source = "".join(file.read_text() for file in sources)
     document = (REPO / "docs/configuration.md").read_text()

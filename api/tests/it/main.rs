@@ -8,4 +8,5 @@ mod devices;
 mod doors;
 mod limits;
 mod memory;
+mod people;
 mod signed;

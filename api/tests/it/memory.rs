@@ -8,9 +8,11 @@ use api::backend::{
     AuthorizedCaller, Connection, Ending, Listed, NoAnswer, ProposeError, PublishError,
     PublishRequest, Report, Retained, RetainedSummary, ShadowError, Subscription, Unavailable,
 };
+use api::people::{self, PersonSession, Provider};
 use api::sigv4::AccessKey;
 use api::x509::Issuer;
 use api::{Backend, CertificateCaller, Clock, Config, Endpoints};
+use authorizer::jwt::{Claims, Keys};
 use bytes::Bytes;
 use fleet::registry::{Authorizer, Command, Outcome, Registry, Timestamp};
 use policy::{Action, Compiled, Decision, Variables};
@@ -32,6 +34,10 @@ pub(crate) struct State {
     pub(crate) published: Vec<PublishRequest>,
     pub(crate) connections: BTreeMap<String, (Connection, Vec<Subscription>)>,
     pub(crate) ended: Vec<(String, Ending)>,
+    /// With whom people log in.
+    pub(crate) providers: Vec<Provider>,
+    /// What signs their tokens.
+    pub(crate) token_keys: Vec<u8>,
     pub(crate) is_unavailable: bool,
     /// The time of the node.
     pub(crate) now_secs: u64,
@@ -292,6 +298,23 @@ impl Backend for Memory {
         _: Option<std::net::IpAddr>,
     ) -> Result<Option<AuthorizedCaller>, authorizer::Refusal> {
         Ok(None)
+    }
+
+    async fn web_identity(
+        &self,
+        token: String,
+    ) -> Result<(Arc<Provider>, Claims), people::Unidentified> {
+        self.with(|state| {
+            let provider = state.providers.first().cloned();
+            let no_provider = || people::Unidentified::NoProvider("the issuer".into());
+            let provider = provider.ok_or_else(no_provider)?;
+            let keys = Keys::parse(&state.token_keys).map_err(|_| people::Unidentified::NoKeys)?;
+            Ok((Arc::new(provider), Claims::verify(&token, &keys)?))
+        })
+    }
+
+    fn person_stands(&self, session: &PersonSession) -> bool {
+        self.with(|state| session.stands(&state.providers))
     }
 
     async fn test_authorizer(

@@ -26,8 +26,14 @@ const KEYS: usize = 100;
 const AHEAD_SECS: u64 = 60;
 /// The longest that a connection lasts, whatever its token says, in seconds: as with AWS.
 const LONGEST_SECS: u64 = 86_400;
+/// How far the clocks of an issuer may be from ours where its tokens are of people, in seconds.
+const LEEWAY_SECS: u64 = 60;
 /// Characters of who a client is.
 const PRINCIPAL_CHARS: usize = 128;
+/// Characters of the subject of a person, as OpenID Connect bounds it.
+const SUBJECT_CHARS: usize = 255;
+/// Characters of what a person is called.
+const NAME_CHARS: usize = 128;
 /// Claims with more characters are no policy variables.
 const CLAIM_CHARS: usize = 1024;
 
@@ -165,6 +171,43 @@ pub struct Issuer {
     pub text: String,
 }
 
+/// Who a token is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Whom the issuer means: never somebody else.
+    pub subject: String,
+    /// What people call that person: the e-mail address, or another name. It may change.
+    pub name: Option<String>,
+}
+
+/// What a token claims before its signature is checked: whose keys it is to be checked with. Nothing of
+/// it is proved. Not shown by `Debug`.
+pub struct Claimed(Map<String, Value>);
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Claimed")
+    }
+}
+
+impl Claimed {
+    /// Reads a token.
+    pub fn read(token: &str) -> Result<Self, InvalidToken> {
+        let (_, body, _) = parts(token)?;
+        object(body).map(Self).ok_or(NO_CLAIMS)
+    }
+
+    /// A claim that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        text(&self.0, name)
+    }
+
+    /// Whether it is for this audience, maybe among others.
+    pub fn is_for(&self, audience: &str) -> bool {
+        is_for(&self.0, audience)
+    }
+}
+
 /// A token whose signature is good. Not shown by `Debug`.
 #[derive(Clone, PartialEq)]
 pub struct Claims(Map<String, Value>);
@@ -179,11 +222,8 @@ impl Claims {
     /// Checks the signature of a token.
     pub fn verify(token: &str, keys: &Keys) -> Result<Self, InvalidToken> {
         let malformed = InvalidToken::Malformed;
-        if token.len() > TOKEN_BYTES {
-            return Err(malformed("it is too long"));
-        }
-        let (message, signature) = token.rsplit_once('.').ok_or(malformed("it has no parts"))?;
-        let (head, body) = message.split_once('.').ok_or(malformed("it has not three parts"))?;
+        let (head, body, signature) = parts(token)?;
+        let message = &token[..head.len() + 1 + body.len()];
         let head = object(head).ok_or(malformed("its header is no JSON object in base64url"))?;
         let algorithm = match head.get("alg").and_then(Value::as_str) {
             Some("RS256") => Algorithm::Rs256,
@@ -204,23 +244,81 @@ impl Claims {
         if !key.public.has_signed(message.as_bytes(), &signature) {
             return Err(InvalidToken::Signature);
         }
-        object(body).map(Self).ok_or(malformed("its claims are no JSON object in base64url"))
+        object(body).map(Self).ok_or(NO_CLAIMS)
+    }
+
+    /// Whether it is of this issuer and for this audience.
+    fn check_parties(&self, issuer: &str, audience: &str) -> Result<(), InvalidToken> {
+        if text(&self.0, "iss") != Some(issuer) {
+            return Err(claim("iss"));
+        }
+        if is_for(&self.0, audience) { Ok(()) } else { Err(claim("aud")) }
+    }
+
+    /// Who it is of, if it is for us and of this time.
+    pub fn person(
+        &self,
+        issuer: &str,
+        audience: &str,
+        now_secs: u64,
+    ) -> Result<Person, InvalidToken> {
+        self.check_parties(issuer, audience)?;
+        // With several audiences only the party that it was issued to may use it.
+        let is_shared = matches!(self.0.get("aud"), Some(Value::Array(many)) if many.len() > 1);
+        if is_shared && text(&self.0, "azp") != Some(audience) {
+            return Err(claim("azp"));
+        }
+        let ends = self.seconds("exp")?.ok_or(claim("exp"))?;
+        if now_secs >= ends.saturating_add(LEEWAY_SECS) {
+            return Err(InvalidToken::Expired);
+        }
+        let issued = self.seconds("iat")?.ok_or(claim("iat"))?;
+        let begins = self.seconds("nbf")?.unwrap_or(issued).max(issued);
+        if begins > now_secs + LEEWAY_SECS {
+            return Err(InvalidToken::NotYet);
+        }
+        let subject = text(&self.0, "sub").filter(|it| {
+            let is_plain = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+            (1..=SUBJECT_CHARS).contains(&it.len()) && it.bytes().all(is_plain)
+        });
+        let subject = subject.ok_or(claim("sub"))?.to_owned();
+        Ok(Person { subject, name: self.name() })
+    }
+
+    /// What a person is called; an address that is not theirs for sure names nobody.
+    fn name(&self) -> Option<String> {
+        // Some issuers write it as a text.
+        let is_foreign = match self.0.get("email_verified") {
+            Some(Value::Bool(verified)) => !verified,
+            Some(Value::String(verified)) => verified == "false",
+            _ => false,
+        };
+        let email = text(&self.0, "email").filter(|_| !is_foreign);
+        let names = [email, text(&self.0, "preferred_username"), text(&self.0, "name")];
+        let fits = |name: &&str| {
+            let length = name.chars().count();
+            (1..=NAME_CHARS).contains(&length) && !name.chars().any(char::is_control)
+        };
+        names.into_iter().flatten().find(fits).map(ToOwned::to_owned)
+    }
+
+    /// Whether a claim is this text, or a list with it. A name that is no claim, with points in it, is
+    /// the way to one in objects: `realm_access.roles`.
+    pub fn has(&self, name: &str, value: &str) -> bool {
+        let found = self.0.get(name).or_else(|| {
+            let (first, rest) = name.split_once('.')?;
+            rest.split('.').try_fold(self.0.get(first)?, |within, name| within.get(name))
+        });
+        match found {
+            Some(Value::String(one)) => one == value,
+            Some(Value::Array(many)) => many.iter().any(|one| one.as_str() == Some(value)),
+            _ => false,
+        }
     }
 
     /// What it gives who presents it now, if it is for us and of this time.
     pub fn grant(&self, by: &Issuer, now_secs: u64) -> Result<Grant, InvalidToken> {
-        let claim = |name: &str| InvalidToken::Claim(name.to_owned());
-        if self.0.get("iss").and_then(Value::as_str) != Some(&by.issuer) {
-            return Err(claim("iss"));
-        }
-        let is_for_us = match self.0.get("aud") {
-            Some(Value::String(one)) => *one == by.audience,
-            Some(Value::Array(many)) => many.iter().any(|one| one.as_str() == Some(&by.audience)),
-            _ => false,
-        };
-        if !is_for_us {
-            return Err(claim("aud"));
-        }
+        self.check_parties(&by.issuer, &by.audience)?;
         let ends = self.seconds("exp")?.ok_or(claim("exp"))?;
         if now_secs >= ends {
             return Err(InvalidToken::Expired);
@@ -277,6 +375,36 @@ impl Claims {
             fits.then(|| (format!("jwt:{lower}"), values))
         });
         named.collect()
+    }
+}
+
+const NO_CLAIMS: InvalidToken =
+    InvalidToken::Malformed("its claims are no JSON object in base64url");
+
+/// The header of a token, its claims and its signature.
+fn parts(token: &str) -> Result<(&str, &str, &str), InvalidToken> {
+    let malformed = InvalidToken::Malformed;
+    if token.len() > TOKEN_BYTES {
+        return Err(malformed("it is too long"));
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(malformed("it has no parts"))?;
+    let (head, body) = message.split_once('.').ok_or(malformed("it has not three parts"))?;
+    Ok((head, body, signature))
+}
+
+fn claim(name: &str) -> InvalidToken {
+    InvalidToken::Claim(name.to_owned())
+}
+
+fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    claims.get(name).and_then(Value::as_str)
+}
+
+fn is_for(claims: &Map<String, Value>, audience: &str) -> bool {
+    match claims.get("aud") {
+        Some(Value::String(one)) => one == audience,
+        Some(Value::Array(many)) => many.iter().any(|one| one.as_str() == Some(audience)),
+        _ => false,
     }
 }
 

@@ -81,6 +81,7 @@ impl Config {
         self.check_listeners(&mut found);
         self.check_access_keys(&mut found);
         super::jwt::check(&self.jwt_issuers, &mut found);
+        super::oidc::check(&self.oidc, &mut found);
         self.check_limits(&mut found);
         self.check_telemetry(&mut found);
         found
@@ -154,7 +155,8 @@ impl Config {
                         client is refused";
             found.warning("listeners.mqtt", text);
         }
-        if lets_nobody_in(&listeners.ws) && self.access_keys.is_empty() {
+        let is_for_nobody = self.access_keys.is_empty() && self.oidc.is_empty();
+        if lets_nobody_in(&listeners.ws) && is_for_nobody {
             let text = "without anonymous_policy and access_keys every client is refused";
             found.warning("listeners.ws", text);
         }
@@ -162,8 +164,15 @@ impl Config {
             let text = "every client has a certificate here, so it decides for nobody";
             found.warning("listeners.mqtts.anonymous_policy", text);
         }
-        if is_open(&listeners.http) && self.access_keys.is_empty() {
-            found.warning("listeners.http", "without access_keys every request is refused");
+        if is_open(&listeners.http) && is_for_nobody {
+            let text = "without access_keys and oidc every request is refused";
+            found.warning("listeners.http", text);
+        }
+        let serves_rest = is_open(&listeners.http)
+            || is_open(&listeners.https) && self.tls.issuer_certificate.is_some();
+        if !self.oidc.is_empty() && !serves_rest {
+            found
+                .warning("oidc", "neither listeners.http nor https serves REST: nobody can log in");
         }
         if is_open(&listeners.https) && self.tls.issuer_certificate.is_none() {
             let text = "without tls.issuer_certificate only WebSockets and MQTT are served here, \
@@ -230,14 +239,7 @@ impl Config {
                 let text = format!("{length} characters; it needs at least {SECRET_LENGTH}");
                 found.problem(place("secret"), text);
             }
-            for pattern in &key.things {
-                let name = pattern.strip_suffix('*').unwrap_or(pattern);
-                let is_all = pattern == "*";
-                if !is_all && ThingName::new(name).is_err() {
-                    let text = format!("{pattern:?} is neither the name of a thing nor START*");
-                    found.problem(place("things"), text);
-                }
-            }
+            check_things(&key.things, &place("things"), found);
         }
     }
 
@@ -322,6 +324,18 @@ fn check_listener(key: &str, listener: &Listener, found: &mut Findings) {
     if listener.address.is_some_and(|address| address.port() == 0) {
         let text = "port 0 is a different one at every start and on every core";
         found.problem(format!("{key}.address"), text);
+    }
+}
+
+/// Finds what names no things.
+pub(super) fn check_things(things: &[String], place: &str, found: &mut Findings) {
+    for pattern in things {
+        let name = pattern.strip_suffix('*').unwrap_or(pattern);
+        let is_all = pattern == "*";
+        if !is_all && ThingName::new(name).is_err() {
+            let text = format!("{pattern:?} is neither the name of a thing nor START*");
+            found.problem(place, text);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::Findings;
+use crate::jwks::Place;
 
 /// Somebody whose tokens let clients in: custom authorizers name it by `jwt:` and its name.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -29,9 +30,28 @@ pub struct JwtIssuer {
 impl JwtIssuer {
     /// The file with its keys; none when they are fetched.
     pub fn jwks_file(&self) -> Option<&Path> {
-        let is_address = self.jwks.starts_with("https://") || self.jwks.starts_with("http://");
-        (!is_address && !self.jwks.is_empty()).then(|| Path::new(&self.jwks))
+        file_of(&self.jwks)
     }
+
+    /// Where they are.
+    pub fn place(&self) -> Place {
+        match self.jwks_file() {
+            Some(file) => Place::File(file.to_owned()),
+            None => Place::Address(self.jwks.clone()),
+        }
+    }
+}
+
+/// The file that somebody names who may also name an address.
+pub(super) fn file_of(jwks: &str) -> Option<&Path> {
+    let is_address = jwks.starts_with("https://") || jwks.starts_with("http://");
+    (!is_address && !jwks.is_empty()).then(|| Path::new(jwks))
+}
+
+/// Whether it is a name that needs no quotes anywhere.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    (1..=128).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
 fn subject() -> String {
@@ -44,8 +64,7 @@ pub(super) fn check(issuers: &[JwtIssuer], found: &mut Findings) {
     for (number, issuer) in issuers.iter().enumerate() {
         let place = |field: &str| format!("jwt_issuers[{number}].{field}");
         let name = &issuer.name;
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-        if !(1..=128).contains(&name.len()) || !name.bytes().all(is_plain) {
+        if !is_plain_name(name) {
             let text = format!("{name:?} is not 1 to 128 of A-Z, a-z, 0-9, _ and -");
             found.problem(place("name"), text);
         } else if !names.insert(name) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use api::sessions::Session;
 use api::sigv4::{AuthError, BodyHash};
 use authorizer::{Http, Presented};
 use axum::Router;
@@ -139,7 +140,13 @@ async fn sign_in(
     })?;
     let signer = claim.finish(&request, BodyHash::of(b"")).map_err(refused)?;
     let principal = match session {
-        Some(session) => Principal::session(Arc::new(session)),
+        Some(Session::Device(session)) => Principal::session(session),
+        Some(Session::Person(session)) if session.rights.things.is_empty() => {
+            Principal::person(session)
+        }
+        Some(Session::Person(_)) => {
+            return Err(Refusal::new(403, "this session is for single things, by HTTP only"));
+        }
         None => {
             let rights = data_plane.verifier.rights(&signer.access_key);
             let rights = rights.filter(|rights| rights.things.is_empty()).ok_or_else(|| {

@@ -146,10 +146,7 @@ fn claims_are_for_us_and_of_this_time() {
         claims[name] = value;
         claims
     };
-    let grant = |claims: &Value| {
-        let Value::Object(claims) = claims.clone() else { panic!("no object") };
-        Claims(claims).grant(&issuer(), NOW)
-    };
+    let grant = |claims: &Value| of(claims.clone()).grant(&issuer(), NOW);
     for (claims, seconds) in [
         (claims(), 600),
         (with("aud", json!(["other", "skein"])), 600),
@@ -188,14 +185,126 @@ fn claims_are_for_us_and_of_this_time() {
     assert_eq!(grant(&claims).unwrap_err(), claim("exp"));
 }
 
+fn of(claims: Value) -> Claims {
+    let Value::Object(claims) = claims else { panic!("no object") };
+    Claims(claims)
+}
+
+#[test]
+fn a_token_is_of_a_person() {
+    let good = || json!({ "iss": "i", "aud": "a", "sub": "s 1", "exp": NOW + 600, "iat": NOW });
+    let with = |name: &str, value: Value| {
+        let mut claims = good();
+        claims[name] = value;
+        claims
+    };
+    let two = |azp: Value| {
+        let mut claims = with("aud", json!(["a", "b"]));
+        claims["azp"] = azp;
+        claims
+    };
+    let named = |more: Value| {
+        let mut claims = good();
+        claims.as_object_mut().unwrap().append(&mut more.as_object().unwrap().clone());
+        claims
+    };
+    let long = "x".repeat(129);
+    let person = |claims: &Value| of(claims.clone()).person("i", "a", NOW);
+    for (claims, name) in [
+        (good(), None),
+        (with("aud", json!(["a"])), None),
+        (two("a".into()), None),
+        (with("azp", "b".into()), None),
+        (with("exp", (NOW - 59).into()), None),
+        (with("iat", (NOW + 60).into()), None),
+        (with("nbf", (NOW + 60).into()), None),
+        (named(json!({ "email": "e@x", "preferred_username": "p" })), Some("e@x")),
+        (named(json!({ "email": "e@x", "email_verified": true })), Some("e@x")),
+        (named(json!({ "email": "e@x", "email_verified": false })), None),
+        (named(json!({ "email": "e@x", "email_verified": "false" })), None),
+        (named(json!({ "email": "", "preferred_username": "p" })), Some("p")),
+        (named(json!({ "email": long, "preferred_username": "a\nb", "name": "N" })), Some("N")),
+    ] {
+        let expected = Person { subject: "s 1".into(), name: name.map(Into::into) };
+        assert_eq!(person(&claims), Ok(expected), "{claims}");
+    }
+    let claim = |name: &str| InvalidToken::Claim(name.into());
+    for (claims, error) in [
+        (with("iss", "I".into()), claim("iss")),
+        (with("aud", "b".into()), claim("aud")),
+        (with("aud", json!(["b"])), claim("aud")),
+        (two("b".into()), claim("azp")),
+        (two(Value::Null), claim("azp")),
+        (with("exp", (NOW - 60).into()), InvalidToken::Expired),
+        (with("exp", Value::Null), claim("exp")),
+        (with("iat", (NOW + 61).into()), InvalidToken::NotYet),
+        (with("iat", "now".into()), claim("iat")),
+        (with("nbf", (NOW + 61).into()), InvalidToken::NotYet),
+        (with("sub", "".into()), claim("sub")),
+        (with("sub", 7.into()), claim("sub")),
+        (with("sub", "\u{e4}".into()), claim("sub")),
+        (with("sub", "a\tb".into()), claim("sub")),
+        (with("sub", "x".repeat(256).into()), claim("sub")),
+    ] {
+        assert_eq!(person(&claims), Err(error), "{claims}");
+    }
+    for name in ["iss", "aud", "exp", "iat", "sub"] {
+        let mut claims = good();
+        claims.as_object_mut().unwrap().shift_remove(name);
+        assert_eq!(person(&claims), Err(claim(name)));
+    }
+}
+
+#[test]
+fn a_claim_has_a_value() {
+    let claims = of(json!({
+        "one": "a", "many": ["a", "b", 7], "number": 7, "https://x.example/roles": ["r"],
+        "realm_access": { "roles": ["admins"], "deep": { "er": "d" } }, "no.way": "n",
+        "no": { "way": "other" },
+    }));
+    for (name, value, has) in [
+        ("one", "a", true),
+        ("one", "A", false),
+        ("one", "", false),
+        ("many", "b", true),
+        ("many", "7", false),
+        ("many", "a,b", false),
+        ("number", "7", false),
+        ("absent", "a", false),
+        ("https://x.example/roles", "r", true),
+        ("realm_access.roles", "admins", true),
+        ("realm_access.roles", "admin", false),
+        ("realm_access.deep.er", "d", true),
+        ("realm_access", "roles", false),
+        ("realm_access.", "admins", false),
+        ("realm_access.roles.admins", "admins", false),
+        ("many.0", "a", false),
+        ("no.way", "n", true),
+        ("no.way", "other", false),
+    ] {
+        assert_eq!(claims.has(name, value), has, "{name} {value}");
+    }
+}
+
+#[test]
+fn what_is_claimed_proves_nothing() {
+    let token = token(&json!({ "alg": "none" }), &claims(), |_| Vec::new());
+    let claimed = Claimed::read(&token).unwrap();
+    assert_eq!(claimed.text("iss"), Some("https://id.example/"));
+    assert!(claimed.is_for("skein") && !claimed.is_for("other"));
+    assert_eq!(Claims::verify(&token, &keys()).unwrap_err(), InvalidToken::Algorithm);
+    for text in ["", "a.b", "a.b.c", &"x".repeat(20_000)] {
+        assert!(Claimed::read(text).is_err(), "{text}");
+    }
+}
+
 #[test]
 fn claims_are_variables() {
     let claims = json!({
         "Sub": "s", "n": 7, "b": true, "list": ["a", "b"], "mixed": ["a", 1], "object": {},
         "null": null, "long": "x".repeat(1025),
     });
-    let Value::Object(claims) = claims else { panic!("no object") };
-    let found = Claims(claims).variables();
+    let found = of(claims).variables();
     let shown = found.iter().map(|(name, values)| format!("{name}={}", values.join(",")));
     let shown: Vec<String> = shown.collect();
     assert_eq!(shown, ["jwt:b=true", "jwt:list=a,b", "jwt:n=7", "jwt:sub=s"]);

@@ -349,7 +349,7 @@ async fn assume_role<B: Backend>(
         if let Some(ledger) = &service.ledger {
             let attempt = Attempt::refused(ledger, intent(None));
             // It is refused either way.
-            let _ = attempt.end(audit::Result::Denied, Some(failure.code.into()), now).await;
+            let _ = attempt.end(audit::Outcome::Denied, Some(failure.code.into()), now).await;
         }
         return Err(failure);
     };
@@ -367,11 +367,8 @@ async fn assume_role<B: Backend>(
         expires: Timestamp((now.0 / 1000 + u64::from(duration_secs)) * 1000),
     };
     let given = give(service, &attempt, session, &person, &provider, now).await;
-    let (outcome, code) = match &given {
-        Ok(_) => (audit::Result::Done, None),
-        Err(failure) => (audit::Result::of_status(failure.status), Some(failure.code.to_owned())),
-    };
-    attempt.end(outcome, code, service.clock.now()).await.map_err(Error::from)?;
+    let classify = |failure: &Failure| (audit::Outcome::of_status(failure.status), failure.code);
+    attempt.conclude(&given, classify, service.clock.now()).await.map_err(Error::from)?;
     given
 }
 

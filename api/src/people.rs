@@ -178,8 +178,10 @@ mod tests {
                 Some(&[]),
             ),
             (json!({ "realm_access": { "roles": ["operators"] } }), Admin, None),
-            (json!({ "email": "guest@example.com" }), ReadOnly, Some(&[])),
-            (json!({ "email": "guest@example.com.evil" }), ReadOnly, None),
+            (json!({ "email": "guest@example.com", "email_verified": true }), ReadOnly, Some(&[])),
+            (json!({ "email": "guest@example.com" }), ReadOnly, None),
+            (json!({ "email": "guest@example.com", "email_verified": false }), ReadOnly, None),
+            (json!({ "email": "x@example.com", "email_verified": true }), ReadOnly, None),
             (json!({}), ReadOnly, None),
         ] {
             let found = provider().rights(&claims(&given), role);

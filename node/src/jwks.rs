@@ -123,6 +123,7 @@ impl KeySource {
     }
 
     async fn try_to_fetch(&self, tried: &mut Option<Instant>) {
+        // Also when nobody waits for the end of it.
         *tried = Some(Instant::now());
         match self.fetch().await {
             Ok(keys) => self.known.store(Some(Arc::new(Known { keys, since: Instant::now() }))),
@@ -130,6 +131,8 @@ impl KeySource {
                 warn!(issuer = self.name, %error, "the keys of an issuer cannot be had: see its jwks");
             }
         }
+        // Who has waited meanwhile does not begin anew.
+        *tried = Some(Instant::now());
     }
 
     async fn fetch(&self) -> Result<Keys, String> {

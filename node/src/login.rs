@@ -248,7 +248,7 @@ fn session_name(claimed: &Claimed) -> String {
 
 /// Without what a terminal would act upon.
 fn printable(text: &str) -> String {
-    text.chars().filter(|it| !it.is_control()).take(2048).collect()
+    text.chars().filter(|it| !it.is_control()).take(16 * 1024).collect()
 }
 
 /// Tells the person something. AWS tools keep what a `credential_process` writes to themselves, so it

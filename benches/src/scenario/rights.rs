@@ -76,8 +76,11 @@ impl Rights {
     /// Opens the connections and takes their rights.
     pub fn run(&self) -> Result<Report> {
         let run = run_name().replace('.', "-");
-        let mut operator = Connection::dial(self.address, self.key.clone())?;
-        let made = operator.ask("POST", "/keys-and-certificate", "setAsActive=true", "")?;
+        // Each over a connection of its own: none is kept while nobody asks.
+        let ask = |method: &str, path: &str, query: &str, body: &str| {
+            Connection::dial(self.address, self.key.clone())?.ask(method, path, query, body)
+        };
+        let made = ask("POST", "/keys-and-certificate", "setAsActive=true", "")?;
         let text = |value: &Value, what: &str| {
             value
                 .as_str()
@@ -95,9 +98,9 @@ impl Rights {
             json!({"policyDocument": document}).to_string()
         };
         let allowed = document(&["iot:Connect", "iot:Publish"]);
-        operator.ask("POST", &format!("/policies/{policy}"), "", &allowed)?;
+        ask("POST", &format!("/policies/{policy}"), "", &allowed)?;
         let attach = json!({"target": target}).to_string();
-        operator.ask("PUT", &format!("/target-policies/{policy}"), "", &attach)?;
+        ask("PUT", &format!("/target-policies/{policy}"), "", &attach)?;
 
         let ca = fs::read(&self.ca).with_context(|| format!("reading {}", self.ca.display()))?;
         let tls = mutual_tls_of(&ca, certificate.as_bytes(), private_key.as_bytes())?;
@@ -123,7 +126,7 @@ impl Rights {
                 ("PUT", format!("/certificates/{id}"), "newStatus=INACTIVE", String::new()),
             ] {
                 stage.wait();
-                asked.push(operator.ask(method, &path, query, &body));
+                asked.push(ask(method, &path, query, &body));
                 *stage.taken.lock().expect("no worker panics") = Instant::now();
                 stage.wait();
             }

@@ -263,10 +263,19 @@ impl Claims {
         now_secs: u64,
     ) -> Result<Person, InvalidToken> {
         self.check_parties(issuer, audience)?;
-        // With several audiences only the party that it was issued to may use it.
+        // Only the party that it was issued to may use it, and it says which one where there are several.
         let is_shared = matches!(self.0.get("aud"), Some(Value::Array(many)) if many.len() > 1);
-        if is_shared && text(&self.0, "azp") != Some(audience) {
+        if is_shared && !self.0.contains_key("azp") {
             return Err(claim("azp"));
+        }
+        for party in ["azp", "client_id"] {
+            if self.0.get(party).is_some_and(|it| it.as_str() != Some(audience)) {
+                return Err(claim(party));
+            }
+        }
+        // Some issuers say in this one that it is an access token, or one that ends a session.
+        if self.0.get("typ").is_some_and(|it| it.as_str() != Some("ID")) {
+            return Err(claim("typ"));
         }
         let ends = self.seconds("exp")?.ok_or(claim("exp"))?;
         if now_secs >= ends.saturating_add(LEEWAY_SECS) {
@@ -285,15 +294,19 @@ impl Claims {
         Ok(Person { subject, name: self.name() })
     }
 
+    /// Whether the issuer has made sure that the address is the person's, if it says.
+    fn is_email_verified(&self) -> Option<bool> {
+        match self.0.get("email_verified") {
+            Some(Value::Bool(verified)) => Some(*verified),
+            // Some issuers write it as a text.
+            Some(Value::String(verified)) => Some(verified == "true"),
+            _ => None,
+        }
+    }
+
     /// What a person is called; an address that is not theirs for sure names nobody.
     fn name(&self) -> Option<String> {
-        // Some issuers write it as a text.
-        let is_foreign = match self.0.get("email_verified") {
-            Some(Value::Bool(verified)) => !verified,
-            Some(Value::String(verified)) => verified == "false",
-            _ => false,
-        };
-        let email = text(&self.0, "email").filter(|_| !is_foreign);
+        let email = text(&self.0, "email").filter(|_| self.is_email_verified() != Some(false));
         let names = [email, text(&self.0, "preferred_username"), text(&self.0, "name")];
         let fits = |name: &&str| {
             let length = name.chars().count();
@@ -303,8 +316,12 @@ impl Claims {
     }
 
     /// Whether a claim is this text, or a list with it. A name that is no claim, with points in it, is
-    /// the way to one in objects: `realm_access.roles`.
+    /// the way to one in objects: `realm_access.roles`. An address counts only if the issuer says that it
+    /// is verified: else people may have chosen it.
     pub fn has(&self, name: &str, value: &str) -> bool {
+        if name == "email" && self.is_email_verified() != Some(true) {
+            return false;
+        }
         let found = self.0.get(name).or_else(|| {
             let (first, rest) = name.split_once('.')?;
             rest.split('.').try_fold(self.0.get(first)?, |within, name| within.get(name))

@@ -102,6 +102,8 @@ pub struct Registry {
     billing_groups: BTreeMap<BillingGroupName, BillingGroup>,
     certificates: BTreeMap<CertificateId, Certificate>,
     authorities: BTreeMap<CertificateId, Authority>,
+    /// Of authorities that were deleted and have certificates here.
+    former_authorities: BTreeMap<CertificateId, Signer>,
     revocation_lists: BTreeMap<Signer, RevocationList>,
     registration_code: Option<String>,
     templates: BTreeMap<TemplateName, ProvisioningTemplate>,

@@ -168,7 +168,16 @@ impl Reader {
                 exhausted = Some(open.first);
                 continue;
             }
-            let number = journal::read(&lines[start..lines.len() - 1])?.seq;
+            let number = match journal::read(&lines[start..lines.len() - 1]) {
+                Ok(record) => record.seq,
+                Err(error) => {
+                    // What others have written there keeps no record from anybody.
+                    warn!(%error, "a line of the audit log is no record: see `skein audit verify`");
+                    lines.truncate(start);
+                    self.open = Some(open);
+                    continue;
+                }
+            };
             if number > stored {
                 lines.truncate(start);
                 break;

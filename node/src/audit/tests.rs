@@ -330,7 +330,7 @@ fn a_reader_goes_on_where_it_was() {
 #[test]
 fn a_reader_goes_on_behind_records_that_are_missing() {
     type Case = (&'static str, fn(&Path, &Path), &'static [u64]);
-    let cases: [Case; 4] = [
+    let cases: [Case; 5] = [
         ("the middle was moved away", |full, _| fs::remove_file(full).unwrap(), &[1, 2, 5, 6]),
         ("the middle was emptied", |full, _| fs::write(full, "").unwrap(), &[1, 2, 5, 6]),
         (
@@ -340,6 +340,15 @@ fn a_reader_goes_on_behind_records_that_are_missing() {
                 fs::write(full, &text[..text.len() - 3]).unwrap();
             },
             &[1, 2, 3, 5, 6],
+        ),
+        (
+            "somebody has written into the middle",
+            |full, _| {
+                let text = fs::read_to_string(full).unwrap();
+                let (first, second) = text.split_once('\n').unwrap();
+                fs::write(full, format!("{first}\nno record\n{second}")).unwrap();
+            },
+            &[1, 2, 3, 4, 5, 6],
         ),
         ("the end was moved away", |_, present| fs::remove_file(present).unwrap(), &[1, 2, 3, 4]),
     ];

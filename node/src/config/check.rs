@@ -81,7 +81,7 @@ impl Config {
         self.check_listeners(&mut found);
         self.check_access_keys(&mut found);
         super::jwt::check(&self.jwt_issuers, &mut found);
-        super::oidc::check(&self.oidc, &mut found);
+        super::oidc::check(&self.oidc, &self.jwt_issuers, &mut found);
         self.check_limits(&mut found);
         self.check_telemetry(&mut found);
         found

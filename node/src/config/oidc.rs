@@ -10,7 +10,7 @@ use fleet::registry::LONGEST_SESSION_SECS;
 use serde::Deserialize;
 
 use super::check::check_things;
-use super::jwt::{file_of, is_plain_name};
+use super::jwt::{JwtIssuer, file_of, is_plain_name};
 use super::{Findings, values};
 use crate::jwks::Place;
 
@@ -92,7 +92,11 @@ impl OidcProvider {
 }
 
 /// Finds what cannot be.
-pub(super) fn check(providers: &BTreeMap<String, OidcProvider>, found: &mut Findings) {
+pub(super) fn check(
+    providers: &BTreeMap<String, OidcProvider>,
+    of_devices: &[JwtIssuer],
+    found: &mut Findings,
+) {
     let mut parties = HashSet::new();
     for (name, provider) in providers {
         let place = |field: &str| format!("oidc.{name}.{field}");
@@ -106,6 +110,16 @@ pub(super) fn check(providers: &BTreeMap<String, OidcProvider>, found: &mut Find
         } else if !parties.insert((&provider.issuer, &provider.audience)) {
             let text = "there is another provider with this issuer and audience";
             found.problem(place("audience"), text);
+        }
+        let is_same =
+            |it: &&JwtIssuer| it.issuer == provider.issuer && it.audience == provider.audience;
+        if let Some(same) = of_devices.iter().find(is_same) {
+            let name = &same.name;
+            let text = format!(
+                "jwt_issuers has it, too, with this issuer, as {name:?}: people are devices with their \
+                 tokens, and devices people"
+            );
+            found.warning(place("audience"), text);
         }
         match &provider.jwks {
             Some(jwks) if jwks.is_empty() => {
@@ -191,9 +205,16 @@ mod tests {
     }
 
     fn found(providers: &[(&str, OidcProvider)]) -> (String, String) {
+        found_beside(&[], providers)
+    }
+
+    fn found_beside(
+        of_devices: &[JwtIssuer],
+        providers: &[(&str, OidcProvider)],
+    ) -> (String, String) {
         let providers = providers.iter().map(|(name, it)| (name.to_string(), it.clone()));
         let mut found = Findings::default();
-        check(&providers.collect(), &mut found);
+        check(&providers.collect(), of_devices, &mut found);
         let keys = |found: Vec<super::super::Finding>| {
             found.into_iter().map(|it| it.key).collect::<Vec<_>>().join(" ")
         };
@@ -241,6 +262,22 @@ mod tests {
         assert_eq!(found(&[("a", good()), ("b", good())]).0, "oidc.b.audience");
         let other = OidcProvider { audience: "other".into(), ..good() };
         assert_eq!(found(&[("a", good()), ("b", other)]).0, "");
+    }
+
+    #[test]
+    fn tokens_that_mean_devices_and_people_are_found() {
+        let of_devices = |audience: &str| JwtIssuer {
+            name: "fleet".into(),
+            issuer: good().issuer,
+            audience: audience.into(),
+            jwks: "keys.json".into(),
+            principal_claim: "sub".into(),
+            policy: String::new(),
+        };
+        for (audience, warning) in [("skein", "oidc.staff.audience"), ("devices", "")] {
+            let found = found_beside(&[of_devices(audience)], &[("staff", good())]);
+            assert_eq!(found, (String::new(), warning.into()), "{audience}");
+        }
     }
 
     #[test]

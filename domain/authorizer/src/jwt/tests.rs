@@ -214,7 +214,9 @@ fn a_token_is_of_a_person() {
         (good(), None),
         (with("aud", json!(["a"])), None),
         (two("a".into()), None),
-        (with("azp", "b".into()), None),
+        (with("azp", "a".into()), None),
+        (with("client_id", "a".into()), None),
+        (with("typ", "ID".into()), None),
         (with("exp", (NOW - 59).into()), None),
         (with("iat", (NOW + 60).into()), None),
         (with("nbf", (NOW + 60).into()), None),
@@ -235,6 +237,11 @@ fn a_token_is_of_a_person() {
         (with("aud", json!(["b"])), claim("aud")),
         (two("b".into()), claim("azp")),
         (two(Value::Null), claim("azp")),
+        (with("aud", json!(["a", "b"])), claim("azp")),
+        (with("azp", "b".into()), claim("azp")),
+        (with("client_id", "b".into()), claim("client_id")),
+        (with("typ", "Bearer".into()), claim("typ")),
+        (with("typ", 7.into()), claim("typ")),
         (with("exp", (NOW - 60).into()), InvalidToken::Expired),
         (with("exp", Value::Null), claim("exp")),
         (with("iat", (NOW + 61).into()), InvalidToken::NotYet),
@@ -284,6 +291,23 @@ fn a_claim_has_a_value() {
     ] {
         assert_eq!(claims.has(name, value), has, "{name} {value}");
     }
+}
+
+#[test]
+fn an_address_counts_only_if_it_is_verified() {
+    for (verified, has) in [
+        (json!(true), true),
+        (json!("true"), true),
+        (json!(false), false),
+        (json!("false"), false),
+        (json!("yes"), false),
+        (json!(1), false),
+        (Value::Null, false),
+    ] {
+        let claims = of(json!({ "email": "e@x", "email_verified": verified }));
+        assert_eq!(claims.has("email", "e@x"), has, "{verified}");
+    }
+    assert!(!of(json!({ "email": "e@x" })).has("email", "e@x"));
 }
 
 #[test]

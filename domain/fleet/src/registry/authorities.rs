@@ -169,6 +169,7 @@ impl Registry {
             return Err(Rejection::TooManyAuthorities { limit: SAME_SUBJECT_AND_KEY });
         }
         let id = authority.id.clone();
+        self.forget_former_authority(&id);
         let subjects = self.indexes.authorities_of_subject.entry(authority.subject.clone());
         subjects.or_default().insert(id.clone());
         self.indexes.authorities_by_age.insert((authority.created, id.clone()));

@@ -106,6 +106,11 @@ impl Registry {
         }
         if let Some(certificate) = self.certificates.remove(id) {
             self.indexes.remove_certificate(&certificate);
+            if let Some(authority) = &certificate.authority
+                && !self.indexes.certificates_of_authority.contains_key(authority)
+            {
+                self.forget_former_authority(authority);
+            }
         }
         self.dirty.insert(Key::Certificate(id.clone()));
         self.changed_certificate(id);

@@ -1,7 +1,8 @@
 //! Certificate revocation lists: what authorities have taken back, by serial number.
 //!
 //! A list belongs to a subject and a key, as the certificates do that were signed with them: a certificate of
-//! an authority that was renewed with the same key has the same list. It goes with the last of them.
+//! an authority that was renewed with the same key has the same list. It goes with the last of them. Of an
+//! authority that has gone, what it was is kept as long as it has certificates here: a list names them, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,7 +130,7 @@ impl TryFrom<BTreeMap<usize, String>> for SerialNumbers {
 }
 
 /// Whose list it is: the subject and the key of authorities, as [`Authority`] has them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Signer {
     pub(super) subject: Box<str>,
     pub(super) key: Box<str>,
@@ -157,7 +158,9 @@ impl Registry {
             let RevocationList { issued, number, .. } = present.clone();
             return Err(Rejection::RevocationListOlder { issued, number });
         }
-        let authorities: BTreeSet<_> = self.authorities_of(&signer).map(|it| &it.id).collect();
+        let former = self.former_authorities.iter().filter(|(_, it)| **it == signer);
+        let authorities: BTreeSet<_> =
+            self.authorities_of(&signer).map(|it| &it.id).chain(former.map(|(id, _)| id)).collect();
         let is_named = |authority: &CertificateId, summary: &CertificateSummary| {
             authorities.contains(authority) && list.names(summary)
         };
@@ -178,10 +181,21 @@ impl Registry {
     /// An authority has gone, and its list with it unless others have the same key.
     pub(super) fn forget_revocations_of(&mut self, authority: &Authority) {
         let signer = Signer::of(authority);
+        if self.indexes.certificates_of_authority.contains_key(&authority.id) {
+            self.former_authorities.insert(authority.id.clone(), signer.clone());
+            self.dirty.insert(Key::FormerAuthority(authority.id.clone()));
+        }
         if self.authorities_of(&signer).next().is_none()
             && self.revocation_lists.remove(&signer).is_some()
         {
             self.dirty.insert(Key::RevocationList(signer));
+        }
+    }
+
+    /// An authority is there again, or has no certificates any more.
+    pub(super) fn forget_former_authority(&mut self, id: &CertificateId) {
+        if self.former_authorities.remove(id).is_some() {
+            self.dirty.insert(Key::FormerAuthority(id.clone()));
         }
     }
 
@@ -196,8 +210,12 @@ impl Registry {
         authority: Option<&CertificateId>,
         summary: &CertificateSummary,
     ) -> Result<(), Rejection> {
-        let authority = authority.and_then(|authority| self.authorities.get(authority));
-        match authority.is_some_and(|authority| self.has_revoked(authority, summary)) {
+        let signer = authority.and_then(|id| match self.authorities.get(id) {
+            Some(authority) => Some(Signer::of(authority)),
+            None => self.former_authorities.get(id).cloned(),
+        });
+        let list = signer.and_then(|signer| self.revocation_lists.get(&signer));
+        match list.is_some_and(|list| list.names(summary)) {
             true => Err(Rejection::CertificateRevoked(id.clone())),
             false => Ok(()),
         }

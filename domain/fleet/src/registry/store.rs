@@ -40,6 +40,7 @@ pub(super) enum Key {
     Membership(ThingName, ThingGroupName),
     BillingGroup(BillingGroupName),
     Authority(CertificateId),
+    FormerAuthority(CertificateId),
     RevocationList(Signer),
     RegistrationCode,
     Template(TemplateName),
@@ -110,6 +111,7 @@ impl Key {
             Self::Membership(thing, group) => format!("h{thing}\0{group}"),
             Self::BillingGroup(name) => format!("b{name}"),
             Self::Authority(id) => format!("s{id}"),
+            Self::FormerAuthority(id) => format!("f{id}"),
             Self::RevocationList(Signer { subject, key }) => format!("x{subject}\0{key}"),
             Self::RegistrationCode => "r".to_owned(),
             Self::Template(name) => format!("e{name}"),
@@ -158,6 +160,7 @@ impl Key {
             }
             "b" => Self::BillingGroup(BillingGroupName::new(names)?),
             "s" => Self::Authority(CertificateId::new(names)?),
+            "f" => Self::FormerAuthority(CertificateId::new(names)?),
             "x" => {
                 let (subject, key) = pair()?;
                 Self::RevocationList(Signer { subject: subject.into(), key: key.into() })
@@ -203,6 +206,7 @@ impl Registry {
             Key::Membership(thing, group) => self.groups_of.get(thing)?.get(group).map(encode),
             Key::BillingGroup(name) => self.billing_groups.get(name).map(encode),
             Key::Authority(id) => self.authorities.get(id).map(encode),
+            Key::FormerAuthority(id) => self.former_authorities.get(id).map(encode),
             Key::RevocationList(signer) => self.revocation_lists.get(signer).map(encode),
             Key::RegistrationCode => self.registration_code.as_ref().map(encode),
             Key::Template(name) => self.templates.get(name).map(encode),
@@ -265,6 +269,10 @@ impl Registry {
             Key::Authority(id) => {
                 let authority: Authority = serde_json::from_slice(json).map_err(damaged)?;
                 self.authorities.insert(id, authority);
+            }
+            Key::FormerAuthority(id) => {
+                let signer = serde_json::from_slice(json).map_err(damaged)?;
+                self.former_authorities.insert(id, signer);
             }
             Key::RevocationList(signer) => {
                 let list: RevocationList = serde_json::from_slice(json).map_err(damaged)?;

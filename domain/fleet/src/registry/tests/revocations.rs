@@ -44,6 +44,10 @@ fn set(number: u8, status: CertificateStatus) -> Command {
     Command::UpdateCertificate { certificate: certificate(number), status, at: DAY }
 }
 
+fn delete(number: u8) -> Command {
+    Command::DeleteCertificate { certificate: certificate(number), force: true }
+}
+
 fn status(registry: &Registry, number: u8) -> CertificateStatus {
     registry.certificate(certificate(number).as_str()).unwrap().status
 }
@@ -218,4 +222,54 @@ fn a_revocation_list_is_for_nodes_of_the_second_format() {
     let command = import(1, list(10, Some("9"), &["aa", "abcd"]));
     assert_eq!(command.since(), 2);
     assert_eq!(Command::decode(&command.encode()).unwrap(), command);
+}
+
+#[test]
+fn a_list_names_certificates_of_an_authority_that_has_gone() {
+    let renewed = Authority { not_after: Timestamp(1), ..authority(2) };
+    let mut registry = after([
+        known(authority(1)),
+        known(renewed),
+        signed(10, "aa", Some(1), Active),
+        signed(11, "ab", Some(1), Active),
+        signed(12, "ac", Some(1), Active),
+        update_authority(1, false),
+        delete_authority(1),
+    ]);
+    assert_eq!(registry.apply(import(2, list(10, None, &["aa"]))), revoked(1));
+    assert_eq!(
+        refuse(&mut registry, set(10, Active)),
+        Rejection::CertificateRevoked(certificate(10))
+    );
+    // It is known after a restart, too.
+    let mut again = Registry::default();
+    for (key, value) in registry.checkpoint() {
+        if let Some(value) = value {
+            again.load(&key, &value).unwrap();
+        }
+    }
+    assert_eq!(again.apply(import(2, list(11, None, &["aa", "ab"]))), revoked(1));
+    assert_eq!(refuse(&mut again, set(11, Active)), Rejection::CertificateRevoked(certificate(11)));
+    // With its last certificate it is forgotten.
+    again.checkpoint();
+    for number in 10..=12 {
+        again.apply(set(number, Inactive)).unwrap();
+        again.apply(delete(number)).unwrap();
+    }
+    let forgotten = again.checkpoint().into_iter().filter(|(key, _)| key.starts_with(b"f"));
+    let expected = format!("f{}", certificate(1)).into_bytes();
+    assert_eq!(forgotten.collect::<Vec<_>>(), [(expected, None)]);
+}
+
+#[test]
+fn an_authority_that_is_registered_again_has_gone_no_more() {
+    let mut registry = after([
+        known(authority(1)),
+        signed(10, "aa", Some(1), Active),
+        update_authority(1, false),
+        delete_authority(1),
+        known(authority(1)),
+    ]);
+    assert!(registry.checkpoint().iter().all(|(key, value)| key[0] != b'f' || value.is_none()));
+    assert_eq!(registry.apply(import(1, list(10, None, &["aa"]))), revoked(1));
 }

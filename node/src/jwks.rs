@@ -1,9 +1,8 @@
 //! The public keys of those who issue JSON Web Tokens, as they are now.
 //!
-//! Keys are fetched when they are first needed, again when they are older than [`FRESH_FOR`], and when a
-//! token names one that is not known: at most once in [`TRIES_EVERY`]. Who shows a token with a known
-//! key does not wait for that. Keys that could not be fetched anew for [`GOOD_FOR`] count no more, and
-//! then everybody waits.
+//! Keys are fetched when they are first needed, again when they are older than ten minutes, and when a
+//! token names one that is not known: at most once a minute. Who shows a token with a known key does not
+//! wait for that. Keys that could not be fetched anew for an hour count no more, and then everybody waits.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -253,7 +253,7 @@ fn a_log_that_was_emptied_while_it_failed_goes_on_in_another_file() {
 fn full_files_without_records_do_not_stop_a_start() {
     // Full files by the numbers of their first records, with their numbers of records.
     for (full, first, verified) in [
-        (&[(1, 2), (3, 0)][..], 4, Err("line 1: record 4 follows record 2")),
+        (&[(1, 2), (3, 0)][..], 4, Err("line 1: record 3 is missing: record 4 follows record 2")),
         (&[(1, 0), (2, 2)], 4, Ok((2, 4))),
         (&[(1, 0)], 2, Ok((2, 2))),
         (&[(1, 0), (5, 0)], 6, Ok((6, 6))),

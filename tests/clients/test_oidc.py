@@ -575,7 +575,8 @@ class Login:
         )
         self.lines = queue.Queue()
         self.said = []
-        threading.Thread(target=self.follow, daemon=True).start()
+        self.reader = threading.Thread(target=self.follow, daemon=True)
+        self.reader.start()
 
     def follow(self):
         for line in self.process.stderr:
@@ -597,10 +598,7 @@ class Login:
     def end(self):
         out = self.process.stdout.read()
         code = self.process.wait(timeout=30)
-        for _ in range(100):
-            if self.said or code == 0:
-                break
-            time.sleep(0.02)
+        self.reader.join(30)
         return code, out, "".join(self.said)
 
     def credentials(self):

@@ -236,14 +236,8 @@ impl<B: Backend> Service<B> {
         trace: &str,
     ) -> Result<Reply, Error> {
         let now = self.clock.now();
-        let headers: Vec<_> =
-            parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        let request = sigv4::Request {
-            method: parts.method.as_str(),
-            path: parts.uri.path(),
-            query: parts.uri.query().unwrap_or_default(),
-            headers: &headers,
-        };
+        let headers = sigv4::headers(parts);
+        let request = sigv4::Request::of(parts, &headers);
         routes::check_segments(request.path)?;
         let certificate = parts.extensions.get::<CertificateCaller>();
         let unidentified = parts.extensions.get::<Unidentified>();

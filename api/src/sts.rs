@@ -191,14 +191,8 @@ async fn carry_out<B: Backend>(
 ) -> Result<(&'static str, String), Failure> {
     let now = service.clock.now();
     let source = parts.extensions.get::<Source>().map(|Source(ip)| *ip);
-    let headers: Vec<_> =
-        parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-    let request = sigv4::Request {
-        method: parts.method.as_str(),
-        path: parts.uri.path(),
-        query: parts.uri.query().unwrap_or_default(),
-        headers: &headers,
-    };
+    let headers = sigv4::headers(parts);
+    let request = sigv4::Request::of(parts, &headers);
     let claim = if request.is_signed() {
         let claim = service.verifier.begin(&request, &[SERVICE], now.0 / 1000)?;
         Some(service.resolve(claim, now).await?)

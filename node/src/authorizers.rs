@@ -285,10 +285,11 @@ fn told<T>(
         Err(Failed { refusal, detail }) => {
             metrics::authorizer_asked(refusal.label());
             let now = Clock::read().now;
-            match is_in && refusal.is_undecided() {
-                true => denial::tell_not_asked(authorizer, refusal, &detail, now),
-                false => denial::tell_unauthorized(authorizer, refusal, &detail, now),
-            }
+            let outcome = match is_in && refusal.is_undecided() {
+                true => "not asked again, the connection stays for now",
+                false => "not let in",
+            };
+            denial::tell_unauthorized(authorizer, refusal, &detail, outcome, now);
             Err(refusal)
         }
     }

@@ -110,11 +110,13 @@ pub fn tell_refused(
     );
 }
 
-/// Tells of a client that a custom authorizer keeps out, by the name of that, and what would help.
+/// Tells of a client that a custom authorizer does not let in, or not again, by the name of that, what
+/// becomes of it and what would help.
 pub fn tell_unauthorized(
     authorizer: Option<&str>,
     refusal: authorizer::Refusal,
     detail: &str,
+    outcome: &'static str,
     now: Instant,
 ) {
     let Some(left_out) = admit(Kind::Unauthorized, now) else { return };
@@ -124,25 +126,7 @@ pub fn tell_unauthorized(
         detail = (!detail.is_empty()).then_some(detail),
         remedy = refusal.remedy(),
         left_out,
-        "custom authorizer: not let in"
-    );
-}
-
-/// Tells of a client that a custom authorizer has let in and that nobody can ask it about again now.
-pub fn tell_not_asked(
-    authorizer: Option<&str>,
-    refusal: authorizer::Refusal,
-    detail: &str,
-    now: Instant,
-) {
-    let Some(left_out) = admit(Kind::Unauthorized, now) else { return };
-    info!(
-        authorizer = authorizer.map(shortened),
-        why = %refusal,
-        detail = (!detail.is_empty()).then_some(detail),
-        remedy = refusal.remedy(),
-        left_out,
-        "custom authorizer: not asked again, the connection stays for now"
+        "custom authorizer: {outcome}"
     );
 }
 

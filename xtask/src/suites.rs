@@ -51,6 +51,8 @@ pub(crate) fn rust(tally: &mut Tally, binary: Option<&Path>) {
 pub(crate) fn clients(tally: &mut Tally, binary: &Path, words: &[String]) {
     tally.suite("real clients and the example", |count| {
         let mut pytest = shell::command(&[setup::PYTHON, "-m", "pytest", setup::CLIENTS]);
+        // Tests mostly wait; two processes, each with a broker of its own, halve that.
+        pytest.args(["-n", "2", "--dist", "loadfile"]);
         pytest.args(words).env("SKEIN_BIN", binary).env("PYTHONDONTWRITEBYTECODE", "1");
         shell::read_along(pytest, |line| count.read(line))?;
         if count.passed == 0 {

@@ -1,10 +1,10 @@
 //! From an HTTP request to an operation and back.
 
-use std::future::poll_fn;
+mod body;
+mod caller;
+
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -12,8 +12,8 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, header};
 use axum::routing::get;
-use bytes::{Bytes, BytesMut};
-use fleet::registry::{Command, Outcome, Page, Paging, Registry, Timestamp};
+use bytes::Bytes;
+use fleet::registry::{Command, Outcome, Page, Paging, Registry};
 use policy::Action;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
@@ -21,35 +21,24 @@ use uuid::Uuid;
 
 use crate::arn::Arns;
 use crate::audit::{self, Actor, Attempt, Intent, Ledger, Watch};
-use crate::backend::{AuthorizedCaller, CertificateCaller, Source, Unidentified};
+use crate::backend::{CertificateCaller, Source, Unidentified};
 use crate::error::Plane;
 use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
 use crate::provisioning::{Issuing, Provisioner};
 use crate::request::{Call, Caller};
-use crate::routes::{self, CONTROL_SERVICES, DATA_SERVICES, Matched, Operation};
+use crate::routes::{self, Operation};
 use crate::sessions::Session;
-use crate::sigv4::{self, AuthError, BodyHash, Claim, Signer, Verifier};
+use crate::sigv4::{self, BodyHash, Verifier};
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, authorizers, billing_groups,
     certificates, connections, credentials, dynamic_groups, effective, endpoint, events, openapi,
     policies, principals, provisioning, publish, registration_tasks, retained, role_aliases,
-    sessions, shadows, sts, tagging, templates, thing_groups, thing_types, things, transfers,
+    shadows, sts, tagging, templates, thing_groups, thing_types, things, transfers,
 };
 
 /// The largest body that is read, and hashed, at all.
 const BODY_BYTES: usize = 1024 * 1024;
-/// How long a client may take to send its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is read all the same, for the answer to arrive.
-const DRAIN_BYTES: usize = 8 * BODY_BYTES;
-/// How long that may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// A body up to this size is read from everybody who seems to hold a key, as many at once as there
-/// are connections.
-const SMALL_BODY_BYTES: usize = 64 * 1024;
-/// Larger bodies that are read at the same time: nobody has proved anything before they are there.
-const LARGE_BODIES: usize = 64;
 /// Session tokens, and links to reports, whose keys are looked up at the same time; more are told to come
 /// again.
 const CONCURRENT_LOOK_UPS: usize = 64;
@@ -146,7 +135,7 @@ impl<B: Backend> Service<B> {
             clock: config.clock,
             logins: sts::Logins::default(),
             requests: Semaphore::new(CONCURRENT),
-            large_bodies: Semaphore::new(LARGE_BODIES),
+            large_bodies: Semaphore::new(body::LARGE),
             look_ups: Semaphore::new(CONCURRENT_LOOK_UPS),
             reports: Semaphore::new(registration_tasks::CONCURRENT_REPORTS),
             strangers: Semaphore::new(CONCURRENT_STRANGERS),
@@ -329,145 +318,6 @@ impl<B: Backend> Service<B> {
         };
         attempt.conclude(&result, classify, self.clock.now()).await?;
         result
-    }
-
-    /// Recognises who signs with temporary credentials.
-    pub(crate) async fn resolve<'v>(
-        &self,
-        claim: Claim<'v>,
-        now: Timestamp,
-    ) -> Result<(Claim<'v>, Option<Session>), Error> {
-        // Whoever has made up a token has proved nothing yet.
-        let _look = match claim.session_token() {
-            Some(_) => Some(self.look_ups.try_acquire().map_err(|_| Error::Unavailable)?),
-            None => None,
-        };
-        sessions::resolve(&self.backend, claim, now).await
-    }
-
-    /// Who has signed a request.
-    pub(crate) fn caller(
-        &self,
-        signer: Signer,
-        session: Option<Session>,
-        source: Option<IpAddr>,
-    ) -> Result<Caller, Error> {
-        match session {
-            Some(Session::Device(session)) => Ok(Caller::of_session(session, source)),
-            Some(Session::Person(session)) => Ok(Caller::Person(session)),
-            None => match self.verifier.rights(&signer.access_key) {
-                Some(rights) => Ok(Caller::AccessKey(signer.access_key, rights)),
-                None => Err(AuthError::UnknownKey(signer.access_key).into()),
-            },
-        }
-    }
-
-    /// Refuses what the role of a caller does not give, if it acts by one, and records that somebody
-    /// has wanted to change something.
-    async fn check_rights(
-        &self,
-        caller: &Caller,
-        matched: &Matched,
-        source: Option<IpAddr>,
-        (plane, trace, now): (Plane, &str, Timestamp),
-    ) -> Result<(), Error> {
-        let Matched { operation, labels } = matched;
-        if caller.rights().is_none_or(|rights| rights.allow(*operation, labels)) {
-            return Ok(());
-        }
-        let name = operation.name();
-        let error = Error::AccessDenied(match caller {
-            Caller::AccessKey(id, _) => format!("the access key {id} is not for {name} of this"),
-            _ => format!("the session is not for {name} of this"),
-        });
-        if let Some(ledger) = self.ledger.as_ref().filter(|_| operation.is_change()) {
-            let intent = self.intent((*operation, labels), caller.actor(), source, trace);
-            let attempt = Attempt::refused(ledger, intent);
-            let code = error.status_and_code(plane).1.to_owned();
-            // It is refused either way.
-            let _ = attempt.end(audit::Outcome::Denied, Some(code), now).await;
-        }
-        Err(error)
-    }
-
-    /// Who sends a request that is not signed, by what a custom authorizer says.
-    async fn ask_authorizer(
-        &self,
-        by: &Unidentified,
-        parts: &Parts,
-        source: Option<IpAddr>,
-    ) -> Result<AuthorizedCaller, Error> {
-        let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec());
-        let headers = parts.headers.iter().map(|(name, value)| {
-            let text = text(value).map_err(|_| authorizer::Refusal::Unreadable)?;
-            Ok((name.as_str().to_owned(), text))
-        });
-        let headers = headers.collect::<Result<_, authorizer::Refusal>>()?;
-        let query = parts.uri.query().unwrap_or_default().to_owned();
-        let http = Some(authorizer::Http { headers, query });
-        let presented = authorizer::Presented { tls: Some(by.tls.clone()), http, mqtt: None };
-        let _permit = self.strangers.try_acquire().map_err(|_| Error::Unavailable)?;
-        let found = self.backend.ask_authorizer(presented, source).await?;
-        found.ok_or_else(|| AuthError::Missing.into())
-    }
-
-    /// Checks what can be checked before the body is read, and learns which API is meant.
-    fn claim<'a>(
-        &'a self,
-        request: &sigv4::Request<'_>,
-        door: Door,
-        now_secs: u64,
-        plane: &mut Plane,
-    ) -> Result<Claim<'a>, Error> {
-        let both = [CONTROL_SERVICES, DATA_SERVICES].concat();
-        let services = if door == Door::Data { DATA_SERVICES } else { &both };
-        let claim =
-            self.verifier.begin(request, services, now_secs).map_err(|error| match error {
-                AuthError::Service(service) if CONTROL_SERVICES.contains(&&*service) => {
-                    AuthError::ControlPlane(service)
-                }
-                error => error,
-            })?;
-        let is_control = CONTROL_SERVICES.contains(&claim.service());
-        *plane = if is_control { Plane::Control } else { Plane::Data };
-        Ok(claim)
-    }
-
-    /// Reads a body of so many bytes at most, and leaves it where it is when it has not come to its end.
-    pub(crate) async fn read_body(
-        &self,
-        parts: &Parts,
-        body: &mut Option<Body>,
-        limit: usize,
-    ) -> Result<Bytes, Error> {
-        let announced = parts.headers.get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|bytes| bytes > limit) {
-            // A client that is still sending would find a closed connection instead of the answer.
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, discard(body)).await;
-            return Err(too_large(limit));
-        }
-        let collected = tokio::time::timeout(BODY_TIMEOUT, self.collect(body, limit)).await;
-        collected.map_err(|_| Error::BodyTimeout)?
-    }
-
-    async fn collect(&self, body: &mut Option<Body>, limit: usize) -> Result<Bytes, Error> {
-        let mut collected = BytesMut::new();
-        let mut permit = None;
-        while let Some(part) = next_part(body).await {
-            let data =
-                part.map_err(|error| Error::Invalid(format!("the body did not arrive: {error}")))?;
-            let length = collected.len() + data.len();
-            if length > limit {
-                return Err(too_large(limit));
-            }
-            if length > SMALL_BODY_BYTES && permit.is_none() {
-                let large = self.large_bodies.try_acquire().map_err(|_| Error::Unavailable)?;
-                permit = Some(large);
-            }
-            collected.extend_from_slice(&data);
-        }
-        Ok(collected.freeze())
     }
 }
 
@@ -691,28 +541,4 @@ fn plane_of_path(door: Door, parts: &Parts) -> Plane {
     }
     let is_data = routes::find(Plane::Data, parts.method.as_str(), parts.uri.path()).is_ok();
     if door == Door::Data || is_data { Plane::Data } else { Plane::Control }
-}
-
-fn too_large(limit: usize) -> Error {
-    Error::TooLarge(format!("the body exceeds {limit} bytes"))
-}
-
-/// What comes next of a body; one that has ended is taken away.
-async fn next_part(body: &mut Option<Body>) -> Option<Result<Bytes, axum::Error>> {
-    let mut reading = Pin::new(body.as_mut()?);
-    let frame = poll_fn(|cx| reading.as_mut().poll_frame(cx)).await;
-    if frame.is_none() {
-        *body = None;
-    }
-    // Trailers add nothing.
-    frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default()))
-}
-
-/// Reads a body that nobody wants, up to [`DRAIN_BYTES`].
-async fn discard(body: &mut Option<Body>) {
-    let mut seen = 0;
-    while seen < DRAIN_BYTES {
-        let Some(Ok(data)) = next_part(body).await else { return };
-        seen += data.len();
-    }
 }

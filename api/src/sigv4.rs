@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use axum::http::request::Parts;
+use axum::http::request;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -69,14 +69,14 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// What a signature is checked on of a request that HTTP has read, with its [`headers`].
-    pub(crate) fn of(parts: &'a Parts, headers: &'a [(&'a str, &'a [u8])]) -> Self {
+    pub(crate) fn of(parts: &'a request::Parts, headers: &'a [(&'a str, &'a [u8])]) -> Self {
         let (method, path) = (parts.method.as_str(), parts.uri.path());
         Self { method, path, query: parts.uri.query().unwrap_or_default(), headers }
     }
 }
 
 /// The headers of a request in their order.
-pub(crate) fn headers(parts: &Parts) -> Vec<(&str, &[u8])> {
+pub(crate) fn headers(parts: &request::Parts) -> Vec<(&str, &[u8])> {
     parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
 }
 

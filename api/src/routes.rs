@@ -58,9 +58,13 @@ macro_rules! operations {
 
             /// Whether it is about the thing that the first label names, and about nothing else.
             pub(crate) fn is_of_thing(self) -> bool {
-                match self {
-                    $(Self::$name => $path.starts_with("/things/{}"),)*
-                }
+                let path = match self {
+                    $(Self::$name => $path,)*
+                };
+                let is_path_of_thing = path.starts_with("/things/{}")
+                    || self == Self::ListNamedShadowsForThing;
+                // The principal may be anybody's.
+                is_path_of_thing && self != Self::AttachThingPrincipal
             }
         }
 

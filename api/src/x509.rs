@@ -7,6 +7,7 @@ mod crl;
 mod der;
 mod inspect;
 mod issuer;
+mod signature;
 
 #[cfg(test)]
 mod tests;

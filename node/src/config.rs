@@ -23,7 +23,8 @@ use std::time::Duration;
 
 use api::Role;
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 pub use audit::{Audit, OnFailure};
@@ -230,9 +231,18 @@ pub struct AccessKey {
     /// How much its holder may do: `admin`, `operator` or `read-only`.
     #[serde(default)]
     pub role: Role,
-    /// With which things: names, or `start*`. Everything, when there are none.
-    #[serde(default)]
+    /// With which things: names, or `start*`. Everything, when it is left out.
+    #[serde(default, deserialize_with = "some_things")]
     pub things: Vec<String>,
+}
+
+/// An empty list would be taken for nothing, and mean everything.
+fn some_things<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let things = Vec::deserialize(from)?;
+    match things.is_empty() {
+        true => Err(D::Error::custom("no things: leave `things` out for all, or name some")),
+        false => Ok(things),
+    }
 }
 
 impl std::fmt::Debug for AccessKey {

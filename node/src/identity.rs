@@ -29,9 +29,9 @@ use crate::endpoint::{Endpoint, Profile};
 use crate::host::{Machine, Signal};
 use crate::shared::Shared;
 
-/// What an access key may do on a connection that is for looking only.
-const LISTENS: &str = r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
-    "Action": ["iot:Connect", "iot:Subscribe", "iot:Receive"], "Resource": "*"}}"#;
+/// What client ids begin with that are for looking only, so that none is a device's: whoever connects
+/// with the id of a device ends its connection, and has its session.
+const LISTENER: &str = "read-only-";
 
 /// Who speaks on a connection.
 #[derive(Clone, Debug)]
@@ -252,11 +252,24 @@ pub async fn read_registry<T: Send + 'static>(
     read(shared, GroupId::META, |groups| groups.get(GroupId::META)?.registry().map(look)).await?
 }
 
+/// What may be done on a connection that is for looking only, in the account with this prefix of ARNs:
+/// nothing that takes anything from somebody else.
+fn listens(arns: &str) -> String {
+    format!(
+        r#"{{"Version": "2012-10-17", "Statement": [
+            {{"Effect": "Allow", "Action": "iot:Connect", "Resource": "{arns}client/{LISTENER}*"}},
+            {{"Effect": "Allow", "Action": ["iot:Subscribe", "iot:Receive"], "Resource": "*"}},
+            {{"Effect": "Deny", "Action": "iot:Subscribe", "Resource": "{arns}topicfilter/$share/*"}}
+        ]}}"#
+    )
+}
+
 /// What people and applications may do on a connection.
 fn policy_of_role(shared: &Shared, role: Role, variables: &Variables) -> Result<Compiled, Refused> {
     match role {
         Role::ReadOnly => {
-            let listens = policy::Document::parse(LISTENS).map_err(|_| Refused::Unavailable)?;
+            let listens = policy::Document::parse(&listens(&shared.arns.prefix()));
+            let listens = listens.map_err(|_| Refused::Unavailable)?;
             Ok(Compiled::new(&[Arc::new(listens)], &shared.arns, variables))
         }
         Role::Operator | Role::Admin => Ok(Compiled::allow_all()),

@@ -357,6 +357,8 @@ def test_a_list_as_long_as_can_be_survives(fresh_broker, ca, take):
 def test_an_import_is_recorded(audited, ca, take):
     iot = audited.who("ADMIN")
     id = ca.register(iot)
+    device = Device(ca, "device", 6)
+    iot.register_certificate(certificatePem=device.pem, caCertificatePem=ca.pem, setAsActive=True)
     for number in (1, 2):
         take(ca.list(*range(5, 5 + number), number=number), of=audited)
     code, _ = importing(audited, ca.folder, ca.list(number=1))
@@ -367,7 +369,9 @@ def test_an_import_is_recorded(audited, ca, take):
     first, second, third, deleted = records
     assert [it["outcome"] for it in records] == ["done", "done", "rejected", "done"]
     assert (first["actor"], third["error"]) == ({"type": "admin_port"}, "409")
-    (change,) = second["changes"]
+    change, *revoked = second["changes"]
+    assert [(it["before"]["status"], it["after"]["status"]) for it in revoked] == [("ACTIVE", "REVOKED")]
+    assert revoked[0]["resource"].endswith(f":cert/{device.id}")
     assert change["resource"].endswith(f":cacert/{id}")
     counted = lambda it: (it["crlNumber"], it["serialNumbers"])
     assert (counted(change["before"]), counted(change["after"])) == (("0x1", 1), ("0x2", 2))

@@ -483,12 +483,18 @@ def test_mqtt_over_websocket(node, realm, name):
         return socket.client.publish(packet).result(10).puback.reason_code
 
     admin = Socket(at, keys(assume(node, token(realm.issuer))), f"{name}-admin")
-    reader = Socket(at, keys(assume(node, token(realm.issuer, groups="readers"), "read-only")), f"{name}-reader")
+    reader = Socket(at, keys(assume(node, token(realm.issuer, groups="readers"), "read-only")), f"read-only-{name}")
     try:
         reader.client.subscribe(mqtt5.SubscribePacket([mqtt5.Subscription(name, mqtt5.QoS.AT_LEAST_ONCE)])).result(10)
         assert publish(admin) == mqtt5.PubackReasonCode.SUCCESS
         assert reader.messages.get(timeout=10).topic == name
         assert publish(reader) == mqtt5.PubackReasonCode.NOT_AUTHORIZED
+        # What is for others it does not get: messages of a shared subscription, somebody's session.
+        shared = mqtt5.SubscribePacket([mqtt5.Subscription(f"$share/g/{name}", mqtt5.QoS.AT_LEAST_ONCE)])
+        assert reader.client.subscribe(shared).result(10).reason_codes == [mqtt5.SubackReasonCode.NOT_AUTHORIZED]
+        with pytest.raises(AssertionError, match="no connection"):
+            Socket(at, keys(assume(node, token(realm.issuer, groups="readers"), "read-only")), f"{name}-admin")
+        assert admin.ended.empty()
     finally:
         admin.client.stop()
         reader.client.stop()

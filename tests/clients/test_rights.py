@@ -128,6 +128,14 @@ def test_a_key_for_some_things(who, name):
     denied(iot.create_keys_and_certificate)
     denied(data.publish, topic=lamp, payload=b"x")
     denied(data.list_retained_messages)
+    assert data.list_named_shadows_for_thing(thingName=lamp)["results"] == []
+    denied(data.list_named_shadows_for_thing, thingName=name)
+    # Whose a certificate is says no name of a thing.
+    certificate = who("ADMIN").create_keys_and_certificate(setAsActive=True)["certificateArn"]
+    denied(iot.attach_thing_principal, thingName=lamp, principal=certificate)
+    who("ADMIN").attach_thing_principal(thingName=lamp, principal=certificate)
+    assert iot.list_thing_principals(thingName=lamp)["principals"] == [certificate]
+    iot.detach_thing_principal(thingName=lamp, principal=certificate)
     iot.delete_thing(thingName=lamp)
 
 

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use fleet::registry::{Command, Outcome};
+use fleet::registry::{CertificateId, Command, Outcome};
 
 use super::subject::{self, Subject};
 use super::{Change, Changes, Ledger};
@@ -33,7 +33,19 @@ impl Watch {
         backend: &B,
         command: Command,
     ) -> Result<Outcome, ProposeError> {
-        let seen = self.before(backend, &command).await?;
+        self.propose_revoking(backend, command, &[]).await
+    }
+
+    /// As [`Watch::propose`] a command that also changes these certificates, which it does not name.
+    pub async fn propose_revoking<B: Backend>(
+        &self,
+        backend: &B,
+        command: Command,
+        certificates: &[CertificateId],
+    ) -> Result<Outcome, ProposeError> {
+        let mut subjects = subject::subjects(&command);
+        subjects.extend(certificates.iter().cloned().map(Subject::Certificate));
+        let seen = self.look_before(backend, subjects).await?;
         let proposed = backend.registry_propose(command).await;
         match &proposed {
             Ok(_) => self.after(backend, seen).await,
@@ -49,8 +61,15 @@ impl Watch {
         backend: &B,
         command: &Command,
     ) -> Result<Seen, Unavailable> {
+        self.look_before(backend, subject::subjects(command)).await
+    }
+
+    async fn look_before<B: Backend>(
+        &self,
+        backend: &B,
+        subjects: Vec<Subject>,
+    ) -> Result<Seen, Unavailable> {
         let Some((ledger, changes)) = &self.of else { return Ok(Seen::default()) };
-        let subjects = subject::subjects(command);
         if subjects.is_empty() {
             return Ok(Seen::default());
         }

@@ -18,6 +18,7 @@ use super::der::{SEQUENCE, split};
 use super::inspect::{
     check_signature_algorithm, fingerprint, only_block, parse, timestamp, unsigned,
 };
+use super::signature::verify;
 
 /// The most serial numbers of a list.
 const MOST_SERIALS: usize = 200_000;
@@ -138,7 +139,8 @@ pub fn is_list_signed_by(der: &[u8], authority_pem: &str) -> Result<bool, ListEr
     if list.issuer().as_raw() != authority.subject().as_raw() {
         return Ok(false);
     }
-    match list.verify_signature(authority.public_key()) {
+    let signed = list.tbs_cert_list.as_ref();
+    match verify(authority.public_key(), &list.signature_algorithm, &list.signature_value, signed) {
         Ok(()) => {}
         Err(X509Error::SignatureUnsupportedAlgorithm) => {
             let kind = list.signature_algorithm.algorithm.to_id_string();

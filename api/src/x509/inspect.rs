@@ -13,6 +13,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
+use super::signature::verify;
 use super::{CertificateError, certificate_id};
 
 /// A certificate that may be registered.
@@ -81,7 +82,9 @@ pub fn is_signed_by(der: &[u8], authority_pem: &str) -> Result<bool, Certificate
     let authority = only_block(authority_pem, "CERTIFICATE", &["CERTIFICATE", "X509 CERTIFICATE"])?;
     let (certificate, authority) = (parse(der)?, parse(&authority)?);
     let is_named = certificate.issuer().as_raw() == authority.subject().as_raw();
-    Ok(is_named && certificate.verify_signature(Some(authority.public_key())).is_ok())
+    let signed = certificate.tbs_certificate.as_ref();
+    let (algorithm, signature) = (&certificate.signature_algorithm, &certificate.signature_value);
+    Ok(is_named && verify(authority.public_key(), algorithm, signature, signed).is_ok())
 }
 
 pub(super) fn fingerprint(bytes: &[u8]) -> String {

@@ -15,10 +15,10 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
-use x509_parser::verify::verify_signature;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 use super::der::{self, BIT_STRING, INTEGER, OCTET_STRING, SEQUENCE, SET, UTC_TIME, UTF8_STRING};
+use super::signature::verify;
 use super::{CertificateError, certificate_id, inspect};
 
 /// AWS lets its certificates begin a little earlier, for devices whose clock is behind.
@@ -261,7 +261,8 @@ impl Issuer {
             .map_err(|error| unreadable("certificate request", error))?;
         let info = &request.certification_request_info;
         inspect::check_key(&info.subject_pki)?;
-        request.verify_signature().map_err(|_| CertificateError::RequestSignature)?;
+        verify(&info.subject_pki, &request.signature_algorithm, &request.signature_value, info.raw)
+            .map_err(|_| CertificateError::RequestSignature)?;
         // A certificate without a subject would need a critical alternative name to be valid.
         if info.subject.iter().next().is_none() {
             return self.sign(&default_subject(), &info.subject_pki, now, NOT_AFTER);
@@ -324,7 +325,7 @@ fn is_signature(public: &[u8], scheme: Scheme, message: &[u8], signature: &[u8])
     let Ok((_, public)) = SubjectPublicKeyInfo::from_der(public) else { return false };
     let (_, algorithm) = AlgorithmIdentifier::from_der(scheme.algorithm()).expect("a constant");
     let signature = BitString::new(0, signature);
-    verify_signature(&public, &algorithm, &signature, message).is_ok()
+    verify(&public, &algorithm, &signature, message).is_ok()
 }
 
 /// `CN=AWS IoT Certificate`

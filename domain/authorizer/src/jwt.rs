@@ -208,9 +208,10 @@ impl Claimed {
     }
 }
 
-/// A token whose signature is good. Not shown by `Debug`.
+/// A token whose signature is good: its claims, and what kind of token its header says that it is. Not
+/// shown by `Debug`.
 #[derive(Clone, PartialEq)]
-pub struct Claims(Map<String, Value>);
+pub struct Claims(Map<String, Value>, Option<String>);
 
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -244,7 +245,8 @@ impl Claims {
         if !key.public.has_signed(message.as_bytes(), &signature) {
             return Err(InvalidToken::Signature);
         }
-        object(body).map(Self).ok_or(NO_CLAIMS)
+        let kind = head.get("typ").map(|kind| kind.as_str().unwrap_or_default().to_owned());
+        object(body).map(|claims| Self(claims, kind)).ok_or(NO_CLAIMS)
     }
 
     /// Whether it is of this issuer and for this audience.
@@ -273,9 +275,15 @@ impl Claims {
                 return Err(claim(party));
             }
         }
-        // Some issuers say in this one that it is an access token, or one that ends a session.
-        if self.0.get("typ").is_some_and(|it| it.as_str() != Some("ID")) {
+        // Access tokens (RFC 9068, 2.1) and those that end a session (OpenID Connect Back-Channel Logout
+        // 1.0, 2.4) say so in their header; some issuers say it in a claim.
+        if self.1.as_ref().is_some_and(|kind| !kind.eq_ignore_ascii_case("JWT"))
+            || self.0.get("typ").is_some_and(|it| it.as_str() != Some("ID"))
+        {
             return Err(claim("typ"));
+        }
+        if self.0.contains_key("events") {
+            return Err(claim("events"));
         }
         let ends = self.seconds("exp")?.ok_or(claim("exp"))?;
         if now_secs >= ends.saturating_add(LEEWAY_SECS) {

@@ -31,6 +31,8 @@ use crate::shared::Shared;
 const MAX_NODE: u64 = 0xFFFF;
 /// Between two looks at how far a change is.
 const STEP: Duration = Duration::from_millis(250);
+/// How long whoever waits puts up with what does not go on by itself: a node may just be restarting.
+const STUCK: Duration = Duration::from_secs(15);
 
 /// What an operator wants.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -197,10 +199,7 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
     }
     let serves = standing.members[&node].status != MemberStatus::Joining;
     if !dead && !is_live && serves {
-        return Err(format!(
-            "node {node} does not answer, so it cannot be drained: start it, or say --dead if it never \
-             returns"
-        ));
+        return Err(undrained(node));
     }
     if node == standing.node {
         return Err(format!("ask another node: this is node {node}, which cannot tell of its end"));
@@ -211,6 +210,13 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
         )),
         None => Ok(command),
     }
+}
+
+fn undrained(node: u64) -> String {
+    format!(
+        "node {node} does not answer, so it cannot be drained: start it, or say `skein cluster remove {node} \
+         --dead` if it never returns"
+    )
 }
 
 fn preference(standing: &Standing, group: u32, node: Option<u64>) -> Result<Command, String> {
@@ -255,12 +261,15 @@ enum Progress {
     Done(String),
     /// It goes on, and is here.
     Going(String),
+    /// It does not go on unless somebody does what is said here.
+    Stuck(String),
     /// It will not come to that.
     Failed(String),
 }
 
 fn progress(wish: &Wish, standing: &Standing) -> Progress {
     let member = |node: &u64| standing.members.get(node);
+    let is_live = |node: &u64| standing.live().contains(node);
     let groups = standing.groups.len();
     let with = |node: u64| {
         let has =
@@ -284,6 +293,9 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
             Some(it) if it.status != MemberStatus::Leaving => {
                 Progress::Failed(format!("node {node} was added again meanwhile"))
             }
+            Some(it) if !it.dead && it.drain != Drain::Done && !is_live(node) => {
+                Progress::Stuck(undrained(*node))
+            }
             Some(it) if !it.dead && it.drain != Drain::Done => {
                 Progress::Going(format!("node {node} is leaving: its clients go elsewhere"))
             }
@@ -297,6 +309,7 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
             Some(Drain::Done) if !undo => Progress::Done(format!(
                 "node {node} is drained: it has no clients and leads nothing"
             )),
+            Some(Drain::Wanted) if !undo && !is_live(node) => Progress::Stuck(undrained(*node)),
             Some(Drain::Wanted) if !undo => {
                 Progress::Going(format!("node {node} is draining: its clients go elsewhere"))
             }
@@ -327,6 +340,7 @@ fn await_end(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<Str
     ask(admin, "POST", "/admin/cluster", &serde_json::to_string(wish)?)?;
     let until = Instant::now() + patience;
     let mut said = String::new();
+    let mut stuck_since = None;
     loop {
         // The asked node may be the one that goes, or be busy for a moment.
         let now = match Standing::of(admin) {
@@ -336,10 +350,16 @@ fn await_end(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<Str
         match now {
             Progress::Done(text) => return Ok(text),
             Progress::Failed(text) => bail!(text),
-            Progress::Going(text) if Instant::now() >= until => {
+            Progress::Going(text) | Progress::Stuck(text) if Instant::now() >= until => {
                 bail!("not within {} s, but it goes on: {text}", patience.as_secs())
             }
+            Progress::Stuck(text) => {
+                if stuck_since.get_or_insert_with(Instant::now).elapsed() >= STUCK {
+                    bail!(text);
+                }
+            }
             Progress::Going(text) => {
+                stuck_since = None;
                 if text != said {
                     println!("{text}");
                     said = text;
@@ -500,6 +520,14 @@ mod tests {
             ),
         ] {
             assert_eq!(progress(&wish, &standing(commands, &[2, 3], &[])), expected);
+        }
+        let drained = Command::DrainMember { node: 3, drain: Drain::Wanted };
+        for (command, wish) in [
+            (remove(false), Wish::Remove { node: 3, dead: false }),
+            (drained, Wish::Drain { node: 3, undo: false }),
+        ] {
+            let silent = progress(&wish, &standing(vec![command], &[2], &[]));
+            assert_eq!(silent, Progress::Stuck(undrained(3)));
         }
     }
 }

@@ -31,6 +31,8 @@ use crate::shared::Shared;
 
 /// Lists are large: one is read at a time.
 static READING: Semaphore = Semaphore::const_new(1);
+/// How many of the certificates that a list revokes are named: in the answer, the log and the audit record.
+const NAMED: usize = 250;
 /// How long a list may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
 /// How long whoever asks waits for the answer.
@@ -53,6 +55,8 @@ pub struct Imported {
     pub serials: usize,
     /// How many certificates it has revoked that were registered and not revoked before.
     pub revoked: u64,
+    /// The ids of the first of them, [`NAMED`] at most.
+    pub certificates: Vec<String>,
 }
 
 /// `POST /admin/crl`.
@@ -99,9 +103,15 @@ async fn take(shared: &Arc<Shared>, file: Body, watch: &Watch) -> Result<Importe
         next_update: list.next_update.map(x509::utc),
         serials: list.serials.len(),
         revoked: 0,
+        certificates: Vec::new(),
     };
+    let (signer, wanted) = (authority.clone(), list.clone());
+    let named = move |registry: &Registry| {
+        registry.revoked_by(&signer, &wanted).take(NAMED).cloned().collect::<Vec<_>>()
+    };
+    let named = backend.registry_read(named).await.map_err(|_| unavailable())?;
     let revoke = AuthorityCommand::Revoke { authority, list: Box::new(list) };
-    match watch.propose(&backend, Command::Authority(revoke)).await {
+    match watch.propose_revoking(&backend, Command::Authority(revoke), &named).await {
         Ok(Outcome::Revoked { certificates }) => imported.revoked = certificates,
         Err(ProposeError::Rejected(rejection)) => {
             return Err((StatusCode::CONFLICT, format!("{}\n", refusal(&rejection))));
@@ -114,6 +124,10 @@ async fn take(shared: &Arc<Shared>, file: Body, watch: &Watch) -> Result<Importe
         revoked = imported.revoked,
         "a revocation list was imported"
     );
+    for certificate in &named {
+        tracing::info!(%certificate, "a revocation list has revoked a certificate");
+    }
+    imported.certificates = named.iter().map(ToString::to_string).collect();
     Ok(imported)
 }
 
@@ -204,7 +218,7 @@ impl Imported {
 
 impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { authority, issuer, number, issued, next_update, serials, revoked } = self;
+        let Self { authority, issuer, number, issued, next_update, serials, .. } = self;
         writeln!(f, "CA {authority} ({issuer})")?;
         let number = number.as_ref().map_or(String::new(), |number| format!(" {number}"));
         write!(f, "list{number} with {serials} serial numbers, issued {issued}")?;
@@ -212,6 +226,13 @@ impl fmt::Display for Imported {
             Some(next) => writeln!(f, ", next update {next}")?,
             None => writeln!(f, ", which does not say when there is a newer one")?,
         }
-        writeln!(f, "{revoked} registered certificates revoked by it")
+        writeln!(f, "{} registered certificates revoked by it", self.revoked)?;
+        for certificate in &self.certificates {
+            writeln!(f, "  {certificate}")?;
+        }
+        match self.revoked.saturating_sub(self.certificates.len() as u64) {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more"),
+        }
     }
 }

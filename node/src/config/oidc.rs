@@ -48,8 +48,8 @@ pub struct RoleRule {
     pub value: String,
     /// `admin`, `operator` or `read-only`.
     pub role: Role,
-    /// With which things: names, or `start*`. Everything, when there are none.
-    #[serde(default)]
+    /// With which things: names, or `start*`. Everything, when it is left out.
+    #[serde(default, deserialize_with = "super::some_things")]
     pub things: Vec<String>,
 }
 

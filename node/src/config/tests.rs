@@ -78,6 +78,7 @@ fn bad_configurations_say_what_and_where() {
     let key =
         |id: &str, secret: &str| format!("[[access_keys]]\nid = '{id}'\nsecret = '{secret}'\n");
     let good = key("AKIA-EXAMPLE_1", "0123456789abcdef");
+    let no_things = format!("{good}things = []\n");
     let odd_things = format!("{good}things = ['lamp-*', '*', 'a*b']\n");
     let odd_role = format!("{good}role = 'root'\n");
     let twice = format!("{good}{good}");
@@ -278,6 +279,7 @@ fn bad_configurations_say_what_and_where() {
             &[],
             "access_keys[0].things: \"a*b\" is neither the name of a thing nor START*",
         ),
+        (&no_things, &[], "no things: leave `things` out for all, or name some"),
         (
             &odd_role,
             &[],

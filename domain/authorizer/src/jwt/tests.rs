@@ -159,6 +159,13 @@ fn claims_are_for_us_and_of_this_time() {
         assert_eq!(grant(&claims).unwrap().disconnect_after_secs, seconds, "{claims}");
     }
     let claim = |name: &str| InvalidToken::Claim(name.into());
+    for (kind, is_refused) in
+        [("JWT", false), ("jwt", false), ("at+jwt", true), ("logout+jwt", true), ("", true)]
+    {
+        let Claims(claims, _) = of(good());
+        let found = Claims(claims, Some(kind.into())).person("i", "a", NOW);
+        assert_eq!(found.err(), is_refused.then(|| claim("typ")), "{kind}");
+    }
     for (claims, error) in [
         (with("iss", "https://id.example".into()), claim("iss")),
         (with("iss", Value::Null), claim("iss")),
@@ -187,7 +194,7 @@ fn claims_are_for_us_and_of_this_time() {
 
 fn of(claims: Value) -> Claims {
     let Value::Object(claims) = claims else { panic!("no object") };
-    Claims(claims)
+    Claims(claims, None)
 }
 
 #[test]
@@ -242,6 +249,7 @@ fn a_token_is_of_a_person() {
         (with("client_id", "b".into()), claim("client_id")),
         (with("typ", "Bearer".into()), claim("typ")),
         (with("typ", 7.into()), claim("typ")),
+        (with("events", json!({})), claim("events")),
         (with("exp", (NOW - 60).into()), InvalidToken::Expired),
         (with("exp", Value::Null), claim("exp")),
         (with("iat", (NOW + 61).into()), InvalidToken::NotYet),
@@ -344,7 +352,7 @@ fn the_claim_that_says_who_it_is_cannot_be_replaced_by_one_in_other_case() {
         (json!({ "SUB": "s" }), Some("s")),
     ] {
         let Value::Object(map) = &claims else { panic!("no object") };
-        let variables = Claims(map.clone()).variables();
+        let variables = Claims(map.clone(), None).variables();
         let found = variables.get("jwt:sub").map(|values| values.join(","));
         assert_eq!(found.as_deref(), expected, "{claims}");
     }

@@ -158,24 +158,42 @@ impl Registry {
             let RevocationList { issued, number, .. } = present.clone();
             return Err(Rejection::RevocationListOlder { issued, number });
         }
-        let former = self.former_authorities.iter().filter(|(_, it)| **it == signer);
-        let authorities: BTreeSet<_> =
-            self.authorities_of(&signer).map(|it| &it.id).chain(former.map(|(id, _)| id)).collect();
-        let is_named = |authority: &CertificateId, summary: &CertificateSummary| {
-            authorities.contains(authority) && list.names(summary)
-        };
-        let registered = self.certificates.values();
-        let revoked = registered.filter(|it| {
-            let is_open = it.status != CertificateStatus::Revoked;
-            is_open && it.authority.as_ref().is_some_and(|by| is_named(by, &it.summary))
-        });
-        let revoked: Vec<_> = revoked.map(|it| it.id.clone()).collect();
+        let revoked: Vec<_> = self.not_revoked_yet(&signer, &list).cloned().collect();
         for id in &revoked {
             self.settle(id, CertificateStatus::Revoked, list.imported);
         }
         self.revocation_lists.insert(signer.clone(), list);
         self.dirty.insert(Key::RevocationList(signer));
         Ok(Outcome::Revoked { certificates: revoked.len() as u64 })
+    }
+
+    /// The certificates that a list of an authority would revoke.
+    pub fn revoked_by(
+        &self,
+        authority: &CertificateId,
+        list: &RevocationList,
+    ) -> impl Iterator<Item = &CertificateId> {
+        let signer = self.authorities.get(authority).map(Signer::of);
+        signer.into_iter().flat_map(move |signer| self.not_revoked_yet(&signer, list))
+    }
+
+    fn not_revoked_yet<'a, 'b>(
+        &'a self,
+        signer: &Signer,
+        list: &'b RevocationList,
+    ) -> impl Iterator<Item = &'a CertificateId> + use<'a, 'b> {
+        let former = self.former_authorities.iter().filter(|(_, it)| *it == signer);
+        let authorities: BTreeSet<_> =
+            self.authorities_of(signer).map(|it| &it.id).chain(former.map(|(id, _)| id)).collect();
+        let is_named = move |authority: &CertificateId, summary: &CertificateSummary| {
+            authorities.contains(authority) && list.names(summary)
+        };
+        let registered = self.certificates.values();
+        let named = registered.filter(move |it| {
+            let is_open = it.status != CertificateStatus::Revoked;
+            is_open && it.authority.as_ref().is_some_and(|by| is_named(by, &it.summary))
+        });
+        named.map(|it| &it.id)
     }
 
     /// An authority has gone, and its list with it unless others have the same key.

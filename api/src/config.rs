@@ -23,6 +23,8 @@ pub struct Config {
     pub endpoints: Endpoints,
     /// The keys that requests can be signed with.
     pub access_keys: Vec<AccessKey>,
+    /// How long a thing type has to have been deprecated for DeleteThingType, in milliseconds.
+    pub thing_types_deprecated_for_ms: u64,
     /// Makes certificates.
     pub issuing: Issuing,
     /// Where changes are recorded, if they are.

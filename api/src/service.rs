@@ -99,6 +99,7 @@ pub(crate) struct Api<B> {
     pub(crate) backend: B,
     pub(crate) arns: Arns,
     pub(crate) endpoints: Endpoints,
+    pub(crate) thing_types_deprecated_for_ms: u64,
     pub(crate) issuing: Issuing,
     pub(crate) provisioner: Provisioner<B>,
     /// Notes what is proposed.
@@ -110,6 +111,7 @@ pub(crate) struct Service<B> {
     pub(crate) backend: B,
     pub(crate) arns: Arns,
     endpoints: Endpoints,
+    thing_types_deprecated_for_ms: u64,
     issuing: Issuing,
     pub(crate) ledger: Option<Ledger>,
     pub(crate) clock: Clock,
@@ -130,6 +132,7 @@ impl<B: Backend> Service<B> {
             arns: Arns::new(&config),
             verifier: config.verifier(),
             endpoints: config.endpoints,
+            thing_types_deprecated_for_ms: config.thing_types_deprecated_for_ms,
             issuing: config.issuing,
             ledger: config.ledger,
             clock: config.clock,
@@ -153,6 +156,7 @@ impl<B: Backend> Service<B> {
             watch,
             arns: self.arns.clone(),
             endpoints: self.endpoints.clone(),
+            thing_types_deprecated_for_ms: self.thing_types_deprecated_for_ms,
             issuing,
         }
     }

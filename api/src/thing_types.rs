@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fleet::registry::{
-    Command, Outcome, PropagatedFrom, PropagatingAttribute, ThingType, ThingTypeName,
-    ThingTypePatch, ThingTypeProperties,
+    Command, DEPRECATED_FOR_MS, Outcome, PropagatedFrom, PropagatingAttribute, ThingType,
+    ThingTypeName, ThingTypePatch, ThingTypeProperties,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -129,7 +129,9 @@ pub(crate) async fn deprecate<B: Backend>(api: &Api<B>, call: &Call) -> Result<R
 
 pub(crate) async fn delete<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let thing_type = ThingTypeName::new(call.label(0))?;
-    api.propose(Command::DeleteThingType { thing_type, at: call.now }).await?;
+    let deprecated_for_ms = Some(api.thing_types_deprecated_for_ms);
+    let deprecated_for_ms = deprecated_for_ms.filter(|least| *least != DEPRECATED_FOR_MS);
+    api.propose(Command::DeleteThingType { thing_type, deprecated_for_ms, at: call.now }).await?;
     Ok(Reply::Empty)
 }
 

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::Role;
+use fleet::registry::DEPRECATED_FOR_MS;
 use ipnet::IpNet;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -294,6 +295,9 @@ pub struct Limits {
     /// How long publishers wait for a subscriber that does not keep up before it loses messages.
     #[serde(deserialize_with = "values::duration")]
     pub slow_consumer_patience: Duration,
+    /// How long a thing type has to have been deprecated before it is deleted.
+    #[serde(deserialize_with = "values::duration")]
+    pub thing_types_deprecated_for: Duration,
     /// PUBLISH packets per second that one connection may send; not limited when absent.
     pub publish_rate: Option<u32>,
     /// Connections that are in their TLS handshake or CONNECT at once, per core.
@@ -322,6 +326,7 @@ impl Default for Limits {
             pending_bytes: 16 << 20,
             core_bytes: 1 << 30,
             slow_consumer_patience: Duration::from_secs(2),
+            thing_types_deprecated_for: Duration::from_millis(DEPRECATED_FOR_MS),
             publish_rate: None,
             handshakes_per_core: 256,
             handshakes_per_source: 64,

@@ -22,6 +22,8 @@ def served(tmp_path_factory, shared_broker):
     pki = shared_broker.pki
     text = f"""
         data = '{served.data}'
+        [limits]
+        thing_types_deprecated_for = '0s'
         [listeners.admin]
         address = '127.0.0.1:{served.port("admin")}'
         [listeners.http]
@@ -137,6 +139,15 @@ def test_a_key_for_some_things(who, name):
     assert iot.list_thing_principals(thingName=lamp)["principals"] == [certificate]
     iot.detach_thing_principal(thingName=lamp, principal=certificate)
     iot.delete_thing(thingName=lamp)
+
+
+def test_a_type_is_deleted_as_soon_as_the_configuration_says(who, name):
+    iot = who("ADMIN")
+    iot.create_thing_type(thingTypeName=name)
+    refused(iot.delete_thing_type, "InvalidRequestException", 400, thingTypeName=name)
+    iot.deprecate_thing_type(thingTypeName=name)
+    iot.delete_thing_type(thingTypeName=name)
+    refused(iot.describe_thing_type, "ResourceNotFoundException", 404, thingTypeName=name)
 
 
 def test_a_wrong_signature_says_nothing_of_rights(served):

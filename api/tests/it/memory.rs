@@ -70,6 +70,7 @@ pub(crate) fn config(issuer: Issuer) -> Config {
             secret: SECRET.into(),
             rights: Arc::default(),
         }],
+        thing_types_deprecated_for_ms: fleet::registry::DEPRECATED_FOR_MS,
         issuing: api::provisioning::Issuing::new(issuer),
         ledger: None,
         clock: Clock::default(),

@@ -84,6 +84,7 @@ pub use templates::{
     Hook, NewHook, ProvisioningTemplate, TemplateCommand, TemplateType, TemplateVersion,
 };
 pub use thing_groups::ThingGroupCommand;
+pub use thing_types::DEPRECATED_FOR_MS;
 pub use view::{Order, Page, Paging, ThingFilter};
 
 use events::Events;
@@ -193,7 +194,9 @@ impl Registry {
             Command::DeprecateThingType { thing_type, undo, at } => {
                 self.deprecate_thing_type(&thing_type, undo, at)
             }
-            Command::DeleteThingType { thing_type, at } => self.delete_thing_type(&thing_type, at),
+            Command::DeleteThingType { thing_type, deprecated_for_ms, at } => {
+                self.delete_thing_type(&thing_type, deprecated_for_ms, at)
+            }
             Command::RegisterCertificate {
                 certificate,
                 pem,

@@ -85,6 +85,9 @@ pub enum Command {
     },
     DeleteThingType {
         thing_type: ThingTypeName,
+        /// How long it has to have been deprecated, in milliseconds; [`DEPRECATED_FOR_MS`](super::DEPRECATED_FOR_MS) without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deprecated_for_ms: Option<u64>,
         at: Timestamp,
     },
     RegisterCertificate {
@@ -300,6 +303,7 @@ impl Command {
     pub fn since(&self) -> u32 {
         match self {
             Self::CreateThing { billing_group: Some(_), .. }
+            | Self::DeleteThingType { deprecated_for_ms: Some(_), .. }
             | Self::ThingGroup(_)
             | Self::BillingGroup(_)
             | Self::Authority(_)

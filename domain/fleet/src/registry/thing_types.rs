@@ -13,8 +13,9 @@ use super::{Outcome, Registry, Rejection};
 
 const SEARCHABLE_ATTRIBUTES: usize = 3;
 const PROPAGATING_ATTRIBUTES: usize = 20;
-/// How long a type stays deprecated before it can be deleted.
-const GRACE_MS: u64 = 5 * 60 * 1000;
+/// How long a type stays deprecated before it can be deleted, in milliseconds, unless whoever deletes it
+/// says otherwise.
+pub const DEPRECATED_FOR_MS: u64 = 5 * 60 * 1000;
 /// What a connection can contribute to the messages of a thing type's things.
 const CONNECTION_ATTRIBUTES: [&str; 2] = ["iot:ClientId", "iot:Thing.ThingName"];
 
@@ -85,6 +86,7 @@ impl Registry {
     pub(super) fn delete_thing_type(
         &mut self,
         name: &ThingTypeName,
+        deprecated_for_ms: Option<u64>,
         at: Timestamp,
     ) -> Result<Outcome, Rejection> {
         let Some(deprecated) = find(&mut self.thing_types, name)?.deprecated else {
@@ -94,8 +96,9 @@ impl Registry {
             return Err(Rejection::ThingTypeInUse(name.clone()));
         }
         let waited = at.0.saturating_sub(deprecated.0);
-        if waited < GRACE_MS {
-            let seconds = (GRACE_MS - waited).div_ceil(1000);
+        let least = deprecated_for_ms.unwrap_or(DEPRECATED_FOR_MS);
+        if waited < least {
+            let seconds = (least - waited).div_ceil(1000);
             let thing_type = name.clone();
             return Err(Rejection::ThingTypeDeprecatedRecently { thing_type, seconds });
         }

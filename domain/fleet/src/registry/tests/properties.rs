@@ -53,7 +53,11 @@ fn any_command() -> impl Strategy<Value = Command> {
                     },
                 },
                 5 => Command::DeprecateThingType { thing_type: thing_type(name), undo: flag, at },
-                6 => Command::DeleteThingType { thing_type: thing_type(name), at },
+                6 => Command::DeleteThingType {
+                    thing_type: thing_type(name),
+                    deprecated_for_ms: None,
+                    at,
+                },
                 7 => register(number, status),
                 8 => Command::UpdateCertificate { certificate: certificate(number), status, at },
                 9 => Command::DeleteCertificate { certificate: certificate(number), force: flag },

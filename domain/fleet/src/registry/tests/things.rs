@@ -128,6 +128,7 @@ fn a_thing_keeps_a_type_that_was_deprecated() {
 fn a_thing_type_is_deleted_five_minutes_after_its_deprecation() {
     let delete = |seconds: u64| Command::DeleteThingType {
         thing_type: thing_type("t"),
+        deprecated_for_ms: None,
         at: Timestamp(DAY.0 + seconds * 1000),
     };
     let mut registry = after([create_type("t"), create("lamp", Some("t"), &[])]);
@@ -147,4 +148,21 @@ fn a_thing_type_is_deleted_five_minutes_after_its_deprecation() {
     registry.apply(deprecate("t", false)).unwrap();
     assert_eq!(registry.apply(delete(300)), Ok(Outcome::Done));
     assert_eq!(registry.thing_type("t"), None);
+}
+
+#[test]
+fn a_thing_type_is_deleted_as_long_after_its_deprecation_as_is_said() {
+    let delete = |seconds: u64, deprecated_for_ms| Command::DeleteThingType {
+        thing_type: thing_type("t"),
+        deprecated_for_ms,
+        at: Timestamp(DAY.0 + seconds * 1000),
+    };
+    let mut registry = after([create_type("t"), deprecate("t", false)]);
+    for (seconds, least, left) in [(299, None, 1), (300, Some(600_000), 300), (0, Some(1), 1)] {
+        let rejection = refuse(&mut registry, delete(seconds, least));
+        let (thing_type, seconds) = (thing_type("t"), left);
+        assert_eq!(rejection, Rejection::ThingTypeDeprecatedRecently { thing_type, seconds });
+    }
+    assert_eq!(registry.apply(delete(0, Some(0))), Ok(Outcome::Done));
+    assert_eq!((delete(0, None).since(), delete(0, Some(0)).since()), (1, 2));
 }

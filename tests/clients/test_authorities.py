@@ -4,6 +4,7 @@ import hashlib
 import json
 import ssl
 import subprocess
+from types import SimpleNamespace
 
 import botocore.exceptions
 import pytest
@@ -27,25 +28,25 @@ def openssl(*words):
 class Authority:
     """A CA of somebody's own, and what it signs."""
 
-    def __init__(self, folder, name, like=None):
-        self.folder, self.name = folder, name
+    def __init__(self, folder, name, like=None, curve="prime256v1", digest="sha256"):
+        self.folder, self.name, self.digest = folder, name, f"-{digest}"
         self.key = like.key if like else folder / f"{name}.key"
         if not like:
-            openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self.key)
+            openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", self.key)
         subject = like.subject if like else f"/O=Test/CN={name}"
         self.subject, self.file = subject, folder / f"{name}.pem"
         openssl("req", "-x509", "-new", "-key", self.key, "-subj", subject, "-days", "30", "-out", self.file,
-                "-addext", "keyUsage=critical,keyCertSign")
+                self.digest, "-addext", "keyUsage=critical,keyCertSign")
         self.pem = self.file.read_text()
 
     def sign(self, subject, name="signed", key="ec:prime256v1"):
         file = self.folder / f"{self.name}-{name}"
         kind, size = key.split(":")
         kind = ["ec", "-pkeyopt", f"ec_paramgen_curve:{size}"] if kind == "ec" else [key]
-        openssl("req", "-new", "-newkey", *kind, "-nodes", "-subj", subject,
+        openssl("req", "-new", "-newkey", *kind, "-nodes", "-subj", subject, self.digest,
                 "-keyout", f"{file}.key", "-out", f"{file}.csr")
         openssl("x509", "-req", "-in", f"{file}.csr", "-CA", self.file, "-CAkey", self.key, "-CAcreateserial",
-                "-days", "20", "-out", f"{file}.pem")
+                "-days", "20", self.digest, "-out", f"{file}.pem")
         return file.with_name(f"{file.name}.pem").read_text()
 
     def register(self, iot, **more):
@@ -180,6 +181,22 @@ def test_a_certificate_of_an_authority_connects(iot, authority, tls, key, skein,
     wrap = lambda raw: context.wrap_socket(raw, server_hostname="localhost")
     with m.Client(skein.address("tls"), 5, wrap=wrap) as client:
         assert client.connect(name).reason == 0
+
+
+@pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
+@pytest.mark.parametrize("curve", ["prime256v1", "secp384r1", "secp521r1"])
+def test_an_authority_may_have_any_curve_and_hash(iot, curve, digest, tmp_path, name):
+    authority = Authority(tmp_path, name, curve=curve, digest=digest)
+    id = authority.register(iot, setAsActive=True)["certificateId"]
+    made = iot.register_certificate(certificatePem=authority.sign("/CN=device", "device", f"ec:{curve}"))
+    assert iot.describe_certificate(certificateId=made["certificateId"])["certificateDescription"]["caCertificateId"] == id
+    # Of the same name, curve and hash, and of another key.
+    forger = Authority(tmp_path, f"{name}-forger", curve=curve, digest=digest)
+    forged = Authority(tmp_path, f"{name}-forged", SimpleNamespace(key=forger.key, subject=authority.subject), digest=digest)
+    refused(iot.register_certificate, "CertificateValidationException", 400, certificatePem=forged.sign("/CN=device", "device"))
+    request = (tmp_path / f"{name}-device.csr").read_text()
+    own = iot.create_certificate_from_csr(certificateSigningRequest=request)
+    assert own["certificatePem"].startswith("-----BEGIN CERTIFICATE")
 
 
 @pytest.fixture

@@ -32,7 +32,31 @@ pub(crate) enum Caller {
     Authorized(AuthorizedCaller),
 }
 
+/// Who a caller is, however it has proved that, and in however many sessions.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Identity<'a> {
+    AccessKey(&'a str),
+    Person { issuer: &'a str, subject: &'a str },
+    Certificate(&'a str),
+    Authorized { authorizer: &'a str, principal_id: &'a str },
+}
+
 impl Caller {
+    /// Whom its requests count for.
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        match self {
+            Self::AccessKey(id, _) => Identity::AccessKey(id),
+            Self::Person(session) => {
+                Identity::Person { issuer: &session.issuer, subject: &session.subject }
+            }
+            Self::Certificate(device) => Identity::Certificate(device.certificate.as_str()),
+            Self::Authorized(client) => Identity::Authorized {
+                authorizer: &client.authorizer,
+                principal_id: &client.principal_id,
+            },
+        }
+    }
+
     /// A device that has signed with temporary credentials.
     pub(crate) fn of_session(session: Arc<RoleSession>, source_ip: Option<IpAddr>) -> Self {
         let certificate = session.certificate.clone();

@@ -30,6 +30,7 @@ use crate::request::{Call, Caller};
 use crate::routes::{self, Operation};
 use crate::sessions::Session;
 use crate::sigv4::{self, BodyHash, Verifier};
+use crate::throttle::Rates;
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, authorizers, billing_groups,
     certificates, connections, credentials, dynamic_groups, effective, endpoint, events, openapi,
@@ -120,6 +121,7 @@ pub(crate) struct Service<B> {
     pub(crate) look_ups: Semaphore,
     pub(crate) reports: Semaphore,
     strangers: Semaphore,
+    rates: Rates,
     metrics: ApiMetrics,
 }
 
@@ -139,6 +141,7 @@ impl<B: Backend> Service<B> {
             look_ups: Semaphore::new(CONCURRENT_LOOK_UPS),
             reports: Semaphore::new(registration_tasks::CONCURRENT_REPORTS),
             strangers: Semaphore::new(CONCURRENT_STRANGERS),
+            rates: config.rates,
             metrics: ApiMetrics::register(),
         }
     }
@@ -270,6 +273,7 @@ impl<B: Backend> Service<B> {
                 None => return Err(sigv4::AuthError::Missing.into()),
             },
         };
+        self.throttle(&caller, *plane, now)?;
         self.check_rights(&caller, &matched, source, (*plane, trace, now)).await?;
         // Not before: whoever only sends slowly, or has no key, holds nothing that others wait for.
         let _permit = self.requests.try_acquire().map_err(|_| Error::Unavailable)?;

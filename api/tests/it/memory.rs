@@ -72,6 +72,7 @@ pub(crate) fn config(issuer: Issuer) -> Config {
         }],
         issuing: api::provisioning::Issuing::new(issuer),
         ledger: None,
+        rates: api::Rates::default(),
         clock: Clock::default(),
     }
 }

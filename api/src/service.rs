@@ -26,7 +26,7 @@ use crate::error::Plane;
 use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
 use crate::provisioning::{Issuing, Provisioner};
-use crate::request::{Call, Caller};
+use crate::request::{Call, Caller, parameters};
 use crate::routes::{self, Operation};
 use crate::sessions::Session;
 use crate::sigv4::{self, BodyHash, Verifier};
@@ -280,7 +280,7 @@ impl<B: Backend> Service<B> {
         let call = Call {
             operation: matched.operation,
             labels: matched.labels,
-            query: sigv4::decoded_query(request.query),
+            query: parameters(request.query)?,
             headers: parts.headers.clone(),
             body,
             caller,

@@ -9,6 +9,7 @@ use fleet::registry::Timestamp;
 use crate::audit::Ledger;
 use crate::provisioning::Issuing;
 use crate::sigv4::{AccessKey, Verifier};
+use crate::throttle::Rates;
 
 /// What the API is told at its start.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Config {
     pub issuing: Issuing,
     /// Where changes are recorded, if they are.
     pub ledger: Option<Ledger>,
+    /// How often each caller may ask for something.
+    pub rates: Rates,
     /// Tells the time.
     pub clock: Clock,
 }

@@ -1,5 +1,6 @@
 //! What the policies of a principal add up to.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fleet::registry::{
@@ -203,6 +204,10 @@ fn result(
         (false, true) => "ALLOWED",
         (true, true) => "IMPLICIT_DENY",
     };
+    let missing = documents.iter().flat_map(|named| {
+        let known = (&arns.for_policies(), variables);
+        named.document.missing(known, question.action, resource, request)
+    });
     json!({
         "authInfo": { "actionType": question.action_type, "resources": [arn] },
         "allowed": { "policies": allowed },
@@ -211,6 +216,6 @@ fn result(
             "explicitDeny": { "policies": denied },
         },
         "authDecision": decision,
-        "missingContextValues": [],
+        "missingContextValues": missing.collect::<BTreeSet<_>>(),
     })
 }

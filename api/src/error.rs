@@ -85,7 +85,7 @@ pub enum Error {
     /// An authorizer has given no answer that can be used.
     #[error("{0}")]
     InvalidResponse(String),
-    /// Too much of something expensive at once.
+    /// Too much of something expensive at once, or more requests than a caller may make in a second.
     #[error("{0}")]
     Throttled(String),
     /// A policy has all the versions it can have.
@@ -300,7 +300,8 @@ impl Error {
             Self::ResourceRegistrationFailure(_) => (400, "ResourceRegistrationFailureException"),
             Self::InvalidResponse(_) => (400, "InvalidResponseException"),
             Self::IndexNotReady(_) => (400, "IndexNotReadyException"),
-            Self::Throttled(_) => (400, "ThrottlingException"),
+            Self::Throttled(_) if plane == Plane::Control => (400, "ThrottlingException"),
+            Self::Throttled(_) => (429, "ThrottlingException"),
             Self::ConflictingResourceUpdate(_) => (409, "ConflictingResourceUpdateException"),
             Self::TransferConflict(_) => (409, "TransferConflictException"),
             Self::TransferAlreadyCompleted(_) => (410, "TransferAlreadyCompletedException"),

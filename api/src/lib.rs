@@ -44,6 +44,7 @@ mod templates;
 mod thing_groups;
 mod thing_types;
 mod things;
+mod throttle;
 mod transfers;
 pub mod x509;
 
@@ -54,3 +55,4 @@ pub use properties::{Properties, PropertyError};
 pub use rights::{Rights, Role};
 pub use routes::DATA_SERVICES;
 pub use service::{data_plane, router};
+pub use throttle::Rates;

@@ -2,13 +2,17 @@
 
 use metrics::{Counter, Unit, counter, describe_counter};
 
+use crate::error::Plane;
 use crate::routes::Operation;
 
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 
-/// Requests by operation and class of status; requests that are no operation are not counted here.
+/// Requests by operation and class of status; requests that are no operation, or more than
+/// their caller may make, are not counted there.
 pub(crate) struct ApiMetrics {
     requests: Vec<[Counter; CLASSES.len()]>,
+    throttled_control: Counter,
+    throttled_data: Counter,
 }
 
 impl ApiMetrics {
@@ -25,7 +29,24 @@ impl ApiMetrics {
             CLASSES
                 .map(|class| counter!("api_requests_total", "operation" => name, "status" => class))
         };
-        Self { requests: Operation::ALL.iter().map(of).collect() }
+        describe_counter!(
+            "api_throttled_total",
+            Unit::Count,
+            "REST requests beyond the rate of their caller"
+        );
+        let throttled = |plane| counter!("api_throttled_total", "plane" => plane);
+        Self {
+            requests: Operation::ALL.iter().map(of).collect(),
+            throttled_control: throttled("control"),
+            throttled_data: throttled("data"),
+        }
+    }
+
+    pub(crate) fn throttled(&self, plane: Plane) {
+        match plane {
+            Plane::Control => self.throttled_control.increment(1),
+            Plane::Data | Plane::Credentials => self.throttled_data.increment(1),
+        }
     }
 
     pub(crate) fn answered(&self, operation: Operation, status: u16) {

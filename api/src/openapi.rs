@@ -47,13 +47,14 @@ const ERRORS: &[(&str, u16)] = &[
     ("TransferAlreadyCompleted", 410),
     ("RequestEntityTooLarge", 413),
     ("UnsupportedDocumentEncoding", 415),
+    ("Throttling", 429),
     ("InternalFailure", 500),
     ("ServiceUnavailable", 503),
 ];
 
 /// What any operation may answer. Signatures that are not good are answered with 403, too.
 const COMMON: &str = "InvalidRequest AccessDenied Forbidden RequestTimeout RequestEntityTooLarge \
-                      InternalFailure ServiceUnavailable";
+                      Throttling InternalFailure ServiceUnavailable";
 
 /// The labels of paths: what stands before them, and their names.
 const LABELS: &[(&str, &str)] = &[
@@ -277,7 +278,12 @@ fn responses(plane: Plane, description: &Description) -> Value {
         _ => true,
     });
     let names: Vec<&str> = common.chain(description.fails.split_whitespace()).collect();
-    for &(name, status) in ERRORS.iter().filter(|(name, _)| names.contains(name)) {
+    let is_meant = |(name, status): &&(&str, u16)| match (*name, plane) {
+        ("Throttling", Plane::Control) => *status == 400,
+        ("Throttling", _) => *status == 429,
+        _ => names.contains(name),
+    };
+    for &(name, status) in ERRORS.iter().filter(is_meant) {
         let error = responses.entry(status.to_string()).or_insert_with(|| {
             json!({
                 "description": "",
@@ -329,6 +335,23 @@ mod tests {
                 .collect();
             assert_eq!(names, expected, "{method} {path}");
             assert!(names.iter().all(|name| schemes[name].is_object()), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn who_asks_too_often_is_told_by_the_status_of_the_plane() {
+        let document = document();
+        for (method, path, described, other) in [
+            ("get", "/things", "400", "429"),
+            ("get", "/things/{thingName}/shadow", "429", "400"),
+            ("get", "/role-aliases/{roleAlias}/credentials", "429", "400"),
+        ] {
+            let responses = &document["paths"][path][method]["responses"];
+            let is_named = |status: &str| {
+                let text = responses[status]["description"].as_str().unwrap_or_default();
+                text.contains("ThrottlingException")
+            };
+            assert!(is_named(described) && !is_named(other), "{method} {path}: {responses}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! A request that has been matched and authenticated, as the operations read it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use fleet::registry::{RoleSession, Timestamp};
+use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +20,7 @@ use crate::openapi;
 use crate::people::PersonSession;
 use crate::rights::Rights;
 use crate::routes::Operation;
+use crate::sigv4;
 
 /// On whose behalf a request is made.
 #[derive(Clone, Debug)]
@@ -32,7 +35,31 @@ pub(crate) enum Caller {
     Authorized(AuthorizedCaller),
 }
 
+/// Who a caller is, however it has proved that, and in however many sessions.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Identity<'a> {
+    AccessKey(&'a str),
+    Person { issuer: &'a str, subject: &'a str },
+    Certificate(&'a str),
+    Authorized { authorizer: &'a str, principal_id: &'a str },
+}
+
 impl Caller {
+    /// Whom its requests count for.
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        match self {
+            Self::AccessKey(id, _) => Identity::AccessKey(id),
+            Self::Person(session) => {
+                Identity::Person { issuer: &session.issuer, subject: &session.subject }
+            }
+            Self::Certificate(device) => Identity::Certificate(device.certificate.as_str()),
+            Self::Authorized(client) => Identity::Authorized {
+                authorizer: &client.authorizer,
+                principal_id: &client.principal_id,
+            },
+        }
+    }
+
     /// A device that has signed with temporary credentials.
     pub(crate) fn of_session(session: Arc<RoleSession>, source_ip: Option<IpAddr>) -> Self {
         let certificate = session.certificate.clone();
@@ -172,6 +199,16 @@ impl Call {
     }
 }
 
+/// The parameters of a query. A plus is a plus, as in a signature.
+pub(crate) fn parameters(query: &str) -> Result<Vec<(String, String)>, Error> {
+    let pairs = sigv4::pairs(query).map(|(name, value)| {
+        let decode = |text| percent_decode_str(text).decode_utf8().map(Cow::into_owned);
+        let invalid = |_| Error::Invalid(format!("the parameter {name} of the query is not UTF-8"));
+        Ok((decode(name).map_err(invalid)?, decode(value).map_err(invalid)?))
+    });
+    pairs.collect()
+}
+
 /// A tag as AWS writes it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
@@ -199,4 +236,28 @@ pub(crate) fn tags(tags: Vec<Tag>) -> Result<BTreeMap<String, String>, Error> {
         }
     }
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_utf8() {
+        let read = |query| parameters(query).map_err(|error| error.to_string());
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        for (query, expected) in [
+            ("", vec![]),
+            ("&a=1&&b", vec![pair("a", "1"), pair("b", "")]),
+            ("a%3D=%C3%A4+%2B&a%3D=%zz", vec![pair("a=", "ä++"), pair("a=", "%zz")]),
+        ] {
+            assert_eq!(read(query), Ok(expected), "{query}");
+        }
+        for (query, name) in
+            [("a=1&contentType=%FF", "contentType"), ("%C3=1", "%C3"), ("b=%ED%A0%80", "b")]
+        {
+            let text = format!("the parameter {name} of the query is not UTF-8");
+            assert_eq!(read(query), Err(text), "{query}");
+        }
+    }
 }

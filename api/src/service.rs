@@ -26,10 +26,11 @@ use crate::error::Plane;
 use crate::metrics::ApiMetrics;
 use crate::paging::Cursor;
 use crate::provisioning::{Issuing, Provisioner};
-use crate::request::{Call, Caller};
+use crate::request::{Call, Caller, parameters};
 use crate::routes::{self, Operation};
 use crate::sessions::Session;
 use crate::sigv4::{self, BodyHash, Verifier};
+use crate::throttle::Rates;
 use crate::{
     Backend, Clock, Config, Endpoints, Error, authorities, authorizers, billing_groups,
     certificates, connections, credentials, dynamic_groups, effective, endpoint, events, openapi,
@@ -122,6 +123,7 @@ pub(crate) struct Service<B> {
     pub(crate) look_ups: Semaphore,
     pub(crate) reports: Semaphore,
     strangers: Semaphore,
+    rates: Rates,
     metrics: ApiMetrics,
 }
 
@@ -142,6 +144,7 @@ impl<B: Backend> Service<B> {
             look_ups: Semaphore::new(CONCURRENT_LOOK_UPS),
             reports: Semaphore::new(registration_tasks::CONCURRENT_REPORTS),
             strangers: Semaphore::new(CONCURRENT_STRANGERS),
+            rates: config.rates,
             metrics: ApiMetrics::register(),
         }
     }
@@ -274,13 +277,14 @@ impl<B: Backend> Service<B> {
                 None => return Err(sigv4::AuthError::Missing.into()),
             },
         };
+        self.throttle(&caller, *plane, now)?;
         self.check_rights(&caller, &matched, source, (*plane, trace, now)).await?;
         // Not before: whoever only sends slowly, or has no key, holds nothing that others wait for.
         let _permit = self.requests.try_acquire().map_err(|_| Error::Unavailable)?;
         let call = Call {
             operation: matched.operation,
             labels: matched.labels,
-            query: sigv4::decoded_query(request.query),
+            query: parameters(request.query)?,
             headers: parts.headers.clone(),
             body,
             caller,

@@ -26,7 +26,7 @@ use time::macros::format_description;
 
 use crate::Rights;
 
-pub(crate) use canonical::decoded_query;
+pub(crate) use canonical::{decoded_query, pairs};
 pub use error::AuthError;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";

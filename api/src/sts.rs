@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 
 use crate::audit::{self, Actor, Attempt, Intent};
 use crate::backend::Source;
+use crate::error::Plane;
 use crate::people::{PersonSession, Provider, Unidentified};
 use crate::request::Caller;
 use crate::rights::{Rights, Role};
@@ -66,7 +67,7 @@ impl Default for Logins {
 
 impl Logins {
     fn admit(&self, source: Option<IpAddr>, now: Timestamp) -> bool {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(source, now.0)
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(source, now)
     }
 }
 
@@ -99,6 +100,7 @@ impl From<Error> for Failure {
             Error::Invalid(_) => (400, "ValidationError"),
             Error::TooLarge(_) => (413, "RequestEntityTooLarge"),
             Error::BodyTimeout => (408, "RequestTimeout"),
+            Error::Throttled(_) => (400, "Throttling"),
             Error::Unavailable => (503, "ServiceUnavailable"),
             _ => (500, "InternalFailure"),
         };
@@ -206,7 +208,9 @@ async fn carry_out<B: Backend>(
     let caller = match claim {
         Some((claim, session)) => {
             let signer = claim.finish(&request, BodyHash::of(&body))?;
-            Some(service.caller(signer, session, source)?)
+            let caller = service.caller(signer, session, source)?;
+            service.throttle(&caller, Plane::Control, now)?;
+            Some(caller)
         }
         None => None,
     };

@@ -300,6 +300,11 @@ pub struct Limits {
     pub thing_types_deprecated_for: Duration,
     /// PUBLISH packets per second that one connection may send; not limited when absent.
     pub publish_rate: Option<u32>,
+    /// REST requests per second of one caller, for the control plane; not limited when 0.
+    pub control_plane_rate: u32,
+    /// REST requests per second of one caller, for the data plane and the credentials provider; not
+    /// limited when 0.
+    pub data_plane_rate: u32,
     /// Connections that are in their TLS handshake or CONNECT at once, per core.
     pub handshakes_per_core: usize,
     /// How many of these one source may hold: an IPv4 address or an IPv6 /64.
@@ -328,6 +333,8 @@ impl Default for Limits {
             slow_consumer_patience: Duration::from_secs(2),
             thing_types_deprecated_for: Duration::from_millis(DEPRECATED_FOR_MS),
             publish_rate: None,
+            control_plane_rate: 0,
+            data_plane_rate: 0,
             handshakes_per_core: 256,
             handshakes_per_source: 64,
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -144,6 +145,10 @@ fn api_config(config: &Config, issuing: Issuing) -> api::Config {
         .unwrap_or(u64::MAX),
         issuing,
         ledger: None,
+        rates: api::Rates::new(
+            NonZeroU32::new(config.limits.control_plane_rate),
+            NonZeroU32::new(config.limits.data_plane_rate),
+        ),
         clock: api::Clock::default(),
     }
 }

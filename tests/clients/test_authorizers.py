@@ -393,6 +393,8 @@ def test_a_token_that_is_not_signed_is_shown_to_nobody(made, function, enter, na
     (200, b"[]", "invalid_answer"),
     (200, b"[" * 60_000, "invalid_answer"),
     (200, b'{"isAuthenticated": true, "padding": "' + b"x" * 70_000 + b'"}', "invalid_answer"),
+    (200, json.dumps(granted("x")).encode().replace(b"{", b'{"isAuthenticated": false, ', 1), "invalid_answer"),
+    (200, json.dumps(granted("x", policyDocuments=[document("x")])).encode().replace(b'"Effect": "Allow"', b'"Effect": "Deny", "Effect": "Allow"'), "invalid_answer"),
     (200, {"isAuthenticated": False}, "not_authenticated"),
     (200, {"isAuthenticated": "true"}, "invalid_answer"),
     (200, {"principalId": ""}, "invalid_answer"),

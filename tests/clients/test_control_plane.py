@@ -709,6 +709,14 @@ def test_the_policies_of_a_principal_are_tried_out(iot, fresh, certificate):
     assert decisions(["a/secret"], policyNamesToSkip=[deny]) == ["ALLOWED"]
     assert decisions(["me"], policyNamesToAdd=[more], clientId="me") == ["ALLOWED"]
     assert decisions(["me"], policyNamesToAdd=[more]) == ["IMPLICIT_DENY"]
+
+    def missing(**more):
+        info = {"actionType": "PUBLISH", "resources": [topic("me")]}
+        (result,) = iot.test_authorization(principal=arn, authInfos=[info], **more)["authResults"]
+        return result["missingContextValues"]
+
+    assert missing() == missing(policyNamesToAdd=[more], clientId="me") == []
+    assert missing(policyNamesToAdd=[more]) == ["iot:ClientId"]
     result = iot.test_authorization(
         principal=arn, authInfos=[{"actionType": "PUBLISH", "resources": [topic("a/b")]}]
     )["authResults"][0]

@@ -70,6 +70,20 @@ def test_publish_retained(https, connected, name):
     assert (got.payload, got.retain) == (b"kept", True)
 
 
+@pytest.mark.parametrize("query", ["contentType=%FF", "responseTopic=%C3%28", "%FF=1", "qos=1&contentType=text%2F%ED%A0%80"])
+def test_a_query_that_is_not_utf8_is_refused(https, connected, name, query):
+    subscriber = connected()
+    subscriber.subscribe(name, qos=1)
+    answer = https.post(f"{https.base}/topics/{name}?{query}", data="x")
+    assert answer.status_code == 400, answer.text
+    assert answer.headers["x-amzn-errortype"] == "InvalidRequestException"
+    assert "is not UTF-8" in answer.json()["message"]
+    # Nothing was published.
+    assert https.post(f"{https.base}/topics/{name}?qos=1&contentType=%C3%BC", data="y").status_code == 200
+    got = subscriber.receive()
+    assert (got.payload, got.props["content_type"]) == (b"y", "ü")
+
+
 @pytest.mark.parametrize(
     "path,status",
     [("/topics/a%2F%23?qos=1", 400), ("/topics/a?qos=2", 400), ("/topics/a?qos=x", 400), ("/topics/", 400), ("/nowhere", 404)],

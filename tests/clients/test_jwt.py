@@ -286,12 +286,14 @@ def test_https_takes_it_as_a_bearer(node, iot, authorizers):
         authorizerName="bearer", authorizerFunctionArn="jwt:file", signingDisabled=True, tokenKeyName="authorization",
         status="ACTIVE", enableCachingForHttp=True,
     )
-    post = lambda topic, token: requests.post(
+    post = lambda topic, token, scheme="Bearer": requests.post(
         f"https://localhost:{node.port('wss')}/topics/{topic}?qos=1", data="x", verify=str(node.ca_file),
-        headers={NAME: "bearer", "authorization": f"Bearer {token}"},
+        headers={NAME: "bearer", "authorization": f"{scheme} {token}"},
     ).status_code
     good = token()
     assert [post("l1/a", good), post("l1/a", good), post("l2/a", good)] == [200, 200, 403]
+    # RFC 9110, 11.1: the case of a scheme does not matter.
+    assert [post("l1/a", good, "bearer"), post("l1/a", good, "BEARER"), post("l1/a", good, "Basic")] == [200, 200, 403]
     assert [post("l1/a", token(exp=1)), post("l1/a", good[:-4]), post("l1/a", "")] == [403] * 3
 
 

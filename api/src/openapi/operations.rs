@@ -195,7 +195,7 @@ described! {
     ListPrincipalThingsV2: asks(ATTACHED_AS) sends("x-amzn-principal") pages(NEXT_TOKEN) gives("principalThingObjects[ thingName thingPrincipalType ]")
         fails("ResourceNotFound");
 
-    CreateKeysAndCertificate: asks("setAsActive?:bool") gives("certificateArn certificateId certificatePem keyPair{ PublicKey PrivateKey }") fails("Throttling");
+    CreateKeysAndCertificate: asks("setAsActive?:bool") gives("certificateArn certificateId certificatePem keyPair{ PublicKey PrivateKey }");
     CreateCertificateFromCsr: asks("setAsActive?:bool") takes::<certificates::Body>() gives("certificateArn certificateId certificatePem");
     RegisterCertificate: asks("setAsActive?:bool") takes::<certificates::Body>() gives("certificateArn certificateId")
         fails("CertificateConflict CertificateState CertificateValidation ResourceAlreadyExists");
@@ -258,7 +258,7 @@ described! {
             authDecision:ALLOWED|EXPLICIT_DENY|IMPLICIT_DENY missingContextValues[] ]") fails("ResourceNotFound");
 
     RegisterThing: takes::<provisioning::Body>() gives("certificatePem resourceArns{}")
-        fails("CertificateConflict CertificateState CertificateValidation ConflictingResourceUpdate ResourceAlreadyExists ResourceRegistrationFailure Throttling");
+        fails("CertificateConflict CertificateState CertificateValidation ConflictingResourceUpdate ResourceAlreadyExists ResourceRegistrationFailure");
     CreateProvisioningTemplate: takes::<templates::Body>() gives("templateArn templateName defaultVersionId:int") fails("LimitExceeded ResourceAlreadyExists");
     DescribeProvisioningTemplate: gives("templateArn templateName creationDate:number lastModifiedDate:number enabled:bool type description?
             defaultVersionId:int templateBody provisioningRoleArn preProvisioningHook?{ payloadVersion targetArn }") fails("ResourceNotFound");
@@ -271,7 +271,7 @@ described! {
     DescribeProvisioningTemplateVersion: gives("versionId:int creationDate:number isDefaultVersion:bool templateBody") fails("ResourceNotFound");
     DeleteProvisioningTemplateVersion: fails("DeleteConflict ResourceNotFound");
     ListProvisioningTemplateVersions: pages(NEXT_TOKEN) gives("versions[ versionId:int creationDate:number isDefaultVersion:bool ]") fails("ResourceNotFound");
-    CreateProvisioningClaim: gives("certificateId certificatePem keyPair{ PublicKey PrivateKey } expiration:number") fails("ResourceNotFound Throttling");
+    CreateProvisioningClaim: gives("certificateId certificatePem keyPair{ PublicKey PrivateKey } expiration:number") fails("ResourceNotFound");
 
     StartThingRegistrationTask: takes::<registration_tasks::StartBody>() gives("taskId") fails("LimitExceeded");
     DescribeThingRegistrationTask: gives("taskId creationDate:number lastModifiedDate:number templateBody inputFileBucket inputFileKey roleArn

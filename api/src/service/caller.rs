@@ -48,6 +48,26 @@ impl<B: Backend> Service<B> {
         }
     }
 
+    /// Refuses what is more than a caller may ask for now. That is not recorded: whoever asks too often
+    /// would fill the audit log.
+    pub(crate) fn throttle(
+        &self,
+        caller: &Caller,
+        plane: Plane,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let identity = caller.identity();
+        let is_admitted = match plane {
+            Plane::Control => self.rates.admit_control(identity, now),
+            Plane::Data | Plane::Credentials => self.rates.admit_data(identity, now),
+        };
+        if is_admitted {
+            return Ok(());
+        }
+        self.metrics.throttled(plane);
+        Err(Error::Throttled("Rate exceeded".into()))
+    }
+
     /// Refuses what the role of a caller does not give, if it acts by one, and records that somebody
     /// has wanted to change something.
     pub(super) async fn check_rights(

@@ -15,14 +15,13 @@ const ENCODED_PATH: AsciiSet = ENCODED.remove(b'/');
 /// as `%20`.
 pub(crate) fn decoded_query(query: &str) -> Vec<(String, String)> {
     let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
-        })
-        .collect()
+    pairs(query).map(|(name, value)| (decode(name), decode(value))).collect()
+}
+
+/// The pairs of a query as they were sent.
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// The canonical requests that clients are known to derive from this one: a session token may be
@@ -81,10 +80,7 @@ fn decoded_pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
         let bytes: Vec<u8> = percent_decode_str(text).collect();
         percent_encoding::percent_encode(&bytes, &ENCODED).to_string()
     };
-    query.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (encode(name), encode(value))
-    })
+    pairs(query).map(move |(name, value)| (encode(name), encode(value)))
 }
 
 /// The signed headers, each on its line. One that the request lacks is as good as empty: the

@@ -3,59 +3,37 @@
 //! Each source (an IPv4 address, or an IPv6 /64) has its own measure, and all have one together. Sources
 //! beyond [`SOURCES`] that have tried just now share one, as do those that are not known.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
+use fleet::registry::Timestamp;
+
+use crate::throttle::{Due, Dues, Rate};
+
 /// One source: ten a second, and fifty at once.
-const OF_SOURCE: Rate = Rate { every_ms: 100, at_once: 50 };
+const OF_SOURCE: Rate = Rate::new(10, 50);
 /// All of them: two hundred a second.
-const OF_ALL: Rate = Rate { every_ms: 5, at_once: 200 };
+const OF_ALL: Rate = Rate::new(200, 200);
 /// Sources that are told apart.
 const SOURCES: usize = 4096;
 
-struct Rate {
-    every_ms: u64,
-    at_once: u64,
-}
-
-/// When the next one would be due if they came evenly (GCRA).
-#[derive(Clone, Copy, Default)]
-struct Due(u64);
-
-impl Due {
-    fn admit(&mut self, rate: &Rate, now_ms: u64) -> bool {
-        let ahead_ms = rate.every_ms * (rate.at_once - 1);
-        // A clock that is set back keeps nobody out for longer than that.
-        let due = self.0.clamp(now_ms, now_ms + ahead_ms + rate.every_ms);
-        let is_admitted = due - now_ms <= ahead_ms;
-        self.0 = if is_admitted { due + rate.every_ms } else { due };
-        is_admitted
-    }
-}
-
 /// See the module.
-#[derive(Default)]
+#[derive(Debug)]
 pub(super) struct Throttle {
-    sources: HashMap<u128, Due>,
-    others: Due,
+    sources: Dues<u128>,
     all: Due,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self { sources: Dues::new(SOURCES), all: Due::default() }
+    }
 }
 
 impl Throttle {
     /// Whether another one may try now.
-    pub(super) fn admit(&mut self, source: Option<IpAddr>, now_ms: u64) -> bool {
-        self.due_of(source, now_ms).admit(&OF_SOURCE, now_ms) && self.all.admit(&OF_ALL, now_ms)
-    }
-
-    fn due_of(&mut self, source: Option<IpAddr>, now_ms: u64) -> &mut Due {
-        let Some(source) = source.map(network) else { return &mut self.others };
-        if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {
-            self.sources.retain(|_, due| due.0 > now_ms);
-            if self.sources.len() >= SOURCES {
-                return &mut self.others;
-            }
-        }
-        self.sources.entry(source).or_default()
+    pub(super) fn admit(&mut self, source: Option<IpAddr>, now: Timestamp) -> bool {
+        self.sources.of(source.map(network), now).admit(OF_SOURCE, now)
+            && self.all.admit(OF_ALL, now)
     }
 }
 
@@ -76,7 +54,7 @@ mod tests {
 
     /// How many of so many at once are admitted.
     fn admitted(throttle: &mut Throttle, source: Option<IpAddr>, now_ms: u64) -> usize {
-        (0..500).filter(|_| throttle.admit(source, now_ms)).count()
+        (0..500).filter(|_| throttle.admit(source, Timestamp(now_ms))).count()
     }
 
     #[test]
@@ -108,18 +86,20 @@ mod tests {
     fn many_sources_are_bounded() {
         let mut throttle = Throttle::default();
         for number in 0..10_000_u32 {
-            throttle.admit(Some(IpAddr::V4(number.into())), 1_000_000 + u64::from(number));
+            let now = Timestamp(1_000_000 + u64::from(number));
+            throttle.admit(Some(IpAddr::V4(number.into())), now);
             assert!(throttle.sources.len() <= SOURCES);
         }
         // Those that tried long ago are forgotten.
-        assert!(throttle.admit(ip("10.0.0.1"), 2_000_000));
+        assert!(throttle.admit(ip("10.0.0.1"), Timestamp(2_000_000)));
     }
 
     #[test]
     fn a_clock_that_is_set_back_keeps_nobody_out_for_long() {
         let mut throttle = Throttle::default();
         admitted(&mut throttle, ip("10.0.0.1"), 1_000_000_000);
-        assert!(!throttle.admit(ip("10.0.0.1"), 1_000));
-        assert!((1_100..1_300).step_by(50).any(|now_ms| throttle.admit(ip("10.0.0.1"), now_ms)));
+        assert!(!throttle.admit(ip("10.0.0.1"), Timestamp(1_000)));
+        let mut later = (1_100..1_300).step_by(50).map(Timestamp);
+        assert!(later.any(|now| throttle.admit(ip("10.0.0.1"), now)));
     }
 }

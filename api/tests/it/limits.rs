@@ -1,5 +1,6 @@
 //! Bodies and lists have their ends.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -11,7 +12,76 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::signed::{Node, send, signed, unsigned};
+use crate::devices::device;
+use crate::signed::{Keys, NOW_SECS, Node, send, signed, signed_with, unsigned};
+
+/// A node where a caller may do so much in a second.
+fn limited(control: u32, data: u32) -> Node {
+    Node::start_with(api::Rates::new(NonZeroU32::new(control), NonZeroU32::new(data)))
+}
+
+#[tokio::test]
+async fn a_caller_has_a_rate_on_each_plane() {
+    let node = limited(2, 1);
+    let sent = |secs, plane: &'static str| {
+        node.memory.with(|state| state.now_secs = NOW_SECS + secs);
+        let target = if plane == "iot" { "/things" } else { "/retainedMessage" };
+        send(&node.control, signed(plane, "GET", target, &[], b""))
+    };
+    let throttled = |status| (status, "ThrottlingException");
+    for (secs, plane, expected) in [
+        (0, "iot", (200, "")),
+        (0, "iot", (200, "")),
+        (0, "iot", throttled(400)),
+        (0, "iotdata", (200, "")),
+        (0, "iotdata", throttled(429)),
+        (1, "iot", (200, "")),
+        (1, "iotdata", (200, "")),
+        (1, "iotdata", throttled(429)),
+    ] {
+        let answer = sent(secs, plane).await;
+        assert_eq!(answer.error(), expected, "{secs} {plane}: {}", answer.body);
+        if expected.0 != 200 {
+            assert_eq!(answer.body["message"], "Rate exceeded");
+            assert_eq!(answer.body["traceId"].is_string(), plane == "iotdata");
+        }
+    }
+}
+
+#[tokio::test]
+async fn callers_are_told_apart_and_doors_are_not() {
+    let node = limited(0, 1);
+    let (one, other) = (device(&node, &[("*", "*")]), device(&node, &[("*", "*")]));
+    let request = || signed("iotdata", "POST", "/topics/a", &[], b"");
+    assert_eq!(node.device(&one, "POST", "/topics/a", "").await.status, 200);
+    assert_eq!(node.device(&one, "POST", "/topics/a", "").await.status, 429);
+    assert_eq!(node.device(&other, "POST", "/topics/a", "").await.status, 200);
+    assert_eq!(send(&node.control, request()).await.status, 200);
+    assert_eq!(send(&node.data, request()).await.status, 429);
+    assert_eq!(node.memory.with(|state| state.published.len()), 3);
+}
+
+#[tokio::test]
+async fn who_proves_nothing_takes_nothing_from_a_rate() {
+    let node = limited(1, 1);
+    let forger = Keys { secret: "not the secret of that key".into(), ..Keys::default() };
+    for _ in 0..3 {
+        let forged = signed_with(&forger, "iot", "GET", "/things", &[], b"");
+        assert_eq!(send(&node.control, forged).await.status, 403);
+    }
+    assert_eq!(node.iot("GET", "/things", "").await.status, 200);
+    assert_eq!(node.iot("POST", "/things/x", "").await.error(), (400, "ThrottlingException"));
+    assert!(node.memory.with(|state| state.registry.thing("x").is_none()));
+}
+
+#[tokio::test]
+async fn there_is_no_rate_unless_one_is_set() {
+    let node = Node::start();
+    for _ in 0..200 {
+        assert_eq!(node.iot("GET", "/things", "").await.status, 200);
+        assert_eq!(node.iot_data("GET", "/retainedMessage", "").await.status, 200);
+    }
+}
 
 #[tokio::test]
 async fn a_body_ends_at_a_mebibyte_announced_or_not() {

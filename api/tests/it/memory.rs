@@ -73,6 +73,7 @@ pub(crate) fn config(issuer: Issuer) -> Config {
         thing_types_deprecated_for_ms: fleet::registry::DEPRECATED_FOR_MS,
         issuing: api::provisioning::Issuing::new(issuer),
         ledger: None,
+        rates: api::Rates::default(),
         clock: Clock::default(),
     }
 }

@@ -42,9 +42,14 @@ impl Answer {
 
 impl Node {
     pub(crate) fn start() -> Self {
+        Self::start_with(api::Rates::default())
+    }
+
+    pub(crate) fn start_with(rates: api::Rates) -> Self {
         let memory = Memory::default();
         memory.with(|state| state.now_secs = NOW_SECS);
         let mut config = config(authority().0);
+        config.rates = rates;
         let clock = memory.clone();
         let now = move || clock.with(|state| state.now_secs);
         config.clock = Clock::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(now()));

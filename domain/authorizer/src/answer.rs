@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::json::Unique;
+
 /// What `disconnectAfterInSeconds` and `refreshAfterInSeconds` may be.
 pub const TIMES_SECS: RangeInclusive<u64> = 300..=86_400;
 const PRINCIPAL_ID_CHARS: RangeInclusive<usize> = 1..=128;
@@ -59,9 +61,10 @@ impl fmt::Debug for Grant {
 impl Answer {
     /// Reads the body of an answer.
     pub fn parse(body: &[u8]) -> Result<Self, InvalidAnswer> {
-        let body: Value = serde_json::from_slice(body).map_err(|error| {
+        let Unique(body) = serde_json::from_slice(body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            invalid("the answer", format!("no JSON at line {line}, column {column}"))
+            let problem = if error.is_data() { "a member is there twice" } else { "no JSON" };
+            invalid("the answer", format!("{problem} at line {line}, column {column}"))
         })?;
         let Value::Object(body) = body else {
             return Err(invalid("the answer", "expected an object"));
@@ -186,6 +189,25 @@ mod tests {
             with("policyDocuments", json!(vec![document(); 10])),
         ] {
             assert!(matches!(read(answer.clone()), Answer::Granted(_)), "{answer}");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_a_member_twice_lets_nobody_in() {
+        let whole = with("policyDocuments", json!([document()])).to_string();
+        assert!(matches!(Answer::parse(whole.as_bytes()), Ok(Answer::Granted(_))));
+        for (once, twice) in [
+            (r#""isAuthenticated":true"#, r#""isAuthenticated":false,"isAuthenticated":true"#),
+            (r#""isAuthenticated":true"#, r#""isAuthenticated":true,"isAuthenticated":true"#),
+            (r#""isAuthenticated":true"#, r#""isAuthenticated":true,"\u0069sAuthenticated":true"#),
+            (r#""something":"else""#, r#""something":"else","principalId":"other""#),
+            (r#""something":"else""#, r#""something":[{"a":1,"a":1}]"#),
+            (r#""Effect":"Allow""#, r#""Effect":"Deny","Effect":"Allow""#),
+        ] {
+            assert!(whole.contains(once), "{once}");
+            let answer = whole.replacen(once, twice, 1);
+            let error = Answer::parse(answer.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("the answer: a member is there twice at line 1"), "{error}");
         }
     }
 

@@ -108,11 +108,18 @@ impl Presented {
         }
     }
 
-    /// What counts as a JSON Web Token: the token, without `Bearer` in front, or else the password.
+    /// What counts as a JSON Web Token: the token, without `Bearer` in front, or else the password. The
+    /// case of schemes does not matter (RFC 9110, 11.1).
     pub fn web_token<'a>(&'a self, token: &'a Token) -> Option<&'a str> {
         let password = || std::str::from_utf8(self.mqtt.as_ref()?.password.as_ref()?).ok();
         let text = token.text.as_deref().or_else(password)?;
-        Some(text.strip_prefix("Bearer ").unwrap_or(text)).filter(|text| !text.is_empty())
+        let text = match text.split_once(' ') {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("Bearer") => {
+                rest.trim_start_matches(' ')
+            }
+            _ => text,
+        };
+        Some(text).filter(|text| !text.is_empty())
     }
 
     /// Bytes of everything that is in it.
@@ -298,6 +305,12 @@ mod tests {
         for (presented, given, expected) in [
             (&mqtt, Some("a.b.c"), Some("a.b.c")),
             (&mqtt, Some("Bearer a.b.c"), Some("a.b.c")),
+            (&http, Some("bearer a.b.c"), Some("a.b.c")),
+            (&http, Some("BEARER  a.b.c"), Some("a.b.c")),
+            (&http, Some("Basic a.b.c"), Some("Basic a.b.c")),
+            (&http, Some("Bearera.b.c"), Some("Bearera.b.c")),
+            (&http, Some("ßearer a.b.c"), Some("ßearer a.b.c")),
+            (&http, Some("bearer"), Some("bearer")),
             (&mqtt, None, Some("secret")),
             (&mqtt, Some(""), None),
             (&http, Some("Bearer "), None),

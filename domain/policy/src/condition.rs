@@ -300,6 +300,26 @@ impl Condition {
         !matches!(self.key, Key::PerRequest(_)) || self.expected.iter().any(open)
     }
 
+    /// The keys and variables without a value that the condition cannot do without.
+    pub(crate) fn missing<'a>(
+        &'a self,
+        variables: &'a Variables,
+        request: &Request<'_>,
+    ) -> Vec<&'a Key> {
+        let Operator { test, quantifier, if_exists, .. } = self.operator;
+        let is_optional = test == Test::Null || if_exists || quantifier == Quantifier::ForAllValues;
+        let has_value = match self.key {
+            Key::PerRequest(key) => !key.values(request, "").is_empty(),
+            _ => !self.key.values(variables).is_empty(),
+        };
+        let key = Some(&self.key).filter(|_| !is_optional && !has_value);
+        let open = self.expected.iter().filter_map(|expected| match expected {
+            Expected::Known(_) => None,
+            Expected::Open(value) => Some(value.missing(variables)),
+        });
+        key.into_iter().chain(open.flatten()).collect()
+    }
+
     /// Puts the variables in. `arn_prefix` is what the ARN of a topic begins with.
     pub(crate) fn fold(&self, variables: &Variables, arn_prefix: &str) -> Folded {
         let mut operands = Vec::with_capacity(self.expected.len());
@@ -345,9 +365,16 @@ impl Operand {
 impl Check {
     /// Whether it holds for a request. `arn_prefix` is what the ARN of a topic begins with.
     pub(crate) fn holds(&self, request: &Request<'_>, arn_prefix: &str) -> bool {
-        let mut values: Vec<Cow<'_, str>> = Vec::new();
-        match self.key {
-            PerRequest::ConnectAttributes => {
+        self.operator.holds(&self.key.values(request, arn_prefix), &self.operands)
+    }
+}
+
+impl PerRequest {
+    /// All values. `arn_prefix` is what the ARN of a topic begins with.
+    fn values(self, request: &Request<'_>, arn_prefix: &str) -> Vec<Cow<'static, str>> {
+        let mut values: Vec<Cow<'static, str>> = Vec::new();
+        match self {
+            Self::ConnectAttributes => {
                 if request.persistent_connect {
                     values.push("PersistentConnect".into());
                 }
@@ -355,15 +382,15 @@ impl Check {
                     values.push("LastWill".into());
                 }
             }
-            PerRequest::LastWillTopic => {
+            Self::LastWillTopic => {
                 let topic = request.last_will_topic;
                 values.extend(topic.map(|topic| Cow::from(format!("{arn_prefix}topic/{topic}"))));
             }
-            PerRequest::CurrentTime | PerRequest::EpochTime => {
+            Self::CurrentTime | Self::EpochTime => {
                 // Padded, because a date of four digits is a year.
                 values.extend(request.now_secs.map(|now| Cow::from(format!("{now:010}"))));
             }
         }
-        self.operator.holds(&values, &self.operands)
+        values
     }
 }

@@ -51,7 +51,7 @@ pub(crate) enum Key {
         item: Item,
     },
     PerRequest(PerRequest),
-    /// Looked up in [`Variables::others`].
+    /// Looked up in [`Variables::others`]; as it is written.
     Other(String),
 }
 
@@ -94,7 +94,9 @@ impl Key {
             "iot:lastwilltopic" => Self::PerRequest(PerRequest::LastWillTopic),
             "aws:currenttime" => Self::PerRequest(PerRequest::CurrentTime),
             "aws:epochtime" => Self::PerRequest(PerRequest::EpochTime),
-            _ => Self::parse_attribute(name, &lower).unwrap_or(Self::Other(lower)),
+            _ => {
+                Self::parse_attribute(name, &lower).unwrap_or_else(|| Self::Other(name.to_owned()))
+            }
         }
     }
 
@@ -118,6 +120,37 @@ impl Key {
         let known = |known: &&&str| known.eq_ignore_ascii_case(attribute);
         let attribute = NAME_ATTRIBUTES.iter().find(known)?;
         Some(Self::CertificateName { party, attribute, item })
+    }
+
+    /// What it is called.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::ClientId => "iot:ClientId",
+            Self::SourceIp => "aws:SourceIp",
+            Self::DomainName => "iot:DomainName",
+            Self::ThingName => "iot:Connection.Thing.ThingName",
+            Self::ThingTypeName => "iot:Connection.Thing.ThingTypeName",
+            Self::ThingIsAttached => "iot:Connection.Thing.IsAttached",
+            Self::ThingAttribute(name) => {
+                return Cow::Owned(format!("iot:Connection.Thing.Attributes[{name}]"));
+            }
+            Self::CertificateId => "iot:CertificateId",
+            Self::CertificateSerialNumber => "iot:Certificate.SerialNumber",
+            Self::CertificateAvailableKeys => "iot:Certificate.AvailableKeys",
+            Self::CertificateName { party, attribute, item } => {
+                let item = match item {
+                    Item::Nth(0) => String::new(),
+                    Item::Nth(index) => format!(".{index}"),
+                    Item::List => ".List".to_owned(),
+                };
+                return Cow::Owned(format!("iot:Certificate.{party:?}.{attribute}{item}"));
+            }
+            Self::PerRequest(PerRequest::ConnectAttributes) => "iot:ConnectAttributes",
+            Self::PerRequest(PerRequest::LastWillTopic) => "iot:LastWillTopic",
+            Self::PerRequest(PerRequest::CurrentTime) => "aws:CurrentTime",
+            Self::PerRequest(PerRequest::EpochTime) => "aws:EpochTime",
+            Self::Other(name) => name,
+        })
     }
 
     /// The one value that takes a variable's place in a text. Values that could be read as part of a

@@ -62,6 +62,26 @@ impl Template {
         !self.0.iter().any(|piece| matches!(piece, Piece::Variable(_)))
     }
 
+    /// The variables that have no value.
+    pub(crate) fn missing<'a>(
+        &'a self,
+        variables: &'a Variables,
+    ) -> impl Iterator<Item = &'a Key> + 'a {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Variable(key) if key.values(variables).is_empty() => Some(key),
+            _ => None,
+        })
+    }
+
+    /// The same with anything in the place of variables that have no value.
+    pub(crate) fn loosened(&self, variables: &Variables) -> Self {
+        let pieces = self.0.iter().map(|piece| match piece {
+            Piece::Variable(key) if key.values(variables).is_empty() => Piece::Any,
+            other => other.clone(),
+        });
+        Self(pieces.collect())
+    }
+
     /// The pattern for [`crate::glob`]; `None` when a variable has no value to put in.
     pub(crate) fn pattern(&self, variables: &Variables) -> Option<Vec<u8>> {
         let mut pattern = Vec::new();

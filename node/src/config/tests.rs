@@ -95,6 +95,7 @@ fn bad_configurations_say_what_and_where() {
         ("shard = 4", &[][..], "unknown field `shard`"),
         ("shard = 4", &[], "did you mean `shards`?"),
         ("[access_keys]\nid = 'AKIA'", &[], "two brackets, like [[access_keys]]"),
+        ("[limits]\ncontrol_plane_rate = -1", &[], "it is a number from 0 to"),
         ("[limits]\nreceive_maximum = 100000", &[], "it is a number from 0 to 65535"),
         ("[account]\nid = 123456789012", &[], "text stands in quotes"),
         ("data = ''", &[], "data: names no folder"),

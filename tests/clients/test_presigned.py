@@ -16,17 +16,17 @@ pytestmark = pytest.mark.skein
 def test_a_url_is_good_again_until_it_expires(skein):
     """As with AWS: whoever has it comes in, as often as they like, and not one second longer than it says."""
     signed_at = time.time()
-    url = aws.presigned_url(skein, expires=4)
+    url = aws.presigned_url(skein, expires=8)
     assert [upgrade(skein, url) for _ in range(3)] == [101] * 3
     # The signature counts whole seconds.
-    time.sleep(max(0, signed_at + 5.1 - time.time()))
+    time.sleep(max(0, signed_at + 9.1 - time.time()))
     assert [upgrade(skein, url) for _ in range(3)] == [403] * 3
     assert upgrade(skein, aws.presigned_url(skein)) == 101
 
 
 def test_a_connection_outlasts_its_url(skein, name):
     """Signatures are looked at in the handshake: who reconnects needs a new one."""
-    url, signed_at = aws.presigned_url(skein, expires=3), time.time()
+    url, signed_at = aws.presigned_url(skein, expires=6), time.time()
     events, ends = queue.Queue(), queue.Queue()
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name, transport="websockets", reconnect_on_failure=False)
     client.ws_set_options(path=url.partition(f"localhost:{skein.port('wss')}")[2])
@@ -37,7 +37,7 @@ def test_a_connection_outlasts_its_url(skein, name):
     client.connect("localhost", skein.port("wss"))
     client.loop_start()
     assert events.get(timeout=10) == 0
-    time.sleep(max(0, signed_at + 4.1 - time.time()))
+    time.sleep(max(0, signed_at + 7.1 - time.time()))
     assert upgrade(skein, url) == 403
     client.subscribe(name, qos=1)
     client.publish(name, b"still here", qos=1)
@@ -46,7 +46,7 @@ def test_a_connection_outlasts_its_url(skein, name):
     client.loop_stop()
 
 
-@pytest.mark.parametrize("expires, status", [(1, 101), (604_800, 101), (604_801, 403), (0, 403), (-1, 403), ("1e3", 403), ("", 403)])
+@pytest.mark.parametrize("expires, status", [(60, 101), (604_800, 101), (604_801, 403), (0, 403), (-1, 403), ("1e3", 403), ("", 403)])
 def test_how_long_a_url_may_be_good(skein, expires, status):
     """Its own signer cannot make it good for more than a week."""
     assert upgrade(skein, aws.presigned_url(skein, expires=expires)) == status

@@ -6,6 +6,10 @@ import json
 import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from brokers import REGION
 
@@ -57,17 +61,21 @@ class Identity:
 
     def __init__(self, skein, folder, name, document, thing=None, active=True):
         self.iot, self.name = skein.boto("iot"), name
-        made = self.iot.create_keys_and_certificate(setAsActive=active)
-        self.arn, self.id = made["certificateArn"], made["certificateId"]
         self.certificate, self.key = folder / f"{name}.pem", folder / f"{name}.key"
-        self.certificate.write_text(made["certificatePem"])
-        self.key.write_text(made["keyPair"]["PrivateKey"])
+        made = self.make(active)
+        self.arn, self.id = made["certificateArn"], made["certificateId"]
         self.files = (str(self.certificate), str(self.key))
         self.iot.create_policy(policyName=name, policyDocument=document)
         self.iot.attach_policy(policyName=name, target=self.arn)
         if thing:
             self.iot.create_thing(thingName=thing)
             self.iot.attach_thing_principal(thingName=thing, principal=self.arn)
+
+    def make(self, active):
+        made = self.iot.create_keys_and_certificate(setAsActive=active)
+        self.certificate.write_text(made["certificatePem"])
+        self.key.write_text(made["keyPair"]["PrivateKey"])
+        return made
 
     def change_policy(self, document):
         """A new default version."""
@@ -82,6 +90,36 @@ class Identity:
 
     def status(self, status):
         self.iot.update_certificate(certificateId=self.id, newStatus=status)
+
+
+class Dated(Identity):
+    """A device with a certificate of its own, which counts from and until so many seconds from now."""
+
+    def __init__(self, *words, begins, ends, **more):
+        self.dates = begins, ends
+        super().__init__(*words, **more)
+
+    def make(self, active):
+        key = self_signed(self.certificate, *self.dates)
+        form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        self.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
+        pem = self.certificate.read_text()
+        return self.iot.register_certificate_without_ca(certificatePem=pem, status="ACTIVE" if active else "INACTIVE")
+
+
+def self_signed(file, begins, ends, is_ca=False):
+    """Writes a certificate that counts from and until so many seconds from now; gives its key."""
+    now, key = datetime.datetime.now(datetime.timezone.utc), ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, file.stem)])
+    made = (
+        x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now + datetime.timedelta(seconds=begins))
+        .not_valid_after(now + datetime.timedelta(seconds=ends))
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return key
 
 
 def shadow_state(document):

@@ -39,10 +39,14 @@ class Client311 {
   interrupted = new Inbox();
 
   constructor(more) {
-    const { id, certificate, key, inMemory } = { id: name, ...options, ...more };
+    const { id, certificate, key, inMemory, authorizer } = { id: name, ...options, ...more };
     const Builder = iot.AwsIotMqttConnectionConfigBuilder;
     let builder;
-    if (inMemory) builder = Builder.new_mtls_builder(certificate, key);
+    if (authorizer) {
+      const { username, password, name, signature, keyName, token, isDirect } = authorizer;
+      builder = isDirect ? Builder.new_default_builder() : Builder.new_builder_for_websocket();
+      builder.with_custom_authorizer(username, name, signature, password, keyName, token);
+    } else if (inMemory) builder = Builder.new_mtls_builder(certificate, key);
     else if (certificate) builder = Builder.new_mtls_builder_from_path(certificate, key);
     else builder = Builder.new_with_websockets({ region, credentials_provider: credentialsProvider() });
     if (options.ca) builder.with_certificate_authority_from_path(undefined, options.ca);
@@ -79,10 +83,14 @@ class Client5 {
   messages = new Inbox();
 
   constructor(more) {
-    const { id, certificate, key, inMemory } = { id: name, ...options, ...more };
+    const { id, certificate, key, inMemory, authorizer } = { id: name, ...options, ...more };
     const Builder = iot.AwsIotMqtt5ClientConfigBuilder;
     let builder;
-    if (inMemory) builder = Builder.newDirectMqttBuilderWithMtlsFromMemory("localhost", certificate, key);
+    if (authorizer) {
+      const { username, password, name, signature, keyName, token, isDirect } = authorizer;
+      const given = { username, password, authorizerName: name, tokenSignature: signature, tokenKeyName: keyName, tokenValue: token };
+      builder = Builder[isDirect ? "newDirectMqttBuilderWithCustomAuth" : "newWebsocketMqttBuilderWithCustomAuth"]("localhost", given);
+    } else if (inMemory) builder = Builder.newDirectMqttBuilderWithMtlsFromMemory("localhost", certificate, key);
     else if (certificate) builder = Builder.newDirectMqttBuilderWithMtlsFromPath("localhost", certificate, key);
     else builder = Builder.newWebsocketMqttBuilderWithSigv4Auth("localhost", { region, credentialsProvider: credentialsProvider() });
     if (options.ca) builder.withCertificateAuthorityFromPath(undefined, options.ca);
@@ -125,10 +133,15 @@ class Client5 {
 
 // SDK v1, its device or its thing shadow: MQTT 3.1.1.
 function optionsV1(id = name) {
-  const { port, ca, certificate, key, credentials } = options;
+  const { port, ca, certificate, key, credentials, authorizer } = options;
   // A refusal is told at once; what waits for a connection leaves at once.
   const common = { host: "localhost", port, region, clientId: id, baseReconnectTimeMs: 20_000, drainTimeMs: 1 };
   if (certificate) return { ...common, keyPath: key, certPath: certificate, caPath: ca, ALPNProtocols: ["x-amzn-mqtt-ca"] };
+  if (authorizer) {
+    const { name, signature, keyName, token } = authorizer;
+    const customAuthHeaders = { "X-Amz-CustomAuthorizer-Name": name, "X-Amz-CustomAuthorizer-Signature": signature, [keyName]: token };
+    return { ...common, protocol: "wss-custom-auth", customAuthHeaders, websocketOptions: { ca: readFileSync(ca) } };
+  }
   const { accessKey: accessKeyId, secretKey, sessionToken } = credentials;
   return { ...common, protocol: "wss", accessKeyId, secretKey, sessionToken, websocketOptions: { ca: readFileSync(ca) } };
 }

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import botocore.exceptions
 import pytest
+from cryptography.hazmat.primitives import serialization
 
+import aws
 import rawmqtt as m
 
 pytestmark = pytest.mark.skein
@@ -127,6 +129,23 @@ def test_an_authority_needs_its_proof(iot, authority, tmp_path, name):
     device = authority.sign("/CN=device")
     refused(iot.register_ca_certificate, "CertificateValidationException", 400, caCertificate=device)
     register(certificateMode="SNI_ONLY")
+
+
+@pytest.mark.parametrize("mode", ["DEFAULT", "SNI_ONLY"])
+@pytest.mark.parametrize("dates", [(-7200, -3600), (3600, 7200)], ids=["expired", "not yet valid"])
+def test_an_authority_out_of_its_dates_is_refused(iot, authority, dates, mode):
+    code = iot.get_registration_code()["registrationCode"]
+    key = aws.self_signed(authority.file, *dates, is_ca=True)
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    authority.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
+    proof = {"verificationCertificate": authority.sign(f"/CN={code}", "proof")} if mode == "DEFAULT" else {}
+    pem = authority.file.read_text()
+    answer = refused(
+        iot.register_ca_certificate, "CertificateValidationException", 400, caCertificate=pem, certificateMode=mode, **proof
+    )
+    assert "caCertificate: it is not valid now" in answer["Error"]["Message"]
+    id = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+    refused(iot.describe_ca_certificate, "ResourceNotFoundException", 404, certificateId=id)
 
 
 def test_certificates_are_registered_under_their_authority(iot, authority, tmp_path, name):

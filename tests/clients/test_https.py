@@ -127,6 +127,24 @@ def test_publish_is_decided_by_the_policy(skein, tmp_path, name):
     assert retained.status_code == 403, retained.text
 
 
+@pytest.mark.parametrize("dates", [(-7200, -3600), (3600, 7200)], ids=["expired", "not yet valid"])
+def test_a_certificate_out_of_its_dates_publishes_nothing(skein, connected, tmp_path, name, dates):
+    subscriber = connected()
+    subscriber.subscribe(f"{name}/#", qos=1)
+    document = policy(("Allow", "iot:Publish", f"topic/{name}/*"))
+
+    def post(which, begins, ends):
+        who = aws.Dated(skein, tmp_path, f"{name}-{which}", document, begins=begins, ends=ends)
+        url = f"https://localhost:{skein.port('wss')}/topics/{name}/{which}?qos=1"
+        return requests.post(url, verify=skein.ca, cert=who.files, data="x")
+
+    with pytest.raises(requests.exceptions.ConnectionError):
+        post("wrong", *dates)
+    assert post("right", -3600, 3600).status_code == 200
+    assert subscriber.receive().topic == f"{name}/right"
+    subscriber.nothing_more()
+
+
 @pytest.mark.parametrize("shadow", [None, "config"])
 def test_shadow(https, skein, connected, shadow):
     thing = "dev-thing"

@@ -1,5 +1,6 @@
 """The AWS IoT device SDKs for JavaScript, v2 (MQTT 3.1.1 and 5) and v1, unmodified: what jssdk.mjs says of them."""
 
+import base64
 import json
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 import aws
 from brokers import REGION, make_pki, policy
+from test_authorizers import SIGNED, function, granted, iot, made, sign  # noqa: F401, fixtures
 from test_provisioning import ROLE, template
 from test_role_aliases import Device
 
@@ -28,6 +30,8 @@ def node(skein, name):
         if how == "certificate":
             certificate, key = map(str, files)
             options |= dict(port=skein.port(listener), certificate=certificate, key=key)
+        elif how == "authorized":
+            options |= dict(port=skein.port("wss"))
         else:
             found = credentials or aws.credentials(skein)
             keys = dict(accessKey=found.access_key, secretKey=found.secret_key)
@@ -136,6 +140,61 @@ def test_temporary_credentials(node, temporary, name, client):
 def test_temporary_credentials_are_nothing_without_their_token(node, temporary):
     temporary.token = None
     assert node("connect", how="signed", credentials=temporary) == BY_HANDSHAKE
+
+
+class TestCustomAuthorizer:
+    """On one port with everything else: by the ALPN name `mqtt`, and over WebSocket."""
+
+    WAYS = pytest.mark.parametrize("client, how", [
+        ("3.1.1", "direct"), ("3.1.1", "websockets"), ("5", "direct"), ("5", "websockets"), ("v1", "websockets"),
+    ])
+
+    @pytest.fixture
+    def enter(self, node, made, name):  # noqa: F811
+        """Runs a scenario of a client that shows a token, with its signature or that of another one."""
+
+        def enter(scenario, client, how, of="t", **more):
+            made(**SIGNED)
+            given = dict(username="user", password="pw", name=name, keyName="MyToken", token="t", signature=sign(of)) | more
+            given["isDirect"] = how == "direct"
+            return node(scenario, client, "authorized", authorizer=given)
+
+        return enter
+
+    @WAYS
+    def test_round_trip(self, enter, function, name, client, how):  # noqa: F811
+        check_round_trip(enter("round_trip", client, how), name, client)
+        [asked] = function.asked
+        assert asked["signatureVerified"] and asked["token"] == "t"
+        assert asked["protocols"] == {"direct": ["tls", "mqtt"], "websockets": ["tls", "http", "mqtt"]}[how]
+        if client != "v1":
+            # The SDK tells more than the user in the name.
+            mqtt = asked["protocolData"]["mqtt"]
+            assert mqtt["username"].startswith("user?") and base64.b64decode(mqtt["password"]) == b"pw"
+
+    @WAYS
+    def test_denied_topics(self, enter, function, name, client, how):  # noqa: F811
+        statements = policy(*one_topic(name))
+        function.answer = granted(name, policyDocuments=[statements])
+        report = enter("denied", client, how)
+        if client == "5":
+            assert (report["subscribed"], report["published"]) == ([NOT_AUTHORIZED, 1], [NOT_AUTHORIZED, 0])
+        else:
+            assert report == {"subscribed": [FAILURE, 1], "ended": True}
+
+    @pytest.mark.parametrize("how", ["direct", "websockets"])
+    @pytest.mark.parametrize("flaw", ["of another token", "no base64", "no such authorizer"])
+    def test_who_shows_nothing_good_is_shown_to_nobody(self, enter, function, name, flaw, how):  # noqa: F811
+        report = enter("connect", None, how, **{
+            "of another token": dict(of="u"), "no base64": dict(signature="%%%"), "no such authorizer": dict(name=f"no-{name}"),
+        }[flaw])
+        assert report == BY_CONNACK and not function.asked
+
+    @pytest.mark.parametrize("how", ["direct", "websockets"])
+    @pytest.mark.parametrize("answer", [{"isAuthenticated": False}, (500, {}), b"no JSON"], ids=["no", "500", "noise"])
+    def test_anything_but_a_yes_is_a_no(self, enter, function, name, answer, how):  # noqa: F811
+        function.answer = granted(name, **answer) if isinstance(answer, dict) else answer
+        assert enter("connect", None, how) == BY_CONNACK and function.asked
 
 
 @pytest.mark.parametrize("shadow", [None, "config"], ids=["classic", "named"])

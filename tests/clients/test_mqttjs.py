@@ -34,11 +34,13 @@ def test_wrong_path(skein, name):
     node("refused", f"ws://localhost:{skein.port('ws')}/elsewhere", name)
 
 
-@pytest.mark.parametrize("flaw", ["unsigned", "wrong signature", "unknown key", "expired"])
+@pytest.mark.parametrize("flaw", ["unsigned", "no signature", "wrong signature", "unknown key", "expired"])
 def test_wrongly_signed(skein, name, flaw):
     url = aws.presigned_url(skein, expired=flaw == "expired")
     if flaw == "unsigned":
         url = url.partition("?")[0]
+    elif flaw == "no signature":
+        url = url.partition("&X-Amz-Signature=")[0]
     elif flaw == "wrong signature":
         url = url[:-4] + ("0000" if not url.endswith("0000") else "1111")
     elif flaw == "unknown key":

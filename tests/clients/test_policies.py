@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import socket
+import ssl
 import subprocess
 import time
 
@@ -10,12 +12,17 @@ import pytest
 import aws
 import rawmqtt as m
 from brokers import policy, skein_binary, wait_until
+from conftest import tls_context
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
 NOT_AUTHORIZED = 0x87
 # How long a change may take to reach an open connection.
 SOON = 1.0
+UPGRADE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+)
 
 
 @pytest.fixture
@@ -306,6 +313,38 @@ def test_unknown_inactive_and_foreign_certificates(skein, identity, dial, tmp_pa
         files = (str(tmp_path / "foreign/device.pem"), str(tmp_path / "foreign/device.key"))
 
     assert not try_connect(dial, Foreign, name)
+
+
+DATES = {"expired": (-7200, -3600), "not yet valid": (3600, 7200)}
+
+
+@pytest.mark.parametrize("tls", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize("listener, alpn", [("tls", None), ("wss", "x-amzn-mqtt-ca"), ("wss", None)])
+@pytest.mark.parametrize("when", ["now", *DATES])
+def test_a_certificate_counts_within_its_dates_alone(skein, tmp_path, name, when, listener, alpn, tls):
+    """Registered, active and with a policy it may be: over MQTT and in a WebSocket's handshake it is refused."""
+    begins, ends = DATES.get(when, (-3600, 3600))
+    who = aws.Dated(skein, tmp_path, name, policy(*everything(name)), begins=begins, ends=ends)
+    context = tls_context(skein, who.files, alpn)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[tls]
+    is_mqtt = alpn or listener == "tls"
+
+    def enter(said=b""):
+        with socket.create_connection(skein.address(listener), 10) as raw, context.wrap_socket(raw, server_hostname="localhost") as link:
+            link.sendall(said)
+            return link.recv(4096)
+
+    if when == "now":
+        said = m.connect(name) if is_mqtt else b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\n" + UPGRADE
+        assert enter(said).startswith(b"\x20" if is_mqtt else b"HTTP/1.1 101 ")
+        return
+    # The alert is the same for both; who writes before it comes may not see it.
+    with pytest.raises(ssl.SSLError, match="certificate expired"):
+        enter()
+    description = who.iot.describe_certificate(certificateId=who.id)["certificateDescription"]
+    now = datetime.datetime.now(datetime.timezone.utc)
+    dates = description["validity"]
+    assert description["status"] == "ACTIVE" and not dates["notBefore"] <= now <= dates["notAfter"]
 
 
 def test_deleted_certificate(identity, device, dial, name):

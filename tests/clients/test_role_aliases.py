@@ -346,13 +346,13 @@ def presigned(skein, keys, after=False):
     return request.url + (f"&X-Amz-Security-Token={keys.token}" if after else "")
 
 
-def upgrade(skein, url):
+def upgrade(skein, url, **headers):
     """The status of a WebSocket handshake."""
     context = ssl.create_default_context(cafile=skein.ca)
     connection = http.client.HTTPSConnection("localhost", skein.port("wss"), timeout=WAIT, context=context)
     connection.request("GET", url.partition(f"localhost:{skein.port('wss')}")[2], headers={
         "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "mqtt",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "mqtt", **headers,
     })
     try:
         return connection.getresponse().status

@@ -193,7 +193,12 @@ impl Call {
 
     /// The members of the body; none when there is no body.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let body = if self.body.trim_ascii().is_empty() { b"{}" } else { &self.body[..] };
+        let body = match self.body.trim_ascii() {
+            [] => b"{}",
+            // Serde would take one for the members in their order.
+            [b'[', ..] => return Err(Error::Invalid("the body is a list, not an object".into())),
+            body => body,
+        };
         serde_json::from_slice(body)
             .map_err(|error| Error::Invalid(format!("the body cannot be read: {error}")))
     }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use cluster::GroupId;
+use fleet::registry::ThingName;
 use fleet::shard::{self, Origin};
 use mqtt::QoS;
 use shadow::Rejected;
@@ -40,6 +41,13 @@ impl Core {
         let at = self.clock().epoch_ms;
         // Of any QoS, and before anything is copied: a request may be as large as a packet.
         let readable = match operation {
+            _ if ThingName::new(target.thing).is_err() => {
+                Err(Rejected::new(400, "The thing name is not valid: see CreateThing"))
+            }
+            _ if !target.name.is_none_or(shadow::is_valid_name) => Err(Rejected::new(
+                400,
+                "The shadow name is not valid: 1 to 64 characters of [$a-zA-Z0-9:_-]",
+            )),
             Operation::Get => shadow::parse_request(payload, &shadow::Limits::default()),
             Operation::Update | Operation::Delete => shadow::check_size(payload).map(|()| None),
         };

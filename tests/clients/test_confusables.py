@@ -195,3 +195,16 @@ def test_who_is_attached_is_who_was_named(skein, dial, tmp_path, name):
     for id, reason in ((name, 0), (f"{name}\u200d", NOT_AUTHORIZED), (f"\uff54{name[1:]}", NOT_AUTHORIZED)):
         client = dial(5, "tls", device=who.files)
         assert client.connect(id, check=False).reason == reason
+
+
+@pytest.mark.parametrize("wrong", [*NO_NAMES.values(), "a b", "x" * 129], ids=ascii)
+def test_names_in_shadow_topics_are_refused(skein, connected, name, wrong):
+    """By MQTT as by REST, where such a shadow could neither be read nor deleted."""
+    data = skein.boto("iot-data")
+    client = connected()
+    for topic in (f"$aws/things/{wrong}/shadow", f"$aws/things/{name}/shadow/name/{wrong}"):
+        client.subscribe(f"{topic}/update/+", qos=1)
+        client.publish(f"{topic}/update", b'{"state":{"desired":{"a":1}}}', qos=1)
+        got = client.receive()
+        assert got.topic == f"{topic}/update/rejected" and json.loads(got.payload)["code"] == 400
+    assert data.list_named_shadows_for_thing(thingName=name)["results"] == []

@@ -1005,3 +1005,23 @@ def test_the_command_line(cloud, fresh, tmp_path):
     cloud.cli("iot", "delete-certificate", "--certificate-id", id)
     cloud.cli("iot", "delete-policy", "--policy-name", policy)
     cloud.cli("iot", "delete-thing", "--thing-name", thing)
+
+
+@pytest.mark.parametrize("path, body", [
+    ("/things/{name}", [None, None, None]), ("/policies/{name}", [ALLOW, None]), ("/thing-groups/{name}", [None] * 4),
+    ("/keys-and-certificate", ["x"]),
+])
+def test_a_list_is_no_body(cloud, name, path, body):
+    """Members have names: a list is not taken in their order, which no document says."""
+    status, headers, told = signed(cloud, "POST", path.format(name=name), body=json.dumps(body).encode())
+    assert (status, headers["x-amzn-errortype"]) == (400, "InvalidRequestException"), told
+
+
+def test_a_list_is_no_request_of_a_device(dial, tmp_path, name):
+    words = "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -keyout key -out csr"
+    subprocess.run(words.split(), cwd=tmp_path, check=True, capture_output=True)
+    client = dial(listener="tls")
+    client.connect(name)
+    client.subscribe("$aws/certificates/create-from-csr/json/+", qos=1)
+    client.publish("$aws/certificates/create-from-csr/json", json.dumps([(tmp_path / "csr").read_text()]).encode(), qos=1)
+    assert client.receive().topic.endswith("/rejected")

@@ -28,8 +28,20 @@ impl Format {
             _ if payload.trim_ascii().is_empty() => {
                 serde_json::from_str("{}").map_err(|error| error.to_string())
             }
+            // Serde would take one for the members in their order.
+            _ if self.is_list(payload) => Err("it is a list, not an object".into()),
             Self::Json => serde_json::from_slice(payload).map_err(|error| error.to_string()),
             Self::Cbor => ciborium::from_reader(payload).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Whether it begins as a list does.
+    fn is_list(self, payload: &[u8]) -> bool {
+        match (self, payload) {
+            (Self::Json, _) => payload.trim_ascii_start().starts_with(b"["),
+            // Major type 4 (RFC 8949, 3.1).
+            (Self::Cbor, [first, ..]) => first >> 5 == 4,
+            (Self::Cbor, []) => false,
         }
     }
 
@@ -66,9 +78,18 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_no_request() {
+        for (format, list) in [(Format::Json, &b" [1]"[..]), (Format::Cbor, b"\x81\x01")] {
+            let said = format.decode::<Value>(list);
+            assert_eq!(said, Err("it is a list, not an object".into()));
+        }
+    }
+
+    #[test]
     fn nesting_has_an_end() {
-        let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+        let deep = [&b"{\"a\":"[..], &b"[".repeat(100_000), &b"]".repeat(100_000), b"}"].concat();
         assert!(Format::Json.decode::<Value>(&deep).is_err());
-        assert!(Format::Cbor.decode::<Value>(&b"\x81".repeat(100_000)).is_err());
+        let deep = [b"\xa1\x61a".to_vec(), b"\x81".repeat(100_000)].concat();
+        assert!(Format::Cbor.decode::<Value>(&deep).is_err());
     }
 }

@@ -178,13 +178,13 @@ pub struct Listed<T> {
 pub struct Connection {
     /// Whether it is connected now.
     pub connected: bool,
-    /// The thing of the connection.
+    /// The thing of the connection, as the variables of policies see it.
     pub thing: Option<String>,
     /// Whether the session ends with the connection.
     pub clean_session: bool,
     /// Where it connects from.
     pub source: Option<(IpAddr, u16)>,
-    /// Where it connects to.
+    /// Where it connects to: an address of the node, or of a proxy's way there.
     pub target: Option<(IpAddr, u16)>,
     /// Keep-alive in seconds.
     pub keep_alive_secs: Option<u32>,
@@ -192,8 +192,6 @@ pub struct Connection {
     pub connected_since_ms: Option<u64>,
     /// When it disconnected, in milliseconds since 1970.
     pub disconnected_since_ms: Option<u64>,
-    /// Why it disconnected, as the lifecycle events say.
-    pub disconnect_reason: Option<String>,
     /// How long the session outlives the connection, in seconds.
     pub session_expiry_secs: Option<u32>,
 }

@@ -335,6 +335,21 @@ pub async fn policy_and_thing_of(
     Ok((policy, exclusive.map(|thing| thing.name)))
 }
 
+/// The thing of a connection, as far as this node knows the registry: the one whose name the variables of
+/// its policies have. Who acts by no policies of the registry has none.
+pub async fn thing_of(shared: &Shared, principal: &Principal, client_id: &str) -> Option<ThingName> {
+    if !principal.follows_registry() {
+        return None;
+    }
+    let certificate = principal.certificate().map(ToOwned::to_owned);
+    let client = client_id.to_owned();
+    let found = look(shared, move |groups| {
+        let registry = groups.get(GroupId::META)?.registry()?;
+        registry.thing_of_connection(certificate.as_deref(), Some(&client))
+    });
+    found.await?.map(|thing| thing.name)
+}
+
 /// What the last answer of a custom authorizer gives, as long as that is active. The thing of the
 /// connection is the one that is named like the client id, and gives no rights by itself.
 async fn policy_of_authorized(

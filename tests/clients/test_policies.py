@@ -186,6 +186,40 @@ def test_thing_attributes_and_attachment(identity, device, skein, name):
     client.refused(NOT_AUTHORIZED)
 
 
+@pytest.mark.parametrize("listener", ["tls", "wss"])
+def test_a_connection_tells_its_thing_and_where_it_came_to(identity, dial, skein, name, listener):
+    thing, data = f"{name}-thing", skein.boto("iot-data")
+    who = identity(*everything(name), thing=thing)
+    alpn = "x-amzn-mqtt-ca" if listener == "wss" else None
+    client = dial(5, listener, device=who.files, alpn=alpn)
+    client.connect(thing, clean=True, props=LASTING)
+    told = data.get_connection(clientId=thing, includeSocketInformation=True)
+    assert (told["connected"], told["thingName"]) == (True, thing)
+    assert (told["targetIp"], told["targetPort"]) == client.socket.getpeername()[:2]
+    assert (told["sourceIp"], told["sourcePort"]) == client.socket.getsockname()[:2]
+    told = data.get_connection(clientId=thing)
+    assert told["thingName"] == thing and not {"targetIp", "targetPort", "sourceIp", "sourcePort"} & set(told)
+    client.disconnect()
+    wait_until("the client is gone", lambda: not data.get_connection(clientId=thing)["connected"])
+    told = data.get_connection(clientId=thing, includeSocketInformation=True)
+    assert told["disconnectedSince"] and not {"thingName", "targetIp", "targetPort", "disconnectReason"} & set(told)
+
+
+def test_a_connection_without_a_thing_tells_none(identity, device, skein, name):
+    skein.boto("iot").create_thing(thingName=f"{name}-thing")
+    device(identity(*everything(name)), name)
+    assert "thingName" not in skein.boto("iot-data").get_connection(clientId=name)
+
+
+def test_the_thing_of_a_connection_may_be_named_otherwise(identity, device, skein, name):
+    who = identity(*everything(name))
+    iot = skein.boto("iot")
+    iot.create_thing(thingName=f"{name}-thing")
+    device(who, name)
+    iot.attach_thing_principal(thingName=f"{name}-thing", principal=who.arn, thingPrincipalType="EXCLUSIVE_THING")
+    assert skein.boto("iot-data").get_connection(clientId=name)["thingName"] == f"{name}-thing"
+
+
 def test_shadow_topics_are_topics(identity, device, name):
     topic = "$aws/things/${iot:Connection.Thing.ThingName}/shadow"
     who = identity(

@@ -80,6 +80,8 @@ pub struct CertificateCaller {
     pub certificate: CertificateId,
     /// Where the request came from, for `aws:SourceIp`.
     pub source_ip: Option<IpAddr>,
+    /// The name that it has asked for, for `iot:DomainName`.
+    pub domain_name: Option<String>,
     /// Who its temporary credentials are of, if it has signed with such.
     pub session: Option<Arc<RoleSession>>,
 }
@@ -116,6 +118,11 @@ pub struct NoAnswer {
 /// Where a request came from: who takes it from the network puts one into its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(pub IpAddr);
+
+/// What a client has asked for in TLS, as [`policy::domain_name`] gives it: who ends its TLS puts one into
+/// the extensions of its requests. Without TLS the header `Host` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerName(pub Option<String>);
 
 /// A publication that came over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -47,7 +47,7 @@ mod things;
 mod transfers;
 pub mod x509;
 
-pub use backend::{AuthorizedCaller, Backend, CertificateCaller, Source, Unidentified};
+pub use backend::{AuthorizedCaller, Backend, CertificateCaller, ServerName, Source, Unidentified};
 pub use config::{Clock, Config, Endpoints};
 pub use error::Error;
 pub use properties::{Properties, PropertyError};

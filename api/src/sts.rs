@@ -206,7 +206,7 @@ async fn carry_out<B: Backend>(
     let caller = match claim {
         Some((claim, session)) => {
             let signer = claim.finish(&request, BodyHash::of(&body))?;
-            Some(service.caller(signer, session, source)?)
+            Some(service.caller(signer, session, parts, source)?)
         }
         None => None,
     };

@@ -80,6 +80,8 @@ pub struct CertificateCaller {
     pub certificate: CertificateId,
     /// Where the request came from, for `aws:SourceIp`.
     pub source_ip: Option<IpAddr>,
+    /// The name that it has asked for, for `iot:DomainName`.
+    pub domain_name: Option<String>,
     /// Who its temporary credentials are of, if it has signed with such.
     pub session: Option<Arc<RoleSession>>,
 }
@@ -116,6 +118,11 @@ pub struct NoAnswer {
 /// Where a request came from: who takes it from the network puts one into its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(pub IpAddr);
+
+/// What a client has asked for in TLS, as [`policy::domain_name`] gives it: who ends its TLS puts one into
+/// the extensions of its requests. Without TLS the header `Host` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerName(pub Option<String>);
 
 /// A publication that came over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,13 +185,13 @@ pub struct Listed<T> {
 pub struct Connection {
     /// Whether it is connected now.
     pub connected: bool,
-    /// The thing of the connection.
+    /// The thing of the connection, as the variables of policies see it.
     pub thing: Option<String>,
     /// Whether the session ends with the connection.
     pub clean_session: bool,
     /// Where it connects from.
     pub source: Option<(IpAddr, u16)>,
-    /// Where it connects to.
+    /// Where it connects to: an address of the node, or of a proxy's way there.
     pub target: Option<(IpAddr, u16)>,
     /// Keep-alive in seconds.
     pub keep_alive_secs: Option<u32>,
@@ -192,8 +199,6 @@ pub struct Connection {
     pub connected_since_ms: Option<u64>,
     /// When it disconnected, in milliseconds since 1970.
     pub disconnected_since_ms: Option<u64>,
-    /// Why it disconnected, as the lifecycle events say.
-    pub disconnect_reason: Option<String>,
     /// How long the session outlives the connection, in seconds.
     pub session_expiry_secs: Option<u32>,
 }

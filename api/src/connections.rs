@@ -54,7 +54,7 @@ fn not_found(client: &str) -> Error {
 fn describe(client: &str, connection: &Connection, with_sockets: bool) -> Value {
     let source = connection.source.filter(|_| with_sockets);
     let target = connection.target.filter(|_| with_sockets);
-    let members: [(&str, Option<Value>); 13] = [
+    let members: [(&str, Option<Value>); 12] = [
         ("clientId", Some(client.into())),
         ("connected", Some(connection.connected.into())),
         ("thingName", connection.thing.clone().map(Value::from)),
@@ -66,7 +66,6 @@ fn describe(client: &str, connection: &Connection, with_sockets: bool) -> Value 
         ("keepAliveDuration", connection.keep_alive_secs.map(Value::from)),
         ("connectedSince", connection.connected_since_ms.map(Value::from)),
         ("disconnectedSince", connection.disconnected_since_ms.map(Value::from)),
-        ("disconnectReason", connection.disconnect_reason.clone().map(Value::from)),
         ("sessionExpiry", connection.session_expiry_secs.map(Value::from)),
     ];
     let present = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));

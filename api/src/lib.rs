@@ -48,7 +48,7 @@ mod throttle;
 mod transfers;
 pub mod x509;
 
-pub use backend::{AuthorizedCaller, Backend, CertificateCaller, Source, Unidentified};
+pub use backend::{AuthorizedCaller, Backend, CertificateCaller, ServerName, Source, Unidentified};
 pub use config::{Clock, Config, Endpoints};
 pub use error::Error;
 pub use properties::{Properties, PropertyError};

@@ -61,9 +61,14 @@ impl Caller {
     }
 
     /// A device that has signed with temporary credentials.
-    pub(crate) fn of_session(session: Arc<RoleSession>, source_ip: Option<IpAddr>) -> Self {
+    pub(crate) fn of_session(
+        session: Arc<RoleSession>,
+        source_ip: Option<IpAddr>,
+        domain_name: Option<String>,
+    ) -> Self {
         let certificate = session.certificate.clone();
-        Self::Certificate(CertificateCaller { certificate, source_ip, session: Some(session) })
+        let session = Some(session);
+        Self::Certificate(CertificateCaller { certificate, source_ip, domain_name, session })
     }
 
     /// What a role gives it; none of who acts by policies.

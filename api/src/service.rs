@@ -269,7 +269,7 @@ impl<B: Backend> Service<B> {
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 let signer = claim.finish(&request, BodyHash::of(&body))?;
-                self.caller(signer, session, source)?
+                self.caller(signer, session, parts, source)?
             }
             (None, Some(certificate)) => Caller::Certificate(certificate.clone()),
             (None, None) => match authorized {

@@ -208,7 +208,7 @@ async fn carry_out<B: Backend>(
     let caller = match claim {
         Some((claim, session)) => {
             let signer = claim.finish(&request, BodyHash::of(&body))?;
-            let caller = service.caller(signer, session, source)?;
+            let caller = service.caller(signer, session, parts, source)?;
             service.throttle(&caller, Plane::Control, now)?;
             Some(caller)
         }

@@ -339,7 +339,9 @@ pub async fn caller(
     let decided = cached_or_decided(shared, &authorizer, &presented).await;
     let grant = told(decided, Some(authorizer.name.as_str()), false)?;
     let others = grant.variables.clone();
-    let variables = Variables { source_ip, others, ..Variables::default() };
+    let asked = presented.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    let domain_name = asked.and_then(policy::domain_name);
+    let variables = Variables { source_ip, domain_name, others, ..Variables::default() };
     let policy = Arc::new(Compiled::new(&grant.documents, &shared.arns, &variables));
     let (authorizer, principal_id) = (authorizer.name.to_string(), grant.principal_id.clone());
     Ok(Some(AuthorizedCaller { policy, authorizer, principal_id }))

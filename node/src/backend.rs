@@ -20,7 +20,7 @@ use cluster::GroupId;
 use fleet::registry::{self, Authorizer, Registry};
 use fleet::shard::{self, Shard};
 use links::proto::Question;
-use policy::{Action, Decision};
+use policy::{Action, Decision, Variables};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -424,7 +424,12 @@ impl api::Backend for Backend {
             Some(session) => Principal::session(Arc::clone(session)),
             None => Principal::Certificate(caller.certificate.as_str().into()),
         };
-        match identity::policy_of(&self.shared, &principal, None, caller.source_ip).await {
+        let variables = Variables {
+            source_ip: caller.source_ip,
+            domain_name: caller.domain_name.clone(),
+            ..Variables::default()
+        };
+        match identity::policy_of(&self.shared, &principal, variables).await {
             Ok(policy) => {
                 let now_secs = Some(now_ms() / 1000);
                 let request = policy::Request { now_secs, ..policy::Request::default() };

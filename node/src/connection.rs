@@ -14,6 +14,7 @@ mod subscribe;
 pub mod transport;
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -562,6 +563,20 @@ impl Handler<Delete> for Connection {
         }
         let end = End::by_server(Reason::AdministrativeAction);
         self.finish(End { will: !ending.prevent_will, ..end });
+    }
+}
+
+/// Asks for the address of this node that the client is connected to; `None` when another connection
+/// has taken its place. The socket knows: what is kept for each connection stays small.
+#[derive(Message)]
+#[rtype(result = "Option<SocketAddr>")]
+pub struct Target(pub Live);
+
+impl Handler<Target> for Connection {
+    type Result = Option<SocketAddr>;
+
+    fn handle(&mut self, Target(live): Target, _: &mut Self::Context) -> Self::Result {
+        (live == self.endpoint.profile.live).then(|| self.transport.local_addr()).flatten()
     }
 }
 

@@ -26,6 +26,7 @@ use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::connection::LookAtTime;
 use crate::courier::Couriers;
+use crate::domain_names::DomainNames;
 use crate::endpoint::{Endpoint, Permissions};
 use crate::fanout::{FromPeer, ToPeer};
 use crate::host::{Failure, Proposal};
@@ -297,6 +298,8 @@ pub struct Core {
     pub couriers: RefCell<Couriers>,
     /// How often [`Core::principals_changed`] was called.
     pub registry_changes: Cell<u64>,
+    /// What connections have asked for.
+    pub domain_names: DomainNames,
     anonymous: RefCell<Vec<(Arc<policy::Document>, Permissions)>>,
     /// Counters.
     pub metrics: CoreMetrics,
@@ -339,6 +342,7 @@ impl Core {
             pendings: RefCell::default(),
             couriers: RefCell::default(),
             registry_changes: Cell::default(),
+            domain_names: DomainNames::default(),
             anonymous: RefCell::default(),
             metrics,
             acknowledged: Acknowledged::default(),

@@ -8,12 +8,11 @@
 //! Bounds: `CLIENTS` clients at a time, and for each the decisions of a [`Record`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use policy::{Action, Compiled, Decision, Request};
+use policy::{Action, Compiled, Decision, Request, Variables};
 
 use crate::identity::Principal;
 
@@ -43,8 +42,8 @@ pub struct Watch(Mutex<Record>);
 pub struct Record {
     /// Until when they are noted, in seconds since 1970.
     pub until_secs: u64,
-    /// Who it was, and where, when it was last seen.
-    pub who: Option<(Principal, Option<IpAddr>)>,
+    /// Who it was, and what else it brought to its policies, when it was last seen.
+    pub who: Option<(Principal, Variables)>,
     /// By what was asked.
     decisions: BTreeMap<(Action, Box<str>), Noted>,
     bytes: usize,
@@ -120,8 +119,8 @@ impl Watch {
     }
 
     /// Notes who it is.
-    pub fn saw(&self, principal: &Principal, source_ip: Option<IpAddr>) {
-        self.0.lock().who = Some((principal.clone(), source_ip));
+    pub fn saw(&self, principal: &Principal, variables: Variables) {
+        self.0.lock().who = Some((principal.clone(), variables));
     }
 
     /// The decisions as they are now.

@@ -28,7 +28,7 @@ use arc_swap::{ArcSwap, Guard};
 use fleet::registry::ThingName;
 use mqtt::session::{Acks, OutboundAliases, Owed, Settled, Turn, Window};
 use mqtt::{AckKind, Outgoing, PacketId, QoS, Reason, Version};
-use policy::{Action, Compiled};
+use policy::{Action, Compiled, Variables};
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
@@ -112,10 +112,8 @@ pub struct Profile {
     pub record: Option<Record>,
     /// Whether CONNECT asked for a session that outlives the connection.
     pub persistent_connect: bool,
-    /// The topic of its will.
-    pub will_topic: Option<Box<str>>,
-    /// Whether its will is to be retained.
-    pub will_retain: bool,
+    /// Its will.
+    pub will: Option<Box<WillTopic>>,
     /// Who speaks.
     pub principal: crate::identity::Principal,
     /// The thing that its certificate is exclusively attached to. Few have one.
@@ -124,6 +122,8 @@ pub struct Profile {
     pub source_ip: Option<std::net::IpAddr>,
     /// The port there.
     pub source_port: u16,
+    /// The name that it has asked for: see [`DomainNames`](crate::domain_names::DomainNames).
+    pub domain_name: Option<Rc<String>>,
     /// Keep alive in seconds; 0 for none.
     pub keep_alive: u16,
     /// Milliseconds of the epoch.
@@ -132,6 +132,27 @@ pub struct Profile {
     pub maximum_packet_size: u32,
     /// Its place: core, slot, generation.
     pub live: crate::interest::Live,
+}
+
+impl Profile {
+    /// What the connection brings to its policies beside who it is.
+    pub fn variables(&self) -> Variables {
+        Variables {
+            client_id: Some(self.client.to_string()),
+            source_ip: self.source_ip,
+            domain_name: self.domain_name.as_deref().cloned(),
+            ..Variables::default()
+        }
+    }
+}
+
+/// Where a will goes: what policies are asked about.
+#[derive(Debug)]
+pub struct WillTopic {
+    /// The topic.
+    pub topic: Box<str>,
+    /// Whether it is to be retained.
+    pub retain: bool,
 }
 
 /// Names a session in its group.
@@ -298,7 +319,7 @@ impl Endpoint {
 
     /// Has what is decided noted from now on.
     pub fn watch(&self, watch: Arc<Watch>) {
-        watch.saw(&self.profile.principal, self.profile.source_ip);
+        watch.saw(&self.profile.principal, self.profile.variables());
         self.state.borrow_mut().rare.get_or_insert_default().watch = Some(watch);
         self.is_watched.set(true);
     }

@@ -306,7 +306,8 @@ async fn serve(
         }
         Speaks::Mqtts(acceptor) => {
             let (stream, certificate) = secure(acceptor, stream).await?;
-            let peer = Peer::of(certificate, || door.nobody(), ip, port);
+            let peer =
+                Peer::of(certificate, || door.nobody(), ip, port).asking(server_name(&stream));
             handshake::connect(core, Transport::Stream(stream), peer, place).await?;
             Ok(Served::Connection)
         }
@@ -317,7 +318,8 @@ async fn serve(
         }
         Speaks::Https(acceptor, data_plane) => {
             let (stream, certificate) = secure(acceptor, stream).await?;
-            let mut peer = Peer::of(certificate, || door.nobody(), ip, port);
+            let mut peer =
+                Peer::of(certificate, || door.nobody(), ip, port).asking(server_name(&stream));
             if let Some(presented) = presented(&stream) {
                 peer = peer.presenting(presented);
             }
@@ -364,6 +366,12 @@ async fn secure(
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).cloned();
     Ok((Stream::Tls(Box::new(stream)), certificate))
+}
+
+/// The name that a client has asked for in TLS.
+fn server_name(stream: &Stream) -> Option<String> {
+    let Stream::Tls(stream) = stream else { return None };
+    policy::domain_name(stream.get_ref().1.server_name()?)
 }
 
 /// What a client has said in TLS; none where its ALPN says that it has a certificate.

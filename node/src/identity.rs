@@ -1,7 +1,6 @@
 //! Who a connection is, and what it may do.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -276,15 +275,14 @@ fn policy_of_role(shared: &Shared, role: Role, variables: &Variables) -> Result<
     }
 }
 
-/// What a principal may do on a connection with this client id, compiled. Without a client id
-/// (HTTP) the variables that need one do not resolve.
+/// What a principal may do on a connection, compiled. Of the variables those are given that do not follow
+/// from the principal. Without a client id (HTTP) those that need one do not resolve.
 pub async fn policy_of(
     shared: &Shared,
     principal: &Principal,
-    client_id: Option<&str>,
-    source_ip: Option<IpAddr>,
+    variables: Variables,
 ) -> Result<Compiled, Refused> {
-    let decided = policy_and_thing_of(shared, principal, client_id, source_ip);
+    let decided = policy_and_thing_of(shared, principal, variables);
     decided.await.map(|(policy, _)| policy)
 }
 
@@ -292,11 +290,8 @@ pub async fn policy_of(
 pub async fn policy_and_thing_of(
     shared: &Shared,
     principal: &Principal,
-    client_id: Option<&str>,
-    source_ip: Option<IpAddr>,
+    variables: Variables,
 ) -> Result<(Compiled, Option<ThingName>), Refused> {
-    let variables =
-        Variables { client_id: client_id.map(Into::into), source_ip, ..Variables::default() };
     let (id, session) = match principal {
         Principal::AccessKey(_, role) => {
             return Ok((policy_of_role(shared, *role, &variables)?, None));
@@ -322,7 +317,7 @@ pub async fn policy_and_thing_of(
             (session.role.certificate.as_str().into(), Some(Arc::clone(&session.role)))
         }
     };
-    let client: Option<String> = client_id.map(Into::into);
+    let client = variables.client_id.clone();
     let has_client = client.is_some();
     let now = Timestamp(now_ms());
     let found = read_registry(shared, move |registry| {
@@ -346,6 +341,25 @@ pub async fn policy_and_thing_of(
     let policy = Compiled::new(&identity.documents(), &shared.arns, &variables);
     let exclusive = identity.thing.filter(|thing| thing.exclusive);
     Ok((policy, exclusive.map(|thing| thing.name)))
+}
+
+/// The thing of a connection, as far as this node knows the registry: the one whose name the variables of
+/// its policies have. Who acts by no policies of the registry has none.
+pub async fn thing_of(
+    shared: &Shared,
+    principal: &Principal,
+    client_id: &str,
+) -> Option<ThingName> {
+    if !principal.follows_registry() {
+        return None;
+    }
+    let certificate = principal.certificate().map(ToOwned::to_owned);
+    let client = client_id.to_owned();
+    let found = look(shared, move |groups| {
+        let registry = groups.get(GroupId::META)?.registry()?;
+        registry.thing_of_connection(certificate.as_deref(), Some(&client))
+    });
+    found.await?.map(|thing| thing.name)
 }
 
 /// What the last answer of a custom authorizer gives, as long as that is active. The thing of the
@@ -398,6 +412,7 @@ pub fn may_publish_will(
     let variables = Variables {
         client_id: Some(client.into()),
         source_ip: will.source_ip.as_ref().and_then(|ip| ip.parse().ok()),
+        domain_name: will.asked.as_ref().map(|asked| asked.domain_name.clone()),
         certificate: Some(identity.certificate_variables()),
         thing: identity.thing.as_ref().map(ConnectionThing::variables),
         ..Variables::default()
@@ -442,7 +457,7 @@ pub fn may_publish<'a>(
 pub fn connect_request(profile: &Profile, clock: Clock) -> policy::Request<'_> {
     policy::Request {
         persistent_connect: profile.persistent_connect,
-        last_will_topic: profile.will_topic.as_deref(),
+        last_will_topic: profile.will.as_ref().map(|will| &*will.topic),
         ..clock.request()
     }
 }
@@ -478,14 +493,13 @@ impl Core {
     async fn present_policy(&self, endpoint: &Endpoint) -> Result<Compiled, Refused> {
         const ATTEMPTS: usize = 4;
         let profile = &endpoint.profile;
-        let client = Some(&*profile.client);
         for _ in 1..ATTEMPTS {
-            match policy_of(&self.shared, &profile.principal, client, profile.source_ip).await {
+            match policy_of(&self.shared, &profile.principal, profile.variables()).await {
                 Err(Refused::Unavailable) => tokio::time::sleep(crate::wheel::TICK).await,
                 decided => return decided,
             }
         }
-        policy_of(&self.shared, &profile.principal, client, profile.source_ip).await
+        policy_of(&self.shared, &profile.principal, profile.variables()).await
     }
 
     /// Asks the custom authorizer of a connection again, and decides by what it says.
@@ -507,8 +521,8 @@ impl Core {
                     denial.tell(profile, self.read_clock().now);
                     endpoint.doom(mqtt::Reason::NotAuthorized);
                 }
-                if let Some(topic) = &profile.will_topic {
-                    let allowed = may_publish(&policy, topic, profile.will_retain, &request);
+                if let Some(will) = &profile.will {
+                    let allowed = may_publish(&policy, &will.topic, will.retain, &request);
                     endpoint.will_denied.set(allowed.is_err());
                 }
                 endpoint.set_policy(policy);

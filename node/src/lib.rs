@@ -20,6 +20,7 @@ pub mod current;
 pub mod decisions;
 pub mod denial;
 pub mod dev;
+pub mod domain_names;
 pub mod drain;
 pub mod endpoint;
 pub mod fanout;

@@ -136,6 +136,9 @@ enum PolicyCommand {
         /// Where the client is.
         #[arg(long)]
         source_ip: Option<IpAddr>,
+        /// The name that the client asks for, in TLS or as the host of a WebSocket without.
+        #[arg(long)]
+        domain_name: Option<String>,
         /// The admin listener of a node.
         #[arg(long, default_value = "127.0.0.1:9464")]
         admin: String,
@@ -394,9 +397,15 @@ fn operate(command: ClusterCommand) -> anyhow::Result<()> {
 
 fn look_at_policies(command: PolicyCommand) -> anyhow::Result<()> {
     let (question, admin) = match command {
-        PolicyCommand::Explain { certificate, client_id, source_ip, admin, action, resource } => {
-            (Question { certificate, client_id, source_ip, action, resource }, admin)
-        }
+        PolicyCommand::Explain {
+            certificate,
+            client_id,
+            source_ip,
+            domain_name,
+            admin,
+            action,
+            resource,
+        } => (Question { certificate, client_id, source_ip, domain_name, action, resource }, admin),
         PolicyCommand::Record { client, minutes, admin } => {
             return record(&admin, &Watching { client, minutes });
         }

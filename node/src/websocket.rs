@@ -50,6 +50,11 @@ impl WebSocket {
         self.closed_by_client
     }
 
+    /// What carries it.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Reads MQTT bytes; 0 at the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {

@@ -169,9 +169,12 @@ def dial(broker):
         wrap = None
         if listener in ("tls", "wss"):
             context = tls_context(broker, more.pop("device", broker.device), more.pop("alpn", None))
+            asked = more.pop("server_name", "localhost")
+            # The broker's certificate may be of another name than the one that is asked for.
+            context.check_hostname = asked == "localhost"
 
             def wrap(raw):
-                return context.wrap_socket(raw, server_hostname="localhost")
+                return context.wrap_socket(raw, server_hostname=asked)
 
         client = rawmqtt.Client(address or broker.address(listener), version, wrap=wrap, **more)
         opened.append(client)

@@ -1,6 +1,7 @@
 """What policies allow and refuse, decided for real clients; changes reach open connections."""
 
 import datetime
+import itertools
 import json
 import socket
 import ssl
@@ -11,7 +12,7 @@ import pytest
 
 import aws
 import rawmqtt as m
-from brokers import policy, skein_binary, wait_until
+from brokers import PORTS, free_offset, policy, serving, skein_binary, wait_until
 from conftest import tls_context
 from parties import LASTING
 
@@ -191,6 +192,40 @@ def test_thing_attributes_and_attachment(identity, device, skein, name):
     client.publish(f"depot/{name}", b"x", qos=1)
     client.send(m.publish("depot/elsewhere", b"x"))
     client.refused(NOT_AUTHORIZED)
+
+
+@pytest.mark.parametrize("listener", ["tls", "wss"])
+def test_a_connection_tells_its_thing_and_where_it_came_to(identity, dial, skein, name, listener):
+    thing, data = f"{name}-thing", skein.boto("iot-data")
+    who = identity(*everything(name), thing=thing)
+    alpn = "x-amzn-mqtt-ca" if listener == "wss" else None
+    client = dial(5, listener, device=who.files, alpn=alpn)
+    client.connect(thing, clean=True, props=LASTING)
+    told = data.get_connection(clientId=thing, includeSocketInformation=True)
+    assert (told["connected"], told["thingName"]) == (True, thing)
+    assert (told["targetIp"], told["targetPort"]) == client.socket.getpeername()[:2]
+    assert (told["sourceIp"], told["sourcePort"]) == client.socket.getsockname()[:2]
+    told = data.get_connection(clientId=thing)
+    assert told["thingName"] == thing and not {"targetIp", "targetPort", "sourceIp", "sourcePort"} & set(told)
+    client.disconnect()
+    wait_until("the client is gone", lambda: not data.get_connection(clientId=thing)["connected"])
+    told = data.get_connection(clientId=thing, includeSocketInformation=True)
+    assert told["disconnectedSince"] and not {"thingName", "targetIp", "targetPort", "disconnectReason"} & set(told)
+
+
+def test_a_connection_without_a_thing_tells_none(identity, device, skein, name):
+    skein.boto("iot").create_thing(thingName=f"{name}-thing")
+    device(identity(*everything(name)), name)
+    assert "thingName" not in skein.boto("iot-data").get_connection(clientId=name)
+
+
+def test_the_thing_of_a_connection_may_be_named_otherwise(identity, device, skein, name):
+    who = identity(*everything(name))
+    iot = skein.boto("iot")
+    iot.create_thing(thingName=f"{name}-thing")
+    device(who, name)
+    iot.attach_thing_principal(thingName=f"{name}-thing", principal=who.arn, thingPrincipalType="EXCLUSIVE_THING")
+    assert skein.boto("iot-data").get_connection(clientId=name)["thingName"] == f"{name}-thing"
 
 
 def test_shadow_topics_are_topics(identity, device, name):
@@ -408,6 +443,191 @@ def test_queued_messages_are_decided_again(identity, device, connected, name):
     again = device(who, name, clean=False, props=lasting)
     assert again.connack.session_present
     assert again.receive().topic == f"{name}/open"
+
+
+# The name that clients ask for
+
+ASKED = "iot.example.com"
+
+
+def under(effect, action, resource, name, operator="StringEquals"):
+    """A statement that is for those who ask for this name."""
+    resource = resource if resource == "*" else f"arn:aws:iot:us-east-1:000000000000:{resource}"
+    return {"Effect": effect, "Action": action, "Resource": resource, "Condition": {operator: {"iot:DomainName": name}}}
+
+
+@pytest.fixture
+def named(skein, tmp_path, name):
+    """A device whose policy has these statements."""
+    count = itertools.count(1)
+
+    def named(*statements):
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        return aws.Identity(skein, tmp_path, f"{name}-n{next(count)}", document)
+
+    return named
+
+
+@pytest.fixture
+def asking(dial):
+    """A connection with an identity's certificate that asks for a name."""
+
+    def asking(identity, client_id, server_name, listener="tls", **more):
+        alpn = "x-amzn-mqtt-ca" if listener == "wss" else None
+        client = dial(5, listener, device=identity.files, alpn=alpn, server_name=server_name)
+        client.connack = client.connect(client_id, check=False, **more)
+        return client
+
+    return asking
+
+
+def post(skein, identity, server_name, topic):
+    """Publishes over HTTPS, asking for a name in TLS, whatever the header says; gives the status."""
+    context = tls_context(skein, identity.files)
+    context.check_hostname = False
+    with socket.create_connection(skein.address("wss"), 10) as raw, context.wrap_socket(raw, server_hostname=server_name) as tls:
+        tls.sendall(f"POST /topics/{topic}?qos=1 HTTP/1.1\r\nHost: {ASKED}\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx".encode())
+        answer = b""
+        while more := tls.recv(4096):
+            answer += more
+    return int(answer.split()[1])
+
+
+FREE = {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}
+
+
+@pytest.mark.parametrize("listener", ["tls", "wss"])
+@pytest.mark.parametrize("operator,kept_out", [("StringEquals", True), ("StringNotEquals", False)])
+def test_connecting_by_the_name_that_is_asked_for(named, asking, name, listener, operator, kept_out):
+    who = named(FREE, under("Deny", "iot:Connect", "*", ASKED, operator))
+    for asked, denied in ((ASKED, kept_out), ("IoT.Example.com", kept_out), ("localhost", not kept_out)):
+        client = asking(who, name, asked, listener)
+        assert client.connack.reason == (NOT_AUTHORIZED if denied else 0), asked
+        client.cut()
+    who = named(under("Allow", "iot:Connect", f"client/{name}", ASKED, operator))
+    for asked, allowed in ((ASKED, kept_out), ("localhost", not kept_out)):
+        client = asking(who, name, asked, listener)
+        assert client.connack.reason == (0 if allowed else NOT_AUTHORIZED), asked
+        client.cut()
+
+
+def test_who_asks_for_no_name_has_none(named, asking, name):
+    by_name = named(under("Allow", "iot:Connect", "*", "*", "StringLike"))
+    assert asking(by_name, name, None).connack.reason == NOT_AUTHORIZED
+    assert asking(by_name, name, "localhost").connack.reason == 0
+    without = named({"Effect": "Allow", "Action": "iot:Connect", "Resource": "*", "Condition": {"Null": {"iot:DomainName": "true"}}})
+    assert asking(without, name, None).connack.reason == 0
+    assert asking(without, name, "localhost").connack.reason == NOT_AUTHORIZED
+
+
+def test_topics_by_the_name_that_is_asked_for(skein, named, asking, connected, name):
+    who = named(
+        {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"},
+        under("Allow", "iot:Subscribe", f"topicfilter/{name}/*", ASKED),
+        under("Allow", ["iot:Publish", "iot:Receive"], f"topic/{name}/*", ASKED),
+        under("Allow", "iot:Publish", f"topic/${{iot:DomainName}}/{name}", ASKED),
+        under("Deny", "iot:Receive", f"topic/{name}/secret", ASKED),
+        # What the test itself looks at.
+        under("Allow", "iot:Subscribe", "topicfilter/mark/*", ASKED),
+        under("Allow", ["iot:Publish", "iot:Receive"], "topic/mark/*", ASKED),
+    )
+    client = asking(who, name, ASKED)
+    assert client.subscribe(f"{name}/#", qos=1) == [1]
+    publisher = connected()
+    for topic in ("secret", "open"):
+        publisher.publish(f"{name}/{topic}", topic.encode(), qos=1)
+    assert client.receive().payload == b"open"
+    client.publish(f"{name}/own", b"x", qos=1)
+    assert client.receive().payload == b"x"
+    client.publish(f"{ASKED}/{name}", b"x", qos=1)
+    # What is decided again knows the name, too.
+    skein.boto("iot").create_thing(thingName=name)
+    time.sleep(SOON)
+    client.publish(f"{name}/own", b"y", qos=1)
+    assert client.receive().payload == b"y"
+    client.publish(f"{name}/secret", b"x", qos=1)
+    client.nothing_more()
+    other = asking(who, f"{name}-other", "localhost")
+    assert other.subscribe(f"{name}/#", check=False) == [NOT_AUTHORIZED]
+    other.send(m.publish(f"{name}/own", b"x"))
+    other.refused(NOT_AUTHORIZED)
+
+
+def test_a_delayed_will_knows_the_name_that_was_asked_for(named, asking, connected, name):
+    who = named({"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"}, under("Allow", "iot:Publish", f"topic/{name}/*", ASKED))
+    watcher = connected()
+    watcher.subscribe(f"{name}/#", qos=1)
+    will = m.Will(f"{name}/will", b"gone", 1, props={"will_delay_interval": 1})
+    refused = asking(who, name, "localhost", will=will)
+    assert refused.connack.reason == NOT_AUTHORIZED
+    client = asking(who, name, ASKED, will=will, props=LASTING)
+    assert client.connack.reason == 0
+    client.cut()
+    assert watcher.receive().payload == b"gone"
+
+
+def test_https_by_the_name_that_is_asked_for(skein, named, connected, name):
+    watcher = connected()
+    watcher.subscribe(f"{name}/#", qos=1)
+    denied = named(FREE, under("Deny", "iot:Publish", f"topic/{name}/*", ASKED))
+    assert post(skein, denied, ASKED, f"{name}/a") == 403
+    # TLS counts, not the header.
+    assert post(skein, denied, "localhost", f"{name}/b") == 200
+    allowed = named(under("Allow", "iot:Publish", f"topic/{name}/*", ASKED))
+    assert post(skein, allowed, ASKED, f"{name}/c") == 200
+    assert post(skein, allowed, "localhost", f"{name}/d") == 403
+    assert post(skein, allowed, None, f"{name}/e") == 403
+    assert [watcher.receive().topic for _ in range(2)] == [f"{name}/b", f"{name}/c"]
+    watcher.nothing_more()
+
+
+def test_without_tls_the_host_of_a_websocket_is_the_name(tmp_path):
+    statement = under("Allow", "iot:Connect", "*", ASKED)
+    document = json.dumps({"Version": "2012-10-17", "Statement": statement})
+
+    def connack(node, *hosts):
+        with socket.create_connection(node.address("ws"), 10) as raw:
+            head = "".join(f"Host: {host}\r\n" for host in hosts)
+            raw.sendall(
+                f"GET /mqtt HTTP/1.1\r\n{head}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n".encode()
+            )
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += raw.recv(4096)
+            packet = m.connect("lamp")
+            assert len(packet) < 126
+            raw.sendall(bytes([0x82, 0x80 | len(packet)]) + bytes(4) + packet)
+            return raw.recv(4096)[5]
+
+    offset = free_offset()
+    listeners = "".join(
+        f'[listeners.{key}]\naddress = "127.0.0.1:{PORTS[port] + offset}"\nanonymous_policy = \'{document}\'\n'
+        for key, port in (("mqtt", "plain"), ("ws", "ws"))
+    )
+    admin = f'[listeners.admin]\naddress = "127.0.0.1:{PORTS["admin"] + offset}"\n'
+    node = serving(tmp_path / "node", f'data = "{{data}}"\n{listeners}{admin}', offset=offset).start()
+    try:
+        assert connack(node, ASKED) == 0
+        assert connack(node, f"IoT.Example.com:{node.port('ws')}") == 0
+        assert connack(node, "localhost") == NOT_AUTHORIZED
+        assert connack(node, ASKED, "localhost") == NOT_AUTHORIZED
+        # There is no name in plain MQTT.
+        with m.Client(node.plain, 5) as client:
+            assert client.connect("lamp", check=False).reason == NOT_AUTHORIZED
+    finally:
+        node.stop()
+
+
+def test_a_decision_about_a_name_is_explained(skein, named, name):
+    who = named(FREE, under("Deny", "iot:Connect", "*", ASKED))
+    asked = lambda *words: explain(skein, "--certificate", who.id, "--client-id", name, *words, "iot:Connect", f"client/{name}")
+    assert asked()[0] and asked("--domain-name", "localhost")[0]
+    for other in (ASKED, "IoT.Example.com:8443"):
+        allowed, said = asked("--domain-name", other)
+        assert not allowed and "explicitly denied" in said
+    allowed, said = asked("--domain-name", "no name")
+    assert not allowed and "is no domain name" in said
 
 
 def test_device_certificate_from_dev(skein, dial, name):

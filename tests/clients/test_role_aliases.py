@@ -243,6 +243,23 @@ def test_policies_know_the_thing_of_the_credentials(skein, tmp_path, made, name)
     refused(data.publish, "ForbiddenException", 403, topic="dev-thing/ok", qos=1, payload=b"x")
 
 
+def test_policies_know_the_name_that_is_asked_for(skein, tmp_path, made, name):
+    made(name)
+    device = Device(skein, tmp_path, name)
+    arn = f"arn:aws:iot:{REGION}:{ACCOUNT}"
+    device.change_policy(json.dumps({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "iot:AssumeRoleWithCertificate", "Resource": "*",
+         "Condition": {"StringEquals": {"iot:DomainName": "localhost"}}},
+        {"Effect": "Allow", "Action": "iot:Publish", "Resource": f"{arn}:topic/${{iot:DomainName}}/{name}"},
+    ]}))
+    keys = device.credentials()
+    # With TLS the name of the handshake, without it the host of the request.
+    for endpoint, own, other in ((None, "localhost", "127.0.0.1"), (skein.http_url, "127.0.0.1", "localhost")):
+        data = client(skein, "iot-data", keys, endpoint)
+        data.publish(topic=f"{own}/{name}", qos=1, payload=b"x")
+        refused(data.publish, "ForbiddenException", 403, topic=f"{other}/{name}", qos=1, payload=b"x")
+
+
 def test_who_gets_no_credentials(skein, device, tmp_path, name):
     other = aws.Identity(skein, tmp_path, f"{name}-other", policy(("Allow", "iot:Publish", "*")), thing=f"{name}-other")
     inactive = aws.Identity(skein, tmp_path, f"{name}-off", policy(("Allow", "iot:*", "*")), active=False)

@@ -188,6 +188,8 @@ def test_any_node_tells_of_a_connection_wherever_it_is(cluster, on, name, lasts)
         assert told["connected"] and told["cleanSession"] == (not lasts)
         assert told["keepAliveDuration"] == 77 and told["connectedSince"] > 0
         assert (told["sourceIp"], told["sourcePort"]) == client.socket.getsockname()
+        assert (told["targetIp"], told["targetPort"]) == client.socket.getpeername()
+        assert "thingName" not in told
         pages, token = [], {}
         while token is not None:
             page = data.list_subscriptions(clientId=name, maxResults=2, **token)

@@ -314,7 +314,7 @@ described! {
     GetRetainedMessage: gives("topic payload qos:int lastModifiedTime:int userProperties?") fails("ResourceNotFound");
     GetConnection: asks("includeSocketInformation?:bool")
         gives("clientId connected:bool thingName? cleanSession:bool sourceIp? sourcePort?:int targetIp? targetPort?:int keepAliveDuration?:int
-            connectedSince?:int disconnectedSince?:int disconnectReason? sessionExpiry?:int") fails("ResourceNotFound");
+            connectedSince?:int disconnectedSince?:int sessionExpiry?:int") fails("ResourceNotFound");
     DeleteConnection: asks("cleanSession?:bool preventWillMessage?:bool") fails("ResourceNotFound");
     ListSubscriptions: pages(connections::SUBSCRIPTIONS) gives("subscriptions[ topicFilter qos:int ]") fails("ResourceNotFound");
     AssumeRoleWithCertificate: sends("x-amzn-iot-thingname?") gives("credentials{ accessKeyId secretAccessKey sessionToken expiration }")

@@ -3,18 +3,29 @@
 use std::net::IpAddr;
 
 use axum::http::HeaderValue;
+use axum::http::header::HOST;
 use axum::http::request::Parts;
 use fleet::registry::Timestamp;
 
 use super::{Door, Service};
 use crate::audit::{self, Attempt};
-use crate::backend::{AuthorizedCaller, Unidentified};
+use crate::backend::{AuthorizedCaller, ServerName, Unidentified};
 use crate::error::Plane;
 use crate::request::Caller;
 use crate::routes::{CONTROL_SERVICES, DATA_SERVICES, Matched};
 use crate::sessions::{self, Session};
 use crate::sigv4::{self, AuthError, Claim, Signer};
 use crate::{Backend, Error};
+
+/// The name that the sender of a request has asked for.
+fn domain_name(parts: &Parts) -> Option<String> {
+    if let Some(ServerName(name)) = parts.extensions.get::<ServerName>() {
+        return name.clone();
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = hosts.next().filter(|_| hosts.next().is_none())?;
+    policy::domain_name(host.to_str().ok()?)
+}
 
 impl<B: Backend> Service<B> {
     /// Recognises who signs with temporary credentials.
@@ -36,10 +47,13 @@ impl<B: Backend> Service<B> {
         &self,
         signer: Signer,
         session: Option<Session>,
+        parts: &Parts,
         source: Option<IpAddr>,
     ) -> Result<Caller, Error> {
         match session {
-            Some(Session::Device(session)) => Ok(Caller::of_session(session, source)),
+            Some(Session::Device(session)) => {
+                Ok(Caller::of_session(session, source, domain_name(parts)))
+            }
             Some(Session::Person(session)) => Ok(Caller::Person(session)),
             None => match self.verifier.rights(&signer.access_key) {
                 Some(rights) => Ok(Caller::AccessKey(signer.access_key, rights)),

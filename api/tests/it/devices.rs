@@ -50,7 +50,7 @@ pub(crate) fn device(node: &Node, allowed: &[(&str, &str)]) -> CertificateCaller
             state.registry.apply(command).unwrap();
         }
     });
-    CertificateCaller { certificate: issued.id, source_ip: None, session: None }
+    CertificateCaller { certificate: issued.id, source_ip: None, domain_name: None, session: None }
 }
 
 #[tokio::test]

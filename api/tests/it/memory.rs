@@ -283,6 +283,7 @@ impl Backend for Memory {
             let variables = Variables {
                 certificate: Some(identity.certificate_variables()),
                 source_ip: caller.source_ip,
+                domain_name: caller.domain_name.clone(),
                 others,
                 ..Variables::default()
             };

@@ -33,9 +33,9 @@ mod timers;
 
 pub use backup::{forget_later_entries, put_back_outbox};
 pub use command::{
-    Acknowledge, Admitted, Announce, AssignShared, BeginShared, Command, CommandError, Connect,
-    DeleteShadow, Directed, Disconnect, DisconnectReason, EndConnection, EnqueueShared, Event,
-    Expire, FireWill, ForgetOrigin, ForgetShared, Kind, NEVER, Options, Origin, Presence,
+    Acknowledge, Admitted, Announce, Asked, AssignShared, BeginShared, Command, CommandError,
+    Connect, DeleteShadow, Directed, Disconnect, DisconnectReason, EndConnection, EnqueueShared,
+    Event, Expire, FireWill, ForgetOrigin, ForgetShared, Kind, NEVER, Options, Origin, Presence,
     Publication, Publish, PubrecReceived, ReceiveQos2, ReleaseQos2, ReleaseShared, SharedCopy,
     Subscribe, Subscription, TrimOutbox, Unsubscribe, UpdateShadow, Will, WillAction,
 };

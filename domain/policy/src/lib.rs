@@ -26,4 +26,4 @@ pub use action::Action;
 pub use compiled::{Arns, Compiled, Decision, Request};
 pub use document::{Document, MAX_DOCUMENT_CHARS, MalformedPolicy, check_length};
 pub use explain::Spoken;
-pub use variables::{CertificateVariables, ThingVariables, Variables};
+pub use variables::{CertificateVariables, ThingVariables, Variables, domain_name};

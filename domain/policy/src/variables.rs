@@ -11,7 +11,7 @@ pub struct Variables {
     pub client_id: Option<String>,
     /// `aws:SourceIp`.
     pub source_ip: Option<IpAddr>,
-    /// `iot:DomainName`.
+    /// `iot:DomainName`: see [`domain_name`].
     pub domain_name: Option<String>,
     /// `iot:CertificateId` and `iot:Certificate.…`.
     pub certificate: Option<CertificateVariables>,
@@ -19,6 +19,20 @@ pub struct Variables {
     pub thing: Option<ThingVariables>,
     /// Further keys by their full name, such as `cognito-identity.amazonaws.com:sub`.
     pub others: BTreeMap<String, Vec<String>>,
+}
+
+/// The `iot:DomainName` of who asks for this name, in TLS or in the header `Host`: in lower case, without
+/// a port and without the dot at its end. None where it is no name.
+pub fn domain_name(asked: &str) -> Option<String> {
+    const LONGEST: usize = 253;
+    let name = match asked.strip_prefix('[') {
+        Some(literal) => literal.split_once(']')?.0,
+        None => asked.split_once(':').map_or(asked, |(name, _)| name),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let belongs = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    let is_name = (1..=LONGEST).contains(&name.len()) && name.bytes().all(belongs);
+    is_name.then(|| name.to_ascii_lowercase())
 }
 
 /// The certificate that the connection was made with.
@@ -45,4 +59,35 @@ pub struct ThingVariables {
     pub attributes: BTreeMap<String, String>,
     /// Whether the connection's principal is attached to it.
     pub is_attached: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domain_names_are_told_from_what_is_asked_for() {
+        let longest = format!("{}.com", "a".repeat(249));
+        for (asked, name) in [
+            ("iot.example.com", Some("iot.example.com")),
+            ("IoT.Example.com:8443", Some("iot.example.com")),
+            ("iot.example.com.", Some("iot.example.com")),
+            ("iot.example.com.:443", Some("iot.example.com")),
+            ("my_host", Some("my_host")),
+            ("127.0.0.1:8083", Some("127.0.0.1")),
+            ("[::1]:8083", Some("::1")),
+            (&*longest, Some(&*longest)),
+            ("", None),
+            (":443", None),
+            (".", None),
+            ("[::1", None),
+            ("a b", None),
+            ("a*", None),
+            ("${x}", None),
+            ("m\u{fc}ller.de", None),
+            (&*format!("a{longest}"), None),
+        ] {
+            assert_eq!(domain_name(asked).as_deref(), name, "{asked:?}");
+        }
+    }
 }

@@ -28,6 +28,9 @@ pub struct Question {
     /// Where the client is.
     #[serde(default)]
     pub source_ip: Option<IpAddr>,
+    /// The name that the client asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain_name: Option<String>,
     /// Such as `iot:Publish`.
     pub action: String,
     /// The end of an ARN, such as `topic/a/b`.
@@ -67,7 +70,7 @@ pub struct Speaking {
 /// Answers a question; the body of a refusal says what is wrong with it.
 pub(super) async fn explain(
     State(shared): State<Arc<Shared>>,
-    Json(question): Json<Question>,
+    Json(mut question): Json<Question>,
 ) -> Result<Json<Explanation>, (StatusCode, String)> {
     let wrong = |why: String| (StatusCode::BAD_REQUEST, format!("{why}\n"));
     let named = Action::ALL.into_iter().find(|action| action.name() == question.action);
@@ -80,6 +83,11 @@ pub(super) async fn explain(
         return Err(wrong(format!("the resource of {} is like {expected:?}", question.action)));
     }
     let id = certificate(&question.certificate, &shared.arns).map_err(wrong)?;
+    if let Some(asked) = &question.domain_name {
+        let name = policy::domain_name(asked);
+        let name = name.ok_or_else(|| wrong(format!("{asked:?} is no domain name")))?;
+        question.domain_name = Some(name);
+    }
     let arns = shared.arns.clone();
     let look = move |registry: &Registry| explained(registry, &arns, &id, action, &question);
     match identity::read_registry(&shared, look).await {
@@ -113,6 +121,7 @@ fn explained(
     let variables = Variables {
         client_id: question.client_id.clone(),
         source_ip: question.source_ip,
+        domain_name: question.domain_name.clone(),
         certificate: Some(identity.certificate_variables()),
         thing: identity.thing.as_ref().filter(|_| has_client).map(ConnectionThing::variables),
         ..Variables::default()

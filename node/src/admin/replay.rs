@@ -155,7 +155,7 @@ pub(super) async fn replay(
         return Err((StatusCode::NOT_FOUND, why));
     };
     let record = watch.record();
-    let Some((principal, source_ip)) = record.who.clone() else {
+    let Some((principal, variables)) = record.who.clone() else {
         let why = format!(
             "client {} has not connected to this node since it is recorded\n",
             trial.client
@@ -164,8 +164,6 @@ pub(super) async fn replay(
     };
     let arns = shared.arns.clone();
     let look = move |registry: &Registry| {
-        let variables =
-            Variables { client_id: Some(trial.client.clone()), source_ip, ..Variables::default() };
         replayed(registry, &arns, &record, (&principal, variables), &trial)
     };
     let replayed = identity::read_registry(&shared, look).await.ok_or_else(unavailable)?;

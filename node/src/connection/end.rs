@@ -256,13 +256,13 @@ impl Connection {
     /// Whether there is a will and the policy lets it be published now.
     fn will_is_allowed(&self) -> bool {
         let profile = &self.endpoint.profile;
-        let Some(topic) = &profile.will_topic else { return false };
+        let Some(will) = &profile.will else { return false };
         let policy = self.endpoint.policy();
         if !policy.depends_on_time() {
             return !self.endpoint.will_denied.get();
         }
         let request = identity::connect_request(profile, self.core.read_clock());
-        identity::may_publish(&policy, topic, profile.will_retain, &request).is_ok()
+        identity::may_publish(&policy, &will.topic, will.retain, &request).is_ok()
     }
 
     /// Takes a filter off this core, and off the node's index when it was the last.

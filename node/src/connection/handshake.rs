@@ -15,7 +15,7 @@ use fleet::registry::ThingName;
 use fleet::shard::{self, Connected, Presence};
 use mqtt::session::{Inbound, InboundLimits};
 use mqtt::{ConnAck, Connect, PacketId, QoS, Reason, Version};
-use policy::{Action, Compiled};
+use policy::{Action, Compiled, Variables};
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -29,7 +29,7 @@ use crate::config::Limits;
 use crate::core::Core;
 use crate::decisions::Watch;
 use crate::denial::{self, Denial, Newcomer};
-use crate::endpoint::{Budget, Endpoint, Permissions, Profile, Record};
+use crate::endpoint::{Budget, Endpoint, Permissions, Profile, Record, WillTopic};
 use crate::gateway::Place;
 use crate::host::{Machine, Outcome, Proposal, Reply, Signal};
 use crate::identity::{self, Principal, Refused};
@@ -56,6 +56,8 @@ pub struct Peer {
     pub ip: Option<IpAddr>,
     /// Its port.
     pub port: u16,
+    /// The name that it has asked for, in TLS or without TLS in HTTP.
+    pub domain_name: Option<String>,
     /// What it has said so far, where custom authorizers are asked about who has proved nothing.
     pub presented: Option<Box<Presented>>,
 }
@@ -63,7 +65,22 @@ pub struct Peer {
 impl Peer {
     /// Somebody who has shown no certificate, and is this principal.
     pub fn nobody(principal: Principal, ip: Option<IpAddr>, port: u16) -> Self {
-        Self { principal, certificate: None, ip, port, presented: None }
+        Self { principal, certificate: None, ip, port, domain_name: None, presented: None }
+    }
+
+    /// The same, who has asked for this name.
+    pub fn asking(self, domain_name: Option<String>) -> Self {
+        Self { domain_name, ..self }
+    }
+
+    /// What it brings to its policies beside who it is; without a client id over HTTP.
+    pub fn variables(&self, client_id: Option<&str>) -> Variables {
+        Variables {
+            client_id: client_id.map(ToOwned::to_owned),
+            source_ip: self.ip,
+            domain_name: self.domain_name.clone(),
+            ..Variables::default()
+        }
     }
 
     /// The same, about whom custom authorizers are asked unless it has shown a certificate.
@@ -81,7 +98,7 @@ impl Peer {
     ) -> Self {
         let known = |leaf: &CertificateDer<'_>| Principal::Certificate(certificate_id(leaf));
         let principal = certificate.as_ref().map_or_else(otherwise, known);
-        Self { principal, certificate, ip, port, presented: None }
+        Self { principal, certificate, ip, port, domain_name: None, presented: None }
     }
 }
 
@@ -306,8 +323,8 @@ async fn accept(
     let policy = match shared {
         Some(shared) => Ok((shared, None)),
         None => {
-            let (principal, client) = (&peer.principal, Some(&*client));
-            identity::policy_and_thing_of(&core.shared, principal, client, peer.ip)
+            let variables = peer.variables(Some(&client));
+            identity::policy_and_thing_of(&core.shared, &peer.principal, variables)
                 .await
                 .map(|(policy, thing)| (Arc::new(ArcSwap::from_pointee(policy)), thing))
         }
@@ -442,7 +459,7 @@ fn note_connect(
     client: &str,
     request: &policy::Request<'_>,
 ) {
-    watch.saw(&peer.principal, peer.ip);
+    watch.saw(&peer.principal, peer.variables(Some(client)));
     watch.note(policy, Action::Connect, client, request);
     if let Some(will) = connect.will.as_ref().filter(|will| !will.topic.starts_with('$')) {
         watch.note(policy, Action::Publish, will.topic, request);
@@ -603,6 +620,7 @@ fn will_of(client: &str, peer: &Peer, will: &mqtt::Will<'_>) -> shard::Will {
             Principal::Authorized(authorized) => Some(Box::new(authorized.admitted())),
             _ => None,
         },
+        asked: peer.domain_name.clone().map(|domain_name| Box::new(shard::Asked { domain_name })),
     }
 }
 
@@ -647,12 +665,15 @@ fn start(
             persistent: expiry > 0 || session_present,
             record,
             persistent_connect: expiry > 0,
-            will_topic: connect.will.as_ref().map(|will| will.topic.into()),
-            will_retain: connect.will.as_ref().is_some_and(|will| will.retain),
+            will: connect
+                .will
+                .as_ref()
+                .map(|will| Box::new(WillTopic { topic: will.topic.into(), retain: will.retain })),
             principal: peer.principal,
             thing: thing.map(Box::new),
             source_ip: peer.ip,
             source_port: peer.port,
+            domain_name: peer.domain_name.map(|name| core.domain_names.share(name)),
             keep_alive,
             connected_at_ms: core.clock().epoch_ms,
             maximum_packet_size: connect.maximum_packet_size.unwrap_or(u32::MAX),

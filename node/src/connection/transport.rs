@@ -1,6 +1,7 @@
 //! What carries a connection's bytes: TCP, TLS or a WebSocket over either.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -68,6 +69,15 @@ impl Stream {
         }
     }
 
+    /// The address of this node that the client is connected to.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tls(stream) => stream.get_ref().0.local_addr().ok(),
+            Self::Memory(_) => None,
+        }
+    }
+
     /// Ends the stream in order.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -113,6 +123,14 @@ impl Transport {
         match self {
             Self::Stream(stream) => stream.poll_shutdown(cx),
             Self::WebSocket(socket) => socket.poll_shutdown(cx),
+        }
+    }
+
+    /// As [`Stream::local_addr`].
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Stream(stream) => stream.local_addr(),
+            Self::WebSocket(socket) => socket.stream().local_addr(),
         }
     }
 

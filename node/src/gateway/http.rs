@@ -47,7 +47,7 @@ pub(super) async fn serve(
     core: &Rc<Core>,
     data_plane: &DataPlane,
     mut stream: Stream,
-    peer: Peer,
+    mut peer: Peer,
     head_timeout: Duration,
     place: Place,
 ) -> Result<Served, Failure> {
@@ -74,6 +74,10 @@ pub(super) async fn serve(
             ));
         }
     };
+    let is_tls = matches!(stream, Stream::Tls(_));
+    if !is_tls {
+        peer = peer.asking(host(&upgrade));
+    }
     if !upgrade.is_websocket() {
         let Some(router) = &data_plane.router else {
             write(
@@ -83,7 +87,10 @@ pub(super) async fn serve(
             .await?;
             return Err(Failure::Http("not a WebSocket request".into()));
         };
-        let router = for_caller(core, router.clone(), &peer).await;
+        let mut router = for_caller(core, router.clone(), &peer).await;
+        if is_tls {
+            router = router.layer(axum::Extension(api::ServerName(peer.domain_name)));
+        }
         let ip = peer.ip;
         let stream = Rewound { head: head.into(), stream };
         return Ok(Served::Http(Box::pin(async move {
@@ -158,6 +165,12 @@ async fn sign_in(
     Ok(Peer { principal, presented: None, ..peer })
 }
 
+/// The name that a request without TLS asks for; none where it asks for several.
+fn host(upgrade: &Upgrade) -> Option<String> {
+    let mut hosts = upgrade.header_values("host");
+    policy::domain_name(hosts.next().filter(|_| hosts.next().is_none())?)
+}
+
 /// The head of the request belongs to what custom authorizers are asked with.
 fn with_head(peer: Peer, upgrade: &Upgrade) -> Peer {
     let presented = peer.presented.map(|presented| {
@@ -179,10 +192,15 @@ async fn for_caller(core: &Rc<Core>, router: Router, peer: &Peer) -> Router {
         };
     };
     // Unknown and inactive certificates are refused here, before any request is read.
-    let policy = identity::policy_of(&core.shared, &peer.principal, None, peer.ip).await;
+    let policy = identity::policy_of(&core.shared, &peer.principal, peer.variables(None)).await;
     match (policy, fleet::registry::CertificateId::new(id)) {
         (Ok(_), Ok(certificate)) => {
-            let caller = api::CertificateCaller { certificate, source_ip: peer.ip, session: None };
+            let caller = api::CertificateCaller {
+                certificate,
+                source_ip: peer.ip,
+                domain_name: peer.domain_name.clone(),
+                session: None,
+            };
             router.layer(axum::Extension(caller))
         }
         (Err(Refused::Unknown | Refused::Inactive), _) => {

@@ -8,7 +8,7 @@ mod connection;
 mod share;
 
 pub use connection::{
-    Admitted, Connect, Disconnect, DisconnectReason, EndConnection, Expire, FireWill, Will,
+    Admitted, Asked, Connect, Disconnect, DisconnectReason, EndConnection, Expire, FireWill, Will,
     WillAction,
 };
 pub use share::{

@@ -26,6 +26,17 @@ pub struct Will {
     /// The custom authorizer that has let its client in, and must stand when it is published.
     #[prost(message, optional, boxed, tag = "6")]
     pub admitted: Option<Box<Admitted>>,
+    /// The name that the client has asked for, for its certificate's policies.
+    #[prost(message, optional, boxed, tag = "7")]
+    pub asked: Option<Box<Asked>>,
+}
+
+/// What a client has asked for when it connected. On its own to keep a will small that has none.
+#[derive(Clone, PartialEq, Message)]
+pub struct Asked {
+    /// The name of the server.
+    #[prost(string, tag = "1")]
+    pub domain_name: String,
 }
 
 /// The custom authorizer that has let a client in.

@@ -216,6 +216,7 @@ impl Connection {
             publish.expiry.map(|seconds| clock.epoch_ms + u64::from(seconds.max(1)) * 1000);
         let topic = self.inbound.topic(publish);
         let client = Rc::clone(&self.endpoint.profile.client);
+        let properties;
         let mut publication =
             Publication::borrowed(topic, publish.payload, publish.qos, publish.retain);
         publication.properties = &publish.properties;
@@ -241,6 +242,10 @@ impl Connection {
         let route = known.unwrap_or_else(|| core.route(topic));
         if !publish.retain && !self.endpoint.depends_on_time() {
             self.allowed_route = route.id;
+        }
+        if let Some(enriched) = self.enriched(&publication) {
+            properties = enriched;
+            publication.properties = &properties;
         }
         if publish.qos != QoS::AtMostOnce && self.is_too_large(&publication, &route) {
             core.metrics.too_large();
@@ -332,6 +337,21 @@ impl Connection {
             self.endpoint.note(Action::RetainPublish, topic, &request);
         }
         identity::may_publish(&policy, topic, retain, &request)
+    }
+
+    /// The properties of a publication with what the type of the client's thing adds to them, if it adds
+    /// anything and there is room.
+    fn enriched(&self, publication: &Publication<'_>) -> Option<Vec<u8>> {
+        self.endpoint.propagate(|propagated| {
+            let shared = &self.core.shared;
+            let most = shared.publication_bytes.min(shared.limits.maximum_packet_size as usize);
+            let room = most.saturating_sub(publication.bytes());
+            let enriched = propagated.after(publication.properties, room);
+            if enriched.is_none() {
+                self.core.metrics.not_enriched();
+            }
+            enriched
+        })?
     }
 
     /// Whether a group has to keep a publication that is larger than a command can be.

@@ -36,6 +36,7 @@ use crate::decisions::Watch;
 use crate::denial::Denial;
 use crate::interest::ShareGroup;
 use crate::outbox::{Outbox, Pool};
+use crate::propagated::Propagated;
 use crate::publication::{Kept, Publication};
 
 pub use ending::is_urgent;
@@ -180,6 +181,8 @@ pub struct Endpoint {
     woken: Cell<bool>,
     /// Whether somebody wants to know what is decided.
     is_watched: Cell<bool>,
+    /// Whether something is added to its publications.
+    propagates: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -216,6 +219,8 @@ struct Rare {
     shared: Unacknowledged,
     /// Notes what is decided.
     watch: Option<Arc<Watch>>,
+    /// What the type of its thing adds to its publications.
+    propagated: Option<Propagated>,
 }
 
 /// What a client may no longer receive, or has expired, of what waited for it.
@@ -283,7 +288,7 @@ impl Endpoint {
         let state = RefCell::new(state);
         let (will_denied, woken) = (Cell::new(false), Cell::new(false));
         let depends_on_time = Cell::new(permissions.load().depends_on_time());
-        let is_watched = Cell::new(false);
+        let (is_watched, propagates) = (Cell::new(false), Cell::new(false));
         Self {
             profile,
             permissions,
@@ -292,6 +297,7 @@ impl Endpoint {
             budget,
             woken,
             is_watched,
+            propagates,
             state,
         }
     }
@@ -305,6 +311,22 @@ impl Endpoint {
     pub fn set_policy(&self, policy: Compiled) {
         self.depends_on_time.set(policy.depends_on_time());
         self.permissions.store(Arc::new(policy));
+    }
+
+    /// What the type of its thing adds to its publications from now on.
+    pub fn set_propagated(&self, propagated: Option<Propagated>) {
+        if propagated.is_some() || self.propagates.get() {
+            self.propagates.set(propagated.is_some());
+            self.state.borrow_mut().rare.get_or_insert_default().propagated = propagated;
+        }
+    }
+
+    /// Looks at what is added to its publications, where something is.
+    pub fn propagate<T>(&self, look: impl FnOnce(&Propagated) -> T) -> Option<T> {
+        if !self.propagates.get() {
+            return None;
+        }
+        self.state.borrow().rare.as_ref()?.propagated.as_ref().map(look)
     }
 
     /// What its principal may do, for other cores to ask.

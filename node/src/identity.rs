@@ -26,6 +26,7 @@ use crate::core::Core;
 use crate::denial::Denial;
 use crate::endpoint::{Endpoint, Profile};
 use crate::host::{Machine, Signal};
+use crate::propagated::Propagated;
 use crate::shared::Shared;
 
 /// What client ids begin with that are for looking only, so that none is a device's: whoever connects
@@ -282,35 +283,49 @@ pub async fn policy_of(
     principal: &Principal,
     variables: Variables,
 ) -> Result<Compiled, Refused> {
-    let decided = policy_and_thing_of(shared, principal, variables);
-    decided.await.map(|(policy, _)| policy)
+    decide(shared, principal, variables).await.map(|decided| decided.policy)
 }
 
-/// As [`policy_of`], with the thing that the principal is exclusively attached to.
-pub async fn policy_and_thing_of(
+/// What is decided about a connection.
+pub struct Decided {
+    /// What the principal may do.
+    pub policy: Compiled,
+    /// The thing that the principal is exclusively attached to.
+    pub thing: Option<ThingName>,
+    /// What the type of its thing adds to its publications.
+    pub propagated: Option<Propagated>,
+}
+
+impl From<Compiled> for Decided {
+    fn from(policy: Compiled) -> Self {
+        Self { policy, thing: None, propagated: None }
+    }
+}
+
+/// As [`policy_of`], with what else follows from the registry.
+pub async fn decide(
     shared: &Shared,
     principal: &Principal,
     variables: Variables,
-) -> Result<(Compiled, Option<ThingName>), Refused> {
+) -> Result<Decided, Refused> {
     let (id, session) = match principal {
         Principal::AccessKey(_, role) => {
-            return Ok((policy_of_role(shared, *role, &variables)?, None));
+            return Ok(policy_of_role(shared, *role, &variables)?.into());
         }
         Principal::Person(person) if now_ms() >= person.session.expires.0 => {
             return Err(Refused::Over);
         }
         Principal::Person(person) => {
             let role = person.session.rights.role;
-            return Ok((policy_of_role(shared, role, &variables)?, None));
+            return Ok(policy_of_role(shared, role, &variables)?.into());
         }
         Principal::Unidentified => return Err(Refused::Anonymous),
         Principal::Anonymous(document) => {
             let documents = [Arc::clone(document)];
-            return Ok((Compiled::new(&documents, &shared.arns, &variables), None));
+            return Ok(Compiled::new(&documents, &shared.arns, &variables).into());
         }
         Principal::Authorized(authorized) => {
-            let policy = policy_of_authorized(shared, authorized, variables).await?;
-            return Ok((policy, None));
+            return Ok(policy_of_authorized(shared, authorized, variables).await?.into());
         }
         Principal::Certificate(id) => (Arc::clone(id), None),
         Principal::Session(session) => {
@@ -326,9 +341,11 @@ pub async fn policy_and_thing_of(
             Some(session) => registry.session_variables(&session, now).ok_or(Refused::Over)?,
         };
         let identity = registry.identity(&id, client.as_deref()).ok_or(Refused::Unknown)?;
-        Ok::<_, Refused>((identity, others))
+        let thing = identity.thing.as_ref().zip(client.as_deref());
+        let added = thing.map(|(thing, client)| registry.propagated(thing, client));
+        Ok::<_, Refused>((identity, others, added.unwrap_or_default()))
     });
-    let (identity, others) = found.await.ok_or(Refused::Unavailable)??;
+    let (identity, others, added) = found.await.ok_or(Refused::Unavailable)??;
     if !identity.may_connect(now) {
         return Err(Refused::Inactive);
     }
@@ -340,7 +357,8 @@ pub async fn policy_and_thing_of(
     };
     let policy = Compiled::new(&identity.documents(), &shared.arns, &variables);
     let exclusive = identity.thing.filter(|thing| thing.exclusive);
-    Ok((policy, exclusive.map(|thing| thing.name)))
+    let thing = exclusive.map(|thing| thing.name);
+    Ok(Decided { policy, thing, propagated: Propagated::encode(&added) })
 }
 
 /// The thing of a connection, as far as this node knows the registry: the one whose name the variables of
@@ -488,18 +506,18 @@ impl Core {
         }
     }
 
-    /// What the principal of a connection may do now. Asks again while the groups are too busy to
+    /// What is decided about a connection now. Asks again while the groups are too busy to
     /// be asked, though not for long: who cannot be decided about is refused.
-    async fn present_policy(&self, endpoint: &Endpoint) -> Result<Compiled, Refused> {
+    async fn decide_now(&self, endpoint: &Endpoint) -> Result<Decided, Refused> {
         const ATTEMPTS: usize = 4;
         let profile = &endpoint.profile;
         for _ in 1..ATTEMPTS {
-            match policy_of(&self.shared, &profile.principal, profile.variables()).await {
+            match decide(&self.shared, &profile.principal, profile.variables()).await {
                 Err(Refused::Unavailable) => tokio::time::sleep(crate::wheel::TICK).await,
                 decided => return decided,
             }
         }
-        policy_of(&self.shared, &profile.principal, profile.variables()).await
+        decide(&self.shared, &profile.principal, profile.variables()).await
     }
 
     /// Asks the custom authorizer of a connection again, and decides by what it says.
@@ -510,12 +528,13 @@ impl Core {
         }
     }
 
-    /// Gives a connection the policy its principal has now, or ends it.
+    /// Gives a connection the policy its principal has now, and what its thing has it add to
+    /// publications, or ends it.
     pub(crate) async fn decide_again(self: &Rc<Self>, endpoint: &Endpoint) {
         let profile = &endpoint.profile;
         let client = &*profile.client;
-        match self.present_policy(endpoint).await {
-            Ok(policy) => {
+        match self.decide_now(endpoint).await {
+            Ok(Decided { policy, propagated, .. }) => {
                 let request = connect_request(profile, self.read_clock());
                 if let Err(denial) = may_connect(&policy, client, &request) {
                     denial.tell(profile, self.read_clock().now);
@@ -526,6 +545,7 @@ impl Core {
                     endpoint.will_denied.set(allowed.is_err());
                 }
                 endpoint.set_policy(policy);
+                endpoint.set_propagated(propagated);
             }
             Err(refused) => {
                 let principal = profile.principal.name();

@@ -47,6 +47,7 @@ pub mod people;
 pub mod pki;
 pub mod preflight;
 pub mod process;
+pub mod propagated;
 pub mod provisioning;
 pub mod publication;
 pub mod publish;

@@ -51,6 +51,7 @@ pub struct CoreMetrics {
     throttled: Local,
     too_large: Local,
     queues_full: Local,
+    not_enriched: Local,
     connections: Gauge,
     held: Gauge,
     session_seconds: Histogram,
@@ -192,6 +193,11 @@ pub fn describe() {
         "Publications that were refused because the queues of all sessions hold too much"
     );
     describe_counter!(
+        "gateway_publishes_not_enriched_total",
+        count,
+        "Publications without what their thing's type adds, because they would be too large with it"
+    );
+    describe_counter!(
         "outbox_lost_total",
         count,
         "Wills, shadow events and QoS 2 publications that no group could take"
@@ -247,6 +253,7 @@ impl CoreMetrics {
             throttled: Local::new(counter!("gateway_throttled_total")),
             too_large: Local::new(counter!("gateway_publishes_too_large_total")),
             queues_full: Local::new(counter!("gateway_publishes_queues_full_total")),
+            not_enriched: Local::new(counter!("gateway_publishes_not_enriched_total")),
             connections: gauge!("gateway_connections"),
             held: gauge!("gateway_held_bytes", "core" => core.clone()),
             session_seconds: histogram!("gateway_connection_seconds"),
@@ -306,6 +313,11 @@ impl CoreMetrics {
         self.queues_full.add(1);
     }
 
+    /// A publication would be too large with what its thing's type adds.
+    pub fn not_enriched(&self) {
+        self.not_enriched.add(1);
+    }
+
     /// A connection is open.
     pub fn connected(&self) {
         self.connections.increment(1.0);
@@ -329,6 +341,7 @@ impl CoreMetrics {
         self.throttled.flush();
         self.too_large.flush();
         self.queues_full.flush();
+        self.not_enriched.flush();
     }
 }
 

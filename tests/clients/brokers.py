@@ -384,6 +384,23 @@ class ClusterNode(Skein):
         (self.folder / "skein.toml").write_text("\n".join(lines) + "\n")
 
 
+class SecureNode(ClusterNode):
+    """A node of a cluster that devices reach by TLS."""
+
+    ca = property(lambda self: str(self.cluster.folder / "pki" / "ca.pem"))
+
+    def configure(self):
+        pki = self.cluster.folder / "pki"
+        if not pki.exists():
+            make_pki(pki)
+        super().configure()
+        config = self.folder / "skein.toml"
+        tls = f'[tls]\ncertificate = "{pki}/server.pem"\nprivate_key = "{pki}/server.key"\n'
+        for listener, port in (("mqtts", "tls"), ("https", "wss")):
+            tls = f'[listeners.{listener}]\naddress = "127.0.0.1:{self.port(port)}"\n' + tls
+        config.write_text(config.read_text().replace("[tls]\n", tls))
+
+
 class SkeinCluster:
     """Nodes on this machine that know each other."""
 

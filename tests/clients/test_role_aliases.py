@@ -436,25 +436,9 @@ def test_a_websocket_with_credentials_lasts_as_long_as_they_do(skein, iot, devic
         socket.client.stop()
 
 
-class SecureNode(brokers.ClusterNode):
-    """A node of a cluster that devices reach by TLS."""
-
-    ca = property(lambda self: str(self.cluster.folder / "pki" / "ca.pem"))
-
-    def configure(self):
-        pki = self.cluster.folder / "pki"
-        if not pki.exists():
-            brokers.make_pki(pki)
-        super().configure()
-        config = self.folder / "skein.toml"
-        tls = f'[tls]\ncertificate = "{pki}/server.pem"\nprivate_key = "{pki}/server.key"\n'
-        https = f'[listeners.https]\naddress = "127.0.0.1:{self.port("wss")}"\n'
-        config.write_text(config.read_text().replace("[tls]\n", https + tls))
-
-
 @pytest.fixture
 def secure_cluster(tmp_path):
-    cluster = brokers.SkeinCluster(tmp_path / "cluster", node=SecureNode).start()
+    cluster = brokers.SkeinCluster(tmp_path / "cluster", node=brokers.SecureNode).start()
     yield cluster
     cluster.stop()
 

@@ -36,6 +36,7 @@ use crate::identity::{self, Principal, Refused};
 use crate::just_in_time;
 use crate::metrics::Asked;
 use crate::outbox::{Outbox, Pool};
+use crate::propagated::Propagated;
 use crate::publication::Publication;
 use crate::tls::certificate_id;
 
@@ -242,6 +243,8 @@ struct Accepted {
     permissions: Permissions,
     /// The thing that its certificate is exclusively attached to.
     thing: Option<ThingName>,
+    /// What the type of its thing adds to its publications.
+    propagated: Option<Propagated>,
     expiry: u32,
     keep_alive: u16,
     claim: Claim,
@@ -320,16 +323,15 @@ async fn accept(
         _ => None,
     };
     let registry_changes = core.registry_changes.get();
-    let policy = match shared {
-        Some(shared) => Ok((shared, None)),
+    let (permissions, thing, propagated) = match shared {
+        Some(shared) => (shared, None, None),
         None => {
             let variables = peer.variables(Some(&client));
-            identity::policy_and_thing_of(&core.shared, &peer.principal, variables)
-                .await
-                .map(|(policy, thing)| (Arc::new(ArcSwap::from_pointee(policy)), thing))
+            let decided = identity::decide(&core.shared, &peer.principal, variables).await?;
+            let permissions = Arc::new(ArcSwap::from_pointee(decided.policy));
+            (permissions, decided.thing, decided.propagated)
         }
     };
-    let (permissions, thing) = policy?;
     let request = policy::Request {
         persistent_connect: expiry > 0,
         last_will_topic: connect.will.as_ref().map(|will| will.topic),
@@ -357,6 +359,7 @@ async fn accept(
         assigned,
         permissions,
         thing,
+        propagated,
         expiry,
         keep_alive,
         claim,
@@ -639,6 +642,7 @@ fn start(
         assigned,
         permissions,
         thing,
+        propagated,
         expiry,
         keep_alive,
         claim,
@@ -682,6 +686,7 @@ fn start(
         let alias_maximum = connect.topic_alias_maximum.min(limits.topic_alias_maximum);
         Rc::new(Endpoint::new(profile, permissions, budget, connect.receive_maximum, alias_maximum))
     });
+    endpoint.set_propagated(propagated);
     if let Some(watch) = core.shared.watches.of(&client) {
         endpoint.watch(watch);
     }

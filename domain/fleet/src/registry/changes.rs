@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Registry;
 use super::names::{
     AuthorizerName, CertificateId, PolicyName, Principal, RoleAliasName, ThingGroupName, ThingName,
+    ThingTypeName,
 };
 
 /// Naming more principals than this one by one costs more than deciding for everybody again.
@@ -19,8 +20,9 @@ pub struct Changes {
     pub certificates: BTreeSet<CertificateId>,
     /// Cognito identities and whatever else carries policies without being a certificate.
     pub others: BTreeSet<Principal>,
-    /// Things that came, changed or went: a connection whose client id is the name of one of them
-    /// has other policy variables now, also when its certificate is not attached to the thing.
+    /// Things that came, changed or went, themselves or in what their type adds to publications: a
+    /// connection whose client id is the name of one of them has other policy variables now, also when
+    /// its certificate is not attached to the thing.
     pub things: BTreeSet<ThingName>,
     /// Role aliases that went: temporary credentials that were given for them are over.
     pub role_aliases: BTreeSet<RoleAliasName>,
@@ -69,6 +71,18 @@ impl Registry {
     /// A thing changed, and with it everybody it is attached to.
     pub(super) fn changed_thing(&mut self, thing: &ThingName) {
         self.change(|registry, changes| registry.add_thing(changes, thing));
+    }
+
+    /// What the things of a type add to their publications changed.
+    pub(super) fn changed_thing_type(&mut self, thing_type: &ThingTypeName) {
+        self.change(|registry, changes| {
+            for thing in registry.indexes.things_of_type.get(thing_type).into_iter().flatten() {
+                registry.add_thing(changes, thing);
+                if changes.all {
+                    return;
+                }
+            }
+        });
     }
 
     /// What decides for the things of a group changed, and for those of the groups below it.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::Registry;
 use super::model::{
-    Attributes, CertificateNames, CertificateStatus, Thing, ThingPrincipalType, Timestamp,
+    Attributes, CertificateNames, CertificateStatus, PropagatedFrom, Thing, ThingPrincipalType,
+    Timestamp,
 };
 use super::names::{
     CertificateId, PolicyName, Principal, TemplateName, ThingGroupName, ThingName, ThingTypeName,
 };
 use super::provision::{Provisional, ProvisionalRole};
+use super::thing_types::{CLIENT_ID, THING_NAME};
 
 /// A policy that applies, with its document ready to be compiled for a principal.
 #[derive(Clone, Debug)]
@@ -156,6 +158,30 @@ impl Registry {
         let thing = self.things.get(client_id?)?;
         let is_attached = attached.is_some_and(|things| things.contains_key(&thing.name));
         Some(connection_thing(thing, is_attached))
+    }
+
+    /// The user properties, names and values, that the type of a connection's thing adds to what is
+    /// published there, in the order of the type; those that have no value are left out. Only if the
+    /// principal is attached to the thing: who merely has its name as client id does not speak for it.
+    pub fn propagated(&self, thing: &ConnectionThing, client_id: &str) -> Vec<(String, String)> {
+        let known = thing.thing_type.as_ref().filter(|_| thing.attached);
+        let Some(thing_type) = known.and_then(|name| self.thing_types.get(name)) else {
+            return Vec::new();
+        };
+        let value_of = |source: &PropagatedFrom| match source {
+            PropagatedFrom::ThingAttribute(name) => thing.attributes.get(name).cloned(),
+            PropagatedFrom::ConnectionAttribute(name) => match name.as_str() {
+                CLIENT_ID => Some(client_id.to_owned()),
+                THING_NAME => Some(thing.name.to_string()),
+                _ => None,
+            },
+        };
+        let attributes = thing_type.properties.propagating_attributes.iter();
+        attributes
+            .filter_map(|attribute| {
+                Some((attribute.user_property_key.clone(), value_of(&attribute.source)?))
+            })
+            .collect()
     }
 
     /// The default versions of the policies of a principal, in the order of their names.

@@ -17,7 +17,11 @@ const PROPAGATING_ATTRIBUTES: usize = 20;
 /// says otherwise.
 pub const DEPRECATED_FOR_MS: u64 = 5 * 60 * 1000;
 /// What a connection can contribute to the messages of a thing type's things.
-const CONNECTION_ATTRIBUTES: [&str; 2] = ["iot:ClientId", "iot:Thing.ThingName"];
+const CONNECTION_ATTRIBUTES: [&str; 2] = [CLIENT_ID, THING_NAME];
+/// The client id of the connection.
+pub(super) const CLIENT_ID: &str = "iot:ClientId";
+/// The name of the connection's thing.
+pub(super) const THING_NAME: &str = "iot:Thing.ThingName";
 
 impl Registry {
     pub(super) fn create_thing_type(
@@ -61,10 +65,15 @@ impl Registry {
             properties.propagating_attributes = propagating;
         }
         check_properties(&properties)?;
+        let propagates =
+            thing_type.properties.propagating_attributes != properties.propagating_attributes;
         thing_type.properties = properties;
         let updated = thing_type.clone();
         self.happened(Operation::Updated, Subject::ThingType(updated));
         self.dirty.insert(Key::ThingType(name.clone()));
+        if propagates {
+            self.changed_thing_type(name);
+        }
         Ok(Outcome::Done)
     }
 

@@ -174,7 +174,61 @@ fn an_identity_is_what_decides() {
 }
 
 #[test]
+fn a_type_adds_what_its_attached_thing_and_the_connection_have() {
+    let of_thing = |key: &str, name: &str| added(key, PropagatedFrom::ThingAttribute(name.into()));
+    let of_connection =
+        |key: &str, name: &str| added(key, PropagatedFrom::ConnectionAttribute(name.into()));
+    let all = vec![
+        of_thing("site", "s"),
+        of_thing("none", "missing"),
+        of_connection("id", "iot:ClientId"),
+        of_connection("thing", "iot:Thing.ThingName"),
+        of_thing("again", "s"),
+    ];
+    let expected = |id| vec![("site", "north"), ("id", id), ("thing", "lamp"), ("again", "north")];
+    let (many, one) = (ThingPrincipalType::NonExclusiveThing, ThingPrincipalType::ExclusiveThing);
+    for (what, properties, of_type, attached, client, expected) in [
+        ("named like the client", all.clone(), Some("t"), Some(many), "lamp", expected("lamp")),
+        ("exclusive", all.clone(), Some("t"), Some(one), "other", expected("other")),
+        ("of another client", all.clone(), Some("t"), Some(many), "other", vec![]),
+        ("of another certificate", all.clone(), Some("t"), None, "lamp", vec![]),
+        ("without a type", all.clone(), None, Some(many), "lamp", vec![]),
+        ("of a type that adds nothing", vec![], Some("t"), Some(many), "lamp", vec![]),
+    ] {
+        let mut registry = after([
+            register(1, CertificateStatus::Active),
+            create_type("t"),
+            propagate("t", properties),
+            create("lamp", of_type, &[("s", "north"), ("secret", "1")]),
+        ]);
+        if let Some(kind) = attached {
+            registry.apply(attach_thing("lamp", 1, kind)).unwrap();
+        }
+        let id = certificate(1);
+        let found = registry.thing_of_connection(Some(id.as_str()), Some(client));
+        let found = found.map(|thing| registry.propagated(&thing, client)).unwrap_or_default();
+        let found: Vec<_> = found.iter().map(|(key, value)| (key.as_str(), &**value)).collect();
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
+fn added(key: &str, source: PropagatedFrom) -> PropagatingAttribute {
+    PropagatingAttribute { user_property_key: key.into(), source }
+}
+
+fn propagate(name: &str, attributes: Vec<PropagatingAttribute>) -> Command {
+    let patch = ThingTypePatch { propagating_attributes: Some(attributes), ..Default::default() };
+    Command::UpdateThingType { thing_type: thing_type(name), patch }
+}
+
+#[test]
 fn whose_decisions_change_is_told() {
+    let described = |name| Command::UpdateThingType {
+        thing_type: thing_type(name),
+        patch: ThingTypePatch { description: Some("text".into()), ..Default::default() },
+    };
+    let thing_name =
+        || vec![added("thing", PropagatedFrom::ConnectionAttribute("iot:Thing.ThingName".into()))];
     let setup = [
         register(1, CertificateStatus::Active),
         register(2, CertificateStatus::Active),
@@ -184,6 +238,9 @@ fn whose_decisions_change_is_told() {
         create_type("t"),
         attach("p", 1),
         attach_thing("lamp", 1, ThingPrincipalType::NonExclusiveThing),
+        create_type("typed"),
+        create("typed", Some("typed"), &[]),
+        attach_thing("typed", 2, ThingPrincipalType::NonExclusiveThing),
     ];
     let cognito = Principal::Cognito(CognitoIdentity::new("us-east-1:1").unwrap());
     let new_default = |name| Command::CreatePolicyVersion {
@@ -219,6 +276,10 @@ fn whose_decisions_change_is_told() {
             &[],
         ),
         (deprecate("t", false), &[], 0, &[]),
+        (propagate("typed", thing_name()), &[2], 0, &["typed"]),
+        (propagate("t", thing_name()), &[], 0, &[]),
+        (propagate("typed", Vec::new()), &[], 0, &[]),
+        (described("typed"), &[], 0, &[]),
     ] {
         let mut registry = after(setup.clone());
         registry.take_changes();

@@ -139,6 +139,12 @@ enum PolicyCommand {
         /// The name that the client asks for, in TLS or as the host of a WebSocket without.
         #[arg(long)]
         domain_name: Option<String>,
+        /// The client asks for a session that outlives the connection.
+        #[arg(long)]
+        persistent: bool,
+        /// The client brings a will for this topic.
+        #[arg(long)]
+        will_topic: Option<String>,
         /// The admin listener of a node.
         #[arg(long, default_value = "127.0.0.1:9464")]
         admin: String,
@@ -402,10 +408,24 @@ fn look_at_policies(command: PolicyCommand) -> anyhow::Result<()> {
             client_id,
             source_ip,
             domain_name,
+            persistent,
+            will_topic,
             admin,
             action,
             resource,
-        } => (Question { certificate, client_id, source_ip, domain_name, action, resource }, admin),
+        } => {
+            let asked = Question {
+                certificate,
+                client_id,
+                source_ip,
+                domain_name,
+                persistent,
+                will_topic,
+                action,
+                resource,
+            };
+            (asked, admin)
+        }
         PolicyCommand::Record { client, minutes, admin } => {
             return record(&admin, &Watching { client, minutes });
         }

@@ -619,6 +619,16 @@ def test_without_tls_the_host_of_a_websocket_is_the_name(tmp_path):
         node.stop()
 
 
+def test_a_decision_about_what_a_connect_asks_for_is_explained(skein, tmp_path, name):
+    only_wills = {"ForAllValues:StringEquals": {"iot:ConnectAttributes": ["LastWill"]}}
+    statement = {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*", "Condition": only_wills}
+    device = aws.Identity(skein, tmp_path, name, json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    asked = lambda *words: explain(skein, "--certificate", device.id, *words, "iot:Connect", f"client/{name}")
+    assert asked()[0] and asked("--will-topic", f"{name}/gone")[0]
+    allowed, said = asked("--persistent")
+    assert not allowed and "not allowed" in said
+
+
 def test_a_decision_about_a_name_is_explained(skein, named, name):
     who = named(FREE, under("Deny", "iot:Connect", "*", ASKED))
     asked = lambda *words: explain(skein, "--certificate", who.id, "--client-id", name, *words, "iot:Connect", f"client/{name}")

@@ -31,6 +31,12 @@ pub struct Question {
     /// The name that the client asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_name: Option<String>,
+    /// CONNECT asks for a session that outlives the connection.
+    #[serde(default)]
+    pub persistent: bool,
+    /// CONNECT brings a will for this topic name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub will_topic: Option<String>,
     /// Such as `iot:Publish`.
     pub action: String,
     /// The end of an ARN, such as `topic/a/b`.
@@ -126,7 +132,11 @@ fn explained(
         thing: identity.thing.as_ref().filter(|_| has_client).map(ConnectionThing::variables),
         ..Variables::default()
     };
-    let request = Request { now_secs: Some(now_ms() / 1000), ..Request::default() };
+    let request = Request {
+        persistent_connect: question.persistent,
+        last_will_topic: question.will_topic.as_deref(),
+        now_secs: Some(now_ms() / 1000),
+    };
     let policies = named(registry, &identity);
     let Verdict { decision, statements } =
         Verdict::of(&policies, (arns, &variables), action, &question.resource, &request);

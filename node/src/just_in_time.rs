@@ -35,8 +35,8 @@ pub const AT_ONCE: usize = 64;
 enum Standing {
     /// It was introduced and waits.
     Waits(Box<Authority>, Timestamp),
-    /// One of these may have signed it, and has not taken it back.
-    Unknown(Vec<Authority>),
+    /// One of these may have signed it, and beside it stands whether it has taken it back.
+    Unknown(Vec<(Authority, bool)>),
     /// Somebody has decided about it, or its authority does not want it.
     Decided,
 }
@@ -77,8 +77,15 @@ async fn register(
     let (authority, since) = match identity::read_registry(shared, look).await? {
         Standing::Waits(authority, since) => (authority, since),
         Standing::Unknown(authorities) => {
-            let has_signed = |it: &Authority| x509::is_signed_by(certificate, &it.pem) == Ok(true);
-            let authority = authorities.into_iter().find(has_signed)?;
+            let has_signed =
+                |it: &(Authority, bool)| x509::is_signed_by(certificate, &it.0.pem) == Ok(true);
+            let (authority, is_revoked) = authorities.into_iter().find(has_signed)?;
+            if is_revoked {
+                let (certificate, authority) = (new.certificate.as_str(), authority.id.as_str());
+                let why = "it is on the revocation list of its CA";
+                info!(certificate, authority, why, "a certificate did not register itself");
+                return None;
+            }
             let now = Timestamp(now_ms());
             let way = Way::JustInTimeRegistration;
             let attempt = begin(shared, &new.certificate, source, "RegisterCertificate", way)?;
@@ -249,8 +256,8 @@ fn standing(
     summary: &CertificateSummary,
 ) -> Standing {
     let wants = |authority: &&Authority| authority.active && authority.auto_registration;
-    let may_want =
-        |authority: &&Authority| wants(authority) && !registry.has_revoked(authority, summary);
+    let judged =
+        |authority: &Authority| (authority.clone(), registry.has_revoked(authority, summary));
     match registry.certificate(id.as_str()) {
         Some(known) if known.status == CertificateStatus::PendingActivation => {
             let authority = known.authority.as_ref();
@@ -262,7 +269,7 @@ fn standing(
         }
         Some(_) => Standing::Decided,
         None => Standing::Unknown(
-            registry.authorities_of_subject(issuer).filter(may_want).cloned().collect(),
+            registry.authorities_of_subject(issuer).filter(wants).map(judged).collect(),
         ),
     }
 }

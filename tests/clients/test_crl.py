@@ -225,6 +225,8 @@ def test_a_revoked_certificate_does_not_register_itself(skein, iot, ca, take, di
     assert lost.knock(skein) == welcome.knock(skein) == NOT_AUTHORIZED
     assert json.loads(owner.receive().payload)["certificateId"] == welcome.id
     owner.nothing_more()
+    said = [line for line in skein.log.read_text().splitlines() if lost.id in line]
+    assert any("it is on the revocation list of its CA" in line for line in said), said
     refused(iot.describe_certificate, "ResourceNotFoundException", 404, certificateId=lost.id)
     take(ca.list(issued=now()))
     assert lost.knock(skein) == NOT_AUTHORIZED

@@ -55,7 +55,7 @@ pub struct Imported {
     pub serials: usize,
     /// How many certificates it has revoked that were registered and not revoked before.
     pub revoked: u64,
-    /// The ids of the first of them, [`NAMED`] at most.
+    /// The ids of the first of them, 250 at most.
     pub certificates: Vec<String>,
 }
 

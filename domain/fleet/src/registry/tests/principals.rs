@@ -192,7 +192,7 @@ fn a_type_adds_what_its_attached_thing_and_the_connection_have() {
         ("exclusive", all.clone(), Some("t"), Some(one), "other", expected("other")),
         ("of another client", all.clone(), Some("t"), Some(many), "other", vec![]),
         ("of another certificate", all.clone(), Some("t"), None, "lamp", vec![]),
-        ("without a type", all.clone(), None, Some(many), "lamp", vec![]),
+        ("without a type", all, None, Some(many), "lamp", vec![]),
         ("of a type that adds nothing", vec![], Some("t"), Some(many), "lamp", vec![]),
     ] {
         let mut registry = after([

@@ -201,7 +201,10 @@ impl Call {
         let body = match self.body.trim_ascii() {
             [] => b"{}",
             // Serde would take one for the members in their order.
-            [b'[', ..] => return Err(Error::Invalid("the body is a list, not an object".into())),
+            [b'[', ..] => {
+                let text = "the body cannot be read: it is a list, not an object";
+                return Err(Error::Invalid(text.into()));
+            }
             body => body,
         };
         serde_json::from_slice(body)

@@ -1009,7 +1009,6 @@ def test_the_command_line(cloud, fresh, tmp_path):
 
 @pytest.mark.parametrize("path, body", [
     ("/things/{name}", [None, None, None]), ("/policies/{name}", [ALLOW, None]), ("/thing-groups/{name}", [None] * 4),
-    ("/keys-and-certificate", ["x"]),
 ])
 def test_a_list_is_no_body(cloud, name, path, body):
     """Members have names: a list is not taken in their order, which no document says."""

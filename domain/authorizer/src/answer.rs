@@ -6,9 +6,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use strict_json::Strict;
 use thiserror::Error;
-
-use crate::json::Unique;
 
 /// What `disconnectAfterInSeconds` and `refreshAfterInSeconds` may be.
 pub const TIMES_SECS: RangeInclusive<u64> = 300..=86_400;
@@ -61,7 +60,7 @@ impl fmt::Debug for Grant {
 impl Answer {
     /// Reads the body of an answer.
     pub fn parse(body: &[u8]) -> Result<Self, InvalidAnswer> {
-        let Unique(body) = serde_json::from_slice(body).map_err(|error| {
+        let Strict(body) = serde_json::from_slice(body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             let problem = if error.is_data() { "a member is there twice" } else { "no JSON" };
             invalid("the answer", format!("{problem} at line {line}, column {column}"))

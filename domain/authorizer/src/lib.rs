@@ -8,7 +8,6 @@
 //! Invariant: what cannot be read, or does not say that the client is authenticated, lets nobody in.
 
 mod answer;
-mod json;
 pub mod jwt;
 mod presented;
 mod refusal;

@@ -3,9 +3,9 @@
 //! The object is taken bit by bit: no more than one line of it is held.
 
 use serde_json::Value;
+use strict_json::Strict;
 use thiserror::Error;
 
-use crate::json::Strict;
 use crate::template::{Parameters, Template, check_given};
 
 /// Bytes of a line without its end, as with AWS.

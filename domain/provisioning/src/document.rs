@@ -3,10 +3,11 @@
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use strict_json::Strict;
 
 use crate::error::{TemplateError, wrong};
 use crate::expression::{Evaluated, Expression, Names, is_call};
-use crate::json::{Strict, canonical};
+use crate::json::canonical;
 use crate::scope::Scope;
 
 #[derive(Clone, Debug, PartialEq)]

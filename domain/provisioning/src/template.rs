@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use fleet::registry::{AttachedPolicy, CertificateStatus, Disposition, ThingPlan};
 use serde_json::Value;
+use strict_json::Strict;
 
 use crate::error::{TemplateError, expected, wrong};
 use crate::expression::{Expression, IMPLICIT_PREFIX, Name};
 use crate::fields::Fields;
-use crate::json::Strict;
 use crate::resources::{CertificateSource, Resources};
 use crate::scope::Scope;
 

@@ -1,22 +1,23 @@
-//! JSON where no object has a member twice: readers differ in which of the two counts.
+//! JSON in which no key stands twice: which of the two was meant, nobody can know.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
-/// A value that has no member twice, however deep.
-pub(crate) struct Unique(pub(crate) Value);
+/// A value, or an error that names the key for an object with a repeated one, however deep. The key may
+/// be secret: who reads what strangers send says it in other words.
+pub struct Strict(pub Value);
 
-impl<'de> Deserialize<'de> for Unique {
+impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor).map(Self)
+        deserializer.deserialize_any(StrictVisitor).map(Self)
     }
 }
 
-struct UniqueVisitor;
+struct StrictVisitor;
 
-impl<'de> Visitor<'de> for UniqueVisitor {
+impl<'de> Visitor<'de> for StrictVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,7 +41,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -53,20 +54,20 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(Unique(item)) = seq.next_element()? {
+        while let Some(Strict(item)) = seq.next_element()? {
             items.push(item);
         }
         Ok(Value::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some((name, Unique(value))) = map.next_entry::<String, _>()? {
-            if members.insert(name, value).is_some() {
-                // Without its name: it may be secret.
-                return Err(A::Error::custom("a member is there twice"));
+        let mut entries = Map::new();
+        while let Some((key, Strict(value))) = map.next_entry::<String, _>()? {
+            if entries.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("key {key:?} is there twice")));
             }
+            entries.insert(key, value);
         }
-        Ok(Value::Object(members))
+        Ok(Value::Object(entries))
     }
 }

@@ -136,7 +136,7 @@ impl Outcome {
             ..400 => Self::Done,
             401 | 403 => Self::Denied,
             400..500 => Self::Rejected,
-            503 => Self::Unknown,
+            503 | 504 => Self::Unknown,
             _ => Self::Failed,
         }
     }

@@ -30,12 +30,11 @@ pub struct Recovered {
     pub last: u64,
 }
 
-/// Makes this node the only member of its groups, on the data directory of a node that does not run.
-/// Nothing is changed unless it has something of every group. Done twice it is as done once.
-pub fn recover(config: &Config) -> Result<Vec<Recovered>, Error> {
-    let data = DataDir::open(&config.data)?;
+/// Makes this node the only member of its groups, on its data directory. Nothing is changed unless it has
+/// something of every group. Done twice it is as done once.
+pub fn recover(config: &Config, data: &DataDir) -> Result<Vec<Recovered>, Error> {
     data.check_log()?;
-    let mut store = open_store(config, &data)?;
+    let mut store = open_store(config, data)?;
     recover_in(config, Arc::new(RealDisk), &data.log(), &mut store)
 }
 

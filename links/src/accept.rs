@@ -82,7 +82,7 @@ async fn serve(shared: &Arc<Shared>, socket: TcpStream, greeted: Arc<Notify>) {
         Ok(tls) => tls,
         Err(error) => {
             match tls::refusal(&error, shared.config.node) {
-                Some(refusal) => refuse(&refusal),
+                Some(refusal) => refuse(shared, &refusal),
                 None => debug!(%error, "no TLS handshake"),
             }
             return;
@@ -107,9 +107,15 @@ async fn serve(shared: &Arc<Shared>, socket: TcpStream, greeted: Arc<Notify>) {
     }
 }
 
-fn refuse(refusal: &Refusal) {
-    warn!(reason = refusal.label(), error = %refusal, "link refused");
-    metrics::refusals(Direction::Incoming, refusal.label()).increment(1);
+/// Counts and says why a peer is refused: the same again and again is said once.
+fn refuse(shared: &Shared, refusal: &Refusal) {
+    let reason = refusal.label();
+    if shared.refused.lock().replace(refusal.clone()).as_ref() == Some(refusal) {
+        debug!(reason, error = %refusal, "link refused again");
+    } else {
+        warn!(reason, error = %refusal, "link refused");
+    }
+    metrics::refusals(Direction::Incoming, reason).increment(1);
 }
 
 /// A connection that some node has made.
@@ -120,9 +126,8 @@ struct Accepted {
 }
 
 impl Accepted {
-    /// Counts and says why a peer is refused.
     fn refuse(&self, refusal: Refusal) -> Status {
-        refuse(&refusal);
+        refuse(&self.shared, &refusal);
         match &refusal {
             Refusal::Denied { denied: Denied { certainty: Certainty::ForGood, .. }, .. } => {
                 Status::permission_denied(refusal.to_string())
@@ -160,12 +165,13 @@ impl peer_server::Peer for Accepted {
         reading.shutdown().await;
         let (end, ended) = oneshot::channel();
         let stream = Stream { peer: node, purpose, direction: Direction::Incoming };
+        let answer = handshake::answer(config, purpose, &*self.shared.receiver, &hello);
         reading.spawn(receive(self.shared.clone(), stream, hello, frames, end));
         self.greeted.notify_one();
         // The answer ends when the stream is read no more.
         let ended = stream::once(ended).filter_map(|_| ready(None));
-        let hello = stream::once(ready(Ok(handshake::hello(config, purpose))));
-        Ok(Response::new(Box::pin(hello.chain(ended))))
+        let answer = stream::once(ready(Ok(answer)));
+        Ok(Response::new(Box::pin(answer.chain(ended))))
     }
 }
 

@@ -2,9 +2,9 @@
 
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::config::{Config, PeerAddress};
 use crate::message::Purpose;
-use crate::proto::{Frame, Hello, frame::Kind};
+use crate::proto::{Frame, Hello, Whereabouts, frame::Kind};
 use crate::{Denied, Introduction, Receiver};
 
 /// The version of the contract that this node speaks.
@@ -71,9 +71,30 @@ impl Refusal {
     }
 }
 
-/// The first frame of this node on a stream.
+/// The first frame of this node on a stream that it dials.
 pub(crate) fn hello(config: &Config, purpose: Purpose) -> Frame {
-    let hello = Hello {
+    framed(introduction(config, purpose))
+}
+
+/// The answer to the first frame of a peer.
+pub(crate) fn answer(
+    config: &Config,
+    purpose: Purpose,
+    receiver: &dyn Receiver,
+    peer: &Hello,
+) -> Frame {
+    let others = if peer.joins { receiver.others() } else { Vec::new() };
+    let others = others.into_iter().filter(|other| other.node != peer.node);
+    let others = others.map(|PeerAddress { node, address }| Whereabouts { node, address });
+    framed(Hello { others: others.collect(), ..introduction(config, purpose) })
+}
+
+fn framed(hello: Hello) -> Frame {
+    Frame { kind: Some(Kind::Hello(hello)) }
+}
+
+fn introduction(config: &Config, purpose: Purpose) -> Hello {
+    Hello {
         version: VERSION,
         min_version: MIN_VERSION,
         cluster_id: config.cluster_id.to_vec().into(),
@@ -83,15 +104,18 @@ pub(crate) fn hello(config: &Config, purpose: Purpose) -> Frame {
         folder: config.folder.clone(),
         address: config.address.clone(),
         joins: config.joins,
-    };
-    Frame { kind: Some(Kind::Hello(hello)) }
+        others: Vec::new(),
+    }
 }
 
 /// Asks the node whether it wants a peer that is who it says it is.
 pub(crate) fn admit(receiver: &dyn Receiver, hello: &Hello) -> Result<(), Refusal> {
     let Hello { node, incarnation, folder, address, joins, .. } = hello;
     let (node, incarnation, joins) = (*node, *incarnation, *joins);
-    let introduction = Introduction { node, incarnation, folder, address, joins };
+    let others = hello.others.iter().cloned();
+    let others: Vec<_> =
+        others.map(|Whereabouts { node, address }| PeerAddress { node, address }).collect();
+    let introduction = Introduction { node, incarnation, folder, address, joins, others: &others };
     let admitted = receiver.admit(introduction);
     admitted.map_err(|denied| Refusal::Denied { node, denied })
 }

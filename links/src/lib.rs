@@ -29,7 +29,7 @@ pub mod proto {
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -58,6 +58,8 @@ pub struct Introduction<'a> {
     pub address: &'a str,
     /// Whether it is none of the founders.
     pub joins: bool,
+    /// Where it knows other nodes to be. It says so to one that joins alone.
+    pub others: &'a [PeerAddress],
 }
 
 /// Why a peer is not wanted.
@@ -99,6 +101,11 @@ pub trait Receiver: Send + Sync + 'static {
     /// before [`Receiver::connected`].
     fn admit(&self, _peer: Introduction<'_>) -> Result<(), Denied> {
         Ok(())
+    }
+
+    /// Where other nodes are, for a peer that joins and may not know.
+    fn others(&self) -> Vec<PeerAddress> {
+        Vec::new()
     }
 
     /// A peer does not want this node, and never will.
@@ -159,8 +166,8 @@ impl Links {
         metrics::describe();
         let (wanted, changes) = watch::channel(Some(config.peers.clone()));
         let tls = Tls::new(config.node, &config.identity)?;
-        let (receiver, peers) = (Box::new(receiver), RwLock::default());
-        let shared = Arc::new(Shared { config, tls, receiver, peers });
+        let (receiver, peers, refused) = (Box::new(receiver), RwLock::default(), Mutex::default());
+        let shared = Arc::new(Shared { config, tls, receiver, peers, refused });
         runtime.spawn(peers::supervise(shared.clone(), listener, changes));
         Ok(Self { shared, wanted: Arc::new(wanted), address })
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::config::{Config, PeerAddress};
+use crate::handshake::Refusal;
 use crate::message::{Direction, Purpose, Stream};
 use crate::outbox::Outbox;
 use crate::proto::Hello;
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Tls,
     pub(crate) receiver: Box<dyn Receiver>,
     pub(crate) peers: RwLock<FxHashMap<u64, Arc<Peer>>>,
+    /// The last peer that was refused.
+    pub(crate) refused: parking_lot::Mutex<Option<Refusal>>,
 }
 
 /// A node that this one is linked with. Both have a place for each purpose.

@@ -4,15 +4,14 @@ pub mod change;
 pub mod cluster;
 pub mod crl;
 pub mod explain;
+pub mod ready;
 pub mod replay;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ::cluster::GroupId;
 use anyhow::{Context, bail};
 use api::Source;
 use api::audit::{Actor, Attempt, Change, Intent, Outcome};
@@ -31,13 +30,12 @@ use crate::backup::{Backups, Standing};
 use crate::clock::now_ms;
 use crate::config::is_address;
 use crate::fetch;
-use crate::identity;
 use crate::process::ProcessMetrics;
 use crate::shared::Shared;
 use crate::telemetry::LogFilter;
 
-/// Longer than this without an answer from the groups, and the node is not ready.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the answer of a node is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Collects the metrics of the process. Once per process.
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
@@ -84,18 +82,21 @@ pub fn router(
     );
     let process = Arc::new(process);
     // Files are read, and the control runtime has one thread.
-    let render = move || {
+    let render = move |State(shared): State<Arc<Shared>>| {
         let (process, metrics) = (Arc::clone(&process), metrics.clone());
-        let render = tokio::task::spawn_blocking(move || {
-            process.read();
-            metrics.render()
-        });
-        async move { render.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR) }
+        async move {
+            ready::observe(&shared).await;
+            let render = tokio::task::spawn_blocking(move || {
+                process.read();
+                metrics.render()
+            });
+            render.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+        }
     };
     Router::new()
         .route("/metrics", get(render))
         .route("/livez", get(|| std::future::ready("ok\n")))
-        .route("/readyz", get(ready))
+        .route("/readyz", get(ready::ready))
         .route("/admin/audit", get(audit::stream))
         .route("/admin/backup", get(backup).post(begin_backup))
         .route("/admin/cluster", get(standing).post(change::change))
@@ -170,15 +171,33 @@ async fn ended<T>(attempt: Attempt, result: Result<T, Refused>) -> Result<T, Ref
     let classify =
         |(status, _): &Refused| (Outcome::of_status(status.as_u16()), status.as_u16().to_string());
     let recorded = attempt.conclude(&result, classify, Timestamp(now_ms())).await;
-    recorded.map_err(|_| unrecorded("what was done is not recorded yet"))?;
+    recorded.map_err(|_| {
+        let (_, why) = unrecorded("what was done is not recorded yet");
+        // Not one that says that nothing was done.
+        (StatusCode::INTERNAL_SERVER_ERROR, why)
+    })?;
     result
 }
 
 /// Asks a node by its admin listener, with JSON in `body` or nothing; gives the body of an answer that is
 /// a success.
 pub fn ask(admin: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
-    let (content_type, patience) = ("application/json", PATIENCE * 5);
+    let (content_type, patience) = ("application/json", PATIENCE);
     send(admin, &Asked { method, path, content_type, body: body.as_bytes(), patience })
+}
+
+/// A node did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the node at {admin} answers {status}: {why}")]
+struct Unwilling {
+    admin: String,
+    status: String,
+    why: String,
+}
+
+/// Whether nothing was done, and the same may be done soon.
+fn is_for_now(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Unwilling>().is_some_and(|unwilling| unwilling.status == "503")
 }
 
 /// A request to an admin listener.
@@ -223,7 +242,8 @@ fn send(admin: &str, asked: &Asked<'_>) -> anyhow::Result<String> {
         bail!("{admin} answers {status}: is it the admin listener?");
     }
     if !status.starts_with('2') {
-        bail!("the node at {admin} answers {status}: {}", body.trim());
+        let (admin, status) = (admin.to_owned(), status.to_owned());
+        return Err(Unwilling { admin, status, why: body.trim().to_owned() }.into());
     }
     Ok(body.to_owned())
 }
@@ -247,66 +267,4 @@ async fn set_log_filter(
     let (before, after) = (before.into(), Some(log_filter.get().into()));
     attempt.add(Change { resource: "log-filter".into(), before, after });
     ended(attempt, set).await
-}
-
-/// The nodes that this one cannot reach, and why: what it waits for when it is not ready.
-fn unlinked(shared: &Shared) -> String {
-    let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
-    troubles.iter().map(|(node, why)| format!("; node {node} is not linked, {why}")).collect()
-}
-
-/// Ready: the listeners are open, the node does not drain, and the groups answer and take what must
-/// be stored. The body says what is missing, and the remedy where there is one; and whether the audit log
-/// fails, which does not keep clients away.
-async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    if shared.leaving.load(Ordering::Relaxed) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
-    }
-    if shared.mesh.roster.is_joining() {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("joining{}\n", unlinked(&shared)));
-    }
-    if !shared.serving.load(Ordering::Relaxed) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into());
-    }
-    if shared.mesh.roster.is_deserted() {
-        let why = "recovering: it is not noted yet that this node goes on alone\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, why.into());
-    }
-    let read = identity::look(&shared, |groups| {
-        let ids = groups.ids();
-        let has_leader =
-            |id: &&GroupId| groups.status(**id).is_some_and(|status| status.leader.is_some());
-        let led = ids.iter().filter(has_leader).count();
-        let is_damaged = |id: &&GroupId| groups.status(**id).is_some_and(|status| status.damaged);
-        let damaged = ids.iter().filter(is_damaged).count();
-        (damaged, led, ids.len(), groups.accepting())
-    });
-    match tokio::time::timeout(PATIENCE, read).await {
-        Ok(Some((damaged, _, all, _))) if damaged > 0 => {
-            let what = "groups are damaged here, until other nodes have brought them up to date";
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{damaged} of {all} {what}\n"))
-        }
-        Ok(Some((_, led, all, Ok(())))) if led == all && !shared.currency.is_current() => {
-            let why = "catching up with what other nodes have decided";
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}{}\n", unlinked(&shared)))
-        }
-        Ok(Some((_, led, all, Ok(())))) if led == all && shared.mesh.roster.is_known() => {
-            // Devices are served as ever: who took the node away from them would help no change.
-            let trouble = shared.audit.as_ref().and_then(audit::Audit::trouble);
-            let trouble = trouble.map(|why| format!("; {why}")).unwrap_or_default();
-            (StatusCode::OK, format!("ready{trouble}\n"))
-        }
-        Ok(Some((_, led, all, Ok(())))) if led == all => {
-            let why = "the cluster has not noted this node yet";
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}{}\n", unlinked(&shared)))
-        }
-        Ok(Some((_, led, all, Ok(())))) => {
-            let why = format!("{led} of {all} groups have a leader{}\n", unlinked(&shared));
-            (StatusCode::SERVICE_UNAVAILABLE, why)
-        }
-        Ok(Some((_, _, _, Err(blocked)))) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{blocked}\n"))
-        }
-        Ok(None) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the groups do not answer\n".into()),
-    }
 }

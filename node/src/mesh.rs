@@ -13,8 +13,8 @@ use cluster::{GroupId, PeerMessage, Peers};
 use fleet::shard::Instance;
 use links::proto::GroupMessage;
 use links::{
-    Batch, Denied, Direction, Identity, Introduction, Links, Message, Part, Purpose, StartError,
-    Stream, Unfit,
+    Batch, Denied, Direction, Identity, Introduction, Links, Message, Part, PeerAddress, Purpose,
+    StartError, Stream, Unfit,
 };
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
@@ -134,6 +134,10 @@ impl Mesh {
         linked.map(|(node, _)| *node).collect()
     }
 
+    fn is_linked(&self, node: u64) -> bool {
+        self.lives.read().get(&node).is_some_and(|life| life.lost.is_none())
+    }
+
     fn up(&self, node: u64, incarnation: u64) {
         let instance = Instance::new(node, incarnation);
         self.lives.write().insert(node, Life { instance, lost: None, has_ended: false });
@@ -215,10 +219,15 @@ fn tells_of_life(stream: Stream) -> bool {
 
 impl links::Receiver for Ears {
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
-        if self.0.mesh.roster.admit(peer)? {
-            self.0.mesh.follow_roster();
+        let mesh = &self.0.mesh;
+        if mesh.roster.admit(peer, mesh.is_linked(peer.node))? {
+            mesh.follow_roster();
         }
         Ok(())
+    }
+
+    fn others(&self) -> Vec<PeerAddress> {
+        self.0.mesh.roster.peers()
     }
 
     fn denied(&self, peer: u64, why: &str) {

@@ -216,6 +216,7 @@ pub fn describe() {
     describe_histogram!("gateway_connection_seconds", Unit::Seconds, "Life of a connection");
     describe_histogram!("core_loop_delay_seconds", Unit::Seconds, "How late a core's timer wakes");
     crate::fanout::describe();
+    crate::admin::ready::describe();
     describe_gauge!("skein_build_info", count, "Always 1; labels say what runs");
     gauge!("skein_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, bail};
+use cluster::DataDir;
 
 use crate::config::Config;
 use crate::kept;
@@ -21,6 +22,8 @@ pub fn recover(config: &Config, accepts_loss: bool) -> anyhow::Result<String> {
     };
     let data = config.data.display();
     kept::folder(&config.data).with_context(|| format!("no node has run on {data}"))?;
+    // A node that runs is not marked.
+    let folder = DataDir::open(&config.data)?;
     let node = cluster.node;
     if !accepts_loss {
         bail!(
@@ -33,7 +36,8 @@ pub fn recover(config: &Config, accepts_loss: bool) -> anyhow::Result<String> {
     }
     let raft = raft_config(config);
     kept::note_recovery(&config.data)?;
-    let recovered = cluster::recover(&raft).with_context(|| format!("cannot recover {data}"))?;
+    let recovered =
+        cluster::recover(&raft, &folder).with_context(|| format!("cannot recover {data}"))?;
     let mut text = String::new();
     for cluster::Recovered { group, voters, last } in recovered {
         let voters: Vec<_> = voters.iter().map(u64::to_string).collect();

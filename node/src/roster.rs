@@ -5,6 +5,7 @@
 //! where it says that it is counts more than where it was. A node that joins knows no members yet and
 //! believes whoever has the certificate of a node.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::config;
+use crate::config::{self, is_address};
 
 /// This node in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,12 +58,22 @@ pub struct Roster {
 struct State {
     /// None until this node's own state is loaded.
     members: Option<BTreeMap<u64, Member>>,
-    /// Where nodes have said that they are.
-    heard: BTreeMap<u64, String>,
+    /// What nodes have last said of themselves.
+    heard: BTreeMap<u64, Heard>,
+    /// Where others have said that nodes are, to this one when it joined.
+    hearsay: BTreeMap<u64, String>,
     /// The members are those that there were then, or later; none until it has been looked.
     as_of: Option<Instant>,
     /// Lives of nodes that are not let in, and when each first wanted to be.
     denied: BTreeMap<(u64, u64), Instant>,
+}
+
+/// What a node that was let in has said of itself.
+struct Heard {
+    /// Empty if it did not say where it is.
+    address: String,
+    folder: String,
+    incarnation: u64,
 }
 
 /// What was looked at so lately is believed when somebody is to be denied for good.
@@ -216,9 +227,10 @@ impl Roster {
         }
     }
 
-    /// Judges a node that is who it says it is; true if it was not known to be where it is. One that may
-    /// have been let in while this node stood still is not denied for good.
-    pub fn admit(&self, peer: Introduction<'_>) -> Result<bool, Denied> {
+    /// Judges a node that is who it says it is; true if somebody was not known to be where it is. One that
+    /// may have been let in while this node stood still is not denied for good. While a life of it is
+    /// linked no other one on its data folder is let in.
+    pub fn admit(&self, peer: Introduction<'_>, is_linked: bool) -> Result<bool, Denied> {
         let joining = self.is_learning();
         let mut state = self.state.write();
         let deserted = self.is_deserted();
@@ -230,26 +242,63 @@ impl Roster {
             }
             return Err(denied);
         }
-        state.denied.remove(&(peer.node, peer.incarnation));
-        if peer.address.is_empty() {
-            return Ok(false);
+        if let Some(known) = state.heard.get(&peer.node) {
+            refuse_double(known, is_linked, peer)?;
         }
-        let before = state.heard.insert(peer.node, peer.address.to_owned());
-        let moved = before.as_deref() != Some(peer.address);
-        if moved && let Some(before) = before {
+        state.denied.remove(&(peer.node, peer.incarnation));
+        let before = state.heard.remove(&peer.node).map(|before| before.address);
+        let before = before.unwrap_or_default();
+        let moved = !peer.address.is_empty() && before != peer.address;
+        if moved && !before.is_empty() {
             info!(peer = peer.node, from = before, to = peer.address, "a node has moved");
         }
-        Ok(moved)
+        let address = if moved { peer.address.to_owned() } else { before };
+        let (folder, incarnation) = (peer.folder.to_owned(), peer.incarnation);
+        state.heard.insert(peer.node, Heard { address, folder, incarnation });
+        let known = state.hearsay.len();
+        if joining {
+            let others = peer.others.iter().filter(|other| is_address(&other.address));
+            state.hearsay.extend(others.map(|other| (other.node, other.address.clone())));
+        }
+        Ok(moved || state.hearsay.len() > known)
     }
 
     /// The other nodes, and where they are.
     pub fn peers(&self) -> Vec<PeerAddress> {
         let state = self.state.read();
         let own = self.own.as_ref().map_or(0, |own| own.node);
-        addresses(state.members.as_ref(), &self.configured, &state.heard, self.is_learning())
+        let joining = self.is_learning();
+        addresses(&state, &self.configured, joining)
             .into_iter()
             .filter(|peer| peer.node != own)
             .collect()
+    }
+}
+
+/// Two processes with copies of one data folder are never both let in: each would vote in the name of the
+/// node. The one that is linked stays; of those that were let in, one by one node and one by another, the
+/// later life does.
+fn refuse_double(known: &Heard, is_linked: bool, peer: Introduction<'_>) -> Result<(), Denied> {
+    if peer.folder != known.folder {
+        // Who has a folder of its own has taken the place of the other.
+        return Ok(());
+    }
+    let at = match known.address.as_str() {
+        "" => String::new(),
+        address => format!(" at {address}"),
+    };
+    let remedy = "two processes with copies of one data folder must not be one node: keep the folder of the \
+                  other, and never start this one again";
+    match peer.incarnation.cmp(&known.incarnation) {
+        Less => {
+            let why = format!("has begun another life since{at}: {remedy}");
+            Err(Denied { why, certainty: Certainty::ForGood })
+        }
+        Greater if is_linked => {
+            let why = format!("is linked already{at}, in another life: {remedy}");
+            Err(Denied { why, certainty: Certainty::ForNow })
+        }
+        Equal | Greater => Ok(()),
     }
 }
 
@@ -267,9 +316,13 @@ fn judge(
     if deserted {
         return denied(&NotMember::Removed.to_string(), Certainty::ForGood);
     }
+    let stranger = || {
+        denied("is no member of the cluster: `skein cluster add` makes it one", Certainty::ForNow)
+    };
     match members.get(&peer.node) {
         None if joining || members.is_empty() && configured.contains_key(&peer.node) => Ok(()),
-        None => denied("is no member of the cluster: `skein cluster add` makes it one", Certainty::ForNow),
+        None => stranger(),
+        Some(former) if begins_anew(former, peer) => stranger(),
         // It is of a version without names for folders.
         Some(member) if peer.folder.is_empty() && member.folder.is_none() => Ok(()),
         Some(member) => member.admits(peer.folder).or_else(|why| {
@@ -290,14 +343,25 @@ fn judge(
     }
 }
 
+/// Whether a node comes under the number of one that was removed, and with another folder.
+fn begins_anew(former: &Member, peer: Introduction<'_>) -> bool {
+    let is_other = |folder: &String| folder != peer.folder;
+    former.status == MemberStatus::Removed
+        && peer.joins
+        && former.folder.as_ref().is_some_and(is_other)
+        && former.former_folders.iter().all(is_other)
+}
+
 fn addresses(
-    members: Option<&BTreeMap<u64, Member>>,
+    State { members, heard, hearsay, .. }: &State,
     configured: &BTreeMap<u64, String>,
-    heard: &BTreeMap<u64, String>,
     joining: bool,
 ) -> Vec<PeerAddress> {
     let mut all = BTreeMap::<u64, &str>::new();
-    let members = members.filter(|members| !members.is_empty());
+    let members = members.as_ref().filter(|members| !members.is_empty());
+    if joining {
+        all.extend(hearsay.iter().map(|(node, address)| (*node, address.as_str())));
+    }
     if joining || members.is_none() {
         all.extend(configured.iter().map(|(node, address)| (*node, address.as_str())));
     }
@@ -313,7 +377,7 @@ fn addresses(
     let is_gone = |node| {
         members.and_then(|it| it.get(node)).is_some_and(|it| it.status == MemberStatus::Removed)
     };
-    for (node, address) in heard {
+    for (node, Heard { address, .. }) in heard.iter().filter(|(_, it)| !it.address.is_empty()) {
         if all.contains_key(node) || joining && !is_gone(node) {
             all.insert(*node, address);
         }
@@ -349,6 +413,11 @@ mod tests {
         (1..=3).map(|node| (node, format!("conf-{node}:1"))).collect()
     }
 
+    fn introduction(node: u64) -> Introduction<'static> {
+        let (folder, address, others) = ("", "", &[]);
+        Introduction { node, incarnation: 1, folder, address, joins: false, others }
+    }
+
     #[test]
     fn whoever_is_a_member_with_its_folder_is_let_in() {
         let (members, nobody) = (members(), BTreeMap::new());
@@ -370,7 +439,7 @@ mod tests {
             (unfounded, true, false, 4, "e", None),
             (unloaded, false, false, 1, "a", Some(("has loaded its state", false))),
         ] {
-            let peer = Introduction { node, incarnation: 1, folder, address: "", joins: false };
+            let peer = Introduction { folder, ..introduction(node) };
             let found = judge(members, &configured(), joining, deserted, peer);
             let found =
                 found.err().map(|denied| (denied.why, denied.certainty == Certainty::ForGood));
@@ -389,8 +458,8 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let look = |millis| roster.note(&members(), at(millis));
         let denied = |joins, incarnation| {
-            let peer = Introduction { node: 3, incarnation, folder: "d", address: "", joins };
-            roster.admit(peer).unwrap_err().certainty
+            let peer = Introduction { incarnation, folder: "d", joins, ..introduction(3) };
+            roster.admit(peer, false).unwrap_err().certainty
         };
         look(0);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -412,17 +481,97 @@ mod tests {
     #[test]
     fn a_node_is_where_it_says() {
         let (members, nobody) = (members(), BTreeMap::new());
-        let heard = |nodes: &[u64]| nodes.iter().map(|it| (*it, format!("heard-{it}:1"))).collect();
+        let said = |it: u64, how: &str| (it, format!("{how}-{it}:1"));
+        let heard = |nodes: &[u64]| -> BTreeMap<_, _> {
+            nodes.iter().map(|it| said(*it, "heard")).collect()
+        };
         for (members, heard, joining, expected) in [
             (&nobody, heard(&[]), false, "conf-1:1 conf-2:1 conf-3:1"),
             (&nobody, heard(&[2, 9]), false, "conf-1:1 heard-2:1 conf-3:1"),
-            (&nobody, heard(&[9]), true, "conf-1:1 conf-2:1 conf-3:1 heard-9:1"),
+            (&nobody, heard(&[9]), true, "conf-1:1 conf-2:1 conf-3:1 hearsay-8:1 heard-9:1"),
+            (&nobody, heard(&[8]), true, "conf-1:1 conf-2:1 conf-3:1 heard-8:1"),
+            (&members, heard(&[]), true, "old-1:1 new-2:1 old-4:1 hearsay-8:1"),
             (&members, heard(&[]), false, "old-1:1 new-2:1 old-4:1"),
             (&members, heard(&[1, 3, 4]), false, "heard-1:1 new-2:1 heard-4:1"),
         ] {
-            let found = addresses(Some(members), &configured(), &heard, joining);
+            let heard = heard.into_iter().map(|(node, address)| {
+                (node, Heard { address, folder: String::new(), incarnation: 1 })
+            });
+            let state = State {
+                members: Some(members.clone()),
+                heard: heard.collect(),
+                hearsay: [1, 3, 8].map(|it| said(it, "hearsay")).into(),
+                ..State::default()
+            };
+            let found = addresses(&state, &configured(), joining);
             let found: Vec<_> = found.into_iter().map(|peer| peer.address).collect();
             assert_eq!(found.join(" "), expected);
+        }
+    }
+
+    #[test]
+    fn a_number_is_taken_again_before_the_node_is_added_or_after() {
+        let mut members = members();
+        let known = members.get_mut(&2).unwrap();
+        known.status = MemberStatus::Removed;
+        known.former_folders.push("a".to_owned());
+        for (folder, joins, expected) in [
+            ("c", true, "skein cluster add"),
+            ("c", false, "was removed"),
+            ("b", true, "was removed"),
+            ("a", true, "was removed"),
+        ] {
+            let peer = Introduction { folder, joins, ..introduction(2) };
+            let denied = judge(Some(&members), &configured(), false, false, peer).unwrap_err();
+            assert!(denied.why.contains(expected), "{folder}: {denied:?}");
+            assert_eq!(denied.certainty == Certainty::ForNow, folder == "c" && joins);
+        }
+    }
+
+    #[test]
+    fn of_two_processes_with_one_folder_one_is_let_in() {
+        let roster = Roster::new(None, String::new(), None);
+        roster.note(&members(), Instant::now());
+        let admit = |incarnation, folder, is_linked| {
+            let address = if incarnation == 5 { "here:1" } else { "there:1" };
+            let peer = Introduction { incarnation, folder, address, ..introduction(4) };
+            roster.admit(peer, is_linked).map_err(|denied| (denied.certainty, denied.why))
+        };
+        let refused = |incarnation, is_linked, certainty, said: &str| {
+            let (found, why) = admit(incarnation, "a", is_linked).unwrap_err();
+            assert!(found == certainty && why.contains(said), "{found:?}: {why}");
+        };
+        assert_eq!(admit(5, "a", false), Ok(true));
+        assert_eq!(admit(5, "a", true), Ok(false), "another stream of the same life");
+        refused(6, true, Certainty::ForNow, "linked already at here:1");
+        assert_eq!(admit(5, "a", true), Ok(false), "the one that is linked stays");
+        assert_eq!(admit(6, "a", false), Ok(true), "it has ended");
+        for is_linked in [true, false] {
+            refused(5, is_linked, Certainty::ForGood, "another life since at there:1");
+        }
+        // A node that was replaced by one whose clock is behind.
+        assert_eq!(admit(2, "b", false), Ok(false));
+    }
+
+    #[test]
+    fn who_joins_learns_from_one_node_where_the_others_are() {
+        let address = |it: u64| PeerAddress { node: it, address: format!("said-{it}:1") };
+        let nowhere = PeerAddress { node: 7, address: "nowhere".to_owned() };
+        let others = [address(2), address(3), nowhere];
+        let peer = Introduction { others: &others, ..introduction(1) };
+        for joins in [true, false] {
+            let founders = if joins { "" } else { "founders = [1, 4]" };
+            let config = format!(
+                "node = 4\njoin = {joins}\naddress = 'own:1'\n{founders}\n\
+                 [[peers]]\nnode = 1\naddress = 'conf-1:1'"
+            );
+            let config: config::Cluster = toml::from_str(&config).unwrap();
+            let roster = Roster::new(Some(&config), String::new(), None);
+            roster.note(&BTreeMap::new(), Instant::now());
+            assert_eq!(roster.admit(peer, false), Ok(joins));
+            assert_eq!(roster.admit(peer, true), Ok(false), "it is known by now");
+            let known: Vec<_> = roster.peers().into_iter().map(|peer| peer.node).collect();
+            assert_eq!(known, if joins { vec![1, 2, 3] } else { vec![1] });
         }
     }
 }

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import rawmqtt as m
-from brokers import SkeinCluster, free_port, skein_binary, wait_until
+from brokers import ClusterNode, SkeinCluster, free_port, skein_binary, wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
@@ -74,6 +74,85 @@ def test_a_node_is_added_and_serves_what_was_there_before(cluster, on, name):
     node.kill()
     node.start()
     wait_until("it serves again", node.is_serving, 20)
+
+
+def leader_of_all(cluster):
+    """Who decides about members."""
+    return wait_until("group 0 has a leader", lambda: cluster.standing()["groups"]["0"]["leader"])
+
+
+def test_a_wrong_address_is_corrected_by_a_node_that_knows_only_one_other(cluster):
+    """Nobody can dial it where it was said to be, and the one that it dials is not the one that has to send it everything."""
+    settle(cluster)
+    knows = next(node for node in (1, 2, 3) if node != leader_of_all(cluster))
+    wrong = f"127.0.0.1:{free_port()}"
+    node = cluster.joining(4, knows)
+    code, said = cluster.operate("add", 4, wrong, "--timeout", 1)
+    assert code == 1 and "not linked yet" in said and wrong in said and "cannot connect" in said, said
+    code, said = cluster.operate("status")
+    assert code == 1 and "node 4 is not linked" in said and "cannot connect" in said, said
+    node.start()
+    wait_until("it serves", node.is_serving, 20)
+    right = "127.0.0.1:%d" % node.port("peer")
+    wait_until("its address is known", lambda: settle(cluster)["members"]["4"]["address"] == right, 20)
+
+
+def test_of_two_processes_with_one_data_folder_one_is_let_in(cluster):
+    """Somebody starts a copy of a folder whose node runs. It is kept out, and takes over when the other one has ended."""
+    settle(cluster)
+    cluster[3].stop()
+    copy = ClusterNode(cluster, 3)
+    copy.folder = cluster.folder / "copy"
+    copy.data, copy.log = copy.folder / "data", copy.folder / "skein.log"
+    copy.folder.mkdir()
+    shutil.copytree(cluster[3].data, copy.data)
+    cluster[3].start()
+    wait_until("it serves", cluster[3].is_serving, 20)
+    copy.configure()
+    copy.start()
+    try:
+        said = lambda: copy.get("/readyz")[1]
+        is_named = lambda: said().count("node 3 is linked already") == 2 and "two processes" in said()
+        wait_until("both others say so", is_named, 10)
+        assert not copy.is_serving() and cluster[3].is_serving()
+        assert is_settled(cluster)
+        cluster[3].kill()
+        wait_until("it takes over", copy.is_serving, 20)
+        # Now the other one is the copy.
+        cluster[3].start()
+        wait_until("it is kept out", lambda: "node 3 is linked already" in cluster[3].get("/readyz")[1], 10)
+        assert copy.is_serving()
+    finally:
+        copy.kill()
+
+
+def test_a_number_is_taken_again_by_a_node_that_is_started_before_it_is_added(cluster):
+    settle(cluster)
+    code, said = cluster.operate("remove", 3)
+    assert code == 0, said
+    wait_until("it stops", lambda: not cluster[3].alive(), 20)
+    shutil.rmtree(cluster[3].data)
+    cluster[3].joins = 1
+    cluster[3].configure()
+    cluster[3].start()
+    wait_until("it says so", lambda: "`skein cluster add` makes" in cluster[3].get("/readyz")[1], 10)
+    code, said = cluster.operate("add", 3, "127.0.0.1:%d" % cluster[3].port("peer"))
+    assert code == 0, said
+    wait_until("it serves", cluster[3].is_serving, 20)
+
+
+def test_an_election_does_not_end_what_an_operator_wants(cluster):
+    settle(cluster)
+    leader = leader_of_all(cluster)
+    other, asked = [node for node in (1, 2, 3) if node != leader]
+    cluster[leader].kill()
+    code, said = cluster.operate("drain", other, by=asked)
+    assert code == 0 and f"node {other} is drained" in said and "too few" not in said, said
+    code, said = cluster.operate("drain", leader, by=asked)
+    assert code == 1 and f"node {leader} does not answer" in said, said
+    cluster[other].kill()
+    code, said = cluster.operate("drain", other, "--undo", by=asked)
+    assert code == 1 and "too few of its 3 voters are up" in said and "skein cluster recover" in said, said
 
 
 def test_a_node_that_never_came_is_removed_at_once(cluster):
@@ -293,6 +372,9 @@ def test_a_survivor_is_recovered_and_the_cluster_grows_again(cluster, on, name):
     wait_until("nothing was done", lambda: "leader" in cluster[1].get("/readyz")[1], 10)
     code, said = recover(cluster[1], "--accept-loss")
     assert code == 1 and "in use" in said, said
+    assert recover(cluster[1]) == (code, said), "also who has not said that it accepts the loss"
+    cluster[1].restart()
+    wait_until("nothing was done", lambda: "leader" in cluster[1].get("/readyz")[1], 10)
     cluster[1].kill()
     code, said = recover(cluster[1], "--accept-loss")
     assert code == 0 and "node 1 is the only member" in said, said

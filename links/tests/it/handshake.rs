@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use links::proto::peer_client::PeerClient;
 use links::proto::peer_server::{Peer, PeerServer};
 use links::proto::{Frame, Hello, frame::Kind};
-use links::{Identity, certificate_name};
+use links::{Identity, PeerAddress, certificate_name};
 use metrics_util::debugging::DebuggingRecorder;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -36,6 +36,7 @@ fn hello() -> Hello {
         folder: String::new(),
         address: String::new(),
         joins: false,
+        others: Vec::new(),
     }
 }
 
@@ -234,6 +235,23 @@ async fn a_peer_of_whom_nobody_is_sure_hears_that_and_dials_again() {
         peer.until(Event::Doubted(1)).await;
     }
     assert!(peer.denials == 0 && !node.links.reachable(2));
+}
+
+#[tokio::test]
+async fn a_peer_that_joins_hears_where_the_others_are() {
+    let authority = Authority::new();
+    let mut node = Node::start(config(&authority, 1));
+    let mut joining = config(&authority, 2);
+    joining.peers = at(1, node.links.address());
+    joining.joins = true;
+    let mut peer = Node::start(joining);
+    node.links.set_peers(at(2, peer.links.address()));
+    let told = [1, 3].map(|it| PeerAddress { node: it, address: format!("host-{it}:7400") });
+    peer.until(Event::Told(1, told.into())).await;
+    // It tells nothing to somebody who has been there for longer.
+    for _ in 0..6 {
+        assert!(!matches!(node.next().await, Event::Told(..)));
+    }
 }
 
 #[tokio::test]

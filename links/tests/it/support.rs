@@ -91,6 +91,8 @@ pub(crate) enum Event {
     Denied(u64, String),
     Doubted(u64),
     Refused(u64),
+    /// Where a peer says that others are.
+    Told(u64, Vec<PeerAddress>),
 }
 
 struct Remembering(mpsc::UnboundedSender<Event>);
@@ -100,7 +102,14 @@ impl Receiver for Remembering {
         let _ = self.0.send(Event::Connected(stream, incarnation));
     }
 
+    fn others(&self) -> Vec<PeerAddress> {
+        [1, 2, 3].map(|node| PeerAddress { node, address: format!("host-{node}:7400") }).into()
+    }
+
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
+        if !peer.others.is_empty() {
+            let _ = self.0.send(Event::Told(peer.node, peer.others.to_vec()));
+        }
         match peer.folder {
             LOST => Err(Denied { why: "is denied".into(), certainty: Certainty::ForGood }),
             UNSURE => Err(Denied { why: "may be one".into(), certainty: Certainty::Unsure }),
@@ -161,7 +170,7 @@ impl Node {
             Event::Connected(stream, _) => assert!(self.open.insert(*stream), "{stream:?} is open"),
             Event::Lost(stream) => assert!(self.open.remove(stream), "{stream:?} is not open"),
             Event::Denied(..) => self.denials += 1,
-            Event::Doubted(_) => {}
+            Event::Doubted(_) | Event::Told(..) => {}
             Event::Refused(_) => self.refusals += 1,
             Event::Received(peer, _) => assert!(self.open.contains(&incoming(*peer))),
         }

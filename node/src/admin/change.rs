@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::cluster::{Group, Standing};
-use super::{Refused, ask, attempt, ended};
+use super::{Refused, ask, attempt, ended, is_for_now};
 use crate::backend::Backend;
 use crate::config::is_address;
 use crate::host::{Outcome, Proposal, Reply};
@@ -96,8 +96,7 @@ async fn take(shared: &Arc<Shared>, wish: &Wish, watch: &Watch) -> Result<Status
     let command = command(wish, &standing).map_err(refused)?;
     let backend = Backend::new(Arc::clone(shared));
     let seen = watch.before(&backend, &command).await;
-    let seen =
-        seen.map_err(|_| unavailable("no quorum: group 0 has no leader that says how it stands"))?;
+    let seen = seen.map_err(|_| unavailable(&leaderless(&standing)))?;
     let command: Bytes = command.encode().into();
     let (answer, outcome) = oneshot::channel();
     let proposal = Proposal::asked(GroupId::META, command, Reply::Once(answer));
@@ -110,16 +109,32 @@ async fn take(shared: &Arc<Shared>, wish: &Wish, watch: &Watch) -> Result<Status
             Ok(StatusCode::ACCEPTED)
         }
         Ok(Ok(Outcome::Registry(Err(rejection)))) => Err(refused(rejection.to_string())),
-        Ok(Err(Refusal::NoLeader)) => Err(unavailable(
-            "no quorum: group 0 has no leader, because too few of its voters are up. Start them; if a \
-             majority never returns, see `skein cluster recover`",
-        )),
-        Ok(Err(Refusal::Unknown)) => Err(unavailable(
-            "no quorum of group 0 has answered in time, and it may still do: see `skein cluster status`",
+        Ok(Err(Refusal::NoLeader)) => Err(unavailable(&leaderless(&standing))),
+        Ok(Err(Refusal::Unknown)) => Err((
+            StatusCode::GATEWAY_TIMEOUT,
+            "no quorum of group 0 has answered in time, and it may still do: see `skein cluster status`\n"
+                .into(),
         )),
         Ok(Err(refusal)) => Err(unavailable(&refusal.to_string())),
         Ok(Ok(Outcome::Shard(_))) | Err(_) => Err(unavailable("the node is stopping")),
     }
+}
+
+/// Why nobody decides: a leader that has died is followed by another one, a majority by nobody.
+fn leaderless(standing: &Standing) -> String {
+    let live = standing.live();
+    let voters = standing.groups.get(&0).map(|group| &*group.voters).unwrap_or_default();
+    let silent: Vec<_> =
+        voters.iter().filter(|it| !live.contains(it)).map(u64::to_string).collect();
+    if silent.len() * 2 < voters.len() {
+        return "group 0 has no leader at the moment: its voters elect one".into();
+    }
+    format!(
+        "no quorum: group 0 has no leader, because too few of its {} voters are up (not linked: {}). Start \
+         them; if a majority never returns, see `skein cluster recover`",
+        voters.len(),
+        silent.join(", ")
+    )
 }
 
 /// What is proposed for a wish, or why it makes no sense. What only the members themselves decide is
@@ -131,7 +146,12 @@ fn command(wish: &Wish, standing: &Standing) -> Result<Command, String> {
     Ok(match *wish {
         Wish::Add { node, ref address } => addition(standing, node, address)?,
         Wish::Remove { node, dead } => removal(standing, node, dead)?,
-        Wish::Drain { node, undo: false } => Command::DrainMember { node, drain: Drain::Wanted },
+        Wish::Drain { node, undo: false } => {
+            if is_member(standing, node) && !standing.live().contains(&node) {
+                return Err(silent(node));
+            }
+            Command::DrainMember { node, drain: Drain::Wanted }
+        }
         Wish::Drain { node, undo: true } => Command::DrainMember { node, drain: Drain::No },
         Wish::Transfer { group, node } => preference(standing, group, node)?,
     })
@@ -212,6 +232,12 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
     }
 }
 
+fn silent(node: u64) -> String {
+    format!(
+        "node {node} does not answer, so it cannot be drained: it has no clients while it is down"
+    )
+}
+
 fn undrained(node: u64) -> String {
     format!(
         "node {node} does not answer, so it cannot be drained: start it, or say `skein cluster remove {node} \
@@ -281,7 +307,11 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
             Some(MemberStatus::Active) => Progress::Done(format!("node {node} takes part")),
             Some(MemberStatus::Joining) => Progress::Going(format!(
                 "node {node} is joining: {}, {} of {groups} groups know it",
-                if standing.peers.get(node) == Some(&true) { "linked" } else { "not linked yet" },
+                match (standing.peers.get(node), standing.troubles.get(node)) {
+                    (Some(true), _) => "linked".to_owned(),
+                    (_, None) => "not linked yet".to_owned(),
+                    (_, Some(why)) => format!("not linked yet ({why})"),
+                },
                 with(*node)
             )),
             _ => Progress::Failed(format!("node {node} was removed meanwhile")),
@@ -305,11 +335,14 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
             )),
         },
         Wish::Drain { node, undo } => match member(node).map(|it| it.drain) {
+            Some(Drain::No) if *undo && !is_live(node) => Progress::Done(format!(
+                "node {node} is to serve clients again; it does not answer now"
+            )),
             Some(Drain::No) if *undo => Progress::Done(format!("node {node} serves clients again")),
             Some(Drain::Done) if !undo => Progress::Done(format!(
                 "node {node} is drained: it has no clients and leads nothing"
             )),
-            Some(Drain::Wanted) if !undo && !is_live(node) => Progress::Stuck(undrained(*node)),
+            Some(Drain::Wanted) if !undo && !is_live(node) => Progress::Stuck(silent(*node)),
             Some(Drain::Wanted) if !undo => {
                 Progress::Going(format!("node {node} is draining: its clients go elsewhere"))
             }
@@ -337,8 +370,8 @@ pub fn carry_out(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result
 
 /// The same; gives what is to be said in the end.
 fn await_end(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<String> {
-    ask(admin, "POST", "/admin/cluster", &serde_json::to_string(wish)?)?;
     let until = Instant::now() + patience;
+    insist(admin, wish, until.min(Instant::now() + STUCK))?;
     let mut said = String::new();
     let mut stuck_since = None;
     loop {
@@ -350,21 +383,44 @@ fn await_end(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<Str
         match now {
             Progress::Done(text) => return Ok(text),
             Progress::Failed(text) => bail!(text),
-            Progress::Going(text) | Progress::Stuck(text) if Instant::now() >= until => {
+            Progress::Going(text) if Instant::now() >= until => {
                 bail!("not within {} s, but it goes on: {text}", patience.as_secs())
             }
+            Progress::Stuck(text) if Instant::now() >= until => bail!(text),
             Progress::Stuck(text) => {
                 if stuck_since.get_or_insert_with(Instant::now).elapsed() >= STUCK {
                     bail!(text);
                 }
+                tell(&mut said, text);
             }
             Progress::Going(text) => {
                 stuck_since = None;
-                if text != said {
-                    println!("{text}");
-                    said = text;
-                }
+                tell(&mut said, text);
             }
+        }
+        sleep(STEP);
+    }
+}
+
+/// Says what has not just been said.
+fn tell(said: &mut String, text: String) {
+    if text != *said {
+        println!("{text}");
+        *said = text;
+    }
+}
+
+/// Asks until the wish is taken or refused. While a leader is elected nobody can take it.
+fn insist(admin: &str, wish: &Wish, until: Instant) -> anyhow::Result<()> {
+    let wish = serde_json::to_string(wish)?;
+    let mut said = String::new();
+    loop {
+        match ask(admin, "POST", "/admin/cluster", &wish) {
+            Ok(_) => return Ok(()),
+            Err(error) if is_for_now(&error) && Instant::now() < until => {
+                tell(&mut said, format!("{error}; asking again"));
+            }
+            Err(error) => return Err(error),
         }
         sleep(STEP);
     }
@@ -422,6 +478,7 @@ mod tests {
             node: 1,
             members: registry.members().clone(),
             peers: [2, 3, 4].map(|node| (node, linked.contains(&node))).into(),
+            troubles: BTreeMap::new(),
             groups: [(0, group)].into(),
         }
     }
@@ -437,6 +494,7 @@ mod tests {
     fn a_wish_that_cannot_come_true_is_refused() {
         let remove = |node, dead| Wish::Remove { node, dead };
         let add = |node, address: &str| Wish::Add { node, address: address.into() };
+        let drain = |node, undo| Wish::Drain { node, undo };
         let transfer = |group, node| Wish::Transfer { group, node: Some(node) };
         let drained = || vec![Command::DrainMember { node: 2, drain: Drain::Wanted }];
         let joining = || vec![Command::AddMember { node: 4, address: "host-4:7400".into() }];
@@ -466,6 +524,9 @@ mod tests {
             (vec![], &[], &[], remove(3, true), Some("group 0 would have no quorum")),
             // Whether it is one, the members say.
             (vec![], &[2, 3], &[], remove(9, false), None),
+            (vec![], &[2, 3], &[], drain(3, false), None),
+            (vec![], &[2], &[], drain(3, false), Some("does not answer")),
+            (vec![], &[2], &[], drain(3, true), None),
             (vec![], &[2, 3], &[], transfer(0, 2), None),
             (vec![], &[2, 3], &[], transfer(1, 2), Some("there is no group 1")),
             (vec![], &[3], &[], transfer(0, 2), Some("does not answer")),
@@ -522,12 +583,32 @@ mod tests {
             assert_eq!(progress(&wish, &standing(commands, &[2, 3], &[])), expected);
         }
         let drained = Command::DrainMember { node: 3, drain: Drain::Wanted };
-        for (command, wish) in [
-            (remove(false), Wish::Remove { node: 3, dead: false }),
-            (drained, Wish::Drain { node: 3, undo: false }),
+        for (command, wish, why) in [
+            (remove(false), Wish::Remove { node: 3, dead: false }, undrained(3)),
+            (drained, drain(false), silent(3)),
         ] {
-            let silent = progress(&wish, &standing(vec![command], &[2], &[]));
-            assert_eq!(silent, Progress::Stuck(undrained(3)));
+            let found = progress(&wish, &standing(vec![command], &[2], &[]));
+            assert_eq!(found, Progress::Stuck(why));
+        }
+        let undrained = progress(&drain(true), &standing(vec![], &[2], &[]));
+        assert!(matches!(undrained, Progress::Done(text) if text.ends_with("does not answer now")));
+        let mut joining = standing(join()[..1].to_vec(), &[2, 3], &[]);
+        joining.troubles.insert(4, "host:7: cannot connect".into());
+        let Progress::Going(text) =
+            progress(&Wish::Add { node: 4, address: String::new() }, &joining)
+        else {
+            panic!("it has not joined");
+        };
+        assert!(text.contains("not linked yet (host:7: cannot connect)"), "{text}");
+    }
+
+    #[test]
+    fn an_election_is_told_from_a_lost_majority() {
+        for (linked, expected) in
+            [(&[2, 3][..], "elect one"), (&[3], "elect one"), (&[4], "not linked: 2, 3")]
+        {
+            let why = leaderless(&standing(vec![], linked, &[]));
+            assert!(why.contains(expected), "{why}");
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct Standing {
     pub members: BTreeMap<u64, Member>,
     /// The other nodes it has heard of, and whether they are linked.
     pub peers: BTreeMap<u64, bool>,
+    /// Why those cannot be linked that are not, as far as is known.
+    #[serde(default)]
+    pub troubles: BTreeMap<u64, String>,
     /// The groups by their number.
     pub groups: BTreeMap<u32, Group>,
 }
@@ -86,7 +89,8 @@ impl Standing {
         let peers = shared.mesh.roster.peers().into_iter().map(|peer| (peer.node, false));
         let mut peers: BTreeMap<u64, bool> = peers.chain(lives).collect();
         peers.retain(|node, _| *node != own && is_expected(&members, *node));
-        Some(Self { node: own, members, peers, groups })
+        let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
+        Some(Self { node: own, members, peers, troubles: troubles.into_iter().collect(), groups })
     }
 
     /// Asks a node by its admin listener.
@@ -104,7 +108,10 @@ impl Standing {
     /// What is not as it should be, in words.
     pub fn complaints(&self) -> Vec<String> {
         let gone = self.peers.iter().filter(|(_, linked)| !**linked);
-        let gone = gone.map(|(node, _)| format!("node {node} is not linked"));
+        let gone = gone.map(|(node, _)| match self.troubles.get(node) {
+            Some(why) => format!("node {node} is not linked ({why})"),
+            None => format!("node {node} is not linked"),
+        });
         let damaged = self.groups.iter().filter(|(_, group)| group.damaged);
         let node = self.node;
         let damaged = counted(damaged, "is damaged on", "are damaged on");
@@ -219,6 +226,7 @@ mod tests {
             node: 1,
             members: BTreeMap::new(),
             peers: [(2, true), (3, true)].into(),
+            troubles: [(3, "host-3:7400: cannot connect".to_owned())].into(),
             groups: [(0, group(Some(2)))].into(),
         };
         assert_eq!(standing.complaints(), ["the cluster has not noted its nodes yet"]);
@@ -229,11 +237,12 @@ mod tests {
         assert_eq!(standing.complaints(), Vec::<String>::new());
         standing.peers.insert(3, false);
         standing.groups.insert(1, group(None));
-        assert_eq!(standing.complaints(), ["node 3 is not linked", "group 1 has no leader"]);
+        let gone = "node 3 is not linked (host-3:7400: cannot connect)";
+        assert_eq!(standing.complaints(), [gone, "group 1 has no leader"]);
         assert!(standing.table().contains("node 3: not linked host-3:7400"));
         assert!(standing.table().contains("1      none     3       7           1 2 3"));
         standing.groups.insert(2, group(None));
-        assert_eq!(standing.complaints(), ["node 3 is not linked", "2 groups have no leader"]);
+        assert_eq!(standing.complaints(), [gone, "2 groups have no leader"]);
         standing.groups.insert(2, Group { damaged: true, ..group(None) });
         assert!(standing.complaints().contains(&"group 2 is damaged on node 1".to_owned()));
         assert!(standing.table().contains("2      damaged  3       7           1 2 3"));

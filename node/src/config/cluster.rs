@@ -175,6 +175,11 @@ impl Cluster {
                 found.problem(key("node"), format!("node {} is there twice", peer.node));
             }
             check_address(&key("address"), &peer.address, found);
+            let earlier = self.peers[..place].iter().find(|it| it.address == peer.address);
+            if let Some(earlier) = earlier.filter(|it| it.node != peer.node) {
+                let (address, node) = (&peer.address, earlier.node);
+                found.problem(key("address"), format!("{address} is the address of node {node}"));
+            }
         }
         if let Some(address) = &self.address {
             check_address("cluster.address", address, found);
@@ -188,6 +193,13 @@ impl Cluster {
             known = self.founders.iter().copied().collect();
         } else if self.join && !self.founders.is_empty() {
             found.problem("cluster.founders", "a node that joins does not say who they are");
+        }
+        if !self.joins() && !self.founders().contains(&self.node) {
+            let text = format!(
+                "node {} is none of them: one with which the cluster did not begin says `join = true`",
+                self.node
+            );
+            found.problem("cluster.founders", text);
         }
         if self.join && self.advertised().is_empty() {
             let text = "is missing: others are told where a node is that joins";

@@ -325,6 +325,23 @@ fn every_problem_is_said() {
 }
 
 #[test]
+fn nodes_are_told_apart() {
+    let peers = "[[cluster.peers]]\nnode = 1\naddress = 'h:1'\n[[cluster.peers]]\nnode = 2\n";
+    for (text, expected) in [
+        ("address = 'h:1'", "cluster.peers[1].address: h:1 is the address of node 1"),
+        (
+            "address = 'h:2'\n[cluster]\nfounders = [1, 2]",
+            "cluster.founders: node 4 is none of them",
+        ),
+    ] {
+        let (peer, cluster) = text.split_once("[cluster]").unwrap_or((text, ""));
+        let error = read(&format!("[cluster]\nnode = 4\n{cluster}\n{peers}{peer}"), &[]);
+        let error = error.unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn two_listeners_do_not_share_an_address() {
     for (first, second, collide) in [
         ("127.0.0.1:1883", "127.0.0.1:1883", true),

@@ -167,12 +167,15 @@ impl Life {
         self.ears.0.mesh.roster.peers().iter().any(|peer| peer.node == node)
     }
 
-    /// Whether it wants what another node, which says who it is, has to say.
-    pub(super) fn admit(&self, node: u64, other: &Self) -> Result<(), Denied> {
+    /// Whether it wants what another node, which says who it is, has to say. In an answer that may tell it
+    /// where others are.
+    pub(super) fn admit(&self, node: u64, other: &Self, answers: bool) -> Result<(), Denied> {
         let (incarnation, folder) = (other.incarnation, &other.folder);
         let address = &address_of(node);
-        let joins = other.ears.0.mesh.roster.own.as_ref().is_some_and(|own| own.joins);
-        self.ears.admit(Introduction { node, incarnation, folder, address, joins })
+        let joins = |life: &Self| life.ears.0.mesh.roster.own.as_ref().is_some_and(|own| own.joins);
+        let others = if answers && joins(self) { other.ears.others() } else { Vec::new() };
+        let (joins, others) = (joins(other), &*others);
+        self.ears.admit(Introduction { node, incarnation, folder, address, joins, others })
     }
 
     /// Whether what speaks with other nodes executes nothing now.

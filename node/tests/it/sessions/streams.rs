@@ -234,7 +234,7 @@ fn greet((from, sender): (u64, &Life), (to, receiver): (u64, &Life)) -> bool {
     if !sender.knows(to) {
         return false;
     }
-    if let Err(denied) = receiver.admit(from, sender) {
+    if let Err(denied) = receiver.admit(from, sender, false) {
         match denied.certainty {
             Certainty::ForGood => sender.ears.denied(to, &denied.why),
             Certainty::Unsure => sender.ears.doubted(to),
@@ -242,7 +242,7 @@ fn greet((from, sender): (u64, &Life), (to, receiver): (u64, &Life)) -> bool {
         }
         return false;
     }
-    receiver.knows(from) && sender.admit(to, receiver).is_ok()
+    receiver.knows(from) && sender.admit(to, receiver, true).is_ok()
 }
 
 fn streams(peer: u64, direction: Direction) -> impl Iterator<Item = Stream> {

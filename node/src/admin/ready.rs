@@ -1,0 +1,136 @@
+//! Whether the node serves clients, and what it waits for if not: for load balancers, people and alarms.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ::cluster::Blocked;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleet::registry::MemberStatus;
+use metrics::{Unit, describe_gauge, gauge};
+
+use crate::audit;
+use crate::identity;
+use crate::shared::Shared;
+
+/// Longer than this without an answer from the groups, and the node is not ready.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// `GET /readyz`.
+pub async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    match judge(&shared, look(&shared).await) {
+        Ok(text) => (StatusCode::OK, text + "\n"),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+    }
+}
+
+/// Describes what [`observe`] sets; once per process.
+pub fn describe() {
+    describe_gauge!("node_ready", Unit::Count, "1 while the node serves clients, as /readyz says");
+    describe_gauge!("cluster_members", Unit::Count, "Nodes of the cluster, this one included");
+    describe_gauge!(
+        "cluster_members_linked",
+        Unit::Count,
+        "Nodes of the cluster that this one is linked with"
+    );
+    describe_gauge!(
+        "raft_leaderless_groups",
+        Unit::Count,
+        "Groups of which this node knows no leader"
+    );
+}
+
+/// Sets the metrics that are looked up when somebody reads them.
+pub async fn observe(shared: &Shared) {
+    let groups = look(shared).await;
+    if let Some(Groups { led, all, .. }) = groups {
+        gauge!("raft_leaderless_groups").set((all - led) as f64);
+    }
+    gauge!("node_ready").set(f64::from(u8::from(judge(shared, groups).is_ok())));
+    let members = shared.mesh.roster.members();
+    let there = members.values().filter(|it| it.status != MemberStatus::Removed).count();
+    gauge!("cluster_members").set(there as f64);
+    gauge!("cluster_members_linked").set(shared.mesh.linked().len() as f64);
+}
+
+/// How the groups of this node are.
+struct Groups {
+    all: usize,
+    /// Of which a leader is known.
+    led: usize,
+    damaged: usize,
+    accepting: Result<(), Blocked>,
+}
+
+/// None if they do not answer.
+async fn look(shared: &Shared) -> Option<Groups> {
+    let look = identity::look(shared, |groups| {
+        let ids = groups.ids();
+        let count = |is: &dyn Fn(&::cluster::Status) -> bool| {
+            ids.iter().filter(|id| groups.status(**id).is_some_and(is)).count()
+        };
+        Groups {
+            all: ids.len(),
+            led: count(&|status| status.leader.is_some()),
+            damaged: count(&|status| status.damaged),
+            accepting: groups.accepting(),
+        }
+    });
+    tokio::time::timeout(PATIENCE, look).await.ok().flatten()
+}
+
+/// Ready: the listeners are open, the node does not drain, and the groups answer and take what must
+/// be stored. The text says what is missing, and the remedy where there is one; and whether the audit log
+/// fails, which does not keep clients away.
+fn judge(shared: &Shared, groups: Option<Groups>) -> Result<String, String> {
+    let roster = &shared.mesh.roster;
+    if shared.leaving.load(Ordering::Relaxed) {
+        return Err("draining".into());
+    }
+    if roster.is_joining() {
+        return Err(format!("joining{}{}", linked(shared), unlinked(shared)));
+    }
+    if !shared.serving.load(Ordering::Relaxed) {
+        return Err(format!("starting{}", unlinked(shared)));
+    }
+    if roster.is_deserted() {
+        return Err("recovering: it is not noted yet that this node goes on alone".into());
+    }
+    let Some(Groups { all, led, damaged, accepting }) = groups else {
+        return Err("the groups do not answer".into());
+    };
+    if damaged > 0 {
+        let what = "groups are damaged here, until other nodes have brought them up to date";
+        return Err(format!("{damaged} of {all} {what}"));
+    }
+    accepting.map_err(|blocked| blocked.to_string())?;
+    if led < all {
+        return Err(format!("{led} of {all} groups have a leader{}", unlinked(shared)));
+    }
+    if !shared.currency.is_current() {
+        return Err(format!("catching up with what other nodes have decided{}", unlinked(shared)));
+    }
+    if !roster.is_known() {
+        return Err(format!("the cluster has not noted this node yet{}", unlinked(shared)));
+    }
+    // Devices are served as ever: who took the node away from them would help no change.
+    let trouble = shared.audit.as_ref().and_then(audit::Audit::trouble);
+    let trouble = trouble.map(|why| format!("; {why}")).unwrap_or_default();
+    Ok(format!("ready{trouble}"))
+}
+
+/// The nodes that this one cannot reach, and why: what it waits for when it is not ready.
+fn unlinked(shared: &Shared) -> String {
+    let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
+    troubles.iter().map(|(node, why)| format!("; node {node} is not linked, {why}")).collect()
+}
+
+/// The nodes that one which joins has found.
+fn linked(shared: &Shared) -> String {
+    let linked: Vec<_> = shared.mesh.linked().iter().map(u64::to_string).collect();
+    match &*linked.join(", ") {
+        "" => "; no node is linked yet".into(),
+        linked => format!("; linked with {linked}, of which one is to send what there is"),
+    }
+}

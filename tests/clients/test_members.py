@@ -100,30 +100,31 @@ def test_a_wrong_address_is_corrected_by_a_node_that_knows_only_one_other(cluste
 def test_of_two_processes_with_one_data_folder_one_is_let_in(cluster):
     """Somebody starts a copy of a folder whose node runs. It is kept out, and takes over when the other one has ended."""
     settle(cluster)
-    cluster[3].stop()
-    copy = ClusterNode(cluster, 3)
+    first = cluster[3]
+    first.stop()
+    cluster.nodes[3] = copy = ClusterNode(cluster, 3)
     copy.folder = cluster.folder / "copy"
     copy.data, copy.log = copy.folder / "data", copy.folder / "skein.log"
     copy.folder.mkdir()
-    shutil.copytree(cluster[3].data, copy.data)
-    cluster[3].start()
-    wait_until("it serves", cluster[3].is_serving, 20)
-    copy.configure()
-    copy.start()
+    shutil.copytree(first.data, copy.data)
+    first.start()
     try:
+        wait_until("it serves", first.is_serving, 20)
+        copy.configure()
+        copy.start()
         said = lambda: copy.get("/readyz")[1]
         is_named = lambda: said().count("node 3 is linked already") == 2 and "two processes" in said()
         wait_until("both others say so", is_named, 10)
-        assert not copy.is_serving() and cluster[3].is_serving()
+        assert not copy.is_serving() and first.is_serving()
         assert is_settled(cluster)
-        cluster[3].kill()
+        first.kill()
         wait_until("it takes over", copy.is_serving, 20)
         # Now the other one is the copy.
-        cluster[3].start()
-        wait_until("it is kept out", lambda: "node 3 is linked already" in cluster[3].get("/readyz")[1], 10)
+        first.start()
+        wait_until("it is kept out", lambda: "node 3 is linked already" in first.get("/readyz")[1], 10)
         assert copy.is_serving()
     finally:
-        copy.kill()
+        first.kill()
 
 
 def test_a_number_is_taken_again_by_a_node_that_is_started_before_it_is_added(cluster):

@@ -110,11 +110,10 @@ async fn take(shared: &Arc<Shared>, wish: &Wish, watch: &Watch) -> Result<Status
         }
         Ok(Ok(Outcome::Registry(Err(rejection)))) => Err(refused(rejection.to_string())),
         Ok(Err(Refusal::NoLeader)) => Err(unavailable(&leaderless(&standing))),
-        Ok(Err(Refusal::Unknown)) => Err((
-            StatusCode::GATEWAY_TIMEOUT,
-            "no quorum of group 0 has answered in time, and it may still do: see `skein cluster status`\n"
-                .into(),
-        )),
+        Ok(Err(Refusal::Unknown)) => {
+            let why = unanswered(&Standing::look(shared).await.unwrap_or(standing));
+            Err((StatusCode::GATEWAY_TIMEOUT, format!("{why}\n")))
+        }
         Ok(Err(refusal)) => Err(unavailable(&refusal.to_string())),
         Ok(Ok(Outcome::Shard(_))) | Err(_) => Err(unavailable("the node is stopping")),
     }
@@ -135,6 +134,16 @@ fn leaderless(standing: &Standing) -> String {
         voters.len(),
         silent.join(", ")
     )
+}
+
+/// Why it is not known what has been decided.
+fn unanswered(standing: &Standing) -> String {
+    let what = "no quorum of group 0 has answered in time, and it may still do";
+    let why = match standing.groups.get(&0).and_then(|group| group.leader) {
+        Some(_) => "see `skein cluster status`".to_owned(),
+        None => leaderless(standing),
+    };
+    format!("{what}: {why}")
 }
 
 /// What is proposed for a wish, or why it makes no sense. What only the members themselves decide is

@@ -91,14 +91,12 @@ fn judge(shared: &Shared, groups: Option<Groups>) -> Result<String, String> {
     if roster.is_joining() {
         return Err(format!("joining{}{}", linked(shared), unlinked(shared)));
     }
-    if !shared.serving.load(Ordering::Relaxed) {
-        return Err(format!("starting{}", unlinked(shared)));
-    }
     if roster.is_deserted() {
         return Err("recovering: it is not noted yet that this node goes on alone".into());
     }
+    let serves = shared.serving.load(Ordering::Relaxed);
     let Some(Groups { all, led, damaged, accepting }) = groups else {
-        return Err("the groups do not answer".into());
+        return Err(if serves { "the groups do not answer" } else { "starting" }.into());
     };
     if damaged > 0 {
         let what = "groups are damaged here, until other nodes have brought them up to date";
@@ -107,6 +105,9 @@ fn judge(shared: &Shared, groups: Option<Groups>) -> Result<String, String> {
     accepting.map_err(|blocked| blocked.to_string())?;
     if led < all {
         return Err(format!("{led} of {all} groups have a leader{}", unlinked(shared)));
+    }
+    if !serves {
+        return Err(format!("starting{}", unlinked(shared)));
     }
     if !shared.currency.is_current() {
         return Err(format!("catching up with what other nodes have decided{}", unlinked(shared)));

@@ -39,5 +39,5 @@ pub use machine::{GroupId, LoadError, Pairs, StateMachine, Unreadable};
 pub use peers::{NoPeers, PeerMessage, Peers};
 pub use recover::{Recovered, recover, recover_in};
 pub use snapshot::Pair;
-pub use storage::data::DataDir;
+pub use storage::data::{DataDir, Incarnation};
 pub use thread::{Running, start};

@@ -3,7 +3,7 @@
 use std::future::ready;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use hyper::server::conn::http2;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::handshake::{self, Refusal};
@@ -107,13 +107,23 @@ async fn serve(shared: &Arc<Shared>, socket: TcpStream, greeted: Arc<Notify>) {
     }
 }
 
-/// Counts and says why a peer is refused: the same again and again is said once.
+/// How long a refusal is not said again.
+const SAID_FOR: Duration = Duration::from_secs(60);
+
+/// Refusals that are remembered as said.
+const SAID: usize = 16;
+
+/// Counts and says why a peer is refused.
 fn refuse(shared: &Shared, refusal: &Refusal) {
-    let reason = refusal.label();
-    if shared.refused.lock().replace(refusal.clone()).as_ref() == Some(refusal) {
+    let (reason, now) = (refusal.label(), Instant::now());
+    let mut said = shared.refused.lock();
+    said.retain(|(_, at)| now.duration_since(*at) < SAID_FOR);
+    if said.iter().any(|(said, _)| said == refusal) {
         debug!(reason, error = %refusal, "link refused again");
     } else {
         warn!(reason, error = %refusal, "link refused");
+        said.truncate(SAID - 1);
+        said.push((refusal.clone(), now));
     }
     metrics::refusals(Direction::Incoming, reason).increment(1);
 }
@@ -128,15 +138,16 @@ struct Accepted {
 impl Accepted {
     fn refuse(&self, refusal: Refusal) -> Status {
         refuse(&self.shared, &refusal);
-        match &refusal {
-            Refusal::Denied { denied: Denied { certainty: Certainty::ForGood, .. }, .. } => {
-                Status::permission_denied(refusal.to_string())
-            }
-            Refusal::Denied { denied: Denied { certainty: Certainty::Unsure, .. }, .. } => {
-                Status::aborted(refusal.to_string())
-            }
-            _ => Status::failed_precondition(refusal.to_string()),
-        }
+        let code = match &refusal {
+            Refusal::Denied { denied: Denied { certainty, .. }, .. } => match certainty {
+                Certainty::ForGood => Code::PermissionDenied,
+                Certainty::Outdated => Code::DataLoss,
+                Certainty::Unsure => Code::Aborted,
+                Certainty::ForNow => Code::FailedPrecondition,
+            },
+            _ => Code::FailedPrecondition,
+        };
+        Status::new(code, refusal.to_string())
     }
 }
 

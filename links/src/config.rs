@@ -17,6 +17,8 @@ pub struct Config {
     pub incarnation: u64,
     /// The name of this node's data folder; empty if it has none.
     pub folder: String,
+    /// The life before this one on the same data folder; 0 if there was none.
+    pub previous: u64,
     /// Where peers dial this node; empty if that is not known.
     pub address: String,
     /// Whether this node is none of the founders.
@@ -58,6 +60,7 @@ impl Config {
             node,
             incarnation,
             folder: String::new(),
+            previous: 0,
             address: String::new(),
             joins: false,
             cluster_id,

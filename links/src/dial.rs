@@ -71,12 +71,10 @@ impl DialError {
         matches!(self, Self::Status(status) if status.code() == Code::Aborted)
     }
 
-    /// Why the peer never wants this node.
-    fn denial(&self) -> Option<&str> {
+    /// Why the peer never wants this node, with such a status.
+    fn denial(&self, code: Code) -> Option<&str> {
         match self {
-            Self::Status(status) if status.code() == Code::PermissionDenied => {
-                Some(status.message())
-            }
+            Self::Status(status) if status.code() == code => Some(status.message()),
             _ => None,
         }
     }
@@ -93,7 +91,10 @@ fn said(status: &Status) -> String {
 
 /// Whether a peer has said it.
 fn is_said(status: &Status) -> bool {
-    matches!(status.code(), Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied)
+    matches!(
+        status.code(),
+        Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied | Code::DataLoss
+    )
 }
 
 /// A stream after its handshake.
@@ -137,8 +138,11 @@ pub(crate) async fn run(
                 warn!(peer, purpose = label, error, "link down");
             }
             Err(error) => {
-                if let Some(why) = error.denial() {
+                if let Some(why) = error.denial(Code::PermissionDenied) {
                     shared.receiver.denied(peer, why);
+                }
+                if let Some(why) = error.denial(Code::DataLoss) {
+                    shared.receiver.outdated(peer, why);
                 }
                 if error.is_doubt() {
                     shared.receiver.doubted(peer);

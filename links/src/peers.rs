@@ -1,6 +1,7 @@
 //! Which peers there are, and the tasks that keep up the links with them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -26,8 +27,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Tls,
     pub(crate) receiver: Box<dyn Receiver>,
     pub(crate) peers: RwLock<FxHashMap<u64, Arc<Peer>>>,
-    /// The last peer that was refused.
-    pub(crate) refused: parking_lot::Mutex<Option<Refusal>>,
+    /// The peers that were refused lately, and when that was said.
+    pub(crate) refused: parking_lot::Mutex<Vec<(Refusal, Instant)>>,
 }
 
 /// A node that this one is linked with. Both have a place for each purpose.

@@ -195,7 +195,7 @@ struct Unwilling {
     why: String,
 }
 
-/// Whether nothing was done, and the same may be done soon.
+/// Whether nothing was done, as 503 says here, and the same may be done soon.
 fn is_for_now(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Unwilling>().is_some_and(|unwilling| unwilling.status == "503")
 }

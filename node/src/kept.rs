@@ -21,6 +21,8 @@ const CLUSTER: &str = "cluster";
 const FOLDER: &str = "folder";
 /// There while a node goes on alone and its cluster does not know it yet.
 const RECOVERED: &str = "recovered";
+/// There once other nodes have said that this folder is a copy that its node has gone on from, and why.
+const OUTDATED: &str = "outdated";
 const RESTORED: &str = "restored";
 /// The place of a node that has no cluster.
 const ALONE: &str = "alone";
@@ -37,6 +39,13 @@ pub fn check(config: &Config, found: &mut Findings) {
             found.problem("shards", text);
         }
         Ok(_) => {}
+        Err(error) => found.problem("data", format!("{error:#}")),
+    }
+    match read(&config.data, OUTDATED) {
+        Ok(Some(why)) => {
+            found.problem("data", format!("{data} must not be used: {why}"));
+        }
+        Ok(None) => {}
         Err(error) => found.problem("data", format!("{error:#}")),
     }
     check_cluster(config, found);
@@ -137,6 +146,11 @@ pub fn folder(data: &Path) -> anyhow::Result<String> {
 /// Notes that the node of this folder is to go on alone.
 pub fn note_recovery(data: &Path) -> anyhow::Result<()> {
     write(data, RECOVERED, "this node is the only member of its cluster")
+}
+
+/// Notes that the folder is a copy that its node has gone on from.
+pub fn note_outdated(data: &Path, why: &str) -> anyhow::Result<()> {
+    write(data, OUTDATED, why)
 }
 
 /// Where it is noted that the node of this folder goes on alone, if it is.

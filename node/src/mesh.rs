@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use cluster::{GroupId, PeerMessage, Peers};
+use cluster::{GroupId, Incarnation, PeerMessage, Peers};
 use fleet::shard::Instance;
 use links::proto::GroupMessage;
 use links::{
@@ -24,7 +24,7 @@ use tracing::info;
 
 use crate::config;
 use crate::fanout::{Fanout, Urgency};
-use crate::roster::Roster;
+use crate::roster::{Expulsion, Roster};
 use crate::shared::Shared;
 use crate::tls::Unusable;
 
@@ -70,7 +70,7 @@ impl Mesh {
     pub fn start(
         self: &Arc<Self>,
         config: &config::Cluster,
-        incarnation: u64,
+        life: Incarnation,
         shared: &Arc<Shared>,
         runtime: &Runtime,
     ) -> anyhow::Result<()> {
@@ -82,7 +82,8 @@ impl Mesh {
             folder: own.map(|own| own.folder.clone()).unwrap_or_default(),
             address: own.map(|own| own.address.clone()).unwrap_or_default(),
             joins: own.is_some_and(|own| own.joins),
-            ..links::Config::new(config.node, incarnation, id, config.listen, identity)
+            previous: life.previous,
+            ..links::Config::new(config.node, life.number, id, config.listen, identity)
         };
         let ears = Ears(Arc::clone(shared));
         let links = Links::start(links, ears, runtime.handle()).map_err(|error| match error {
@@ -134,8 +135,10 @@ impl Mesh {
         linked.map(|(node, _)| *node).collect()
     }
 
-    fn is_linked(&self, node: u64) -> bool {
-        self.lives.read().get(&node).is_some_and(|life| life.lost.is_none())
+    /// The life of a node that is linked now.
+    fn linked_life(&self, node: u64) -> Option<Instance> {
+        let lives = self.lives.read();
+        lives.get(&node).filter(|life| life.lost.is_none()).map(|life| life.instance)
     }
 
     fn up(&self, node: u64, incarnation: u64) {
@@ -220,7 +223,7 @@ fn tells_of_life(stream: Stream) -> bool {
 impl links::Receiver for Ears {
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
         let mesh = &self.0.mesh;
-        if mesh.roster.admit(peer, mesh.is_linked(peer.node))? {
+        if mesh.roster.admit(peer, mesh.linked_life(peer.node))? {
             mesh.follow_roster();
         }
         Ok(())
@@ -231,7 +234,13 @@ impl links::Receiver for Ears {
     }
 
     fn denied(&self, peer: u64, why: &str) {
-        self.0.mesh.roster.expel(peer, why);
+        let (why, outdated) = (why.to_owned(), false);
+        self.0.mesh.roster.expel(peer, Expulsion { why, outdated });
+    }
+
+    fn outdated(&self, peer: u64, why: &str) {
+        let (why, outdated) = (why.to_owned(), true);
+        self.0.mesh.roster.expel(peer, Expulsion { why, outdated });
     }
 
     fn doubted(&self, peer: u64) {

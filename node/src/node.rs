@@ -25,7 +25,7 @@ use crate::host::{Groups, Machine, NodeHost};
 use crate::kept;
 use crate::mesh::{GroupPeers, Mesh};
 use crate::metrics::{self, CoreMetrics};
-use crate::roster::Roster;
+use crate::roster::{Expulsion, Roster};
 use crate::shared::Shared;
 use crate::telemetry::Traces;
 use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN, OwnCertificate};
@@ -58,8 +58,8 @@ impl Node {
             .with_context(|| format!("cannot use the data folder {}", config.data.display()))?;
         kept::keep(&config)?;
         let config = kept::settled(&config)?;
-        let incarnation = data.next_incarnation()?;
-        let raft = cluster::Config { incarnation, ..raft_config(&config) };
+        let life = data.next_incarnation()?;
+        let raft = cluster::Config { incarnation: life.number, ..raft_config(&config) };
         let (groups, inbox) = Groups::new(&raft);
         let recovery = kept::recovery(&config.data);
         if recovery.is_some() {
@@ -84,7 +84,7 @@ impl Node {
         let links = match &config.cluster {
             Some(cluster) => {
                 let runtime = links_runtime()?;
-                mesh.start(cluster, raft.incarnation, &shared, &runtime)?;
+                mesh.start(cluster, life, &shared, &runtime)?;
                 Some(runtime)
             }
             None => None,
@@ -125,7 +125,7 @@ impl Node {
             let end = tokio::select! {
                 () = ready_for_clients(&self.shared) => None,
                 failed = &mut stopped => Some(Err(cannot_go_on(failed.ok().flatten()))),
-                why = roster.expelled() => Some(Err(no_member(&why))),
+                expulsion = roster.expelled() => Some(Err(expelled(&self.config, expulsion))),
                 () = &mut stop => Some(Ok(())),
             };
             match end {
@@ -147,7 +147,7 @@ impl Node {
         };
         let failed = tokio::select! {
             failed = &mut stopped => failed.ok().flatten().map(|error| cannot_go_on(Some(error))),
-            why = roster.expelled() => Some(no_member(&why)),
+            expulsion = roster.expelled() => Some(expelled(&self.config, expulsion)),
             () = resting => None,
             () = &mut stop => None,
         };
@@ -163,8 +163,15 @@ fn cannot_go_on(error: Option<String>) -> anyhow::Error {
     anyhow!("the node cannot go on: {}", error.as_deref().unwrap_or("its groups have ended"))
 }
 
-fn no_member(why: &str) -> anyhow::Error {
-    anyhow!("this node is no member of the cluster: {why}")
+/// A folder that must not be started again says so from now on.
+fn expelled(config: &Config, Expulsion { why, outdated }: Expulsion) -> anyhow::Error {
+    if !outdated {
+        return anyhow!("this node is no member of the cluster: {why}");
+    }
+    if let Err(error) = kept::note_outdated(&config.data, &why) {
+        warn!(error = format!("{error:#}"), "the data folder cannot be marked as outdated");
+    }
+    anyhow!("the data folder {} must not be used: {why}", config.data.display())
 }
 
 /// Ends what can still be ended in order.

@@ -5,7 +5,6 @@
 //! where it says that it is counts more than where it was. A node that joins knows no members yet and
 //! believes whoever has the certificate of a node.
 
-use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -13,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fleet::registry::{Drain, Member, MemberStatus, NotMember};
+use fleet::shard::Instance;
 use links::{Certainty, Denied, Introduction, PeerAddress};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -36,6 +36,15 @@ pub struct Own {
     pub founders: Vec<u64>,
 }
 
+/// Why this node may not go on, as another one says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expulsion {
+    /// In words.
+    pub why: String,
+    /// Whether its data folder lacks what it has promised, and must not be started again.
+    pub outdated: bool,
+}
+
 /// See the module.
 pub struct Roster {
     /// This node; none if it is alone.
@@ -44,8 +53,8 @@ pub struct Roster {
     state: RwLock<State>,
     /// What is known of this node itself.
     standing: watch::Sender<Option<Member>>,
-    /// Why this node is no member.
-    expelled: watch::Sender<Option<String>>,
+    /// Why this node may not go on.
+    expelled: watch::Sender<Option<Expulsion>>,
     /// Set while this node goes on alone and the members do not know it yet: nobody else is one.
     deserted: AtomicBool,
     /// What says so in its data folder.
@@ -74,6 +83,7 @@ struct Heard {
     address: String,
     folder: String,
     incarnation: u64,
+    previous: u64,
 }
 
 /// What was looked at so lately is believed when somebody is to be denied for good.
@@ -82,6 +92,21 @@ const BELIEVED_FOR: Duration = Duration::from_secs(2);
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 impl State {
+    /// Notes where others are said to be, while this node may need to be told; true if that is news.
+    fn hear_of(&mut self, others: &[PeerAddress], joining: bool) -> bool {
+        if !joining {
+            self.hearsay.clear();
+            return false;
+        }
+        let others = others.iter().filter(|other| is_address(&other.address));
+        let mut is_news = false;
+        for PeerAddress { node, address } in others {
+            let before = self.hearsay.insert(*node, address.clone());
+            is_news |= before.as_ref() != Some(address);
+        }
+        is_news
+    }
+
     /// Whether the members were looked at lately, and after a life of a node first wanted to be let in.
     fn knows_more_than(&mut self, peer: Introduction<'_>) -> bool {
         let now = Instant::now();
@@ -205,32 +230,37 @@ impl Roster {
         self.deserted.store(false, Ordering::Relaxed);
     }
 
-    /// Another node says that this one is no member.
-    pub fn expel(&self, peer: u64, why: &str) {
+    /// Another node says that this one may not go on.
+    pub fn expel(&self, peer: u64, expulsion: Expulsion) {
+        let why = expulsion.why.clone();
         let said = self.expelled.send_if_modified(|expelled| {
             let is_new = expelled.is_none();
-            expelled.get_or_insert_with(|| why.to_owned());
+            expelled.get_or_insert(expulsion);
             is_new
         });
         if said {
-            error!(peer, why, "this node is no member of the cluster and stops");
+            error!(peer, why, "another node does not let this one be what it was, and it stops");
         }
     }
 
-    /// Resolves when this node is found to be no member, with what was said.
-    pub async fn expelled(&self) -> String {
+    /// Resolves when this node is found to be one that may not go on.
+    pub async fn expelled(&self) -> Expulsion {
         let mut expelled = self.expelled.subscribe();
-        match expelled.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
-            // The sender is part of this.
-            Err(_) => std::future::pending().await,
+        loop {
+            if let Some(expulsion) = expelled.borrow_and_update().clone() {
+                return expulsion;
+            }
+            if expelled.changed().await.is_err() {
+                // The sender is part of this.
+                return std::future::pending().await;
+            }
         }
     }
 
     /// Judges a node that is who it says it is; true if somebody was not known to be where it is. One that
-    /// may have been let in while this node stood still is not denied for good. While a life of it is
-    /// linked no other one on its data folder is let in.
-    pub fn admit(&self, peer: Introduction<'_>, is_linked: bool) -> Result<bool, Denied> {
+    /// may have been let in while this node stood still is not denied for good. `linked` is the life of it
+    /// that is linked now.
+    pub fn admit(&self, peer: Introduction<'_>, linked: Option<Instance>) -> Result<bool, Denied> {
         let joining = self.is_learning();
         let mut state = self.state.write();
         let deserted = self.is_deserted();
@@ -243,6 +273,7 @@ impl Roster {
             return Err(denied);
         }
         if let Some(known) = state.heard.get(&peer.node) {
+            let is_linked = linked == Some(Instance::new(peer.node, known.incarnation));
             refuse_double(known, is_linked, peer)?;
         }
         state.denied.remove(&(peer.node, peer.incarnation));
@@ -254,13 +285,9 @@ impl Roster {
         }
         let address = if moved { peer.address.to_owned() } else { before };
         let (folder, incarnation) = (peer.folder.to_owned(), peer.incarnation);
-        state.heard.insert(peer.node, Heard { address, folder, incarnation });
-        let known = state.hearsay.len();
-        if joining {
-            let others = peer.others.iter().filter(|other| is_address(&other.address));
-            state.hearsay.extend(others.map(|other| (other.node, other.address.clone())));
-        }
-        Ok(moved || state.hearsay.len() > known)
+        let heard = Heard { address, folder, incarnation, previous: peer.previous };
+        state.heard.insert(peer.node, heard);
+        Ok(state.hear_of(peer.others, joining) || moved)
     }
 
     /// The other nodes, and where they are.
@@ -275,11 +302,13 @@ impl Roster {
     }
 }
 
-/// Two processes with copies of one data folder are never both let in: each would vote in the name of the
-/// node. The one that is linked stays; of those that were let in, one by one node and one by another, the
-/// later life does.
+/// Two processes with copies of one data folder must not both be let in: each would vote in the name of the
+/// node. Every life knows the one before it on its folder. A life that began on a copy, and does not know of
+/// one that was heard, lacks what that one has promised: it is refused for good, also when it was heard
+/// first. A copy of a folder in use, whose life does know of it, waits until the other one is not linked;
+/// so does a restarted node whose former links are half dead, for as long as it takes to notice.
 fn refuse_double(known: &Heard, is_linked: bool, peer: Introduction<'_>) -> Result<(), Denied> {
-    if peer.folder != known.folder {
+    if peer.folder != known.folder || peer.incarnation == known.incarnation {
         // Who has a folder of its own has taken the place of the other.
         return Ok(());
     }
@@ -287,19 +316,34 @@ fn refuse_double(known: &Heard, is_linked: bool, peer: Introduction<'_>) -> Resu
         "" => String::new(),
         address => format!(" at {address}"),
     };
-    let remedy = "two processes with copies of one data folder must not be one node: keep the folder of the \
-                  other, and never start this one again";
-    match peer.incarnation.cmp(&known.incarnation) {
-        Less => {
-            let why = format!("has begun another life since{at}: {remedy}");
-            Err(Denied { why, certainty: Certainty::ForGood })
-        }
-        Greater if is_linked => {
-            let why = format!("is linked already{at}, in another life: {remedy}");
-            Err(Denied { why, certainty: Certainty::ForNow })
-        }
-        Equal | Greater => Ok(()),
-    }
+    let is_later = peer.incarnation > known.incarnation;
+    let later_knows = if is_later { peer.previous } else { known.previous };
+    let knows = later_knows == 0 || later_knows >= peer.incarnation.min(known.incarnation);
+    let (why, certainty) = match (is_later, knows) {
+        (true, false) => (
+            format!(
+                "has gone on{at} since this copy of its data folder was made: what it has promised is not \
+                 in this one. Use the other; if it is lost, `skein cluster replace {}`",
+                peer.node
+            ),
+            Certainty::Outdated,
+        ),
+        // The later one is the copy.
+        (false, false) => return Ok(()),
+        (true, true) if is_linked => (
+            format!(
+                "is linked in its life before{at}: if that has ended this is noticed within some seconds; \
+                 otherwise two processes have copies of its data folder, and one has to be stopped"
+            ),
+            Certainty::ForNow,
+        ),
+        (false, true) if is_linked => (
+            format!("has begun another life on this data folder or a copy of it{at}"),
+            Certainty::ForGood,
+        ),
+        (_, true) => return Ok(()),
+    };
+    Err(Denied { why, certainty })
 }
 
 fn judge(
@@ -359,11 +403,11 @@ fn addresses(
 ) -> Vec<PeerAddress> {
     let mut all = BTreeMap::<u64, &str>::new();
     let members = members.as_ref().filter(|members| !members.is_empty());
-    if joining {
-        all.extend(hearsay.iter().map(|(node, address)| (*node, address.as_str())));
-    }
     if joining || members.is_none() {
         all.extend(configured.iter().map(|(node, address)| (*node, address.as_str())));
+    }
+    if joining {
+        all.extend(hearsay.iter().map(|(node, address)| (*node, address.as_str())));
     }
     for (node, member) in members.into_iter().flatten() {
         if member.status == MemberStatus::Removed {
@@ -415,7 +459,7 @@ mod tests {
 
     fn introduction(node: u64) -> Introduction<'static> {
         let (folder, address, others) = ("", "", &[]);
-        Introduction { node, incarnation: 1, folder, address, joins: false, others }
+        Introduction { node, incarnation: 1, folder, previous: 0, address, joins: false, others }
     }
 
     #[test]
@@ -459,7 +503,7 @@ mod tests {
         let look = |millis| roster.note(&members(), at(millis));
         let denied = |joins, incarnation| {
             let peer = Introduction { incarnation, folder: "d", joins, ..introduction(3) };
-            roster.admit(peer, false).unwrap_err().certainty
+            roster.admit(peer, None).unwrap_err().certainty
         };
         look(0);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -488,14 +532,14 @@ mod tests {
         for (members, heard, joining, expected) in [
             (&nobody, heard(&[]), false, "conf-1:1 conf-2:1 conf-3:1"),
             (&nobody, heard(&[2, 9]), false, "conf-1:1 heard-2:1 conf-3:1"),
-            (&nobody, heard(&[9]), true, "conf-1:1 conf-2:1 conf-3:1 hearsay-8:1 heard-9:1"),
-            (&nobody, heard(&[8]), true, "conf-1:1 conf-2:1 conf-3:1 heard-8:1"),
+            (&nobody, heard(&[9]), true, "hearsay-1:1 conf-2:1 hearsay-3:1 hearsay-8:1 heard-9:1"),
+            (&nobody, heard(&[8]), true, "hearsay-1:1 conf-2:1 hearsay-3:1 heard-8:1"),
             (&members, heard(&[]), true, "old-1:1 new-2:1 old-4:1 hearsay-8:1"),
             (&members, heard(&[]), false, "old-1:1 new-2:1 old-4:1"),
             (&members, heard(&[1, 3, 4]), false, "heard-1:1 new-2:1 heard-4:1"),
         ] {
             let heard = heard.into_iter().map(|(node, address)| {
-                (node, Heard { address, folder: String::new(), incarnation: 1 })
+                (node, Heard { address, folder: String::new(), incarnation: 1, previous: 0 })
             });
             let state = State {
                 members: Some(members.clone()),
@@ -530,27 +574,47 @@ mod tests {
 
     #[test]
     fn of_two_processes_with_one_folder_one_is_let_in() {
-        let roster = Roster::new(None, String::new(), None);
-        roster.note(&members(), Instant::now());
-        let admit = |incarnation, folder, is_linked| {
-            let address = if incarnation == 5 { "here:1" } else { "there:1" };
-            let peer = Introduction { incarnation, folder, address, ..introduction(4) };
-            roster.admit(peer, is_linked).map_err(|denied| (denied.certainty, denied.why))
-        };
-        let refused = |incarnation, is_linked, certainty, said: &str| {
-            let (found, why) = admit(incarnation, "a", is_linked).unwrap_err();
-            assert!(found == certainty && why.contains(said), "{found:?}: {why}");
-        };
-        assert_eq!(admit(5, "a", false), Ok(true));
-        assert_eq!(admit(5, "a", true), Ok(false), "another stream of the same life");
-        refused(6, true, Certainty::ForNow, "linked already at here:1");
-        assert_eq!(admit(5, "a", true), Ok(false), "the one that is linked stays");
-        assert_eq!(admit(6, "a", false), Ok(true), "it has ended");
-        for is_linked in [true, false] {
-            refused(5, is_linked, Certainty::ForGood, "another life since at there:1");
+        use Certainty::{ForGood, ForNow, Outdated};
+        let life = |incarnation, previous| (incarnation, previous, "a");
+        for (known, peer, is_linked, expected) in [
+            (life(5, 3), life(5, 3), true, None),
+            // It was restarted; perhaps nobody has noticed its end yet.
+            (life(5, 3), life(6, 5), false, None),
+            (life(5, 3), life(6, 5), true, Some((ForNow, "life before at here:1"))),
+            (life(5, 3), life(7, 6), false, None),
+            // A copy from before, whoever comes first.
+            (life(5, 3), life(6, 3), false, Some((Outdated, "gone on at here:1"))),
+            (life(5, 3), life(6, 3), true, Some((Outdated, "skein cluster replace 4"))),
+            (life(6, 3), life(5, 3), false, None),
+            (life(6, 3), life(5, 3), true, None),
+            // A copy of a folder in use.
+            (life(6, 5), life(5, 3), true, Some((ForGood, "another life"))),
+            (life(6, 5), life(5, 3), false, None),
+            // Of a version that does not tell.
+            (life(5, 0), life(6, 0), false, None),
+            (life(5, 0), life(6, 0), true, Some((ForNow, "life before"))),
+            (life(6, 0), life(5, 0), false, None),
+            // A node that was replaced by one whose clock is behind.
+            (life(5, 3), (2, 0, "b"), true, None),
+        ] {
+            let roster = Roster::new(None, String::new(), None);
+            roster.note(&members(), Instant::now());
+            let admit = |(incarnation, previous, folder), address, linked| {
+                let peer =
+                    Introduction { incarnation, previous, folder, address, ..introduction(4) };
+                roster.admit(peer, linked)
+            };
+            assert_eq!(admit(known, "here:1", None), Ok(true));
+            let linked = Some(Instance::new(4, known.0)).filter(|_| is_linked);
+            let found = admit(peer, "there:1", linked).err();
+            let is_as_expected = match (&found, expected) {
+                (Some(denied), Some((certainty, said))) => {
+                    denied.certainty == certainty && denied.why.contains(said)
+                }
+                (found, expected) => found.is_some() == expected.is_some(),
+            };
+            assert!(is_as_expected, "{known:?}, {peer:?}: {found:?}, not {expected:?}");
         }
-        // A node that was replaced by one whose clock is behind.
-        assert_eq!(admit(2, "b", false), Ok(false));
     }
 
     #[test]
@@ -568,8 +632,8 @@ mod tests {
             let config: config::Cluster = toml::from_str(&config).unwrap();
             let roster = Roster::new(Some(&config), String::new(), None);
             roster.note(&BTreeMap::new(), Instant::now());
-            assert_eq!(roster.admit(peer, false), Ok(joins));
-            assert_eq!(roster.admit(peer, true), Ok(false), "it is known by now");
+            assert_eq!(roster.admit(peer, None), Ok(joins));
+            assert_eq!(roster.admit(peer, None), Ok(false), "it is known by now");
             let known: Vec<_> = roster.peers().into_iter().map(|peer| peer.node).collect();
             assert_eq!(known, if joins { vec![1, 2, 3] } else { vec![1] });
         }

@@ -75,6 +75,15 @@ pub struct DataDir {
     _lock: File,
 }
 
+/// A life of a node on a data directory: from one start to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Greater than those of all lives before, as far as the directory knows.
+    pub number: u64,
+    /// That of the life before; 0 if there was none.
+    pub previous: u64,
+}
+
 impl DataDir {
     /// Whether this process could open the directory, or make it, without trying. Gives back the
     /// mode of one that everybody gets into.
@@ -95,10 +104,10 @@ impl DataDir {
         Ok(Some(mode).filter(|mode| there == path && mode & 0o007 != 0))
     }
 
-    /// A number that is greater at each start of a node on this directory. About the time in
-    /// milliseconds, so that it grows also where an older directory was brought back. Needs no room on
-    /// the disk but at the first start.
-    pub fn next_incarnation(&self) -> Result<u64, DataError> {
+    /// Begins another life of a node on this directory. Its number is about the time in milliseconds, so
+    /// that it grows also where an older directory was brought back. Needs no room on the disk but at the
+    /// first start.
+    pub fn next_incarnation(&self) -> Result<Incarnation, DataError> {
         let path = &self.path;
         let (file, new) = (path.join("incarnation"), path.join("incarnation.new"));
         let last = match fs::read_to_string(&file) {
@@ -108,6 +117,7 @@ impl DataDir {
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let next = (now.as_millis() as u64).max(last + 1);
+        let life = Incarnation { number: next, previous: last };
         let write = || {
             let mut begun = File::create(&new)?;
             begun.write_all(next.to_string().as_bytes())?;
@@ -127,7 +137,7 @@ impl DataDir {
             _ => Err(error),
         });
         written.map_err(failed("write", &file))?;
-        Ok(next)
+        Ok(life)
     }
 
     /// Makes the directory if need be, locks it and checks its format.
@@ -252,10 +262,12 @@ mod tests {
         let data = DataDir::open(dir.path()).unwrap();
         let next = || data.next_incarnation().unwrap();
         let first = next();
-        assert!(next() > first);
+        assert_eq!(first.previous, 0);
+        let second = next();
+        assert!(second.number > first.number && second.previous == first.number);
         // Also when the clock is set back.
         fs::write(dir.path().join("incarnation"), (u64::MAX - 7).to_string()).unwrap();
-        assert_eq!(next(), u64::MAX - 6);
+        assert_eq!(next(), Incarnation { number: u64::MAX - 6, previous: u64::MAX - 7 });
     }
 
     #[test]

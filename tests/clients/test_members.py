@@ -97,34 +97,55 @@ def test_a_wrong_address_is_corrected_by_a_node_that_knows_only_one_other(cluste
     wait_until("its address is known", lambda: settle(cluster)["members"]["4"]["address"] == right, 20)
 
 
-def test_of_two_processes_with_one_data_folder_one_is_let_in(cluster):
-    """Somebody starts a copy of a folder whose node runs. It is kept out, and takes over when the other one has ended."""
-    settle(cluster)
-    first = cluster[3]
-    first.stop()
-    cluster.nodes[3] = copy = ClusterNode(cluster, 3)
-    copy.folder = cluster.folder / "copy"
+def copy_of(cluster, number, name):
+    """A node that comes with a copy of the data folder that another process has, from elsewhere."""
+    first = cluster[number]
+    cluster.nodes[number] = copy = ClusterNode(cluster, number)
+    copy.folder = cluster.folder / name
     copy.data, copy.log = copy.folder / "data", copy.folder / "skein.log"
     copy.folder.mkdir()
     shutil.copytree(first.data, copy.data)
-    first.start()
+    copy.configure()
+    cluster.nodes[number] = first
+    return copy
+
+
+def test_a_copy_of_a_data_folder_whose_node_has_gone_on_is_refused(cluster):
+    settle(cluster)
+    cluster[3].stop()
+    copy, another = copy_of(cluster, 3, "copy"), copy_of(cluster, 3, "another")
+    cluster[3].start()
+    wait_until("it serves", cluster[3].is_serving, 20)
+    start_in_vain(copy)
+    assert "node 3 has gone on at" in copy.tail() and "skein cluster replace 3" in copy.tail(), copy.tail()
+    # Nobody is asked again.
+    start_in_vain(copy)
+    assert "data: " in copy.tail() and "must not be used: node 3 has gone on" in copy.tail(), copy.tail()
+    # Also where one that judges has forgotten what it knew, and whoever comes first.
+    cluster[1].kill()
+    another.start()
+    cluster[1].start()
+    wait_until("it stops", lambda: not another.alive(), 20)
+    assert cluster[3].alive() and is_settled(cluster, by=2)
+    wait_until("all are well", lambda: is_settled(cluster), 20)
+
+
+def test_a_copy_of_a_data_folder_in_use_waits_until_its_node_has_ended(cluster):
+    settle(cluster)
+    copy, first = copy_of(cluster, 3, "copy"), cluster[3]
+    copy.start()
     try:
-        wait_until("it serves", first.is_serving, 20)
-        copy.configure()
-        copy.start()
         said = lambda: copy.get("/readyz")[1]
-        is_named = lambda: said().count("node 3 is linked already") == 2 and "two processes" in said()
-        wait_until("both others say so", is_named, 10)
-        assert not copy.is_serving() and first.is_serving()
-        assert is_settled(cluster)
+        wait_until("both others say so", lambda: said().count("is linked in its life before") == 2, 10)
+        assert first.is_serving()
+        wait_until("all are well", lambda: is_settled(cluster), 20)
         first.kill()
         wait_until("it takes over", copy.is_serving, 20)
-        # Now the other one is the copy.
-        first.start()
-        wait_until("it is kept out", lambda: "node 3 is linked already" in first.get("/readyz")[1], 10)
-        assert copy.is_serving()
+        # Now the other folder is the older one.
+        start_in_vain(first)
+        assert "node 3 has gone on at" in first.tail() and copy.is_serving()
     finally:
-        first.kill()
+        copy.kill()
 
 
 def test_a_number_is_taken_again_by_a_node_that_is_started_before_it_is_added(cluster):

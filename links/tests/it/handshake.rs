@@ -22,7 +22,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::support::{
-    Authority, CLUSTER, Event, LOST, Node, UNSURE, at, config, outgoing, until_counted,
+    Authority, CLUSTER, Event, LOST, Node, OUTDATED, UNSURE, at, config, outgoing, until_counted,
 };
 
 fn hello() -> Hello {
@@ -37,6 +37,7 @@ fn hello() -> Hello {
         address: String::new(),
         joins: false,
         others: Vec::new(),
+        previous: 0,
     }
 }
 
@@ -219,6 +220,20 @@ async fn a_peer_without_its_data_is_told_so_for_good_and_no_stream_of_it_opens()
         assert!(!matches!(event, Event::Connected(stream, _) if stream == outgoing(1)));
     }
     assert!(node.open.is_empty() && !node.links.reachable(2));
+}
+
+#[tokio::test]
+async fn a_peer_with_an_old_copy_of_its_data_hears_that() {
+    let authority = Authority::new();
+    let mut own = config(&authority, 1);
+    own.peers = at(2, "127.0.0.1:1".parse().unwrap());
+    let node = Node::start(own);
+    let mut old = config(&authority, 2);
+    old.peers = at(1, node.links.address());
+    old.folder = OUTDATED.to_owned();
+    let mut peer = Node::start(old);
+    peer.until(Event::Outdated(1, "node 2 is a copy".into())).await;
+    assert!(peer.denials == 0 && !node.links.reachable(2));
 }
 
 #[tokio::test]

@@ -111,11 +111,23 @@ async fn take(shared: &Arc<Shared>, wish: &Wish, watch: &Watch) -> Result<Status
         Ok(Ok(Outcome::Registry(Err(rejection)))) => Err(refused(rejection.to_string())),
         Ok(Err(Refusal::NoLeader)) => Err(unavailable(&leaderless(&standing))),
         Ok(Err(Refusal::Unknown)) => {
-            let why = unanswered(&Standing::look(shared).await.unwrap_or(standing));
+            // Whoever asks does not wait much longer.
+            let later = tokio::time::timeout(STEP, Standing::look(shared)).await;
+            let why = unanswered(&later.ok().flatten().unwrap_or(standing));
             Err((StatusCode::GATEWAY_TIMEOUT, format!("{why}\n")))
         }
-        Ok(Err(refusal)) => Err(unavailable(&refusal.to_string())),
-        Ok(Ok(Outcome::Shard(_))) | Err(_) => Err(unavailable("the node is stopping")),
+        // It was applied, and nobody hears more of it.
+        Ok(Err(Refusal::Unseen)) => Ok(StatusCode::ACCEPTED),
+        Ok(Err(
+            refusal @ (Refusal::Busy
+            | Refusal::DiskFull
+            | Refusal::TooLarge
+            | Refusal::UnknownGroup),
+        )) => Err(unavailable(&refusal.to_string())),
+        Ok(Err(Refusal::Stopping) | Ok(Outcome::Shard(_))) | Err(_) => {
+            let why = "the node is stopping, and what was wanted may still be done\n";
+            Err((StatusCode::GATEWAY_TIMEOUT, why.into()))
+        }
     }
 }
 
@@ -243,7 +255,8 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
 
 fn silent(node: u64) -> String {
     format!(
-        "node {node} does not answer, so it cannot be drained: it has no clients while it is down"
+        "node {node} does not answer the node that was asked, so it cannot be drained: while it is down it has \
+         no clients"
     )
 }
 
@@ -431,7 +444,8 @@ fn insist(admin: &str, wish: &Wish, until: Instant) -> anyhow::Result<()> {
             }
             Err(error) => return Err(error),
         }
-        sleep(STEP);
+        // Each time is recorded.
+        sleep(STEP * 4);
     }
 }
 

@@ -19,7 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// `GET /readyz`.
 pub async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    match judge(&shared, look(&shared).await) {
+    let judged = match reason_to_wait(&shared) {
+        Some(why) => Err(why),
+        None => judge(&shared, look(&shared).await),
+    };
+    match judged {
         Ok(text) => (StatusCode::OK, text + "\n"),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
@@ -44,10 +48,11 @@ pub fn describe() {
 /// Sets the metrics that are looked up when somebody reads them.
 pub async fn observe(shared: &Shared) {
     let groups = look(shared).await;
-    if let Some(Groups { led, all, .. }) = groups {
-        gauge!("raft_leaderless_groups").set((all - led) as f64);
-    }
-    gauge!("node_ready").set(f64::from(u8::from(judge(shared, groups).is_ok())));
+    // Not what it was when they last answered.
+    let leaderless = groups.as_ref().map_or(f64::NAN, |groups| (groups.all - groups.led) as f64);
+    gauge!("raft_leaderless_groups").set(leaderless);
+    let is_ready = reason_to_wait(shared).is_none() && judge(shared, groups).is_ok();
+    gauge!("node_ready").set(f64::from(u8::from(is_ready)));
     let members = shared.mesh.roster.members();
     let there = members.values().filter(|it| it.status != MemberStatus::Removed).count();
     gauge!("cluster_members").set(there as f64);
@@ -80,17 +85,21 @@ async fn look(shared: &Shared) -> Option<Groups> {
     tokio::time::timeout(PATIENCE, look).await.ok().flatten()
 }
 
-/// Ready: the listeners are open, the node does not drain, and the groups answer and take what must
-/// be stored. The text says what is missing, and the remedy where there is one; and whether the audit log
+/// Why the node is not ready whatever its groups say.
+fn reason_to_wait(shared: &Shared) -> Option<String> {
+    if shared.leaving.load(Ordering::Relaxed) {
+        return Some("draining".into());
+    }
+    if shared.mesh.roster.is_joining() {
+        return Some(format!("joining{}{}", linked(shared), unlinked(shared)));
+    }
+    None
+}
+
+/// Ready: the listeners are open, and the groups answer and take what must be stored. The text says what is missing, and the remedy where there is one; and whether the audit log
 /// fails, which does not keep clients away.
 fn judge(shared: &Shared, groups: Option<Groups>) -> Result<String, String> {
     let roster = &shared.mesh.roster;
-    if shared.leaving.load(Ordering::Relaxed) {
-        return Err("draining".into());
-    }
-    if roster.is_joining() {
-        return Err(format!("joining{}{}", linked(shared), unlinked(shared)));
-    }
     if roster.is_deserted() {
         return Err("recovering: it is not noted yet that this node goes on alone".into());
     }

@@ -175,8 +175,10 @@ impl Cluster {
                 found.problem(key("node"), format!("node {} is there twice", peer.node));
             }
             check_address(&key("address"), &peer.address, found);
+            // A name may lead to several nodes.
+            let is_of_one = peer.address.parse::<SocketAddr>().is_ok();
             let earlier = self.peers[..place].iter().find(|it| it.address == peer.address);
-            if let Some(earlier) = earlier.filter(|it| it.node != peer.node) {
+            if let Some(earlier) = earlier.filter(|it| is_of_one && it.node != peer.node) {
                 let (address, node) = (&peer.address, earlier.node);
                 found.problem(key("address"), format!("{address} is the address of node {node}"));
             }
@@ -196,10 +198,11 @@ impl Cluster {
         }
         if !self.joins() && !self.founders().contains(&self.node) {
             let text = format!(
-                "node {} is none of them: one with which the cluster did not begin says `join = true`",
+                "node {} is none of them: it belongs to the cluster only if its data folder says so; a new \
+                 one says `join = true`",
                 self.node
             );
-            found.problem("cluster.founders", text);
+            found.warning("cluster.founders", text);
         }
         if self.join && self.advertised().is_empty() {
             let text = "is missing: others are told where a node is that joins";

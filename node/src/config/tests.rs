@@ -326,18 +326,13 @@ fn every_problem_is_said() {
 
 #[test]
 fn nodes_are_told_apart() {
-    let peers = "[[cluster.peers]]\nnode = 1\naddress = 'h:1'\n[[cluster.peers]]\nnode = 2\n";
-    for (text, expected) in [
-        ("address = 'h:1'", "cluster.peers[1].address: h:1 is the address of node 1"),
-        (
-            "address = 'h:2'\n[cluster]\nfounders = [1, 2]",
-            "cluster.founders: node 4 is none of them",
-        ),
-    ] {
-        let (peer, cluster) = text.split_once("[cluster]").unwrap_or((text, ""));
-        let error = read(&format!("[cluster]\nnode = 4\n{cluster}\n{peers}{peer}"), &[]);
-        let error = error.unwrap_err();
-        assert!(error.contains(expected), "{error}");
+    for (address, collides) in [("10.0.0.1:7400", true), ("[::1]:7400", true), ("name:7400", false)]
+    {
+        let peer = |node| format!("[[cluster.peers]]\nnode = {node}\naddress = '{address}'\n");
+        let text = format!("[cluster]\nnode = 1\n{}{}", peer(1), peer(2));
+        let error = read(&text, &[]).unwrap_err();
+        let said = format!("cluster.peers[1].address: {address} is the address of node 1");
+        assert_eq!(error.contains(&said), collides, "{error}");
     }
 }
 
@@ -380,6 +375,10 @@ fn what_cannot_work_is_warned_of() {
         (
             "[cluster]\nnode = 1\nfounders = [1, 2, 9]\n[[cluster.peers]]\nnode = 2\naddress = 'h:1'",
             &["cluster.founders: node 9 is none of the peers", "listeners: none has"],
+        ),
+        (
+            "[cluster]\nnode = 4\nfounders = [2]\n[[cluster.peers]]\nnode = 2\naddress = 'h:1'",
+            &["cluster.founders: node 4 is none of them", "listeners: none has"],
         ),
     ] {
         let config: Config = toml::from_str(text).unwrap();

@@ -77,8 +77,9 @@ pub(super) struct Life {
     pub(super) said: Arc<Mutex<Said>>,
     /// That it stands still, or did so lately.
     pub(super) still: Option<Standstill>,
-    /// The name of its data folder.
+    /// The name of its data folder, and the life before this one on it.
     folder: String,
+    previous: u64,
     /// Set when others have said that it is no member.
     expelled: Rc<Cell<bool>>,
     doors: Vec<mpsc::UnboundedSender<DuplexStream>>,
@@ -88,7 +89,12 @@ pub(super) struct Life {
 impl Life {
     /// Begins, with the host of its groups and the nodes that it is told of. One whose groups have no
     /// founders joins.
-    pub(super) fn begin(known: &[u64], folder: String, raft: &cluster::Config) -> (Self, NodeHost) {
+    pub(super) fn begin(
+        known: &[u64],
+        folder: String,
+        previous: u64,
+        raft: &cluster::Config,
+    ) -> (Self, NodeHost) {
         let joins = raft.groups.iter().all(|group| group.voters.is_empty());
         let config = config(known, raft.node, joins);
         let (groups, inbox) = Groups::new(raft);
@@ -140,6 +146,7 @@ impl Life {
             cores,
             tasks,
             folder,
+            previous,
             expelled,
             doors,
             _stopped: stopped,
@@ -170,12 +177,13 @@ impl Life {
     /// Whether it wants what another node, which says who it is, has to say. In an answer that may tell it
     /// where others are.
     pub(super) fn admit(&self, node: u64, other: &Self, answers: bool) -> Result<(), Denied> {
-        let (incarnation, folder) = (other.incarnation, &other.folder);
+        let (incarnation, previous, folder) = (other.incarnation, other.previous, &other.folder);
         let address = &address_of(node);
         let joins = |life: &Self| life.ears.0.mesh.roster.own.as_ref().is_some_and(|own| own.joins);
         let others = if answers && joins(self) { other.ears.others() } else { Vec::new() };
         let (joins, others) = (joins(other), &*others);
-        self.ears.admit(Introduction { node, incarnation, folder, address, joins, others })
+        let peer = Introduction { node, incarnation, folder, previous, address, joins, others };
+        self.ears.admit(peer)
     }
 
     /// Whether what speaks with other nodes executes nothing now.

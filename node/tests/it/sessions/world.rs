@@ -67,6 +67,8 @@ pub(super) struct World {
     pub(super) operator: Option<Operator>,
     pub(super) wishes: bool,
     pub(super) lives: BTreeMap<u64, Life>,
+    /// The last life on each data folder.
+    last_lives: BTreeMap<String, u64>,
     streams: Streams,
     pub(super) stage: Rc<Stage>,
     people: LocalSet,
@@ -140,6 +142,7 @@ impl World {
             cluster,
             founders,
             lives: BTreeMap::new(),
+            last_lives: BTreeMap::new(),
             operator,
             wishes: false,
             streams: dice.map_or_else(Streams::default, real),
@@ -403,8 +406,10 @@ impl World {
             Some(operator) => (self.known(id), operator.folder(id)),
             None => (self.founders.clone(), format!("folder-{id}")),
         };
+        let previous = self.last_lives.get(&folder).copied().unwrap_or_default();
         let turned = self.cluster.turn(id, Machine::new, |raft| {
-            let (life, host) = Life::begin(&known, folder, raft);
+            self.last_lives.insert(folder.clone(), raft.incarnation);
+            let (life, host) = Life::begin(&known, folder, previous, raft);
             begun = Some(life);
             host
         });

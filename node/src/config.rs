@@ -146,6 +146,8 @@ pub struct Listeners {
     pub mqtt: Listener,
     /// MQTT over TLS with client certificates.
     pub mqtts: Listener,
+    /// MQTT over QUIC, by UDP: TLS 1.3, with client certificates or other proofs.
+    pub quic: Listener,
     /// MQTT over WebSocket without TLS, path `/mqtt`.
     pub ws: Listener,
     /// TLS: MQTT over WebSocket, HTTPS publish and the REST data plane.
@@ -175,6 +177,9 @@ pub struct Listener {
     pub connect_timeout: Duration,
     /// Connections at once; the next one is closed at once.
     pub max_connections: u32,
+    /// Of QUIC: whether clients that come back may send before the handshake is done (0-RTT). It is read
+    /// when the handshake is done, so a replay of it does nothing.
+    pub early_data: bool,
 }
 
 impl Default for Listener {
@@ -185,6 +190,7 @@ impl Default for Listener {
             proxy_from: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             max_connections: 1_000_000,
+            early_data: false,
         }
     }
 }
@@ -519,10 +525,11 @@ fn open_to_others(path: &Path, table: &toml::Table) -> Option<Finding> {
 
 impl Listeners {
     /// Every listener with its key.
-    pub fn all(&self) -> [(&'static str, &Listener); 6] {
+    pub fn all(&self) -> [(&'static str, &Listener); 7] {
         [
             ("listeners.mqtt", &self.mqtt),
             ("listeners.mqtts", &self.mqtts),
+            ("listeners.quic", &self.quic),
             ("listeners.ws", &self.ws),
             ("listeners.https", &self.https),
             ("listeners.http", &self.http),

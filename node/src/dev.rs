@@ -79,6 +79,7 @@ impl Dev {
         listeners.mqtt = Listener { anonymous_policy: open.clone(), ..listener(port(1883)) };
         listeners.ws = Listener { anonymous_policy: open, ..listener(port(8083)) };
         listeners.mqtts = listener(everywhere(8883));
+        listeners.quic = listener(everywhere(8883));
         listeners.https = listener(everywhere(8443));
         listeners.http = listener(port(8080));
         listeners.admin = listener(port(9464));
@@ -175,6 +176,7 @@ Skein is ready. Data, certificates and keys are in {data}
 
   MQTT                 127.0.0.1:{}  (no TLS, no credentials, loopback only)
   MQTT over TLS        localhost:{}  (client certificate)
+  MQTT over QUIC       localhost:{}  (UDP; client certificate)
   MQTT over WebSocket  ws://127.0.0.1:{}/mqtt
   WebSocket and HTTPS  https://localhost:{}  (client certificate or SigV4)
   AWS-compatible REST  http://127.0.0.1:{}
@@ -189,6 +191,7 @@ Try it (a second client with -i dev-thing takes over from the first):
   curl http://127.0.0.1:{}/metrics
 ",
             port(1883),
+            port(8883),
             port(8883),
             port(8083),
             port(8443),

@@ -6,9 +6,10 @@
 
 pub mod admission;
 mod http;
+mod quic;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,11 +35,21 @@ use crate::tls::{CERTIFICATE_ALPN, MQTT_ALPN};
 use admission::{Gate, Permit};
 
 pub use http::DataPlane;
+pub use quic::{ALPN as QUIC_ALPN, Quic, QuicStream};
 
 /// Pending connections that the kernel keeps per listener.
 const BACKLOG: i32 = 4096;
 
-/// What is spoken on a listener.
+/// What is listened for at an address.
+#[derive(Clone)]
+pub enum Carrier {
+    /// Connections of TCP.
+    Tcp(Speaks),
+    /// MQTT over QUIC, by UDP.
+    Quic(Arc<Quic>),
+}
+
+/// What is spoken on a connection of TCP.
 #[derive(Clone)]
 pub enum Speaks {
     /// MQTT.
@@ -58,8 +69,8 @@ pub struct Door {
     pub key: &'static str,
     /// Where.
     pub address: SocketAddr,
-    /// What.
-    pub speaks: Speaks,
+    /// For what.
+    pub carrier: Carrier,
     /// What clients that prove nothing may do; without it they are refused.
     pub anonymous: Option<Arc<policy::Document>>,
     /// From accept to CONNACK.
@@ -82,7 +93,7 @@ impl Door {
     pub fn new(
         key: &'static str,
         config: &ListenerConfig,
-        speaks: Speaks,
+        carrier: Carrier,
     ) -> anyhow::Result<Option<Self>> {
         let Some(address) = config.address else { return Ok(None) };
         let anonymous = config.anonymous_policy.as_deref().map(policy::Document::parse);
@@ -90,7 +101,7 @@ impl Door {
             key,
             address,
             anonymous: anonymous.transpose()?.map(Arc::new),
-            speaks,
+            carrier,
             connect_timeout: config.connect_timeout,
             proxy_from: config.proxy_from.clone().into(),
             max_connections: config.max_connections,
@@ -119,7 +130,10 @@ impl Door {
     pub fn probe(&self) -> io::Result<()> {
         let socket = self.socket()?;
         socket.bind(&self.address.into())?;
-        socket.listen(1)
+        match self.carrier {
+            Carrier::Tcp(_) => socket.listen(1),
+            Carrier::Quic(_) => Ok(()),
+        }
     }
 
     /// Takes the address for one core. Nobody can connect before [`Bound::open`].
@@ -132,9 +146,15 @@ impl Door {
 
     fn socket(&self) -> io::Result<Socket> {
         let domain = Domain::for_address(self.address);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        // For a restart: connections of the last run may linger.
-        socket.set_reuse_address(true)?;
+        let socket = match self.carrier {
+            Carrier::Tcp(_) => {
+                let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+                // For a restart: connections of the last run may linger.
+                socket.set_reuse_address(true)?;
+                socket
+            }
+            Carrier::Quic(_) => Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?,
+        };
         socket.set_nonblocking(true)?;
         Ok(socket)
     }
@@ -153,14 +173,38 @@ impl Bound {
     }
 
     /// Lets clients in.
-    pub fn open(self) -> io::Result<(Door, StdListener)> {
-        self.socket.listen(BACKLOG)?;
-        Ok((self.door, self.socket.into()))
+    pub fn open(self) -> io::Result<Opened> {
+        let Self { door, socket } = self;
+        Ok(match &door.carrier {
+            Carrier::Tcp(speaks) => {
+                socket.listen(BACKLOG)?;
+                Opened::Tcp(speaks.clone(), door, socket.into())
+            }
+            Carrier::Quic(quic) => Opened::Quic(Arc::clone(quic), door, socket.into()),
+        })
+    }
+}
+
+/// A listener of one core that is open.
+pub enum Opened {
+    /// Of TCP.
+    Tcp(Speaks, Door, StdListener),
+    /// Of UDP.
+    Quic(Arc<Quic>, Door, UdpSocket),
+}
+
+impl Opened {
+    /// Serves who comes until the node drains.
+    pub async fn serve(self, core: Rc<Core>, gate: Rc<Gate>) {
+        match self {
+            Self::Tcp(speaks, door, listener) => accept(core, door, speaks, listener, gate).await,
+            Self::Quic(quic, door, socket) => quic::accept(core, door, quic, socket, gate).await,
+        }
     }
 }
 
 /// Accepts on one listener of a core until the node drains.
-pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<Gate>) {
+async fn accept(core: Rc<Core>, door: Door, speaks: Speaks, listener: StdListener, gate: Rc<Gate>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -168,7 +212,7 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
             return;
         }
     };
-    let door = Rc::new(door);
+    let (door, speaks) = (Rc::new(door), Rc::new(speaks));
     while !core.shared.draining() {
         let (stream, peer) = accept_next(&listener).await;
         while core.is_overloaded() && !core.shared.draining() {
@@ -180,12 +224,12 @@ pub async fn accept(core: Rc<Core>, door: Door, listener: StdListener, gate: Rc<
             metrics::connect("too_many_of_source");
             continue;
         };
-        let (core, door) = (Rc::clone(&core), Rc::clone(&door));
+        let (core, door, speaks) = (Rc::clone(&core), Rc::clone(&door), Rc::clone(&speaks));
         actix_rt::spawn(async move {
             let serving = async {
                 let mut permit = entrance.permit().await;
                 // In a storm many wait for their permit: what a handshake needs is made when it begins.
-                Box::pin(serve(&core, &door, stream, peer, &mut permit)).await
+                Box::pin(serve(&core, &door, &speaks, stream, peer, &mut permit)).await
             };
             let result = tokio::time::timeout(door.connect_timeout, serving).await;
             match result {
@@ -289,6 +333,7 @@ enum Served {
 async fn serve(
     core: &Rc<Core>,
     door: &Door,
+    speaks: &Speaks,
     stream: TcpStream,
     peer: SocketAddr,
     permit: &mut Permit,
@@ -297,7 +342,7 @@ async fn serve(
     let (ip, port) = client_address(door, &stream, peer, permit).await?;
     // Those that wait aside have none: one source could keep everybody else out with them.
     let place = Place::take(door).ok_or(Failure::Full)?;
-    match &door.speaks {
+    match speaks {
         Speaks::Mqtt => {
             let transport = Transport::Stream(Stream::Tcp(stream));
             let peer = Peer::nobody(door.nobody(), ip, port).presenting(Presented::default());

@@ -215,6 +215,11 @@ pub fn describe() {
     }
     describe_histogram!("gateway_connection_seconds", Unit::Seconds, "Life of a connection");
     describe_histogram!("core_loop_delay_seconds", Unit::Seconds, "How late a core's timer wakes");
+    describe_counter!(
+        "quic_datagrams_dropped_total",
+        count,
+        "Datagrams that one core has received for another that there was no room for"
+    );
     crate::fanout::describe();
     crate::admin::ready::describe();
     describe_gauge!("skein_build_info", count, "Always 1; labels say what runs");

@@ -14,13 +14,13 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::audit::Audit;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::core::{Core, ToCore};
 use crate::current;
 use crate::drain;
 use crate::fanout::Fanout;
 use crate::gateway::admission::Gate;
-use crate::gateway::{self, Bound, DataPlane, Door, Speaks};
+use crate::gateway::{Bound, Carrier, DataPlane, Door, QUIC_ALPN, Quic, Speaks};
 use crate::host::{Groups, Machine, NodeHost};
 use crate::kept;
 use crate::mesh::{GroupPeers, Mesh};
@@ -114,7 +114,7 @@ impl Node {
         ready: impl FnOnce(),
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let doors = match doors(&self.config, data_plane, verifier) {
+        let doors = match doors(&self.config, self.inboxes.len(), data_plane, verifier) {
             Ok(doors) => doors,
             Err(why) => return give_up(self.running, self.links, why).await,
         };
@@ -254,40 +254,46 @@ pub fn cannot_listen(listener: &str, address: SocketAddr) -> String {
 
 fn doors(
     config: &Config,
+    cores: usize,
     data_plane: Option<axum::Router>,
     verifier: api::sigv4::Verifier,
 ) -> anyhow::Result<Vec<Door>> {
     let listeners = &config.listeners;
-    let mut doors: Vec<Option<Door>> =
-        vec![Door::new("listeners.mqtt", &listeners.mqtt, Speaks::Mqtt)?];
     let only_sockets = DataPlane { router: None, verifier: verifier.clone() };
-    doors.push(Door::new(
-        "listeners.ws",
-        &listeners.ws,
-        Speaks::WebSocket(Arc::new(only_sockets)),
-    )?);
-    let (mqtts, https) = (listeners.mqtts.address, listeners.https.address);
-    let own = match mqtts.or(https) {
-        Some(_) => Some(own_certificate(config)?),
-        None => None,
+    let mut doors = Vec::new();
+    let mut open = |key, listener: &config::Listener, carrier| {
+        doors.extend(Door::new(key, listener, carrier)?);
+        anyhow::Ok(())
     };
-    let acceptor =
-        |own, clients, alpn: &[&[u8]]| TlsAcceptor::from(tls::server_config(own, clients, alpn));
-    if let Some(own) = own.clone().filter(|_| mqtts.is_some()) {
-        let acceptor = acceptor(own, ClientCertificates::Required, &MQTT_ALPN);
-        doors.push(Door::new("listeners.mqtts", &listeners.mqtts, Speaks::Mqtts(acceptor))?);
+    open("listeners.mqtt", &listeners.mqtt, Carrier::Tcp(Speaks::Mqtt))?;
+    let sockets = Speaks::WebSocket(Arc::new(only_sockets));
+    open("listeners.ws", &listeners.ws, Carrier::Tcp(sockets))?;
+    let is_open = |listener: &config::Listener| listener.address.is_some();
+    let secure = [&listeners.mqtts, &listeners.quic, &listeners.https];
+    if !secure.into_iter().any(is_open) {
+        return Ok(doors);
     }
-    if let Some(own) = own.filter(|_| https.is_some()) {
-        let alpn = [MQTT_ALPN, HTTP_ALPN].concat();
-        let acceptor = acceptor(own, ClientCertificates::Optional, &alpn);
+    let own = own_certificate(config)?;
+    let tls = |clients, alpn: &[&[u8]]| tls::server_config(Arc::clone(&own), clients, alpn);
+    if is_open(&listeners.mqtts) {
+        let tls = tls(ClientCertificates::Required, &MQTT_ALPN);
+        let speaks = Speaks::Mqtts(TlsAcceptor::from(Arc::new(tls)));
+        open("listeners.mqtts", &listeners.mqtts, Carrier::Tcp(speaks))?;
+    }
+    if is_open(&listeners.quic) {
+        let mut tls = tls(ClientCertificates::Optional, &[QUIC_ALPN]);
+        // QUIC knows all or nothing.
+        tls.max_early_data_size = if listeners.quic.early_data { u32::MAX } else { 0 };
+        let quic = Quic::new(tls, &own, cores)?;
+        open("listeners.quic", &listeners.quic, Carrier::Quic(Arc::new(quic)))?;
+    }
+    if is_open(&listeners.https) {
+        let tls = tls(ClientCertificates::Optional, &[MQTT_ALPN, HTTP_ALPN].concat());
         let data_plane = Arc::new(DataPlane { router: data_plane, verifier });
-        doors.push(Door::new(
-            "listeners.https",
-            &listeners.https,
-            Speaks::Https(acceptor, data_plane),
-        )?);
+        let speaks = Speaks::Https(TlsAcceptor::from(Arc::new(tls)), data_plane);
+        open("listeners.https", &listeners.https, Carrier::Tcp(speaks))?;
     }
-    Ok(doors.into_iter().flatten().collect())
+    Ok(doors)
 }
 
 /// The node's certificate, which is followed from now on.
@@ -341,8 +347,8 @@ fn start_core(
         actix_rt::spawn(Rc::clone(&core).run(inbox));
         actix_rt::spawn(Rc::clone(&core).keep_time());
         let gate = Gate::new(&core.shared.limits);
-        for (door, listener) in open {
-            actix_rt::spawn(gateway::accept(Rc::clone(&core), door, listener, Rc::clone(&gate)));
+        for opened in open {
+            actix_rt::spawn(opened.serve(Rc::clone(&core), Rc::clone(&gate)));
         }
     });
     Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use api::x509::{CertificateError, PROBE, Unsigned};
 use rustls::pki_types::UnixTime;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket};
 use storage::data::DataDir;
 use time::OffsetDateTime;
 
@@ -188,10 +188,10 @@ fn check_cluster(config: &Config, found: &mut Findings) {
 /// Whether this machine has the addresses, and this process may take them. That somebody else has taken
 /// one is seen at the start: it may be the node that runs already.
 fn check_addresses(config: &Config, found: &mut Findings) {
-    for (key, address) in config.addresses() {
+    for (key, kind, address) in config.addresses() {
         // Nobody is listened to: a client would be lost.
         let domain = Domain::for_address(address);
-        let taken = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))
+        let taken = Socket::new(domain, kind, None)
             .and_then(|socket| socket.set_reuse_address(true).map(|()| socket))
             .and_then(|socket| socket.bind(&address.into()));
         let Err(error) = taken else { continue };

@@ -61,7 +61,7 @@ pub fn server_config(
     own: Arc<OwnCertificate>,
     clients: ClientCertificates,
     alpn: &[&[u8]],
-) -> Arc<ServerConfig> {
+) -> ServerConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(AnyCertificate::new(&provider, clients));
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -70,7 +70,7 @@ pub fn server_config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(own);
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    Arc::new(config)
+    config
 }
 
 /// From when to when the first certificate in a PEM file is valid, in seconds of the epoch.

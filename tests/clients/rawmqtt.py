@@ -377,10 +377,12 @@ def parse(kind, flags, body, version):
 class Client:
     """One connection. What arrives while something else is awaited is kept for later."""
 
-    def __init__(self, address, version=5, timeout=10, wrap=None, source=None):
+    def __init__(self, address, version=5, timeout=10, wrap=None, source=None, link=None):
         self.version, self.timeout = version, timeout
-        self.socket = socket.create_connection(address, timeout, source and (source, 0))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if link is None:
+            link = socket.create_connection(address, timeout, source and (source, 0))
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = link
         if wrap:
             self.socket = wrap(self.socket)
         self.buffer = bytearray()

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use fleet::registry::ThingName;
+use socket2::Type;
 
 use super::{Config, ConfigError, Listener};
 
@@ -186,10 +187,13 @@ impl Config {
     /// here.
     fn check_tls(&self, found: &mut Findings) {
         let (listeners, tls) = (&self.listeners, &self.tls);
-        let uses_tls =
-            [("listeners.mqtts", &listeners.mqtts), ("listeners.https", &listeners.https)]
-                .into_iter()
-                .find(|(_, listener)| listener.address.is_some());
+        let uses_tls = [
+            ("listeners.mqtts", &listeners.mqtts),
+            ("listeners.quic", &listeners.quic),
+            ("listeners.https", &listeners.https),
+        ]
+        .into_iter()
+        .find(|(_, listener)| listener.address.is_some());
         let uses_issuer = Some("listeners.http").filter(|_| listeners.http.address.is_some());
         let in_hsm = tls.issuer_hsm.as_ref().map(|hsm| hsm.module.clone());
         if in_hsm.is_some() && tls.issuer_private_key.is_some() {
@@ -301,14 +305,21 @@ impl Config {
     }
 }
 
+/// The listener that is none of TCP.
+const QUIC: &str = "listeners.quic";
+
 fn check_listener(key: &str, listener: &Listener, found: &mut Findings) {
-    if key == "listeners.http" || key == "listeners.admin" {
+    let is_http = key == "listeners.http" || key == "listeners.admin";
+    if (is_http || key == QUIC) && !listener.proxy_from.is_empty() {
+        found.problem(format!("{key}.proxy_from"), "no PROXY header is read here");
+    }
+    if key != QUIC && listener.early_data {
+        found.problem(format!("{key}.early_data"), "it is for QUIC and does not apply here");
+    }
+    if is_http {
         if listener.anonymous_policy.is_some() {
             let text = "it is for MQTT and does not apply here";
             found.problem(format!("{key}.anonymous_policy"), text);
-        }
-        if !listener.proxy_from.is_empty() {
-            found.problem(format!("{key}.proxy_from"), "no PROXY header is read here");
         }
     } else if let Some(policy) = &listener.anonymous_policy
         && let Err(text) = check_policy(policy)
@@ -355,10 +366,13 @@ fn check_policy(policy: &str) -> Result<(), String> {
 
 impl Config {
     /// Every address that is listened on, with its key.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(String, Type, SocketAddr)> {
+        let kind = |key: &str| if key == QUIC { Type::DGRAM } else { Type::STREAM };
         let listeners = self.listeners.all().into_iter();
-        let open = listeners.filter_map(|(key, it)| Some((format!("{key}.address"), it.address?)));
-        let links = self.cluster.iter().map(|it| ("cluster.listen".to_owned(), it.listen));
+        let open = listeners.filter_map(|(key, it)| Some((key, kind(key), it.address?)));
+        let open = open.map(|(key, kind, address)| (format!("{key}.address"), kind, address));
+        let links =
+            self.cluster.iter().map(|it| ("cluster.listen".to_owned(), Type::STREAM, it.listen));
         open.chain(links).collect()
     }
 
@@ -366,10 +380,10 @@ impl Config {
     fn collisions(&self) -> Vec<(String, String)> {
         let all = self.addresses();
         let mut found = Vec::new();
-        for (number, (second, address)) in all.iter().enumerate() {
-            let before = all[..number].iter();
-            let mut same = before.filter(|(_, other)| overlap(*other, *address));
-            if let Some((first, _)) = same.next() {
+        for (number, (second, kind, address)) in all.iter().enumerate() {
+            let before = all[..number].iter().filter(|(_, other, _)| other == kind);
+            let mut same = before.filter(|(_, _, other)| overlap(*other, *address));
+            if let Some((first, _, _)) = same.next() {
                 found.push((first.clone(), second.clone()));
             }
         }

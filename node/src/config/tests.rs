@@ -325,6 +325,24 @@ fn every_problem_is_said() {
 }
 
 #[test]
+fn what_is_of_quic_stays_there() {
+    for (text, expected) in [
+        ("mqtts]\nearly_data = true", Some("listeners.mqtts.early_data: it is for QUIC")),
+        ("quic]\nproxy_from = ['10.0.0.1']", Some("listeners.quic.proxy_from: no PROXY header")),
+        ("quic]\naddress = '127.0.0.1:1'", Some("tls.certificate: is missing, and listeners.quic")),
+        ("quic]\nearly_data = true", None),
+        // UDP and TCP have ports of their own.
+        ("quic]\naddress = '127.0.0.1:2'\n[listeners.mqtts]\naddress = '127.0.0.1:2'", None),
+    ] {
+        let said = read(&format!("[listeners.{text}"), &[]).err().unwrap_or_default();
+        match expected {
+            Some(expected) => assert!(said.contains(expected), "{text}: {said}"),
+            None => assert!(!said.contains("early_data") && !said.contains("is also"), "{said}"),
+        }
+    }
+}
+
+#[test]
 fn nodes_are_told_apart() {
     for (address, collides) in [("10.0.0.1:7400", true), ("[::1]:7400", true), ("name:7400", false)]
     {

@@ -1,4 +1,4 @@
-//! What carries a connection's bytes: TCP, TLS or a WebSocket over either.
+//! What carries a connection's bytes: TCP, TLS, a WebSocket over either, or QUIC.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::End;
+use crate::gateway::QuicStream;
 use crate::outbox::{Outbox, Pool};
 use crate::websocket::WebSocket;
 
@@ -20,6 +21,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Of a QUIC connection.
+    Quic(Box<QuicStream>),
     /// In memory: the client is in this process.
     Memory(DuplexStream),
 }
@@ -39,6 +42,7 @@ impl Stream {
         let read = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Quic(stream) => stream.poll_read(cx, &mut buffer),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
         };
         read.map_ok(|()| buffer.filled().len())
@@ -53,6 +57,7 @@ impl Stream {
         let written = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Quic(stream) => stream.poll_write(cx, slices),
             Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
         match ready!(written)? {
@@ -64,7 +69,7 @@ impl Stream {
     /// Writes what the TLS layer still holds.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) | Self::Memory(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Quic(_) | Self::Memory(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -74,6 +79,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Tls(stream) => stream.get_ref().0.local_addr().ok(),
+            Self::Quic(stream) => stream.local_addr(),
             Self::Memory(_) => None,
         }
     }
@@ -83,6 +89,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Quic(stream) => stream.poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

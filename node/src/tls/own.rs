@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use ::aws_lc_rs::hmac;
 use anyhow::anyhow;
 use metrics::{counter, gauge};
 use rustls::Error;
@@ -83,6 +84,14 @@ impl OwnCertificate {
                 info!(until, "new handshakes show what the responder says of the certificate");
             }
         }
+    }
+
+    /// A secret that rests on the private key and is for one purpose alone.
+    pub fn derive(&self, purpose: &[u8]) -> anyhow::Result<[u8; 32]> {
+        let key = read_key(&self.private_key)?;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.secret_der());
+        let tag = hmac::sign(&key, purpose);
+        Ok(tag.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
     fn current(&self) -> Arc<CertifiedKey> {

@@ -18,7 +18,7 @@ use node::core::Core;
 use node::drain;
 use node::endpoint::Record;
 use node::fanout::Fanout;
-use node::gateway::{Door, Place, Speaks};
+use node::gateway::{Carrier, Door, Place, Speaks};
 use node::host::{Groups, NodeHost, Reply, Signal};
 use node::identity::Principal;
 use node::mesh::{Ears, Mesh};
@@ -114,7 +114,8 @@ impl Life {
         let (mut cores, mut doors) = (Vec::new(), Vec::new());
         for (id, inbox) in (0..CORES).zip(inboxes) {
             let core = Core::new(id, Arc::clone(&shared), CoreMetrics::register(id));
-            let door = Door::new("simulated", &listener, Speaks::Mqtt).unwrap().unwrap();
+            let carrier = Carrier::Tcp(Speaks::Mqtt);
+            let door = Door::new("simulated", &listener, carrier).unwrap().unwrap();
             let (knocks, knocking) = mpsc::unbounded_channel();
             tasks.spawn_local(Rc::clone(&core).run(inbox));
             tasks.spawn_local(Rc::clone(&core).keep_time());

@@ -266,6 +266,8 @@ impl<B: Backend> Service<B> {
             _ => None,
         };
         let body = self.read_body(parts, unread, BODY_BYTES).await?;
+        // It may have taken its time.
+        let now = self.clock.now();
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 let signer = claim.finish(&request, BodyHash::of(&body))?;

@@ -170,6 +170,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_read_a_little_earlier_forgives_no_more_than_that() {
+        let rates = rates(5, 0);
+        for (now_ms, expected) in [
+            (1_000_000, 5),
+            // Whoever has read the clock before somebody else may ask after it.
+            (999_990, 0),
+            (1_000_000, 0),
+            (1_000_189, 0),
+            (1_000_190, 1),
+            (1_000_180, 0),
+        ] {
+            assert_eq!(admitted(&rates, "a", now_ms), expected, "{now_ms}");
+        }
+    }
+
+    #[test]
     fn any_number_is_a_rate() {
         for (rate, expected) in [(0, 1000), (1, 1), (3, 3), (999, 999), (u32::MAX, 1000)] {
             assert_eq!(admitted(&rates(rate, 1), "a", 1_000_000), expected, "{rate}");

@@ -199,7 +199,7 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
     }
     let serves = standing.members[&node].status != MemberStatus::Joining;
     if !dead && !is_live && serves {
-        return Err(undrained(node));
+        return Err(unremoved(node));
     }
     if node == standing.node {
         return Err(format!("ask another node: this is node {node}, which cannot tell of its end"));
@@ -212,10 +212,19 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
     }
 }
 
+/// That a node would have to answer to be removed in order.
+fn unremoved(node: u64) -> String {
+    format!(
+        "node {node} does not answer, so its clients are not sent elsewhere: start it, or say `skein cluster \
+         remove {node} --dead` if it never returns"
+    )
+}
+
+/// That a node would have to answer to be drained.
 fn undrained(node: u64) -> String {
     format!(
-        "node {node} does not answer, so it cannot be drained: start it, or say `skein cluster remove {node} \
-         --dead` if it never returns"
+        "node {node} does not answer, so it has no clients to send elsewhere: it is drained when it starts \
+         again, unless you say `skein cluster drain {node} --undo`"
     )
 }
 
@@ -294,7 +303,7 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
                 Progress::Failed(format!("node {node} was added again meanwhile"))
             }
             Some(it) if !it.dead && it.drain != Drain::Done && !is_live(node) => {
-                Progress::Stuck(undrained(*node))
+                Progress::Stuck(unremoved(*node))
             }
             Some(it) if !it.dead && it.drain != Drain::Done => {
                 Progress::Going(format!("node {node} is leaving: its clients go elsewhere"))
@@ -350,11 +359,12 @@ fn await_end(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<Str
         match now {
             Progress::Done(text) => return Ok(text),
             Progress::Failed(text) => bail!(text),
-            Progress::Going(text) | Progress::Stuck(text) if Instant::now() >= until => {
+            Progress::Going(text) if Instant::now() >= until => {
                 bail!("not within {} s, but it goes on: {text}", patience.as_secs())
             }
             Progress::Stuck(text) => {
-                if stuck_since.get_or_insert_with(Instant::now).elapsed() >= STUCK {
+                let since = *stuck_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= STUCK || Instant::now() >= until {
                     bail!(text);
                 }
             }
@@ -522,12 +532,14 @@ mod tests {
             assert_eq!(progress(&wish, &standing(commands, &[2, 3], &[])), expected);
         }
         let drained = Command::DrainMember { node: 3, drain: Drain::Wanted };
-        for (command, wish) in [
-            (remove(false), Wish::Remove { node: 3, dead: false }),
-            (drained, Wish::Drain { node: 3, undo: false }),
+        for (command, wish, expected) in [
+            (remove(false), Wish::Remove { node: 3, dead: false }, unremoved(3)),
+            (drained, Wish::Drain { node: 3, undo: false }, undrained(3)),
         ] {
             let silent = progress(&wish, &standing(vec![command], &[2], &[]));
-            assert_eq!(silent, Progress::Stuck(undrained(3)));
+            assert_eq!(silent, Progress::Stuck(expected));
         }
+        assert!(unremoved(3).contains("`skein cluster remove 3 --dead`"));
+        assert!(!undrained(3).contains("remove") && undrained(3).contains("drain 3 --undo"));
     }
 }

@@ -182,6 +182,23 @@ pub struct Entry {
     pub changes: Vec<Change>,
 }
 
+impl Entry {
+    /// The same without what has changed.
+    pub fn without_changes(&self) -> Self {
+        Self {
+            at: self.at,
+            request: self.request.clone(),
+            actor: self.actor.clone(),
+            source: self.source,
+            operation: self.operation.clone(),
+            resource: self.resource.clone(),
+            outcome: self.outcome,
+            error: self.error.clone(),
+            changes: Vec::new(),
+        }
+    }
+}
+
 /// A record on its way.
 #[derive(Debug)]
 pub struct Submission {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fleet::registry::Timestamp;
 
@@ -24,8 +24,8 @@ pub struct Config {
     pub endpoints: Endpoints,
     /// The keys that requests can be signed with.
     pub access_keys: Vec<AccessKey>,
-    /// How long a thing type has to have been deprecated for DeleteThingType, in milliseconds.
-    pub thing_types_deprecated_for_ms: u64,
+    /// How long a thing type has to have been deprecated for DeleteThingType.
+    pub thing_types_deprecated_for: Duration,
     /// Makes certificates.
     pub issuing: Issuing,
     /// Where changes are recorded, if they are.

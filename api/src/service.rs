@@ -5,6 +5,7 @@ mod caller;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -100,7 +101,7 @@ pub(crate) struct Api<B> {
     pub(crate) backend: B,
     pub(crate) arns: Arns,
     pub(crate) endpoints: Endpoints,
-    pub(crate) thing_types_deprecated_for_ms: u64,
+    pub(crate) thing_types_deprecated_for: Duration,
     pub(crate) issuing: Issuing,
     pub(crate) provisioner: Provisioner<B>,
     /// Notes what is proposed.
@@ -112,7 +113,7 @@ pub(crate) struct Service<B> {
     pub(crate) backend: B,
     pub(crate) arns: Arns,
     endpoints: Endpoints,
-    thing_types_deprecated_for_ms: u64,
+    thing_types_deprecated_for: Duration,
     issuing: Issuing,
     pub(crate) ledger: Option<Ledger>,
     pub(crate) clock: Clock,
@@ -134,7 +135,7 @@ impl<B: Backend> Service<B> {
             arns: Arns::new(&config),
             verifier: config.verifier(),
             endpoints: config.endpoints,
-            thing_types_deprecated_for_ms: config.thing_types_deprecated_for_ms,
+            thing_types_deprecated_for: config.thing_types_deprecated_for,
             issuing: config.issuing,
             ledger: config.ledger,
             clock: config.clock,
@@ -159,7 +160,7 @@ impl<B: Backend> Service<B> {
             watch,
             arns: self.arns.clone(),
             endpoints: self.endpoints.clone(),
-            thing_types_deprecated_for_ms: self.thing_types_deprecated_for_ms,
+            thing_types_deprecated_for: self.thing_types_deprecated_for,
             issuing,
         }
     }
@@ -266,6 +267,8 @@ impl<B: Backend> Service<B> {
             _ => None,
         };
         let body = self.read_body(parts, unread, BODY_BYTES).await?;
+        // It may have taken its time.
+        let now = self.clock.now();
         let caller = match (claim, certificate) {
             (Some(claim), _) => {
                 let signer = claim.finish(&request, BodyHash::of(&body))?;

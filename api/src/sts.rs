@@ -205,6 +205,8 @@ async fn carry_out<B: Backend>(
         return Err(Failure::throttled());
     };
     let body = service.read_body(parts, unread, BODY_BYTES).await?;
+    // It may have taken its time.
+    let now = service.clock.now();
     let caller = match claim {
         Some((claim, session)) => {
             let signer = claim.finish(&request, BodyHash::of(&body))?;

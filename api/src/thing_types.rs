@@ -129,8 +129,8 @@ pub(crate) async fn deprecate<B: Backend>(api: &Api<B>, call: &Call) -> Result<R
 
 pub(crate) async fn delete<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let thing_type = ThingTypeName::new(call.label(0))?;
-    let deprecated_for_ms = Some(api.thing_types_deprecated_for_ms);
-    let deprecated_for_ms = deprecated_for_ms.filter(|least| *least != DEPRECATED_FOR_MS);
+    let least = u64::try_from(api.thing_types_deprecated_for.as_millis()).unwrap_or(u64::MAX);
+    let deprecated_for_ms = Some(least).filter(|least| *least != DEPRECATED_FOR_MS);
     api.propose(Command::DeleteThingType { thing_type, deprecated_for_ms, at: call.now }).await?;
     Ok(Reply::Empty)
 }

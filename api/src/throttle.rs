@@ -15,6 +15,9 @@ use fleet::registry::Timestamp;
 /// only more within one second would have to share.
 const CALLERS: usize = 65_536;
 
+/// Between two looks for whom to forget: each goes through all, while others wait.
+const LOOKS_EVERY_NS: u64 = 100 * NANOS_PER_MS;
+
 const NANOS_PER_MS: u64 = 1_000_000;
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
@@ -56,25 +59,35 @@ fn nanos(at: Timestamp) -> u64 {
 pub(crate) struct Dues<K> {
     room: usize,
     known: HashMap<K, Due>,
+    /// When it was last looked for whom to forget.
+    looked_ns: Option<u64>,
     others: Due,
 }
 
 impl<K: Eq + Hash> Dues<K> {
     pub(crate) fn new(room: usize) -> Self {
-        Self { room, known: HashMap::new(), others: Due::default() }
+        Self { room, known: HashMap::new(), looked_ns: None, others: Due::default() }
     }
 
     /// What is due for this one; without a name, for those who are not told apart.
     pub(crate) fn of(&mut self, who: Option<K>, now: Timestamp) -> &mut Due {
         let Some(who) = who else { return &mut self.others };
         if self.known.len() >= self.room && !self.known.contains_key(&who) {
-            let now_ns = nanos(now);
-            self.known.retain(|_, due| due.0 > now_ns);
+            self.forget(nanos(now));
             if self.known.len() >= self.room {
                 return &mut self.others;
             }
         }
         self.known.entry(who).or_default()
+    }
+
+    /// Forgets whoever may ask as often as at first again, unless it was looked just now.
+    fn forget(&mut self, now_ns: u64) {
+        let since = self.looked_ns.and_then(|looked| now_ns.checked_sub(looked));
+        if since.is_none_or(|since| since >= LOOKS_EVERY_NS) {
+            self.looked_ns = Some(now_ns);
+            self.known.retain(|_, due| due.0 > now_ns);
+        }
     }
 
     #[cfg(test)]
@@ -170,6 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_read_a_little_earlier_forgives_no_more_than_that() {
+        let rates = rates(5, 0);
+        for (now_ms, expected) in [
+            (1_000_000, 5),
+            // Whoever has read the clock before somebody else may ask after it.
+            (999_990, 0),
+            (1_000_000, 0),
+            (1_000_189, 0),
+            (1_000_190, 1),
+            (1_000_180, 0),
+        ] {
+            assert_eq!(admitted(&rates, "a", now_ms), expected, "{now_ms}");
+        }
+    }
+
+    #[test]
     fn any_number_is_a_rate() {
         for (rate, expected) in [(0, 1000), (1, 1), (3, 3), (999, 999), (u32::MAX, 1000)] {
             assert_eq!(admitted(&rates(rate, 1), "a", 1_000_000), expected, "{rate}");
@@ -185,6 +214,26 @@ mod tests {
         assert_eq!(admitted(&other, "a", 1_000_000), 0);
         assert!(one.admit_data("a", Timestamp(1_000_000)));
         assert!(!other.admit_data("a", Timestamp(1_000_000)));
+    }
+
+    #[test]
+    fn it_is_looked_now_and_then_for_whom_to_forget() {
+        let mut dues = Dues::new(1);
+        for (who, now_ms, has_own) in [
+            ("a", 1_000, true),
+            ("b", 1_005, false),
+            // `a` may be forgotten, and was not when it was looked just before.
+            ("b", 1_104, false),
+            ("b", 1_105, true),
+            // The clock was set back.
+            ("c", 10, false),
+            ("c", 110, false),
+            ("d", 2_000, true),
+        ] {
+            let now = Timestamp(now_ms);
+            dues.of(Some(who), now).admit(Rate::new(100, 1), now);
+            assert_eq!(dues.known.contains_key(who), has_own, "{who} {now_ms}");
+        }
     }
 
     #[test]

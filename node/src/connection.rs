@@ -43,6 +43,7 @@ use crate::gateway::Place;
 use crate::identity::{self, Principal};
 use crate::interest::Live;
 use crate::metrics::Asked;
+use crate::propagated;
 use crate::provisioning;
 use crate::publication::Publication;
 use crate::publish::{Errand, Published};
@@ -344,8 +345,8 @@ impl Connection {
     fn enriched(&self, publication: &Publication<'_>) -> Option<Vec<u8>> {
         self.endpoint.propagate(|propagated| {
             let shared = &self.core.shared;
-            let most = shared.publication_bytes.min(shared.limits.maximum_packet_size as usize);
-            let room = most.saturating_sub(publication.bytes());
+            let packet = shared.limits.maximum_packet_size as usize;
+            let room = propagated::room(publication.bytes(), shared.publication_bytes, packet);
             let enriched = propagated.after(publication.properties, room);
             if enriched.is_none() {
                 self.core.metrics.not_enriched();

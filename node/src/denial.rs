@@ -1,5 +1,5 @@
 //! What the log tells of clients: what they are not allowed to do, who is refused, who speaks something
-//! else than the listener, who is taken over.
+//! else than the listener, who is taken over, whose certificate has not introduced itself.
 //!
 //! Bounds: a core, which is a thread, writes at most `PER_SECOND` lines of each kind in a second, and the
 //! next line says how many it left out. Texts are made only for lines that are written. Names that
@@ -7,12 +7,13 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use mqtt::Reason;
 use policy::{Action, Decision};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::endpoint::Profile;
 use crate::identity::Refused;
@@ -125,8 +126,28 @@ pub fn tell_unauthorized(
         why = %refusal,
         detail = (!detail.is_empty()).then_some(detail),
         remedy = refusal.remedy(),
+        outcome,
         left_out,
-        "custom authorizer: {outcome}"
+        "a custom authorizer did not allow a client"
+    );
+}
+
+/// Tells of a certificate that has not registered itself, as its authority would have it.
+pub fn tell_unregistered(certificate: &str, authority: &str, why: &dyn Display, now: Instant) {
+    let Some(left_out) = admit(Kind::Unregistered, now) else { return };
+    info!(certificate, authority, %why, left_out, "a certificate did not register itself");
+}
+
+/// Tells of a device that the template of its authority was not carried out for.
+pub fn tell_unprovisioned(certificate: &str, authority: &str, why: &dyn Display, now: Instant) {
+    let Some(left_out) = admit(Kind::Unprovisioned, now) else { return };
+    warn!(
+        certificate,
+        authority,
+        %why,
+        left_out,
+        "a device was not provisioned just in time: its certificate waits for activation, and it is tried \
+         again when the device connects"
     );
 }
 
@@ -134,7 +155,7 @@ pub fn tell_unauthorized(
 pub fn tell_mistaken(
     listener: &str,
     ip: IpAddr,
-    why: &dyn std::fmt::Display,
+    why: &dyn Display,
     remedy: Option<&str>,
     now: Instant,
 ) {
@@ -194,9 +215,11 @@ enum Kind {
     Mistaken,
     TakenOver,
     Unauthorized,
+    Unregistered,
+    Unprovisioned,
 }
 
-const KINDS: usize = 5;
+const KINDS: usize = 7;
 
 fn admit(kind: Kind, now: Instant) -> Option<Option<u64>> {
     thread_local!(static SAID: Cell<[Said; KINDS]> = const { Cell::new([Said::NOTHING; KINDS]) });

@@ -1,5 +1,6 @@
 //! The names that the clients of a core have asked for, each kept once: most ask for the same few, and
-//! every connection remembers its own.
+//! every connection remembers its own. By an `Rc<String>`, not an `Rc<str>`: that has one word less in
+//! each connection, and the name is looked at only when policies are compiled.
 
 use std::cell::RefCell;
 use std::rc::Rc;

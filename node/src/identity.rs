@@ -253,11 +253,14 @@ pub async fn read_registry<T: Send + 'static>(
 }
 
 /// What may be done on a connection that is for looking only, in the account with this prefix of ARNs:
-/// nothing that takes anything from somebody else.
+/// nothing that takes anything from somebody else, and nothing that stays behind: what waits for
+/// persistent sessions takes room that all share.
 fn listens(arns: &str) -> String {
     format!(
         r#"{{"Version": "2012-10-17", "Statement": [
             {{"Effect": "Allow", "Action": "iot:Connect", "Resource": "{arns}client/{LISTENER}*"}},
+            {{"Effect": "Deny", "Action": "iot:Connect", "Resource": "*", "Condition":
+                {{"ForAnyValue:StringEquals": {{"iot:ConnectAttributes": "PersistentConnect"}}}}}},
             {{"Effect": "Allow", "Action": ["iot:Subscribe", "iot:Receive"], "Resource": "*"}},
             {{"Effect": "Deny", "Action": "iot:Subscribe", "Resource": "{arns}topicfilter/$share/*"}}
         ]}}"#
@@ -566,6 +569,27 @@ mod tests {
     use fleet::registry::{CertificateId, RoleAliasName};
 
     use super::*;
+
+    #[test]
+    fn who_only_looks_leaves_no_session_behind() {
+        let arns = policy::Arns {
+            partition: "aws".into(),
+            region: "us-east-1".into(),
+            account: "000000000000".into(),
+        };
+        let listens = policy::Document::parse(&listens(&arns.prefix())).unwrap();
+        let policy = Compiled::new(&[Arc::new(listens)], &arns, &Variables::default());
+        for (client, persistent_connect, is_allowed) in [
+            ("read-only-1", false, true),
+            ("read-only-1", true, false),
+            ("lamp", false, false),
+            ("lamp", true, false),
+        ] {
+            let request = policy::Request { persistent_connect, ..policy::Request::default() };
+            let decided = may_connect(&policy, client, &request);
+            assert_eq!(decided.is_ok(), is_allowed, "{client} {persistent_connect}");
+        }
+    }
 
     #[test]
     fn a_session_is_looked_at_until_it_has_expired() {

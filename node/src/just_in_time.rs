@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::Backend as _;
 use api::audit::{Actor, Attempt, Intent, Outcome, Watch, Way};
@@ -20,10 +21,11 @@ use provisioning::{Parameters, Purpose, Template};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
 use thiserror::Error;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::backend::Backend;
 use crate::clock::now_ms;
+use crate::denial;
 use crate::identity;
 use crate::publication::Kept;
 use crate::shared::Shared;
@@ -82,8 +84,8 @@ async fn register(
             let (authority, is_revoked) = authorities.into_iter().find(has_signed)?;
             if is_revoked {
                 let (certificate, authority) = (new.certificate.as_str(), authority.id.as_str());
-                let why = "it is on the revocation list of its CA";
-                info!(certificate, authority, why, "a certificate did not register itself");
+                let why = &"it is on the revocation list of its CA";
+                denial::tell_unregistered(certificate, authority, why, Instant::now());
                 return None;
             }
             let now = Timestamp(now_ms());
@@ -111,7 +113,7 @@ async fn register(
                 // By a connection to another node.
                 Err(ProposeError::Rejected(Rejection::CertificateExists(_))) => {}
                 Err(why) => {
-                    info!(certificate, authority = by, %why, "a certificate did not register itself");
+                    denial::tell_unregistered(certificate, by, &why, Instant::now());
                     return None;
                 }
             }
@@ -131,13 +133,7 @@ async fn register(
         Ok(thing) => {
             info!(certificate, authority = by, thing, "a device was provisioned just in time")
         }
-        Err(why) => warn!(
-            certificate,
-            authority = by,
-            %why,
-            "a device was not provisioned just in time: its certificate waits for activation, and it \
-             is tried again when the device connects"
-        ),
+        Err(why) => denial::tell_unprovisioned(&certificate, by, &why, Instant::now()),
     }
     Some(())
 }

@@ -9,6 +9,15 @@ use mqtt::properties::{self, Builder, Property};
 /// What the user properties of one publication may have together, as with AWS.
 const USER_PROPERTIES: usize = 8 * 1024;
 
+/// What a PUBLISH has at most besides its topic name, its payload and the properties that travel unaltered:
+/// its fixed header, the lengths of the name and of the properties, its identifier, when it expires.
+const AROUND: usize = 5 + 2 + 4 + 2 + 5;
+
+/// The bytes that may be added to a publication of so many, where so many can be stored and sent in a packet.
+pub fn room(publication: usize, stored: usize, packet: usize) -> usize {
+    stored.min(packet.saturating_sub(AROUND)).saturating_sub(publication)
+}
+
 /// Encoded user properties, as [`mqtt::Publish::properties`] has them; at least one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Propagated {
@@ -31,7 +40,8 @@ impl Propagated {
         (!encoded.is_empty()).then(|| Self { encoded: encoded.into() })
     }
 
-    /// The properties of a publication with these after them; none when they are more than a
+    /// The properties of a publication with these after them, so that of a key that the device has sent, too,
+    /// the last is what the type says; none when they are more than a
     /// publication may have, or than `room` bytes.
     pub fn after(&self, sent: &[u8], room: usize) -> Option<Vec<u8>> {
         let own = || properties::iter(sent).map(|property| user_bytes(&property)).sum::<usize>();
@@ -87,6 +97,25 @@ mod tests {
             let found = encoded.map(|propagated| propagated.encoded.into_vec()).unwrap_or_default();
             assert_eq!(found, raw(&expected), "{shown}");
             assert!(found.len() <= USER_PROPERTIES && properties::is_valid(&found), "{shown}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_in_what_is_stored_and_in_a_packet() {
+        for (publication, stored, packet, expected) in [
+            (100, 1_000, 10_000, 900),
+            (100, 1_000, 1_018, 900),
+            (100, 1_000, 1_017, 899),
+            (1_000, 2_000, 1_018, 0),
+            (1_001, 2_000, 1_018, 0),
+            (2_000, 1_000, 10_000, 0),
+            (0, 1_000, 10, 0),
+        ] {
+            assert_eq!(
+                room(publication, stored, packet),
+                expected,
+                "{publication} {stored} {packet}"
+            );
         }
     }
 

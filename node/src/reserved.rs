@@ -40,17 +40,10 @@ impl Core {
         let group = GroupId::from(self.shared.group_of(target.thing));
         let at = self.clock().epoch_ms;
         // Of any QoS, and before anything is copied: a request may be as large as a packet.
-        let readable = match operation {
-            _ if ThingName::new(target.thing).is_err() => {
-                Err(Rejected::new(400, "The thing name is not valid: see CreateThing"))
-            }
-            _ if !target.name.is_none_or(shadow::is_valid_name) => Err(Rejected::new(
-                400,
-                "The shadow name is not valid: 1 to 64 characters of [$a-zA-Z0-9:_-]",
-            )),
+        let readable = check_names(target).and_then(|()| match operation {
             Operation::Get => shadow::parse_request(payload, &shadow::Limits::default()),
             Operation::Update | Operation::Delete => shadow::check_size(payload).map(|()| None),
-        };
+        });
         let token = match readable {
             Ok(token) => token,
             Err(rejected) => {
@@ -130,10 +123,51 @@ impl Core {
     }
 }
 
+/// Whether a request is for names that a shadow can be made with. What was made before names were looked
+/// at can be read and deleted.
+fn check_names(target: &Target<'_>) -> Result<(), Rejected> {
+    match target.operation {
+        Operation::Get | Operation::Delete => Ok(()),
+        Operation::Update if ThingName::new(target.thing).is_err() => {
+            Err(Rejected::new(400, "The thing name is not valid: see CreateThing"))
+        }
+        Operation::Update if !target.name.is_none_or(shadow::is_valid_name) => Err(Rejected::new(
+            400,
+            "The shadow name is not valid: 1 to 64 characters of [$a-zA-Z0-9:_-]",
+        )),
+        Operation::Update => Ok(()),
+    }
+}
+
 /// A request to a shadow that needs no command.
 struct Asked {
     operation: Operation,
     thing: String,
     name: Option<String>,
     at: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_make_no_shadow_but_are_read_and_deleted() {
+        let long = "s".repeat(65);
+        for (thing, name, is_valid) in [
+            ("lamp", None, true),
+            ("lamp", Some("blue:1"), true),
+            ("lämp", None, false),
+            ("a lamp", Some("blue"), false),
+            ("lamp", Some("light blue"), false),
+            ("lamp", Some(&*long), false),
+        ] {
+            for (operation, is_taken) in
+                [(Operation::Get, true), (Operation::Delete, true), (Operation::Update, is_valid)]
+            {
+                let target = Target { thing, name, operation };
+                assert_eq!(check_names(&target).is_ok(), is_taken, "{target:?}");
+            }
+        }
+    }
 }

@@ -139,10 +139,7 @@ fn api_config(config: &Config, issuing: Issuing) -> api::Config {
         any_region: config.account.any_region,
         endpoints: api::Endpoints { data: host.clone(), jobs: host.clone(), credentials: host },
         access_keys: config.access_keys.iter().map(key).collect(),
-        thing_types_deprecated_for_ms: u64::try_from(
-            config.limits.thing_types_deprecated_for.as_millis(),
-        )
-        .unwrap_or(u64::MAX),
+        thing_types_deprecated_for: config.limits.thing_types_deprecated_for,
         issuing,
         ledger: None,
         rates: api::Rates::new(

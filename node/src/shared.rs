@@ -34,6 +34,8 @@ const SHARE_QUEUES: u32 = 2;
 const ASKED_HOLDERS: u32 = 2;
 /// The first one that knows of [`fleet::shard::UpdateShadow::takes_empty`].
 const EMPTY_SHADOWS: u32 = 2;
+/// The first one that knows of [`fleet::shard::Will::asked`].
+const NAMES_WITH_WILLS: u32 = 2;
 
 /// See the module.
 pub struct Shared {
@@ -224,6 +226,11 @@ impl Shared {
     /// Whether every node knows what an update of a shadow with nothing in it means.
     pub fn takes_empty_shadows(&self) -> bool {
         self.known_data_version() >= EMPTY_SHADOWS
+    }
+
+    /// Whether every node keeps the name that a client has asked for with its will.
+    pub fn keeps_names_with_wills(&self) -> bool {
+        self.known_data_version() >= NAMES_WITH_WILLS
     }
 
     /// Whether clients are to go to another node.

@@ -425,7 +425,7 @@ def test_what_keeps_a_client_out_is_told_and_no_secret(skein, made, function, en
     function.answer = granted(name, principalId="Secret Principal")
     token = "SecretOfToken"
     enter(f"?{NAME}={name}&MyToken={token}&{SIGNATURE}={urllib.parse.quote(sign(token), safe='')}")
-    wait_until("it is told", lambda: "custom authorizer: not let in" in skein.tail(200))
+    wait_until("it is told", lambda: 'outcome="not let in"' in skein.tail(200))
     [line, *_] = [line for line in skein.tail(200).splitlines() if "not let in" in line and name in line]
     assert "principalId" in line and "remedy" in line
     assert "Secret" not in skein.tail(200)

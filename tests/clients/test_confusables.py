@@ -199,12 +199,13 @@ def test_who_is_attached_is_who_was_named(skein, dial, tmp_path, name):
 
 @pytest.mark.parametrize("wrong", [*NO_NAMES.values(), "a b", "x" * 129], ids=ascii)
 def test_names_in_shadow_topics_are_refused(skein, connected, name, wrong):
-    """By MQTT as by REST, where such a shadow could neither be read nor deleted."""
+    """By MQTT as by REST. What was made before they were can be read and deleted, where it is there."""
     data = skein.boto("iot-data")
     client = connected()
     for topic in (f"$aws/things/{wrong}/shadow", f"$aws/things/{name}/shadow/name/{wrong}"):
-        client.subscribe(f"{topic}/update/+", qos=1)
-        client.publish(f"{topic}/update", b'{"state":{"desired":{"a":1}}}', qos=1)
-        got = client.receive()
-        assert got.topic == f"{topic}/update/rejected" and json.loads(got.payload)["code"] == 400
+        client.subscribe(f"{topic}/+/+", qos=1)
+        for what, payload, code in (("update", b'{"state":{"desired":{"a":1}}}', 400), ("get", b"", 404), ("delete", b"", 404)):
+            client.publish(f"{topic}/{what}", payload, qos=1)
+            got = client.receive()
+            assert got.topic == f"{topic}/{what}/rejected" and json.loads(got.payload)["code"] == code
     assert data.list_named_shadows_for_thing(thingName=name)["results"] == []

@@ -372,7 +372,8 @@ def test_an_import_is_recorded(audited, ca, take):
     assert [it["outcome"] for it in records] == ["done", "done", "rejected", "done"]
     assert (first["actor"], third["error"]) == ({"type": "admin_port"}, "409")
     change, *revoked = second["changes"]
-    assert [(it["before"]["status"], it["after"]["status"]) for it in revoked] == [("ACTIVE", "REVOKED")]
+    as_was, as_is = ({"certificateId": device.id, "status": status} for status in ("ACTIVE", "REVOKED"))
+    assert [(it["before"], it["after"]) for it in revoked] == [(as_was, as_is)]
     assert revoked[0]["resource"].endswith(f":cert/{device.id}")
     assert change["resource"].endswith(f":cacert/{id}")
     counted = lambda it: (it["crlNumber"], it["serialNumbers"])

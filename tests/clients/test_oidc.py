@@ -494,6 +494,9 @@ def test_mqtt_over_websocket(node, realm, name):
         assert reader.client.subscribe(shared).result(10).reason_codes == [mqtt5.SubackReasonCode.NOT_AUTHORIZED]
         with pytest.raises(AssertionError, match="no connection"):
             Socket(at, keys(assume(node, token(realm.issuer, groups="readers"), "read-only")), f"{name}-admin")
+        # Nor does it leave a session behind.
+        with pytest.raises(AssertionError, match="NOT_AUTHORIZED"):
+            Socket(at, keys(assume(node, token(realm.issuer, groups="readers"), "read-only")), f"read-only-{name}-2", session_expiry_interval_sec=60)
         assert admin.ended.empty()
     finally:
         admin.client.stop()

@@ -389,7 +389,7 @@ def test_the_token_of_a_websocket_is_signed_or_added_later(skein, device):
 class Socket:
     """The device SDK for Python v2 over WebSocket, signed with temporary credentials."""
 
-    def __init__(self, skein, keys, client_id):
+    def __init__(self, skein, keys, client_id, **more):
         self.messages, self.failures, self.ended = queue.Queue(), queue.Queue(), queue.Queue()
         success = concurrent.futures.Future()
         self.client = mqtt5_client_builder.websockets_with_default_aws_signing(
@@ -398,7 +398,7 @@ class Socket:
             on_publish_received=lambda event: self.messages.put(event.publish_packet),
             on_lifecycle_connection_success=lambda event: success.done() or success.set_result(event),
             on_lifecycle_connection_failure=self.failures.put,
-            on_lifecycle_disconnection=lambda event: self.ended.put(event.disconnect_packet),
+            on_lifecycle_disconnection=lambda event: self.ended.put(event.disconnect_packet), **more,
         )
         self.client.start()
         try:

@@ -30,6 +30,8 @@ pub(super) enum Subject {
     ThingGroup(ThingGroupName),
     BillingGroup(BillingGroupName),
     Certificate(CertificateId),
+    /// Only its status: many change together.
+    Status(CertificateId),
     Authority(CertificateId),
     /// The revocation list of an authority, and how many are on it.
     Revocations(CertificateId),
@@ -204,7 +206,7 @@ impl Subject {
             Self::ThingType(name) => arns.thing_type(name),
             Self::ThingGroup(name) => arns.thing_group(name),
             Self::BillingGroup(name) => arns.billing_group(name),
-            Self::Certificate(id) => arns.certificate(id),
+            Self::Certificate(id) | Self::Status(id) => arns.certificate(id),
             Self::Authority(id) | Self::Revocations(id) => arns.authority(id),
             Self::Policy(name) => arns.policy(name),
             Self::Attached(principal) => arns.principal(principal),
@@ -250,6 +252,10 @@ impl Subject {
             }
             Self::Certificate(id) => {
                 certificates::description(registry.certificate(id.as_str())?, arns)
+            }
+            Self::Status(id) => {
+                let status = registry.certificate(id.as_str())?.status.as_str();
+                json!({ "certificateId": id, "status": status })
             }
             Self::Authority(id) => authorities::description(registry.authority(id.as_str())?, arns),
             Self::Revocations(id) => {

@@ -33,18 +33,19 @@ impl Watch {
         backend: &B,
         command: Command,
     ) -> Result<Outcome, ProposeError> {
-        self.propose_revoking(backend, command, &[]).await
+        self.propose_touching(backend, command, &[]).await
     }
 
-    /// As [`Watch::propose`] a command that also changes these certificates, which it does not name.
-    pub async fn propose_revoking<B: Backend>(
+    /// As [`Watch::propose`] a command that also changes the status of these certificates, which it does
+    /// not name.
+    pub async fn propose_touching<B: Backend>(
         &self,
         backend: &B,
         command: Command,
         certificates: &[CertificateId],
     ) -> Result<Outcome, ProposeError> {
         let mut subjects = subject::subjects(&command);
-        subjects.extend(certificates.iter().cloned().map(Subject::Certificate));
+        subjects.extend(certificates.iter().cloned().map(Subject::Status));
         let seen = self.look_before(backend, subjects).await?;
         let proposed = backend.registry_propose(command).await;
         match &proposed {

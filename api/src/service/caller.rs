@@ -63,7 +63,8 @@ impl<B: Backend> Service<B> {
     }
 
     /// Refuses what is more than a caller may ask for now. That is not recorded: whoever asks too often
-    /// would fill the audit log.
+    /// would fill the audit log. The time is the present one: an older one would forgive what was asked for
+    /// since.
     pub(crate) fn throttle(
         &self,
         caller: &Caller,

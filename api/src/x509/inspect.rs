@@ -16,6 +16,10 @@ use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 use super::signature::verify;
 use super::{CertificateError, certificate_id};
 
+/// The longest PEM text of a certificate, as with AWS: it is kept as it is given, with what stands around
+/// the block.
+const CERTIFICATE_BYTES: usize = 65_536;
+
 /// A certificate that may be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspected {
@@ -29,6 +33,10 @@ pub struct Inspected {
 
 /// Reads the one certificate in a PEM text and checks its key and its signature's algorithm.
 pub fn inspect(pem: &str) -> Result<Inspected, CertificateError> {
+    let (bytes, limit) = (pem.len(), CERTIFICATE_BYTES);
+    if bytes > limit {
+        return Err(CertificateError::TooLong { bytes, limit });
+    }
     inspect_der(only_block(pem, "CERTIFICATE", &["CERTIFICATE", "X509 CERTIFICATE"])?)
 }
 

@@ -112,3 +112,15 @@ fn damaged_certificates_are_refused_and_harm_nothing() {
         assert_eq!(error, expected);
     }
 }
+
+#[test]
+fn a_text_with_a_certificate_has_an_end() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    let around = |bytes: usize| format!("{}\n{pem}", "x".repeat(bytes - pem.len() - 1));
+    for (bytes, is_read) in [(65_536, true), (65_537, false)] {
+        let too_long = CertificateError::TooLong { bytes, limit: 65_536 };
+        let error = inspect(&around(bytes)).err();
+        assert_eq!(error, (!is_read).then_some(too_long), "{bytes}");
+    }
+}

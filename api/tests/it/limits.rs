@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -46,6 +47,27 @@ async fn a_caller_has_a_rate_on_each_plane() {
             assert_eq!(answer.body["traceId"].is_string(), plane == "iotdata");
         }
     }
+}
+
+#[tokio::test]
+async fn a_slow_body_does_not_set_the_time_of_a_rate_back() {
+    let node = limited(2, 0);
+    let (memory, control) = (node.memory.clone(), node.control.clone());
+    let get = |control: Router| async move {
+        send(&control, signed("iot", "GET", "/things", &[], b"")).await.status
+    };
+    let body = stream::once(async move {
+        memory.with(|state| state.now_secs = NOW_SECS + 10);
+        for expected in [200, 200, 400] {
+            assert_eq!(get(control.clone()).await, expected);
+        }
+        Ok::<_, axum::Error>(Bytes::new())
+    });
+    let mut slow = signed("iot", "GET", "/things", &[], b"");
+    *slow.body_mut() = Body::from_stream(body);
+    let throttled = (400, "ThrottlingException");
+    assert_eq!(send(&node.control, slow).await.error(), throttled);
+    assert_eq!(node.iot("GET", "/things", "").await.error(), throttled);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use api::backend::{
     AuthorizedCaller, Connection, Ending, Listed, NoAnswer, ProposeError, PublishError,
@@ -70,7 +70,7 @@ pub(crate) fn config(issuer: Issuer) -> Config {
             secret: SECRET.into(),
             rights: Arc::default(),
         }],
-        thing_types_deprecated_for_ms: fleet::registry::DEPRECATED_FOR_MS,
+        thing_types_deprecated_for: Duration::from_millis(fleet::registry::DEPRECATED_FOR_MS),
         issuing: api::provisioning::Issuing::new(issuer),
         ledger: None,
         rates: api::Rates::default(),

@@ -208,10 +208,13 @@ impl Claimed {
     }
 }
 
-/// A token whose signature is good: its claims, and what kind of token its header says that it is. Not
-/// shown by `Debug`.
+/// A token whose signature is good. Not shown by `Debug`.
 #[derive(Clone, PartialEq)]
-pub struct Claims(Map<String, Value>, Option<String>);
+pub struct Claims {
+    members: Map<String, Value>,
+    /// What kind of token its header says that it is.
+    kind: Option<String>,
+}
 
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -246,15 +249,15 @@ impl Claims {
             return Err(InvalidToken::Signature);
         }
         let kind = head.get("typ").map(|kind| kind.as_str().unwrap_or_default().to_owned());
-        object(body).map(|claims| Self(claims, kind)).ok_or(NO_CLAIMS)
+        object(body).map(|members| Self { members, kind }).ok_or(NO_CLAIMS)
     }
 
     /// Whether it is of this issuer and for this audience.
     fn check_parties(&self, issuer: &str, audience: &str) -> Result<(), InvalidToken> {
-        if text(&self.0, "iss") != Some(issuer) {
+        if text(&self.members, "iss") != Some(issuer) {
             return Err(claim("iss"));
         }
-        if is_for(&self.0, audience) { Ok(()) } else { Err(claim("aud")) }
+        if is_for(&self.members, audience) { Ok(()) } else { Err(claim("aud")) }
     }
 
     /// Who it is of, if it is for us and of this time.
@@ -266,23 +269,24 @@ impl Claims {
     ) -> Result<Person, InvalidToken> {
         self.check_parties(issuer, audience)?;
         // Only the party that it was issued to may use it, and it says which one where there are several.
-        let is_shared = matches!(self.0.get("aud"), Some(Value::Array(many)) if many.len() > 1);
-        if is_shared && !self.0.contains_key("azp") {
+        let is_shared =
+            matches!(self.members.get("aud"), Some(Value::Array(many)) if many.len() > 1);
+        if is_shared && !self.members.contains_key("azp") {
             return Err(claim("azp"));
         }
         for party in ["azp", "client_id"] {
-            if self.0.get(party).is_some_and(|it| it.as_str() != Some(audience)) {
+            if self.members.get(party).is_some_and(|it| it.as_str() != Some(audience)) {
                 return Err(claim(party));
             }
         }
         // Access tokens (RFC 9068, 2.1) and those that end a session (OpenID Connect Back-Channel Logout
         // 1.0, 2.4) say so in their header; some issuers say it in a claim.
-        if self.1.as_ref().is_some_and(|kind| !kind.eq_ignore_ascii_case("JWT"))
-            || self.0.get("typ").is_some_and(|it| it.as_str() != Some("ID"))
+        if self.kind.as_ref().is_some_and(|kind| !kind.eq_ignore_ascii_case("JWT"))
+            || self.members.get("typ").is_some_and(|it| it.as_str() != Some("ID"))
         {
             return Err(claim("typ"));
         }
-        if self.0.contains_key("events") {
+        if self.members.contains_key("events") {
             return Err(claim("events"));
         }
         let ends = self.seconds("exp")?.ok_or(claim("exp"))?;
@@ -294,7 +298,7 @@ impl Claims {
         if begins > now_secs + LEEWAY_SECS {
             return Err(InvalidToken::NotYet);
         }
-        let subject = text(&self.0, "sub").filter(|it| {
+        let subject = text(&self.members, "sub").filter(|it| {
             let is_plain = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
             (1..=SUBJECT_CHARS).contains(&it.len()) && it.bytes().all(is_plain)
         });
@@ -304,7 +308,7 @@ impl Claims {
 
     /// Whether the issuer has made sure that the address is the person's, if it says.
     fn is_email_verified(&self) -> Option<bool> {
-        match self.0.get("email_verified") {
+        match self.members.get("email_verified") {
             Some(Value::Bool(verified)) => Some(*verified),
             // Some issuers write it as a text.
             Some(Value::String(verified)) => Some(verified == "true"),
@@ -314,8 +318,9 @@ impl Claims {
 
     /// What a person is called; an address that is not theirs for sure names nobody.
     fn name(&self) -> Option<String> {
-        let email = text(&self.0, "email").filter(|_| self.is_email_verified() != Some(false));
-        let names = [email, text(&self.0, "preferred_username"), text(&self.0, "name")];
+        let email =
+            text(&self.members, "email").filter(|_| self.is_email_verified() != Some(false));
+        let names = [email, text(&self.members, "preferred_username"), text(&self.members, "name")];
         let fits = |name: &&str| {
             let length = name.chars().count();
             (1..=NAME_CHARS).contains(&length) && !name.chars().any(char::is_control)
@@ -330,9 +335,9 @@ impl Claims {
         if name == "email" && self.is_email_verified() != Some(true) {
             return false;
         }
-        let found = self.0.get(name).or_else(|| {
+        let found = self.members.get(name).or_else(|| {
             let (first, rest) = name.split_once('.')?;
-            rest.split('.').try_fold(self.0.get(first)?, |within, name| within.get(name))
+            rest.split('.').try_fold(self.members.get(first)?, |within, name| within.get(name))
         });
         match found {
             Some(Value::String(one)) => one == value,
@@ -351,7 +356,7 @@ impl Claims {
         if self.seconds("nbf")?.is_some_and(|begins| begins > now_secs + AHEAD_SECS) {
             return Err(InvalidToken::NotYet);
         }
-        let principal = self.0.get(&by.principal_claim).and_then(Value::as_str);
+        let principal = self.members.get(&by.principal_claim).and_then(Value::as_str);
         let principal = principal.filter(|it| {
             (1..=PRINCIPAL_CHARS).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_graphic())
         });
@@ -367,7 +372,7 @@ impl Claims {
 
     /// A time; absent is none, and anything but a number that is not negative is an error.
     fn seconds(&self, name: &str) -> Result<Option<u64>, InvalidToken> {
-        let Some(value) = self.0.get(name) else { return Ok(None) };
+        let Some(value) = self.members.get(name) else { return Ok(None) };
         let whole = value.as_u64();
         let rounded = || value.as_f64().filter(|it| (0.0..1e15).contains(it)).map(|it| it as u64);
         let seconds = whole.or_else(rounded);
@@ -387,10 +392,10 @@ impl Claims {
         };
         // Names of policy variables are not case-sensitive.
         let mut namesakes: BTreeMap<String, usize> = BTreeMap::new();
-        for name in self.0.keys() {
+        for name in self.members.keys() {
             *namesakes.entry(name.to_ascii_lowercase()).or_default() += 1;
         }
-        let named = self.0.iter().filter_map(|(name, value)| {
+        let named = self.members.iter().filter_map(|(name, value)| {
             let lower = name.to_ascii_lowercase();
             if lower != *name && namesakes[&lower] > 1 {
                 return None;

@@ -6,7 +6,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 
 /// A value, or an error that names the key for an object with a repeated one, however deep. The key may
-/// be secret: who reads what strangers send says it in other words.
+/// be secret: who reads what strangers send says it in other words. No other error of it
+/// [is one of data](serde_json::Error::is_data).
 pub struct Strict(pub Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -69,5 +70,33 @@ impl<'de> Visitor<'de> for StrictVisitor {
             entries.insert(key, value);
         }
         Ok(Value::Object(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_repeated_key_is_an_error_of_data() {
+        let deep = "[".repeat(200);
+        for (text, is_data) in [
+            (&br#"{"a": 1, "a": 1}"#[..], true),
+            (br#"[{"b": {"a": 1, "\u0061": 1}}]"#, true),
+            (b"", false),
+            (b"{", false),
+            (b"1e999", false),
+            (b"-", false),
+            (b"nul", false),
+            (b"1 2", false),
+            (b"{1: 2}", false),
+            (b"\"\xff\"", false),
+            (br#""\ud800""#, false),
+            (b"\"\n\"", false),
+            (deep.as_bytes(), false),
+        ] {
+            let error = serde_json::from_slice::<Strict>(text).map(drop).unwrap_err();
+            assert_eq!(error.is_data(), is_data, "{error}");
+        }
     }
 }

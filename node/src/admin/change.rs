@@ -240,7 +240,7 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
     }
     let serves = standing.members[&node].status != MemberStatus::Joining;
     if !dead && !is_live && serves {
-        return Err(undrained(node));
+        return Err(unremoved(node));
     }
     if node == standing.node {
         return Err(format!("ask another node: this is node {node}, which cannot tell of its end"));
@@ -253,6 +253,7 @@ fn removal(standing: &Standing, node: u64, dead: bool) -> Result<Command, String
     }
 }
 
+/// That a node would have to answer before it is told to drain.
 fn silent(node: u64) -> String {
     format!(
         "node {node} does not answer the node that was asked, so it cannot be drained: while it is down it has \
@@ -260,10 +261,19 @@ fn silent(node: u64) -> String {
     )
 }
 
+/// That a node would have to answer to be removed in order.
+fn unremoved(node: u64) -> String {
+    format!(
+        "node {node} does not answer, so its clients are not sent elsewhere: start it, or say `skein cluster \
+         remove {node} --dead` if it never returns"
+    )
+}
+
+/// That a node would have to answer to go on being drained.
 fn undrained(node: u64) -> String {
     format!(
-        "node {node} does not answer, so it cannot be drained: start it, or say `skein cluster remove {node} \
-         --dead` if it never returns"
+        "node {node} does not answer, so it has no clients to send elsewhere: it is drained when it starts \
+         again, unless you say `skein cluster drain {node} --undo`"
     )
 }
 
@@ -346,7 +356,7 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
                 Progress::Failed(format!("node {node} was added again meanwhile"))
             }
             Some(it) if !it.dead && it.drain != Drain::Done && !is_live(node) => {
-                Progress::Stuck(undrained(*node))
+                Progress::Stuck(unremoved(*node))
             }
             Some(it) if !it.dead && it.drain != Drain::Done => {
                 Progress::Going(format!("node {node} is leaving: its clients go elsewhere"))
@@ -408,9 +418,9 @@ fn await_end(admin: &str, wish: &Wish, patience: Duration) -> anyhow::Result<Str
             Progress::Going(text) if Instant::now() >= until => {
                 bail!("not within {} s, but it goes on: {text}", patience.as_secs())
             }
-            Progress::Stuck(text) if Instant::now() >= until => bail!(text),
             Progress::Stuck(text) => {
-                if stuck_since.get_or_insert_with(Instant::now).elapsed() >= STUCK {
+                let since = *stuck_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= STUCK || Instant::now() >= until {
                     bail!(text);
                 }
                 tell(&mut said, text);
@@ -607,14 +617,16 @@ mod tests {
         }
         let drained = Command::DrainMember { node: 3, drain: Drain::Wanted };
         for (command, wish, why) in [
-            (remove(false), Wish::Remove { node: 3, dead: false }, undrained(3)),
-            (drained, drain(false), silent(3)),
+            (remove(false), Wish::Remove { node: 3, dead: false }, unremoved(3)),
+            (drained, drain(false), undrained(3)),
         ] {
             let found = progress(&wish, &standing(vec![command], &[2], &[]));
             assert_eq!(found, Progress::Stuck(why));
         }
-        let undrained = progress(&drain(true), &standing(vec![], &[2], &[]));
-        assert!(matches!(undrained, Progress::Done(text) if text.ends_with("does not answer now")));
+        assert!(unremoved(3).contains("`skein cluster remove 3 --dead`"));
+        assert!(!undrained(3).contains("remove") && undrained(3).contains("drain 3 --undo"));
+        let resumed = progress(&drain(true), &standing(vec![], &[2], &[]));
+        assert!(matches!(resumed, Progress::Done(text) if text.ends_with("does not answer now")));
         let mut joining = standing(join()[..1].to_vec(), &[2, 3], &[]);
         joining.troubles.insert(4, "host:7: cannot connect".into());
         let Progress::Going(text) =

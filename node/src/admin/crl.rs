@@ -111,7 +111,7 @@ async fn take(shared: &Arc<Shared>, file: Body, watch: &Watch) -> Result<Importe
     };
     let named = backend.registry_read(named).await.map_err(|_| unavailable())?;
     let revoke = AuthorityCommand::Revoke { authority, list: Box::new(list) };
-    match watch.propose_revoking(&backend, Command::Authority(revoke), &named).await {
+    match watch.propose_touching(&backend, Command::Authority(revoke), &named).await {
         Ok(Outcome::Revoked { certificates }) => imported.revoked = certificates,
         Err(ProposeError::Rejected(rejection)) => {
             return Err((StatusCode::CONFLICT, format!("{}\n", refusal(&rejection))));

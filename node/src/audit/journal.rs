@@ -25,8 +25,11 @@ use crate::config::{Audit as Config, Findings};
 pub(super) const FORMAT: u8 = 1;
 /// What the first record has instead of a hash.
 pub(super) const NOTHING: [u8; 32] = [0; 32];
-/// The longest line that is read back when the log is opened.
+/// How much is read back when the log is opened.
 const LONGEST: u64 = 16 << 20;
+/// The longest line that is written: the last whole one is found whatever was begun after it. Only what has
+/// changed can make a line so long, and is left out of such a one.
+pub(super) const LONGEST_LINE: usize = LONGEST as usize / 2;
 
 /// What every line has besides what is recorded.
 #[derive(Serialize)]
@@ -39,6 +42,9 @@ struct Line<'a> {
     node: Option<u64>,
     #[serde(flatten)]
     entry: &'a Entry,
+    /// How many changes are not in it, where they would make it too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes_left_out: Option<usize>,
 }
 
 /// What is read back of a line.
@@ -121,9 +127,23 @@ impl Journal {
             last += 1;
             let start = buffer.len();
             let (node, time) = (self.node, written(entry.at));
-            let line =
-                Line { v: FORMAT, seq: last, previous: hex::encode(hash), time, node, entry };
+            let (previous, changes_left_out) = (hex::encode(hash), None);
+            let line = Line { v: FORMAT, seq: last, previous, time, node, entry, changes_left_out };
             serde_json::to_writer(&mut buffer, &line)?;
+            if buffer.len() - start >= LONGEST_LINE {
+                let (bytes, request) = (buffer.len() - start, &entry.request);
+                warn!(
+                    request,
+                    bytes, "a record of the audit log is too long: its changes are left out"
+                );
+                buffer.truncate(start);
+                let short = entry.without_changes();
+                let changes_left_out = Some(entry.changes.len());
+                serde_json::to_writer(
+                    &mut buffer,
+                    &Line { entry: &short, changes_left_out, ..line },
+                )?;
+            }
             hash = self::hash(&buffer[start..]);
             buffer.push(b'\n');
         }

@@ -179,6 +179,29 @@ fn an_unfinished_record_is_cut_off() {
 }
 
 #[test]
+fn what_has_changed_is_left_out_of_a_record_that_is_too_long() {
+    for (bytes, is_left_out) in
+        [(journal::LONGEST_LINE - 1000, false), (journal::LONGEST_LINE, true)]
+    {
+        let (_folder, config) = log(1 << 30, 0);
+        let (mut journal, _) = Journal::open(&config, None).unwrap();
+        let long = of_node("Change", "thing", "x".repeat(bytes).into());
+        journal.append(&[&of_node("Change", "thing", Value::Null), &long]).unwrap();
+        drop(journal);
+        let lines = lines(&path(&config));
+        assert!(lines.iter().all(|line| line.len() < journal::LONGEST_LINE));
+        let record: Value = serde_json::from_str(&lines[1]).unwrap();
+        assert_eq!(record.get("changes").is_none(), is_left_out, "{bytes}");
+        assert_eq!(record.get("changes_left_out"), is_left_out.then(|| json!(1)).as_ref());
+        // It is found behind whatever was begun after it.
+        let begun = "y".repeat(journal::LONGEST_LINE - 1);
+        fs::write(path(&config), lines.join("\n") + "\n" + &begun).unwrap();
+        assert_eq!(fill(&config, 1), begun.len() as u64);
+        assert_eq!(verify(&path(&config)).unwrap().records, Some((1, 3)));
+    }
+}
+
+#[test]
 fn a_file_that_is_something_else_is_not_written() {
     for content in ["hello\n", "{\"v\":2,\"seq\":1,\"previous\":\"\"}\n", "{\"v\":1}\n"] {
         let (_folder, config) = log(1 << 20, 0);

@@ -499,13 +499,15 @@ async fn open_session(
         }
     }
     let limits = &core.shared.limits;
+    let keeps_name = core.shared.keeps_names_with_wills();
+    let asked = if keeps_name { asked_for_will(peer) } else { None };
     let command = shard::Connect {
         client: Bytes::copy_from_slice(client.as_bytes()),
         clean_start: connect.clean_start,
         expiry_secs: expiry,
         version: connect.version as u32,
         at: core.read_clock().epoch_ms,
-        will: connect.will.as_ref().map(|will| will_of(client, peer, will)),
+        will: connect.will.as_ref().map(|will| will_of(client, peer, asked, will)),
         queue_limit_bytes: limits.session_queue_bytes,
         queue_limit_messages: limits.session_queue_messages,
         node: core.shared.mesh.own.0,
@@ -608,7 +610,18 @@ impl Drop for Opened {
     }
 }
 
-fn will_of(client: &str, peer: &Peer, will: &mqtt::Will<'_>) -> shard::Will {
+/// What a client has asked for, where policies are asked again when its will is published.
+fn asked_for_will(peer: &Peer) -> Option<Box<shard::Asked>> {
+    let domain_name = peer.principal.certificate().and(peer.domain_name.clone())?;
+    Some(Box::new(shard::Asked { domain_name }))
+}
+
+fn will_of(
+    client: &str,
+    peer: &Peer,
+    asked: Option<Box<shard::Asked>>,
+    will: &mqtt::Will<'_>,
+) -> shard::Will {
     let certificate = peer.principal.certificate().map(ToOwned::to_owned);
     let mut publication = Publication::borrowed(will.topic, will.payload, will.qos, will.retain);
     publication.properties = &will.properties;
@@ -623,7 +636,7 @@ fn will_of(client: &str, peer: &Peer, will: &mqtt::Will<'_>) -> shard::Will {
             Principal::Authorized(authorized) => Some(Box::new(authorized.admitted())),
             _ => None,
         },
-        asked: peer.domain_name.clone().map(|domain_name| Box::new(shard::Asked { domain_name })),
+        asked,
     }
 }
 
@@ -735,5 +748,28 @@ fn start(
             true => Reason::UseAnotherServer,
             false => Reason::ServerShuttingDown,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Role;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_for_the_policies_of_a_certificate_only() {
+        let certificate = || Principal::Certificate("0a".repeat(32).into());
+        for (principal, name, is_kept) in [
+            (certificate(), Some("iot.example.com"), true),
+            (certificate(), None, false),
+            (Principal::AccessKey("KEY".into(), Role::Admin), Some("iot.example.com"), false),
+            (Principal::Unidentified, Some("iot.example.com"), false),
+        ] {
+            let shown = format!("{principal:?} {name:?}");
+            let peer = Peer::nobody(principal, None, 1).asking(name.map(ToOwned::to_owned));
+            let kept = asked_for_will(&peer).map(|asked| asked.domain_name);
+            assert_eq!(kept.as_deref(), name.filter(|_| is_kept), "{shown}");
+        }
     }
 }

@@ -187,7 +187,7 @@ fn claims_are_for_us_and_of_this_time() {
 
 fn of(claims: Value) -> Claims {
     let Value::Object(claims) = claims else { panic!("no object") };
-    Claims(claims, None)
+    Claims { members: claims, kind: None }
 }
 
 #[test]
@@ -234,8 +234,7 @@ fn a_token_is_of_a_person() {
     for (kind, is_refused) in
         [("JWT", false), ("jwt", false), ("at+jwt", true), ("logout+jwt", true), ("", true)]
     {
-        let Claims(claims, _) = of(good());
-        let found = Claims(claims, Some(kind.into())).person("i", "a", NOW);
+        let found = Claims { kind: Some(kind.into()), ..of(good()) }.person("i", "a", NOW);
         assert_eq!(found.err(), is_refused.then(|| claim("typ")), "{kind}");
     }
     for (claims, error) in [
@@ -352,7 +351,7 @@ fn the_claim_that_says_who_it_is_cannot_be_replaced_by_one_in_other_case() {
         (json!({ "SUB": "s" }), Some("s")),
     ] {
         let Value::Object(map) = &claims else { panic!("no object") };
-        let variables = Claims(map.clone(), None).variables();
+        let variables = Claims { members: map.clone(), kind: None }.variables();
         let found = variables.get("jwt:sub").map(|values| values.join(","));
         assert_eq!(found.as_deref(), expected, "{claims}");
     }

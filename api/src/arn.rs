@@ -15,17 +15,15 @@ pub(crate) struct Arns {
     prefix: String,
     account: String,
     region: String,
-    any_region: bool,
 }
 
 impl Arns {
     pub(crate) fn new(config: &Config) -> Self {
-        let Config { account, region, any_region, .. } = config;
+        let Config { account, region, .. } = config;
         Self {
             prefix: format!("arn:aws:iot:{region}:{account}:"),
             account: account.clone(),
             region: region.clone(),
-            any_region: *any_region,
         }
     }
 
@@ -36,7 +34,6 @@ impl Arns {
             prefix: format!("arn:aws:iot:{region}:{account}:"),
             account: account.clone(),
             region: region.clone(),
-            any_region: false,
         }
     }
 
@@ -165,20 +162,25 @@ impl Arns {
         })
     }
 
-    /// The name of a resource of this kind that is given by name, or else by ARN.
+    /// The name of a resource of this kind that is given by name, by ARN, or by both if they mean the same.
     pub(crate) fn name_or_arn(
         &self,
         kind: &str,
         name: Option<String>,
         arn: Option<String>,
     ) -> Result<String, Error> {
-        if let Some(name) = name {
-            return Ok(name);
-        }
-        let arn = arn.ok_or_else(|| Error::Invalid(format!("the {kind} is not named")))?;
-        match self.parse(&arn)?.split_once('/') {
-            Some((found, name)) if found == kind => Ok(name.to_owned()),
-            _ => Err(Error::Invalid(format!("'{arn}' is not the ARN of a {kind}"))),
+        let Some(arn) = arn else {
+            return name.ok_or_else(|| Error::Invalid(format!("the {kind} is not named")));
+        };
+        let of_arn = match self.parse(&arn)?.split_once('/') {
+            Some((found, name)) if found == kind => name,
+            _ => return Err(Error::Invalid(format!("'{arn}' is not the ARN of a {kind}"))),
+        };
+        match name.filter(|name| name != of_arn) {
+            Some(name) => {
+                Err(Error::Invalid(format!("'{arn}' is not the ARN of the {kind} '{name}'")))
+            }
+            None => Ok(of_arn.to_owned()),
         }
     }
 
@@ -189,7 +191,7 @@ impl Arns {
         let ["arn", _, "iot", region, account, resource] = parts[..] else {
             return Err(Error::Invalid(format!("'{arn}' is not an ARN of the service iot")));
         };
-        if account != self.account || (region != self.region && !self.any_region) {
+        if account != self.account || region != self.region {
             return Err(Error::Invalid(format!(
                 "'{arn}' is not of account {} in region {}",
                 self.account, self.region

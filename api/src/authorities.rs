@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::arn::Arns;
-use crate::certificates::{certificate_id, required, summary as certificate_summary};
+use crate::certificates::{certificate_id, required, required_pem, summary as certificate_summary};
 use crate::paging::MARKER;
 use crate::request::{Call, Tag, tags};
 use crate::service::{Api, Reply};
@@ -85,7 +85,7 @@ pub(crate) async fn delete_code<B: Backend>(api: &Api<B>, _call: &Call) -> Resul
 
 pub(crate) async fn register<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let body: Body = call.json()?;
-    let pem = required(body.ca_certificate, "caCertificate")?;
+    let pem = required_pem(body.ca_certificate, "caCertificate")?;
     let invalid =
         |error: CertificateError| Error::CertificateValidation(format!("caCertificate: {error}"));
     let inspected = x509::inspect_authority(&pem).map_err(invalid)?;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::arn::Arns;
 use crate::certificates::required;
 use crate::paging::MARKER;
-use crate::request::{Call, Tag, tags};
+use crate::request::{Call, Caller, Tag, tags, without_query};
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
@@ -138,7 +138,7 @@ pub(crate) async fn create<B: Backend>(api: &Api<B>, call: &Call) -> Result<Repl
 
 pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let found = find(api, AuthorizerName::new(call.label(0))?).await?;
-    Ok(Reply::Json(described(&api.arns, &found)))
+    Ok(Reply::Json(described(&api.arns, &found, &call.caller)))
 }
 
 async fn find<B: Backend>(api: &Api<B>, name: AuthorizerName) -> Result<Authorizer, Error> {
@@ -149,8 +149,12 @@ async fn find<B: Backend>(api: &Api<B>, name: AuthorizerName) -> Result<Authoriz
     found.await
 }
 
-fn described(arns: &Arns, authorizer: &Authorizer) -> Value {
-    json!({ "authorizerDescription": description(authorizer, arns) })
+fn described(arns: &Arns, authorizer: &Authorizer, caller: &Caller) -> Value {
+    let mut description = description(authorizer, arns);
+    if caller.only_looks() {
+        description["authorizerFunctionArn"] = without_query(&authorizer.function).into();
+    }
+    json!({ "authorizerDescription": description })
 }
 
 pub(crate) fn description(authorizer: &Authorizer, arns: &Arns) -> Value {
@@ -221,12 +225,15 @@ pub(crate) async fn set_default<B: Backend>(api: &Api<B>, call: &Call) -> Result
     Ok(named(api, &name))
 }
 
-pub(crate) async fn describe_default<B: Backend>(api: &Api<B>, _: &Call) -> Result<Reply, Error> {
+pub(crate) async fn describe_default<B: Backend>(
+    api: &Api<B>,
+    call: &Call,
+) -> Result<Reply, Error> {
     let found = api.read(|registry| {
         let not_found = || Error::NotFound("There is no default authorizer".into());
         registry.default_authorizer().cloned().ok_or_else(not_found)
     });
-    Ok(Reply::Json(described(&api.arns, &found.await?)))
+    Ok(Reply::Json(described(&api.arns, &found.await?, &call.caller)))
 }
 
 pub(crate) async fn clear_default<B: Backend>(api: &Api<B>, _: &Call) -> Result<Reply, Error> {

@@ -69,7 +69,7 @@ pub(crate) async fn register<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
         None => first_status(call)?,
         Some(status) => registered_status(Some(&status))?,
     };
-    let pem = required(body.certificate_pem, "certificatePem")?;
+    let pem = required_pem(body.certificate_pem, "certificatePem")?;
     let inspected = x509::inspect(&pem).map_err(invalid)?;
     let (id, arns) = (inspected.id.clone(), api.arns.clone());
     // Told first, as AWS does: whoever registers a certificate again need not know its CA.
@@ -88,7 +88,7 @@ pub(crate) async fn register_without_ca<B: Backend>(
     call: &Call,
 ) -> Result<Reply, Error> {
     let body: Body = call.json()?;
-    let pem = required(body.certificate_pem, "certificatePem")?;
+    let pem = required_pem(body.certificate_pem, "certificatePem")?;
     let status = registered_status(body.status.as_deref())?;
     let inspected = x509::inspect(&pem).map_err(invalid)?;
     register_inspected(api, call, pem, status, inspected, None).await
@@ -244,6 +244,11 @@ pub(crate) fn required(member: Option<String>, name: &str) -> Result<String, Err
     member
         .filter(|value| !value.is_empty())
         .ok_or_else(|| Error::Invalid(format!("the member {name} is missing")))
+}
+
+/// A text in PEM that has to be there.
+pub(crate) fn required_pem(member: Option<String>, name: &str) -> Result<String, Error> {
+    required(member, name).map(|pem| x509::without_mark(&pem).to_owned())
 }
 
 fn invalid(error: CertificateError) -> Error {

@@ -307,7 +307,9 @@ impl Error {
             Self::TransferAlreadyCompleted(_) => (410, "TransferAlreadyCompletedException"),
             Self::CertificateConflict(_) => (409, "CertificateConflictException"),
             Self::Auth(error) => (403, error.code()),
-            Self::Forbidden if plane == Plane::Data => (403, "ForbiddenException"),
+            Self::Forbidden | Self::AccessDenied(_) if plane == Plane::Data => {
+                (403, "ForbiddenException")
+            }
             Self::Forbidden | Self::AccessDenied(_) => (403, "AccessDeniedException"),
             Self::NotFound(_) => (404, "ResourceNotFoundException"),
             Self::UnknownOperation(_) => (404, "UnknownOperationException"),

@@ -375,6 +375,7 @@ impl<B: Backend> Provisioner<B> {
                 record(issued, CertificateStatus::Inactive, None, now)
             }
             CertificateSource::Pem { pem, authority_pem } => {
+                let pem = x509::without_mark(&pem).to_owned();
                 let inspected = x509::inspect(&pem)?;
                 let signer = match authority_pem {
                     Some(authority) => {

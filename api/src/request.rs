@@ -18,7 +18,7 @@ use crate::audit::{Actor, Way};
 use crate::backend::{AuthorizedCaller, CertificateCaller};
 use crate::openapi;
 use crate::people::PersonSession;
-use crate::rights::Rights;
+use crate::rights::{Rights, Role};
 use crate::routes::Operation;
 use crate::sigv4;
 
@@ -78,6 +78,12 @@ impl Caller {
             Self::Person(session) => Some(&session.rights),
             Self::Certificate(_) | Self::Authorized(_) => None,
         }
+    }
+
+    /// Whether it is not for what an address has behind its path, which may be a secret of who is asked
+    /// there.
+    pub(crate) fn only_looks(&self) -> bool {
+        self.rights().is_some_and(|rights| rights.role == Role::ReadOnly)
     }
 
     /// As it is recorded.
@@ -212,6 +218,14 @@ impl Call {
     }
 }
 
+/// An address without its query.
+pub(crate) fn without_query(address: &str) -> String {
+    match address.split_once('?') {
+        Some((path, _)) => format!("{path}?redacted"),
+        None => address.to_owned(),
+    }
+}
+
 /// The parameters of a query. A plus is a plus, as in a signature.
 pub(crate) fn parameters(query: &str) -> Result<Vec<(String, String)>, Error> {
     let pairs = sigv4::pairs(query).map(|(name, value)| {
@@ -230,11 +244,26 @@ pub(crate) struct Tag {
     value: Option<String>,
 }
 
+/// How many tags a resource can have.
+const MOST_TAGS: usize = 50;
+
+/// Tags that are added to those of a resource: one that has as many as it can gets no more, however they
+/// come.
+pub(crate) fn more_tags(more: Vec<Tag>) -> Result<BTreeMap<String, String>, Error> {
+    match more.len() {
+        0..=MOST_TAGS => tags(more),
+        count => Err(Error::LimitExceeded(too_many_tags(count))),
+    }
+}
+
+fn too_many_tags(count: usize) -> String {
+    format!("a resource can have {MOST_TAGS} tags, not {count}")
+}
+
 /// The tags of a resource, checked against their limits.
 pub(crate) fn tags(tags: Vec<Tag>) -> Result<BTreeMap<String, String>, Error> {
-    const MOST: usize = 50;
-    if tags.len() > MOST {
-        return Err(Error::Invalid(format!("a resource can have {MOST} tags, not {}", tags.len())));
+    if tags.len() > MOST_TAGS {
+        return Err(Error::Invalid(too_many_tags(tags.len())));
     }
     let mut map = BTreeMap::new();
     for Tag { key, value } in tags {

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::routes::Operation;
 
+/// How many of the things that somebody is for are named to whom it is not for others.
+const NAMED: usize = 10;
+
 /// How much the holder of an access key may do; each may do all that those before it may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -45,12 +48,24 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Whether an operation may be carried out, whose path has these labels.
-    pub(crate) fn allow(&self, operation: Operation, labels: &[String]) -> bool {
-        self.role >= operation.role()
-            && (self.things.is_empty()
-                || operation.is_of_thing()
-                    && labels.first().is_some_and(|thing| self.include(thing)))
+    /// Why an operation may not be carried out whose path has these labels; none if it may.
+    pub(crate) fn refusal(&self, operation: Operation, labels: &[String]) -> Option<String> {
+        let (role, name) = (self.role.as_str(), operation.name());
+        if self.role < operation.role() {
+            let needed = operation.role().as_str();
+            return Some(format!("has the role {role}, and {name} needs the role {needed}"));
+        }
+        let thing = labels.first().filter(|_| operation.is_of_thing());
+        if self.things.is_empty() || thing.is_some_and(|thing| self.include(thing)) {
+            return None;
+        }
+        let (named, more) = self.things.split_at(self.things.len().min(NAMED));
+        let more = if more.is_empty() { "" } else { ", …" };
+        let of = thing.map(|thing| format!(" of {thing}")).unwrap_or_default();
+        Some(format!(
+            "has the role {role} for the things {}{more} alone, and is not for {name}{of}",
+            named.join(", ")
+        ))
     }
 
     /// Whether a thing is one of those that the holder is for.
@@ -97,8 +112,38 @@ mod tests {
             (rights(Role::Admin, &["lamp"]), O::Publish, "lamp", false),
             (rights(Role::ReadOnly, &["lamp"]), O::DeleteThing, "lamp", false),
         ] {
-            let allowed = rights.allow(operation, &[label.to_owned()]);
-            assert_eq!(allowed, expected, "{rights:?} {operation:?} {label}");
+            let refusal = rights.refusal(operation, &[label.to_owned()]);
+            assert_eq!(refusal.is_none(), expected, "{rights:?} {operation:?} {label}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_missing() {
+        use Operation as O;
+        let many: Vec<String> = (0..12).map(|it| format!("t{it}")).collect();
+        for (role, things, operation, expected) in [
+            (
+                Role::ReadOnly,
+                vec![],
+                O::UpdateThing,
+                "has the role read-only, and UpdateThing needs the role operator",
+            ),
+            (
+                Role::Operator,
+                vec!["lamp-*".into(), "door".into()],
+                O::UpdateThing,
+                "has the role operator for the things lamp-*, door alone, and is not for UpdateThing of gate",
+            ),
+            (
+                Role::Admin,
+                many,
+                O::ListThings,
+                "has the role admin for the things t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, … alone, and is \
+                 not for ListThings",
+            ),
+        ] {
+            let refusal = Rights { role, things }.refusal(operation, &["gate".to_owned()]);
+            assert_eq!(refusal.as_deref(), Some(expected));
         }
     }
 }

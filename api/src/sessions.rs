@@ -92,14 +92,17 @@ pub async fn resolve<'v, B: Backend>(
         .registry_read(move |registry| registry.opening_keys(now).cloned().collect::<Vec<_>>())
         .await?;
     let opened = keys.iter().find_map(|key| Some((open(sealed.clone(), key)?, key)));
-    let (session, key) = opened.ok_or(AuthError::Token)?;
+    let (session, key) = opened.ok_or(match sealed.version {
+        OF_PEOPLE => AuthError::EndedSession,
+        _ => AuthError::Token,
+    })?;
     if now >= session.expires() {
         return Err(AuthError::ExpiredToken.into());
     }
     if let Session::Person(person) = &session
         && !backend.person_stands(person)
     {
-        return Err(AuthError::Token.into());
+        return Err(AuthError::EndedSession.into());
     }
     let secret = secret_access_key(token, key);
     Ok((claim.with_secret(secret), Some(session)))

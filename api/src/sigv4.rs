@@ -144,8 +144,11 @@ impl Verifier {
             return Err(AuthError::Service(statement.service));
         }
         let key = self.keys.get(&statement.access_key);
-        if key.is_none() && statement.session_token.is_none() {
-            return Err(AuthError::UnknownKey(statement.access_key));
+        match (key, &statement.session_token) {
+            (None, None) => return Err(AuthError::UnknownKey(statement.access_key)),
+            // It is of other credentials: whoever sends it means to be somebody else.
+            (Some(_), Some(_)) => return Err(AuthError::Token),
+            _ => {}
         }
         Ok(Claim { statement, secret: key.map(|key| Cow::Borrowed(key.secret.as_str())) })
     }
@@ -317,7 +320,8 @@ impl Statement {
             return Err(AuthError::ScopeDate);
         }
         if signed_at > now_secs + SKEW_SECS {
-            return Err(AuthError::NotYet { timestamp: self.timestamp.clone(), now_secs });
+            let timestamp = self.timestamp.clone();
+            return Err(AuthError::NotYet { timestamp, now_secs, skew_secs: SKEW_SECS });
         }
         let valid_secs = match (self.is_presigned, self.expires_secs) {
             (false, _) => SKEW_SECS,
@@ -325,7 +329,8 @@ impl Statement {
             (true, None) => presigned_default_secs,
         };
         if now_secs > signed_at + valid_secs {
-            return Err(AuthError::Expired { timestamp: self.timestamp.clone(), now_secs });
+            let timestamp = self.timestamp.clone();
+            return Err(AuthError::Expired { timestamp, now_secs, valid_secs });
         }
         Ok(())
     }

@@ -321,8 +321,9 @@ async fn assume_role<B: Backend>(
     };
     let person = claims.person(&provider.issuer, &provider.audience, now.0 / 1000)?;
     // From here on it is known who asks.
-    let role = Role::named(role_name).filter(|_| account == service.arns.account());
-    let rights = role.and_then(|role| provider.rights(&claims, role));
+    let role = Role::named(role_name);
+    let of_account = role.filter(|_| account == service.arns.account());
+    let rights = of_account.and_then(|role| provider.rights(&claims, role));
     let intent = |rights: Option<&Rights>| Intent {
         actor: Actor::Person {
             issuer: provider.issuer.clone(),
@@ -337,8 +338,16 @@ async fn assume_role<B: Backend>(
         request: trace.to_owned(),
     };
     let Some(rights) = rights else {
+        let reason = if account != service.arns.account() {
+            "the role is of another account"
+        } else if role.is_none() {
+            "there is no such role: there are admin, operator and read-only"
+        } else {
+            "no rule of the provider gives it to this person"
+        };
         let (provider, subject) = (&provider.name, &person.subject);
-        tracing::info!(provider, subject, role = role_name, "a person asks for a role of others");
+        let asked = audit::shortened(&asked.role_arn);
+        tracing::info!(provider, subject, role = asked, reason, "a person does not get a role");
         let failure = Failure::new(
             403,
             "AccessDenied",

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::request::{Call, Tag, tags};
+use crate::request::{Call, Tag, more_tags};
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
@@ -24,7 +24,7 @@ fn missing(member: &str) -> Error {
 pub(crate) async fn tag<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {
     let body: Body = call.json()?;
     let arn = body.resource_arn.ok_or_else(|| missing("resourceArn"))?;
-    let tags = tags(body.tags.ok_or_else(|| missing("tags"))?)?;
+    let tags = more_tags(body.tags.ok_or_else(|| missing("tags"))?)?;
     api.propose(Command::Tag { resource: api.arns.parse_resource(&arn)?, tags }).await?;
     Ok(Reply::Empty)
 }

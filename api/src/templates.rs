@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::arn::Arns;
 use crate::certificates::required;
 use crate::paging::NEXT_TOKEN;
-use crate::request::{Call, Tag, tags};
+use crate::request::{Call, Tag, tags, without_query};
 use crate::service::{Api, Reply};
 use crate::{Backend, Error};
 
@@ -137,7 +137,13 @@ pub(crate) async fn describe<B: Backend>(api: &Api<B>, call: &Call) -> Result<Re
         let template = registry.template(name.as_str()).ok_or_else(|| not_found(&name))?;
         Ok(description(template, &arns))
     });
-    Ok(Reply::Json(described.await?))
+    let mut described = described.await?;
+    if call.caller.only_looks()
+        && let Some(Value::String(target)) = described.pointer_mut("/preProvisioningHook/targetArn")
+    {
+        *target = without_query(target);
+    }
+    Ok(Reply::Json(described))
 }
 
 pub(crate) async fn update<B: Backend>(api: &Api<B>, call: &Call) -> Result<Reply, Error> {

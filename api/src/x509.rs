@@ -18,7 +18,8 @@ use thiserror::Error;
 
 pub use crl::{InspectedList, LONGEST_LIST, ListError, inspect_list, is_list_signed_by, utc};
 pub use inspect::{
-    Inspected, InspectedAuthority, inspect, inspect_authority, inspect_der, is_signed_by, issuer_of,
+    Inspected, InspectedAuthority, inspect, inspect_authority, inspect_der, is_signed_by,
+    issuer_of, without_mark,
 };
 pub use issuer::{AuthorityKey, Issued, Issuer, KeyPair, PROBE, Scheme, Unsigned, certificate_pem};
 
@@ -38,7 +39,9 @@ pub enum CertificateError {
     RsaBits { bits: usize },
     #[error("keys of the kind {0} are not supported; RSA, P-256, P-384 and P-521 are")]
     Key(String),
-    #[error("signatures of the kind {0} are not supported")]
+    #[error(
+        "signatures of the kind {0} are not supported; SHA-256, SHA-384 and SHA-512 with RSA or ECDSA are"
+    )]
     Signature(String),
     #[error("the request is not signed by its own key")]
     RequestSignature,

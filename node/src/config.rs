@@ -478,10 +478,16 @@ impl Config {
             .chain(self.registration.files())
             .chain(self.audit.file.as_mut())
             .chain([&mut self.data]);
-        let of_issuers = self.jwt_issuers.iter_mut().map(|it| &mut it.jwks);
-        for jwks in of_issuers.chain(self.oidc.values_mut().flat_map(|it| &mut it.jwks)) {
-            if let Some(file) = jwt::file_of(jwks) {
+        let of_issuers = self.jwt_issuers.iter_mut().map(|it| (Some(&mut it.jwks), &mut it.ca));
+        let of_providers = self.oidc.values_mut().map(|it| (it.jwks.as_mut(), &mut it.ca));
+        for (jwks, ca) in of_issuers.chain(of_providers) {
+            if let Some(jwks) = jwks
+                && let Some(file) = jwt::file_of(jwks)
+            {
                 *jwks = folder.join(file).display().to_string();
+            }
+            if let Some(ca) = ca.as_mut().filter(|ca| !ca.as_os_str().is_empty()) {
+                *ca = folder.join(&*ca);
             }
         }
         for path in files.into_iter().flatten().chain(others) {

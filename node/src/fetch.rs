@@ -19,11 +19,26 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Keeps connections open between questions. An address that sends elsewhere is not followed.
-static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
+static CLIENT: LazyLock<Result<reqwest::Client, String>> =
+    LazyLock::new(|| client().build().map_err(|error| error.to_string()));
+
+fn client() -> reqwest::ClientBuilder {
     let says = HeaderMap::from_iter([(ASKED_BY, HeaderValue::from_static("function"))]);
     let client = reqwest::Client::builder().default_headers(says).timeout(TIMEOUT);
-    client.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| error.to_string())
-});
+    client.redirect(reqwest::redirect::Policy::none())
+}
+
+/// A client that also trusts these CAs, in PEM, beside those of the machine.
+///
+/// # Errors
+/// When they cannot be read, or there are none.
+pub fn trusting(pem: &[u8]) -> Result<reqwest::Client, String> {
+    let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| causes(&error))?;
+    if trusted.is_empty() {
+        return Err("there is no certificate in PEM".into());
+    }
+    client().tls_certs_merge(trusted).build().map_err(|error| causes(&error))
+}
 
 /// Why there is no answer. Never says what was sent, nor the address, which may have a secret in it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -55,9 +70,12 @@ pub async fn post(target: &str, question: String) -> Result<Vec<u8>, NoAnswer> {
     read(request.body(question).send().await?).await
 }
 
-/// Asks for what is there.
-pub async fn get(target: &str) -> Result<Vec<u8>, NoAnswer> {
-    let client = CLIENT.as_ref().map_err(|error| NoAnswer::Failed(error.clone()))?;
+/// Asks for what is there, with a client of one's own, if there is one.
+pub async fn get(client: Option<&reqwest::Client>, target: &str) -> Result<Vec<u8>, NoAnswer> {
+    let client = match client {
+        Some(client) => client,
+        None => CLIENT.as_ref().map_err(|error| NoAnswer::Failed(error.clone()))?,
+    };
     read(client.get(target).send().await?).await
 }
 

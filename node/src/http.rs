@@ -3,6 +3,8 @@
 //! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
 //! sent the head of its next request within [`Listener::connect_timeout`].
 
+mod stream;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,10 @@ use tracing::debug;
 use crate::config::Listener;
 use crate::gateway;
 use crate::metrics;
+
+use stream::Answering;
+
+pub use stream::{linger, unreadable};
 
 /// Serves a listener for as long as the runtime lives.
 pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
@@ -60,7 +66,7 @@ where
     let service = TowerToHyperService::new(router.map_request(with_source));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = http.serve_connection(TokioIo::new(Answering::new(stream)), service).await {
         debug!(%error, "HTTP connection ended");
     }
 }
@@ -101,6 +107,59 @@ mod tests {
             stream.write_all(sent).await.unwrap();
             assert_eq!(rest(&mut stream).await.contains("here"), sent == REQUEST, "{sent:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_answered_like_the_rest() {
+        let address = start(Listener::default()).await;
+        let get = |path: &str, header: &str| {
+            format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\nX: {header}\r\n\r\n")
+        };
+        let many = "a: b\r\n".repeat(200);
+        for (sent, status, code) in [
+            (get(&"a".repeat(70_000), ""), 414, "RequestUriTooLongException"),
+            (get("", &"a".repeat(1 << 20)), 431, "RequestHeaderFieldsTooLargeException"),
+            (format!("GET / HTTP/1.1\r\n{many}\r\n"), 431, "RequestHeaderFieldsTooLargeException"),
+            ("GET / HTTP/1.1\r\na b: c\r\n\r\n".into(), 400, "InvalidRequestException"),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            let answer = rest(&mut stream).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert!(head.contains(&format!("\r\nx-amzn-errortype: {code}\r\n")), "{answer}");
+            assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{answer}");
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(body["message"].is_string(), "{body}");
+        }
+        // What handlers answer stays as it is.
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(get("nothing", "").as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_reaches_whoever_is_still_sending() {
+        let address = start(Listener::default()).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let bytes = 40 << 20;
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..bytes >> 20 {
+            stream.write_all(&vec![0; 1 << 20]).await.unwrap();
+        }
+        assert!(rest(&mut stream).await.starts_with("HTTP/1.1 405 "));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_nothing_is_not_waited_for() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let left = tokio::time::timeout(stream::SILENCE * 2, linger(server));
+        left.await.unwrap();
+        let mut text = Vec::new();
+        assert_eq!(client.read_to_end(&mut text).await.unwrap(), 0);
     }
 
     #[tokio::test]

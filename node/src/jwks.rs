@@ -4,7 +4,7 @@
 //! token names one that is not known: at most once a minute. Who shows a token with a known key does not
 //! wait for that. Keys that could not be fetched anew for an hour count no more, and then everybody waits.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub struct KeySource {
     /// As the log calls the issuer.
     name: String,
     place: Place,
+    /// Of CAs that are trusted for it, beside those of the machine.
+    ca: Option<PathBuf>,
     known: ArcSwapOption<Known>,
     /// When keys were last looked for; held while they are.
     tried: Arc<Mutex<Option<Instant>>>,
@@ -68,8 +70,8 @@ struct Known {
 
 impl KeySource {
     /// Keys that are fetched when they are needed.
-    pub fn new(name: String, place: Place) -> Arc<Self> {
-        Arc::new(Self { name, place, known: ArcSwapOption::empty(), tried: Arc::default() })
+    pub fn new(name: String, place: Place, ca: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self { name, place, ca, known: ArcSwapOption::empty(), tried: Arc::default() })
     }
 
     /// Checks the signature of a token.
@@ -135,7 +137,18 @@ impl KeySource {
     }
 
     async fn fetch(&self) -> Result<Keys, String> {
-        let get = async |address: &str| fetch::get(address).await.map_err(|it| it.to_string());
+        // Read anew each time: it may have been replaced.
+        let client = match &self.ca {
+            Some(file) => {
+                let unusable = |error| format!("ca {}: {error}", file.display());
+                let pem = read(file).await.map_err(unusable)?;
+                Some(fetch::trusting(&pem).map_err(unusable)?)
+            }
+            None => None,
+        };
+        let get = async |address: &str| {
+            fetch::get(client.as_ref(), address).await.map_err(|it| it.to_string())
+        };
         let bytes = match &self.place {
             Place::Address(address) => get(address).await?,
             Place::Discovered(issuer) => {
@@ -144,14 +157,16 @@ impl KeySource {
                     get(&address).await.map_err(|error| format!("{address}: {error}"))?;
                 get(&Metadata::parse(&document, issuer)?.jwks_uri).await?
             }
-            Place::File(file) => {
-                let file = file.clone();
-                let read = tokio::task::spawn_blocking(move || std::fs::read(file)).await;
-                read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?
-            }
+            Place::File(file) => read(file).await?,
         };
         Keys::parse(&bytes).map_err(|error| error.to_string())
     }
+}
+
+async fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let file = file.to_owned();
+    let read = tokio::task::spawn_blocking(move || std::fs::read(file)).await;
+    read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// Where an issuer describes itself.
@@ -247,7 +262,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("jwks.json");
         std::fs::write(&file, r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]}"#).unwrap();
-        let source = KeySource::new("id".into(), Place::File(file.clone()));
+        let source = KeySource::new("id".into(), Place::File(file.clone()), None);
         let known = Known { keys: Keys::default(), since: Instant::now() };
         source.known.store(Some(Arc::new(known)));
         let is_bad = |found: Result<Claims, Unverified>| matches!(found, Err(Unverified::Token(_)));

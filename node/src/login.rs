@@ -70,6 +70,9 @@ pub struct Options {
     /// are about to expire.
     #[arg(long)]
     no_cache: bool,
+    /// Logs in now, and keeps the new credentials: for when those that are kept are refused.
+    #[arg(long, conflicts_with = "no_cache")]
+    renew: bool,
     /// Seconds until this command gives up waiting for the person.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
@@ -88,13 +91,17 @@ impl Options {
 /// Logs in, and gives what is to be printed.
 ///
 /// # Errors
-/// When nobody logs in in time, or the provider or the node refuses.
+/// When an address is none, nobody logs in in time, or the provider or the node refuses.
 pub fn login(options: &Options) -> anyhow::Result<String> {
+    check_address("--endpoint", &options.endpoint)?;
+    check_address("--issuer", &options.issuer)?;
     let kept = match options.no_cache {
         true => None,
         false => cache::file(options),
     };
-    if let Some(credentials) = kept.as_deref().and_then(cache::read) {
+    if let Some(file) = kept.as_deref().filter(|_| !options.renew)
+        && let Some(credentials) = cache::read(file)
+    {
         return Ok(serde_json::to_string(&credentials)?);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -106,6 +113,15 @@ pub fn login(options: &Options) -> anyhow::Result<String> {
         say(&format!("skein: cannot keep the credentials in {}: {error}", file.display()));
     }
     Ok(serde_json::to_string(&credentials)?)
+}
+
+fn check_address(option: &str, given: &str) -> anyhow::Result<()> {
+    let url = given.parse::<axum::http::Uri>().ok();
+    let has_host = url.as_ref().and_then(|it| it.host()).is_some_and(|host| !host.is_empty());
+    if has_host && url.is_some_and(|it| matches!(it.scheme_str(), Some("http" | "https"))) {
+        return Ok(());
+    }
+    bail!("{option} {given:?} is not an address that begins with https:// or http://")
 }
 
 async fn ask(options: &Options) -> anyhow::Result<sts::Credentials> {
@@ -286,6 +302,25 @@ mod tests {
             let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims.to_string()));
             assert_eq!(session_name(&Claimed::read(&token).unwrap()), expected, "{claims}");
         }
+    }
+
+    #[test]
+    fn addresses_have_a_scheme() {
+        for (given, is_good) in [
+            ("https://iot.example.com:8443", true),
+            ("http://127.0.0.1:8080/", true),
+            ("http://[::1]:8080", true),
+            ("iot.example.com:8443", false),
+            ("127.0.0.1:8443", false),
+            ("iot.example.com", false),
+            ("mqtts://iot.example.com", false),
+            ("https://", false),
+            ("", false),
+        ] {
+            assert_eq!(check_address("--endpoint", given).is_ok(), is_good, "{given}");
+        }
+        let error = check_address("--endpoint", "here:1").unwrap_err().to_string();
+        assert!(error.starts_with("--endpoint \"here:1\" is not an address"), "{error}");
     }
 
     #[test]

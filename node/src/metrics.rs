@@ -178,8 +178,11 @@ pub fn describe() {
     describe_counter!(
         "provisioning_hook_failures_total",
         count,
-        "Pre-provisioning hooks that gave no answer that could be used"
+        "Pre-provisioning hooks that gave no answer that could be used, by what was wrong"
     );
+    for result in ["timeout", "failed", "invalid_answer"] {
+        counter!("provisioning_hook_failures_total", "result" => result).increment(0);
+    }
     describe_counter!("session_queue_dropped_total", count, "Queue entries lost, by reason");
     describe_counter!("gateway_throttled_total", count, "Times a client had to pause publishing");
     describe_counter!(
@@ -381,8 +384,8 @@ pub fn authorizer_asked(result: &'static str) {
 }
 
 /// Counts a pre-provisioning hook that gave no answer that could be used.
-pub fn hook_failed() {
-    counter!("provisioning_hook_failures_total").increment(1);
+pub fn hook_failed(result: &'static str) {
+    counter!("provisioning_hook_failures_total", "result" => result).increment(1);
 }
 
 /// Sets the gauges of what all shards hold together.

@@ -24,7 +24,7 @@ impl People {
     pub fn new<'a>(config: impl IntoIterator<Item = (&'a String, &'a OidcProvider)>) -> Self {
         let served = config.into_iter().map(|(name, it)| Served {
             provider: Arc::new(it.provider(name)),
-            keys: KeySource::new(name.clone(), it.place()),
+            keys: KeySource::new(name.clone(), it.place(), it.ca.clone()),
         });
         Self(served.collect())
     }

@@ -19,6 +19,7 @@ use crate::audit;
 use crate::backup;
 use crate::clock::now_ms;
 use crate::config::{Config, Findings};
+use crate::fetch;
 use crate::kept;
 use crate::mesh;
 use crate::registration;
@@ -98,11 +99,19 @@ fn check_certificate(config: &Config, found: &mut Findings) {
 /// Whether the keys of issuers are there. They may come later.
 fn check_token_keys(config: &Config, found: &mut Findings) {
     let of_issuers = config.jwt_issuers.iter().enumerate();
-    let of_issuers =
-        of_issuers.map(|(number, it)| (format!("jwt_issuers[{number}]"), it.jwks_file()));
-    let of_providers =
-        config.oidc.iter().map(|(name, it)| (format!("oidc.{name}"), it.jwks_file()));
-    for (place, file) in of_issuers.chain(of_providers) {
+    let of_issuers = of_issuers
+        .map(|(number, it)| (format!("jwt_issuers[{number}]"), it.jwks_file(), it.ca.as_deref()));
+    let of_providers = config
+        .oidc
+        .iter()
+        .map(|(name, it)| (format!("oidc.{name}"), it.jwks_file(), it.ca.as_deref()));
+    for (place, file, ca) in of_issuers.chain(of_providers) {
+        if let Some(ca) = ca {
+            let read = fs::read(ca).map_err(|error| error.to_string());
+            if let Err(error) = read.and_then(|pem| fetch::trusting(&pem)) {
+                found.warning(format!("{place}.ca"), format!("{}: {error}", ca.display()));
+            }
+        }
         let Some(file) = file else { continue };
         let place = format!("{place}.jwks");
         match fs::read(file).map(|bytes| authorizer::jwt::Keys::parse(&bytes)) {

@@ -409,14 +409,15 @@ impl Hooked<'_> {
                 Err(Rejected::new(403, "AccessDenied", "the pre-provisioning hook refused"))
             }
             Err(why) => {
-                metrics::hook_failed();
+                let (label, told) = why.told();
+                metrics::hook_failed(label);
                 tracing::warn!(
                     template = template.name.as_str(),
-                    why,
+                    %why,
                     "the pre-provisioning hook gave no answer that can be used, so no device is \
                      provisioned with the template"
                 );
-                Err(Rejected::new(403, "AccessDenied", "the pre-provisioning hook did not answer"))
+                Err(Rejected::new(403, "AccessDenied", told))
             }
         }
     }

@@ -7,6 +7,7 @@ credentials that the AWS tools find by themselves (AWS_SHARED_CREDENTIALS_FILE).
 import base64
 import datetime
 import hashlib
+import http.client
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 
@@ -401,6 +403,24 @@ def test_a_certificate_is_registered_without_its_authority(iot, tmp_path):
         iot.register_certificate(certificatePem=self_signed(tmp_path))
 
 
+def test_what_is_not_supported_is_named(iot, tmp_path):
+    for key, said in (
+        (("-newkey", "rsa:2048", "-sha1"), "SHA-1 with RSA (1.2.840.113549.1.1.5)"),
+        (("-newkey", "ed25519"), "Ed25519 (1.3.101.112)"),
+        (("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"), "secp256k1 (1.3.132.0.10)"),
+    ):
+        with refused("CertificateValidationException", 400) as error:
+            iot.register_certificate_without_ca(certificatePem=self_signed(tmp_path, *key))
+        assert said in error.response["Error"]["Message"]
+
+
+def test_a_certificate_with_a_byte_order_mark(iot, tmp_path):
+    pem = self_signed(tmp_path)
+    made = iot.register_certificate_without_ca(certificatePem="\ufeff" + pem)
+    found = iot.describe_certificate(certificateId=made["certificateId"])["certificateDescription"]
+    assert found["certificatePem"] == pem
+
+
 def test_certificates_that_cannot_be_registered_are_refused(iot, tmp_path):
     pem = self_signed(tmp_path)
     key = (tmp_path / "own.key").read_text()
@@ -576,6 +596,36 @@ def test_policies_are_listed_by_age(iot, fresh):
 
 
 # Attachments
+
+
+def test_arns_that_mean_something_else_are_refused(iot, fresh, certificate):
+    thing, group, other, arn = fresh("thing"), fresh("group"), fresh("group"), certificate["certificateArn"]
+    iot.create_thing(thingName=thing)
+    made = [iot.create_thing_group(thingGroupName=name)["thingGroupArn"] for name in (group, other)]
+    for call in (iot.add_thing_to_thing_group, iot.remove_thing_from_thing_group):
+        with refused("InvalidRequestException", 400) as error:
+            call(thingName=thing, thingGroupName=group, thingGroupArn=made[1])
+        assert f"is not the ARN of the thinggroup '{group}'" in error.response["Error"]["Message"]
+    iot.add_thing_to_thing_group(thingName=thing, thingGroupName=group, thingGroupArn=made[0])
+    groups = iot.list_thing_groups_for_thing(thingName=thing)["thingGroups"]
+    assert [each["groupName"] for each in groups] == [group]
+    for wrong in (arn.replace(REGION, "eu-central-1"), arn.replace(":000000000000:", ":999999999999:")):
+        with refused("InvalidRequestException", 400):
+            iot.attach_thing_principal(thingName=thing, principal=wrong)
+    assert iot.list_thing_principals(thingName=thing)["principals"] == []
+
+
+def test_a_resource_has_fifty_tags_however_they_come(iot, fresh):
+    tags = [{"Key": f"k{number}", "Value": "v"} for number in range(51)]
+    group = iot.create_thing_group(thingGroupName=fresh("group"))["thingGroupArn"]
+    with refused("LimitExceededException", 410):
+        iot.tag_resource(resourceArn=group, tags=tags)
+    iot.tag_resource(resourceArn=group, tags=tags[:50])
+    with refused("LimitExceededException", 410):
+        iot.tag_resource(resourceArn=group, tags=tags[50:])
+    # No operation that makes something has that error.
+    with refused("InvalidRequestException", 400):
+        iot.create_thing_group(thingGroupName=fresh("group"), tags=tags)
 
 
 def test_policies_are_attached_to_principals(iot, fresh, certificate):
@@ -890,6 +940,45 @@ def test_requests_must_be_signed_well(cloud):
     status, headers, _ = signed(cloud, "GET", "/things", "s3")
     assert (status, headers["x-amzn-errortype"]) == (403, "InvalidSignatureException")
     assert iot.list_things(maxResults=1)["ResponseMetadata"]["RequestId"]
+
+
+def test_a_session_token_beside_a_key_of_the_configuration_is_refused(cloud):
+    key = cloud.session.get_credentials()
+    for service in ("iot", "sts"):
+        client = cloud.client(
+            service, aws_access_key_id=key.access_key, aws_secret_access_key=key.secret_key, aws_session_token="of another",
+        )
+        with refused("InvalidClientTokenId" if service == "sts" else "UnrecognizedClientException", 403):
+            client.get_caller_identity() if service == "sts" else client.list_things()
+
+
+def test_a_wrong_clock_is_told_in_the_format_of_the_request(cloud, monkeypatch):
+    now = botocore.auth.get_current_datetime
+    for hours, said in (
+        (-1, r"Signature expired: (\S+) is now earlier than (\S+) \((\S+) - 5 min\.\)"),
+        (1, r"Signature not yet current: (\S+) is still later than (\S+) \((\S+) \+ 5 min\.\)"),
+    ):
+        monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *words, **more: now(*words, **more) + datetime.timedelta(hours=hours))
+        status, headers, body = signed(cloud, "GET", "/things")
+        assert (status, headers["x-amzn-errortype"]) == (403, "InvalidSignatureException")
+        found = re.fullmatch(said, json.loads(body)["message"])
+        assert found and all(re.fullmatch(r"\d{8}T\d{6}Z", time) for time in found.groups()), body
+
+
+def test_a_body_that_is_far_too_large_is_answered(cloud, fresh):
+    """Whoever sends all of it before it reads the answer gets the answer all the same."""
+    url = urllib.parse.urlsplit(cloud.endpoint)
+    for service, path, chunked in (("iot", f"/things/{fresh('thing')}", False), ("iotdata", "/topics/a", False), ("iotdata", "/topics/a", True)):
+        request = botocore.awsrequest.AWSRequest(method="POST", url=cloud.endpoint + path, data=b"", headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
+        botocore.auth.SigV4Auth(cloud.session.get_credentials(), service, REGION).add_auth(request)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
+        body = (b" " * (1 << 20) for _ in range(100))
+        headers = dict(request.headers) if chunked else dict(request.headers) | {"Content-Length": str(100 << 20)}
+        connection.request("POST", path, body=body, headers=headers, encode_chunked=chunked)
+        answered = connection.getresponse()
+        assert (answered.status, answered.headers["x-amzn-errortype"]) == (413, "RequestEntityTooLargeException")
+        assert "exceeds" in json.loads(answered.read())["message"]
+        connection.close()
 
 
 def test_a_url_can_be_signed_instead(cloud, iot, fresh):

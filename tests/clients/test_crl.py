@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import re
+import socket
 import ssl
 import subprocess
 import time
@@ -167,6 +168,20 @@ def refuse(skein, tmp_path):
         assert code == 1 and why in said, said
 
     return refuse
+
+
+def test_who_sends_a_list_slowly_holds_up_nobody(skein, ca, iot, take):
+    ca.register(iot)
+    with socket.create_connection(skein.address("admin"), 10) as slow:
+        slow.sendall(b"POST /admin/crl HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+        time.sleep(0.2)
+        assert "issued" in take(ca.list())
+
+
+def test_a_list_with_a_byte_order_mark(ca, iot, take, refuse):
+    ca.register(iot)
+    take(b"\xef\xbb\xbf" + ca.list())
+    refuse(b"\xff\xfe" + ca.list().decode().encode("utf-16-le"), "the file is text in UTF-16")
 
 
 def test_who_is_on_a_list_is_out(skein, iot, ca, take):

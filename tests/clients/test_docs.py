@@ -228,6 +228,7 @@ def test_programs_of_the_compatibility_document(first_node):
     assert "mTLS: b'hello'" in printed
     assert "SigV4: sent" in printed
     assert "Role alias: sent" in printed
+    assert "A CA of our own: sent" in printed
     assert "Provisioned: sensor-7 every 5 s" in printed
     assert "JavaScript v2: sent" in printed and "JavaScript v1: sent" in printed
     assert '"message":"OK"' in printed

@@ -94,6 +94,18 @@ def test_wrong_requests(https, path, status):
     assert answer.json()["message"]
 
 
+def test_a_head_that_is_too_large_is_answered_like_the_rest(https, skein):
+    for answered in (
+        https.post(f"{https.base}/topics/a", headers={"X-Long": "x" * 20_000}, data=b"x"),
+        requests.get(f"{skein.http_url}/things", headers={"X-Long": "x" * 1_000_000}, timeout=10),
+        requests.get(f"{skein.http_url}/things", headers={f"X-{number}": "x" for number in range(200)}, timeout=10),
+    ):
+        assert (answered.status_code, answered.headers["x-amzn-errortype"]) == (431, "RequestHeaderFieldsTooLargeException")
+        assert answered.json()["message"]
+    answered = requests.get(f"{skein.http_url}/things?a={'x' * 70_000}", timeout=10)
+    assert (answered.status_code, answered.headers["x-amzn-errortype"]) == (414, "RequestUriTooLongException")
+
+
 def test_no_certificate(skein):
     answer = requests.post(f"https://localhost:{skein.port('wss')}/topics/a", verify=skein.ca, data="x")
     assert answer.status_code in (401, 403), answer.text

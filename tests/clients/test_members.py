@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 
+import botocore.exceptions
 import pytest
 
 import rawmqtt as m
@@ -297,9 +298,57 @@ def test_a_lead_goes_where_it_is_wanted_and_stays(cluster):
     wait_until("it leads again", lambda: leads(cluster, other) == wanted, 30)
 
 
-def leads(cluster, by):
+def leads(cluster, by, group="1"):
     standing = cluster.standing(by)
-    return standing and standing["groups"]["1"]["leader"]
+    return standing and standing["groups"][group]["leader"]
+
+
+def test_a_list_goes_on_where_it_was_when_another_leads(cluster, name):
+    """The token of a page is good on every node, whoever leads: of the registry, and of retained messages."""
+    settle(cluster)
+    names = [f"{name}-{number:02}" for number in range(12)]
+    for each in names:
+        cluster[1].boto("iot").create_thing(thingName=each)
+        cluster[2].boto("iot-data").publish(topic=f"{name}/{each}", payload=b"x", qos=1, retain=True)
+
+    def things(node, token):
+        page = cluster[node].boto("iot").list_things(maxResults=3, **token)
+        return [each["thingName"] for each in page["things"]], page.get("nextToken")
+
+    def retained(node, token):
+        page = cluster[node].boto("iot-data").list_retained_messages(maxResults=3, **token)
+        return [each["topic"].rpartition("/")[2] for each in page["retainedTopics"]], page.get("nextToken")
+
+    lists = {things: ([], {}), retained: ([], {})}
+
+    def page(node):
+        for list, (found, token) in lists.items():
+            more, next = wait_until("a page", lambda: answered(list, node, token), 30)
+            lists[list] = found + more, {"nextToken": next}
+
+    page(1)
+    before = leads(cluster, 1, "0")
+    wanted = 1 + before % 3
+    for group in cluster.standing()["groups"]:
+        code, said = cluster.operate("transfer", group, wanted)
+        assert code == 0, said
+    other, last = (node for node in (1, 2, 3) if node != wanted)
+    page(other)
+    cluster[wanted].kill()
+    wait_until("another leads", lambda: leads(cluster, other, "0") not in (None, wanted), 20)
+    page(last)
+    page(other)
+    for found, _ in lists.values():
+        assert found == names, found
+
+
+def answered(list, node, token):
+    try:
+        return list(node, token)
+    except botocore.exceptions.ClientError as error:
+        # The group is about to have another leader.
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
+        return None
 
 
 @pytest.mark.parametrize("words, said", [

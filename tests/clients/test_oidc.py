@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import re
+import ssl
 import stat
 import subprocess
 import sys
@@ -111,15 +112,20 @@ class Realm(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def serve(**more):
+def serve(tls=None, **more):
     class Own(Realm):
         asked, codes, pending, twist = [], {}, [], {}
 
     for name, value in more.items():
         setattr(Own, name, value)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own)
+    scheme = "http"
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls / "server.pem", tls / "server.key")
+        server.socket, scheme = context.wrap_socket(server.socket, server_side=True), "https"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    Own.issuer = f"http://127.0.0.1:{server.server_port}"
+    Own.issuer = f"{scheme}://127.0.0.1:{server.server_port}"
     Own.stop = staticmethod(lambda: (server.shutdown(), server.server_close()))
     return Own
 
@@ -392,6 +398,19 @@ def test_a_role_of_another_account(node, realm):
     assert code_of(assume, node, token(realm.issuer), RoleArn=arn(account="999999999999")) == ("AccessDenied", 403)
 
 
+@pytest.mark.parametrize("role, claims, reason", [
+    (arn("root"), {}, "there is no such role"),
+    (arn(account="999999999999"), {}, "the role is of another account"),
+    (arn("operator"), {"groups": []}, "no rule of the provider gives it"),
+])
+def test_the_log_says_why_a_role_is_refused_and_the_answer_does_not(node, realm, role, claims, reason):
+    with pytest.raises(Exception) as error:
+        assume(node, token(realm.issuer, **claims), RoleArn=role)
+    assert "no rule of" in error.value.response["Error"]["Message"]
+    line = [line for line in node.tail().splitlines() if "a person does not get a role" in line][-1]
+    assert reason in line and role in line
+
+
 @pytest.mark.parametrize("wrong", [
     {"RoleArn": "arn:aws:iam::000000000000:user/admin"},
     {"RoleArn": "the role of an administrator"},
@@ -657,6 +676,11 @@ def test_login_with_a_browser(node, realm, login, tmp_path):
     other.visit()
     assert other.credentials() != answer
     assert kept(tmp_path) == [file]
+    # What is kept is no longer good: it is got anew, and kept.
+    renewed = login("--renew")
+    renewed.visit()
+    answer = renewed.credentials()
+    assert login().credentials() == answer
 
 
 def test_login_as_a_credential_process(node, realm, login, tmp_path):
@@ -725,6 +749,9 @@ def test_a_provider_that_says_strange_things(twist, login, metadata, said):
 
 
 def test_what_login_is_told_wrong(node, login, tmp_path):
+    for option in ("endpoint", "issuer"):
+        for address in ("127.0.0.1:8443", "iot.example.com", "mqtts://iot.example.com"):
+            assert f'--{option} "{address}" is not an address that begins with https://' in login("--no-cache", **{option: address}).refused()
     assert "nobody has logged in in 1 s" in login("--no-cache", timeout=1).refused()
     assert "cannot ask" in login("--no-cache", issuer="http://127.0.0.1:1").refused()
     assert "cannot use" in login("--no-cache", ca=tmp_path / "nothing.pem").refused()
@@ -765,6 +792,8 @@ def test_a_session_is_known_on_every_node_and_ends_with_its_rule(tmp_path, realm
         node.start()
         cluster.wait_serving()
         assert code_of(client(node, answer).list_things) == ("UnrecognizedClientException", 403)
+        with pytest.raises(Exception, match="log in again with `skein login --renew`"):
+            client(node, answer).list_things()
         assert client(node, reader).list_things()["things"]
         assert client(cluster[1], answer).list_things()["things"]
     finally:
@@ -790,6 +819,37 @@ def test_configurations_that_cannot_be(tmp_path, text, said):
     done = subprocess.run([skein_binary(), "config", "check", file], capture_output=True, text=True, timeout=30)
     assert done.returncode != 0
     assert any(each in done.stdout + done.stderr for each in said.split("|")), done.stdout + done.stderr
+
+
+def test_a_provider_whose_certificate_is_of_a_private_ca(tmp_path):
+    """Its HTTPS is trusted by the CA that the configuration names, and by no other."""
+    pki = tmp_path / "pki"
+    brokers.make_pki(pki)
+    realm = serve(tls=pki)
+    node = brokers.serving(tmp_path, "")
+    node.audit = tmp_path / "audit.jsonl"
+    ports = {listener: node.port(listener) for listener in ("wss", "http", "admin")}
+    text = CONFIG % (ports | {"pki": pki, "audit": node.audit, "id": KEYS[0], "secret": KEYS[1]})
+    for name, audience, more in (("private", CLIENT, f'ca = "{pki}/ca.pem"'), ("public", "another", "")):
+        text += PROVIDER.format(name=name, issuer=realm.issuer, jwks=more).replace('"skein"', f'"{audience}"')
+    (node.folder / "skein.toml").write_text(text.replace("{data}", str(node.data)))
+    node.start()
+    try:
+        assert assume(node, token(realm.issuer))["Credentials"]["SessionToken"]
+        assert code_of(assume, node, token(realm.issuer, aud="another")) == ("IDPCommunicationError", 400)
+        assert "the keys of an issuer cannot be had" in node.tail()
+    finally:
+        node.stop()
+        realm.stop()
+
+
+def test_a_ca_that_is_none_is_told(tmp_path):
+    file = tmp_path / "skein.toml"
+    (tmp_path / "ca.pem").write_text("nothing")
+    for ca, said in (("ca.pem", "oidc.staff.ca:"), ("none.pem", "oidc.staff.ca:"), ("", "oidc.staff.ca: is empty")):
+        file.write_text(f'data = "{tmp_path}/data"\n[oidc.staff]\nissuer = "https://id"\naudience = "a"\nca = "{ca}"\n')
+        done = subprocess.run([skein_binary(), "config", "check", file], capture_output=True, text=True, timeout=30)
+        assert said in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 def test_the_documents_say_what_works(tmp_path):

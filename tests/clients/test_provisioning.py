@@ -608,6 +608,20 @@ class TestHook:
         assert (rejected["statusCode"], rejected["errorCode"]) == (403, "AccessDenied")
         refused(iot.describe_thing, "ResourceNotFoundException", 404, thingName=f"{name}-7")
 
+    @pytest.mark.parametrize("status, answer, result, said", [
+        (200, b"no", "invalid_answer", "gave an answer that cannot be used"),
+        (500, b"", "failed", "could not be asked, or failed"),
+    ])
+    def test_a_bad_answer_is_told_from_none(self, skein, fleet, claim, key, hook, status, answer, result, said, name):
+        counted = lambda: skein.metrics()[f'provisioning_hook_failures_total{{result="{result}"}}']
+        fleet(preProvisioningHook={"targetArn": hook.url})
+        hook.status, hook.answer = status, answer
+        device, before = claim(), counted()
+        token = device.certificate(key)["certificateOwnershipToken"]
+        rejected = device.provision(name, token, {"Serial": "7"}, check=False)
+        assert said in rejected["errorMessage"]
+        assert counted() == before + 1
+
     def test_nobody_there_is_a_no(self, fleet, claim, key, name):
         fleet(preProvisioningHook={"targetArn": "http://127.0.0.1:1/"})
         device = claim()

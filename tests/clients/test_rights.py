@@ -115,6 +115,33 @@ def test_a_reader_looks_only(who, name):
     assert iot.describe_thing(thingName=name)["version"] == 1
 
 
+def test_a_refusal_names_role_operation_and_things(who, name):
+    for key, service, call, code, said in (
+        ("READER", "iot", lambda it: it.delete_thing(thingName=name), "AccessDeniedException",
+         "the access key READER has the role read-only, and DeleteThing needs the role operator"),
+        ("LAMPS", "iot", lambda it: it.describe_thing(thingName=name), "AccessDeniedException",
+         f"the access key LAMPS has the role operator for the things lamp-*, door alone, and is not for DescribeThing of {name}"),
+        ("READER", "iot-data", lambda it: it.publish(topic="a", payload=b"x"), "ForbiddenException",
+         "the access key READER has the role read-only, and Publish needs the role operator"),
+    ):
+        with pytest.raises(Exception) as error:
+            call(who(key, service))
+        assert error.value.response["Error"] == {"Code": code, "Message": said}
+
+
+def test_a_reader_does_not_see_the_secrets_of_addresses(who, name):
+    admin, url = who("ADMIN"), "https://hook.example/path?key=secret"
+    template = '{"Resources": {"certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}}}'
+    admin.create_provisioning_template(
+        templateName=name[:36], templateBody=template, provisioningRoleArn="arn:aws:iam::000000000000:role/r", preProvisioningHook={"targetArn": url},
+    )
+    admin.create_authorizer(authorizerName=name, authorizerFunctionArn=url, signingDisabled=True)
+    for key, shown in (("ADMIN", url), ("OPERATOR", url), ("READER", "https://hook.example/path?redacted")):
+        iot = who(key)
+        assert iot.describe_provisioning_template(templateName=name[:36])["preProvisioningHook"]["targetArn"] == shown
+        assert iot.describe_authorizer(authorizerName=name)["authorizerDescription"]["authorizerFunctionArn"] == shown
+
+
 def test_a_key_for_some_things(who, name):
     iot, data = who("LAMPS"), who("LAMPS", "iot-data")
     lamp = f"lamp-{name}"

@@ -9,15 +9,11 @@ use axum::http::header;
 use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 
-use super::{BODY_BYTES, Service};
+use super::Service;
 use crate::{Backend, Error};
 
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is read all the same, for the answer to arrive.
-const DRAIN_BYTES: usize = 8 * BODY_BYTES;
-/// How long that may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A body up to this size is read from everybody who seems to hold a key, as many at once as there
 /// are connections.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
@@ -25,7 +21,8 @@ const SMALL_BODY_BYTES: usize = 64 * 1024;
 pub(super) const LARGE: usize = 64;
 
 impl<B: Backend> Service<B> {
-    /// Reads a body of so many bytes at most, and leaves it where it is when it has not come to its end.
+    /// Reads a body of so many bytes at most, and leaves it where it is when it has not come to its end:
+    /// that the answer arrives at who is still sending is for whoever ends the connection.
     pub(crate) async fn read_body(
         &self,
         parts: &Parts,
@@ -35,8 +32,6 @@ impl<B: Backend> Service<B> {
         let announced = parts.headers.get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|bytes| bytes > limit) {
-            // A client that is still sending would find a closed connection instead of the answer.
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, discard(body)).await;
             return Err(too_large(limit));
         }
         let collected = tokio::time::timeout(BODY_TIMEOUT, self.collect(body, limit)).await;
@@ -76,13 +71,4 @@ async fn next_part(body: &mut Option<Body>) -> Option<Result<Bytes, axum::Error>
     }
     // Trailers add nothing.
     frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default()))
-}
-
-/// Reads a body that nobody wants, up to [`DRAIN_BYTES`].
-async fn discard(body: &mut Option<Body>) {
-    let mut seen = 0;
-    while seen < DRAIN_BYTES {
-        let Some(Ok(data)) = next_part(body).await else { return };
-        seen += data.len();
-    }
 }

@@ -93,13 +93,11 @@ impl<B: Backend> Service<B> {
         (plane, trace, now): (Plane, &str, Timestamp),
     ) -> Result<(), Error> {
         let Matched { operation, labels } = matched;
-        if caller.rights().is_none_or(|rights| rights.allow(*operation, labels)) {
-            return Ok(());
-        }
-        let name = operation.name();
+        let refusal = caller.rights().and_then(|rights| rights.refusal(*operation, labels));
+        let Some(refusal) = refusal else { return Ok(()) };
         let error = Error::AccessDenied(match caller {
-            Caller::AccessKey(id, _) => format!("the access key {id} is not for {name} of this"),
-            _ => format!("the session is not for {name} of this"),
+            Caller::AccessKey(id, _) => format!("the access key {id} {refusal}"),
+            _ => format!("the session {refusal}"),
         });
         if let Some(ledger) = self.ledger.as_ref().filter(|_| operation.is_change()) {
             let intent = self.intent((*operation, labels), caller.actor(), source, trace);

@@ -1,6 +1,8 @@
 //! Why a request is not taken to come from the owner of a key.
 
 use thiserror::Error;
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 /// A request that is not signed, or not well. The messages are for the client; none of them tells
 /// what a right signature would have been.
@@ -26,13 +28,15 @@ pub enum AuthError {
     )]
     ScopeDate,
     #[error(
-        "Signature expired: {timestamp} is now earlier than the server's time {now_secs} allows"
+        "Signature expired: {timestamp} is now earlier than {} ({} - {})",
+        iso(.now_secs.saturating_sub(*.valid_secs)), iso(*.now_secs), length(*.valid_secs)
     )]
-    Expired { timestamp: String, now_secs: u64 },
+    Expired { timestamp: String, now_secs: u64, valid_secs: u64 },
     #[error(
-        "Signature not yet current: {timestamp} is still later than the server's time {now_secs}"
+        "Signature not yet current: {timestamp} is still later than {} ({} + {})",
+        iso(.now_secs.saturating_add(*.skew_secs)), iso(*.now_secs), length(*.skew_secs)
     )]
-    NotYet { timestamp: String, now_secs: u64 },
+    NotYet { timestamp: String, now_secs: u64, skew_secs: u64 },
     #[error("Credential should be scoped to a valid region, not '{given}'; here it is '{valid}'")]
     Region { given: String, valid: String },
     #[error("Credential should be scoped to correct service, not '{0}'")]
@@ -45,6 +49,11 @@ pub enum AuthError {
     UnknownKey(String),
     #[error("The security token included in the request is invalid")]
     Token,
+    #[error(
+        "The security token included in the request is invalid: the session has ended, or is of another \
+         installation; log in again with `skein login --renew`"
+    )]
+    EndedSession,
     #[error("The security token included in the request is expired")]
     ExpiredToken,
     #[error("the body does not have the SHA-256 that x-amz-content-sha256 says")]
@@ -60,7 +69,7 @@ impl AuthError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing => "MissingAuthenticationTokenException",
-            Self::UnknownKey(_) | Self::Token => "UnrecognizedClientException",
+            Self::UnknownKey(_) | Self::Token | Self::EndedSession => "UnrecognizedClientException",
             Self::ExpiredToken => "ExpiredTokenException",
             Self::Algorithm
             | Self::Incomplete(_)
@@ -70,5 +79,21 @@ impl AuthError {
             | Self::Date(_) => "IncompleteSignatureException",
             _ => "InvalidSignatureException",
         }
+    }
+}
+
+/// A time as requests have it.
+fn iso(secs: u64) -> String {
+    let format = format_description!("[year][month][day]T[hour][minute][second]Z");
+    let date = i64::try_from(secs).ok().and_then(|it| OffsetDateTime::from_unix_timestamp(it).ok());
+    let written = date.and_then(|date| date.format(format).ok());
+    written.unwrap_or_else(|| format!("{secs} s after 1970"))
+}
+
+/// A length of time as AWS writes it.
+fn length(secs: u64) -> String {
+    match secs % 60 {
+        0 => format!("{} min.", secs / 60),
+        _ => format!("{secs} s."),
     }
 }

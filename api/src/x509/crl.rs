@@ -16,7 +16,7 @@ use x509_parser::x509::{ReasonCode, X509Version};
 use super::CertificateError;
 use super::der::{SEQUENCE, split};
 use super::inspect::{
-    check_signature_algorithm, fingerprint, only_block, parse, timestamp, unsigned,
+    check_signature_algorithm, fingerprint, named, only_block, parse, timestamp, unsigned,
 };
 use super::signature::verify;
 
@@ -37,6 +37,8 @@ pub enum ListError {
     Certificate(#[from] CertificateError),
     #[error("{bytes} bytes are too many for a revocation list; it can have {limit}")]
     TooLong { bytes: usize, limit: usize },
+    #[error("the file is text in UTF-16: save it as UTF-8, or as DER")]
+    Utf16,
     #[error("the list has {count} serial numbers; it can have {limit}")]
     TooManySerials { count: usize, limit: usize },
     #[error("the serial number {0} is longer than the {LONGEST_SERIAL} bytes that it can have")]
@@ -91,6 +93,9 @@ pub fn inspect_list(file: &[u8], now: Timestamp) -> Result<InspectedList, ListEr
     if file.len() > LONGEST_LIST {
         return Err(ListError::TooLong { bytes: file.len(), limit: LONGEST_LIST });
     }
+    if file.starts_with(&[0xff, 0xfe]) || file.starts_with(&[0xfe, 0xff]) {
+        return Err(ListError::Utf16);
+    }
     let der = match std::str::from_utf8(file) {
         Ok(pem) if pem.contains("-----BEGIN ") => only_block(pem, "X509 CRL", &["X509 CRL"])?,
         _ => file.to_vec(),
@@ -143,7 +148,7 @@ pub fn is_list_signed_by(der: &[u8], authority_pem: &str) -> Result<bool, ListEr
     match verify(authority.public_key(), &list.signature_algorithm, &list.signature_value, signed) {
         Ok(()) => {}
         Err(X509Error::SignatureUnsupportedAlgorithm) => {
-            let kind = list.signature_algorithm.algorithm.to_id_string();
+            let kind = named(&list.signature_algorithm.algorithm.to_id_string());
             return Err(CertificateError::Signature(kind).into());
         }
         Err(_) => return Ok(false),

@@ -106,6 +106,7 @@ pub(super) fn only_block(
     expected: &'static str,
     labels: &[&str],
 ) -> Result<Vec<u8>, CertificateError> {
+    let pem = without_mark(pem);
     let blocks = Pem::iter_from_buffer(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let blocks = blocks.map_err(|error| CertificateError::Pem(error.to_string()))?;
     match <[Pem; 1]>::try_from(blocks) {
@@ -116,6 +117,11 @@ pub(super) fn only_block(
             Err(CertificateError::PemBlocks { expected, found })
         }
     }
+}
+
+/// A text without the mark that some editors put before UTF-8.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
@@ -142,10 +148,10 @@ pub(super) fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Certificat
             let curve = key.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
             match curve.map(|oid| oid.to_id_string()).as_deref() {
                 Some("1.2.840.10045.3.1.7" | "1.3.132.0.34" | "1.3.132.0.35") => Ok(()),
-                curve => Err(CertificateError::Key(curve.unwrap_or("EC").to_owned())),
+                curve => Err(CertificateError::Key(curve.map_or("EC".into(), named))),
             }
         }
-        Ok(_) => Err(CertificateError::Key(kind)),
+        Ok(_) => Err(CertificateError::Key(named(&kind))),
         Err(error) => Err(CertificateError::Der { what: "public key", reason: error.to_string() }),
     }
 }
@@ -158,8 +164,31 @@ pub(super) fn check_signature_algorithm(oid: &str) -> Result<(), CertificateErro
         | "2.16.840.1.101.3.4.3.2"
         // ecdsa-with-SHA256/384/512
         | "1.2.840.10045.4.3.2" | "1.2.840.10045.4.3.3" | "1.2.840.10045.4.3.4" => Ok(()),
-        other => Err(CertificateError::Signature(other.to_owned())),
+        other => Err(CertificateError::Signature(named(other))),
     }
+}
+
+/// An algorithm or a curve that is not taken, by its name, if it has one that people know.
+pub(super) fn named(oid: &str) -> String {
+    let name = match oid {
+        "1.2.840.113549.1.1.2" => "MD2 with RSA",
+        "1.2.840.113549.1.1.4" => "MD5 with RSA",
+        "1.2.840.113549.1.1.5" | "1.3.14.3.2.29" => "SHA-1 with RSA",
+        "1.2.840.113549.1.1.14" => "SHA-224 with RSA",
+        "1.2.840.113549.1.1.10" => "RSA-PSS",
+        "1.2.840.10040.4.1" => "DSA",
+        "1.2.840.10040.4.3" => "SHA-1 with DSA",
+        "1.2.840.10045.4.1" => "SHA-1 with ECDSA",
+        "1.2.840.10045.4.3.1" => "SHA-224 with ECDSA",
+        "1.3.101.110" => "X25519",
+        "1.3.101.112" => "Ed25519",
+        "1.3.101.113" => "Ed448",
+        "1.3.132.0.10" => "secp256k1",
+        "1.3.132.0.33" => "P-224",
+        "1.2.840.10045.3.1.1" => "P-192",
+        _ => return oid.to_owned(),
+    };
+    format!("{name} ({oid})")
 }
 
 pub(super) fn summary(certificate: &X509Certificate<'_>) -> CertificateSummary {

@@ -12,6 +12,8 @@ use crate::template::{Parameters, Template, check_given};
 pub const MAX_LINE_BYTES: usize = 256 * 1024;
 /// Characters of an object's key.
 const MAX_KEY_CHARS: usize = 1024;
+/// What some editors put before text in UTF-8.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 /// Characters of a name that an error repeats.
 const SHOWN_CHARS: usize = 64;
 
@@ -93,6 +95,9 @@ impl Lines {
 
     fn ended(&mut self, end_bytes: u64) -> Line {
         let mut text = std::mem::take(&mut self.held);
+        if self.given == 0 && text.starts_with(MARK) {
+            text.drain(..MARK.len());
+        }
         if text.last() == Some(&b'\r') {
             text.pop();
         }
@@ -180,6 +185,8 @@ mod tests {
             ("a", vec![line(1, 0, 1, "a")]),
             ("a\n", vec![line(1, 0, 2, "a")]),
             ("a\r\nbc\n", vec![line(1, 0, 3, "a"), line(2, 3, 6, "bc")]),
+            ("\u{feff}a\n\u{feff}b", vec![line(1, 0, 5, "a"), line(2, 5, 9, "\u{feff}b")]),
+            ("\u{feff}", vec![line(1, 0, 3, "")]),
             ("\n\nd", vec![line(1, 0, 1, ""), line(2, 1, 2, ""), line(3, 2, 3, "d")]),
         ] {
             for piece in 1..=object.len().max(1) {

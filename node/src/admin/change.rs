@@ -374,7 +374,7 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
             Some(Drain::Done) if !undo => Progress::Done(format!(
                 "node {node} is drained: it has no clients and leads nothing"
             )),
-            Some(Drain::Wanted) if !undo && !is_live(node) => Progress::Stuck(silent(*node)),
+            Some(Drain::Wanted) if !undo && !is_live(node) => Progress::Stuck(undrained(*node)),
             Some(Drain::Wanted) if !undo => {
                 Progress::Going(format!("node {node} is draining: its clients go elsewhere"))
             }

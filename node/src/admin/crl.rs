@@ -29,7 +29,8 @@ use crate::backend::Backend;
 use crate::clock::now_ms;
 use crate::shared::Shared;
 
-/// Lists are large: one is read at a time.
+/// Lists are large: so many may be on their way here at a time, and one is read.
+static ARRIVING: Semaphore = Semaphore::const_new(8);
 static READING: Semaphore = Semaphore::const_new(1);
 /// How many of the certificates that a list revokes are named: in the answer, the log and the audit record.
 const NAMED: usize = 250;
@@ -71,10 +72,17 @@ pub(super) async fn import(
 }
 
 async fn take(shared: &Arc<Shared>, file: Body, watch: &Watch) -> Result<Imported, Refused> {
+    let file = {
+        let Ok(_arriving) = ARRIVING.try_acquire() else {
+            let why = "other lists are on their way here: try again\n";
+            return Err((StatusCode::CONFLICT, why.into()));
+        };
+        read(file).await?
+    };
+    // Not before it has come: who sends slowly holds up nobody.
     let Ok(_reading) = READING.try_acquire() else {
         return Err((StatusCode::CONFLICT, "another list is being imported: try again\n".into()));
     };
-    let file = read(file).await?;
     let now = Timestamp(now_ms());
     let found = aside(move || x509::inspect_list(&file, now)).await?;
     let backend = Backend::new(Arc::clone(shared));

@@ -33,7 +33,7 @@ impl Issuers {
                     document: Arc::new(document),
                     text: it.policy.clone(),
                 },
-                keys: KeySource::new(it.name.clone(), it.place()),
+                keys: KeySource::new(it.name.clone(), it.place(), it.ca.clone()),
             })
         });
         Self(served.collect())

@@ -1,7 +1,7 @@
 //! Issuers of JSON Web Tokens.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -20,6 +20,9 @@ pub struct JwtIssuer {
     pub audience: String,
     /// Its public keys, a JSON Web Key Set: an address or a file.
     pub jwks: String,
+    /// CAs in PEM that its HTTPS is trusted by, beside those of the machine.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
     /// The claim that says who a client is.
     #[serde(default = "subject")]
     pub principal_claim: String,
@@ -46,6 +49,19 @@ impl JwtIssuer {
 pub(super) fn file_of(jwks: &str) -> Option<&Path> {
     let is_address = jwks.starts_with("https://") || jwks.starts_with("http://");
     (!is_address && !jwks.is_empty()).then(|| Path::new(jwks))
+}
+
+/// Finds CAs that nobody is asked with.
+pub(super) fn check_ca(ca: Option<&Path>, keys: Option<&Path>, key: String, found: &mut Findings) {
+    match ca {
+        Some(file) if file.as_os_str().is_empty() => {
+            found.problem(key, "is empty; leave it out to trust the CAs of the machine alone");
+        }
+        Some(_) if keys.is_some() => {
+            found.warning(key, "is not used: the keys are in a file");
+        }
+        _ => {}
+    }
 }
 
 /// Whether it is a name that needs no quotes anywhere.
@@ -80,6 +96,7 @@ pub(super) fn check(issuers: &[JwtIssuer], found: &mut Findings) {
                 found.problem(place(field), "is empty");
             }
         }
+        check_ca(issuer.ca.as_deref(), issuer.jwks_file(), place("ca"), found);
         if issuer.jwks.starts_with("http://") {
             found.warning(place("jwks"), "without TLS the keys can be replaced on the way");
         }
@@ -99,6 +116,7 @@ mod tests {
             issuer: "https://id.example/".into(),
             audience: "skein".into(),
             jwks: "/etc/skein/keys.json".into(),
+            ca: None,
             principal_claim: "sub".into(),
             policy:
                 r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:Connect",

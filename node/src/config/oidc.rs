@@ -1,7 +1,7 @@
 //! OpenID Connect providers that people log in with.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::people::{MAX_THINGS_BYTES, Provider, Rule};
@@ -10,7 +10,7 @@ use fleet::registry::LONGEST_SESSION_SECS;
 use serde::Deserialize;
 
 use super::check::check_things;
-use super::jwt::{JwtIssuer, file_of, is_plain_name};
+use super::jwt::{JwtIssuer, check_ca, file_of, is_plain_name};
 use super::{Findings, values};
 use crate::jwks::Place;
 
@@ -30,6 +30,9 @@ pub struct OidcProvider {
     /// Its public keys, a JSON Web Key Set: an address or a file; where it says itself when absent.
     #[serde(default)]
     pub jwks: Option<String>,
+    /// CAs in PEM that its HTTPS is trusted by, beside those of the machine.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
     /// The longest time that credentials last.
     #[serde(default = "an_hour", deserialize_with = "values::duration")]
     pub max_session: Duration,
@@ -130,6 +133,7 @@ pub(super) fn check(
             }
             _ => {}
         }
+        check_ca(provider.ca.as_deref(), provider.jwks_file(), place("ca"), found);
         let secs = provider.max_session.as_secs();
         if !(SHORTEST_SESSION_SECS..=LONGEST_SESSION_SECS.into()).contains(&secs) {
             found.problem(place("max_session"), format!("{secs}s is not in 15m..=12h"));
@@ -199,6 +203,7 @@ mod tests {
             issuer: "https://id.example/realms/staff".into(),
             audience: "skein".into(),
             jwks: None,
+            ca: None,
             max_session: an_hour(),
             roles: vec![rule()],
         }
@@ -243,6 +248,17 @@ mod tests {
             (OidcProvider { audience: String::new(), ..good() }, "audience", ""),
             (OidcProvider { jwks: Some(String::new()), ..good() }, "jwks", ""),
             (OidcProvider { jwks: Some("http://id/keys".into()), ..good() }, "", "jwks"),
+            (OidcProvider { ca: Some("ca.pem".into()), ..good() }, "", ""),
+            (OidcProvider { ca: Some("".into()), ..good() }, "ca", ""),
+            (
+                OidcProvider {
+                    ca: Some("ca.pem".into()),
+                    jwks: Some("keys.json".into()),
+                    ..good()
+                },
+                "",
+                "ca",
+            ),
             (lasting(899), "max_session", ""),
             (lasting(43_201), "max_session", ""),
             (OidcProvider { roles: Vec::new(), ..good() }, "", "roles"),
@@ -271,6 +287,7 @@ mod tests {
             issuer: good().issuer,
             audience: audience.into(),
             jwks: "keys.json".into(),
+            ca: None,
             principal_claim: "sub".into(),
             policy: String::new(),
         };

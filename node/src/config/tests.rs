@@ -52,7 +52,8 @@ fn relative_paths_are_taken_from_the_folder_of_the_file() {
     std::fs::write(
         &path,
         "data = 'state'\n[tls]\ncertificate = '/etc/server.pem'\n[backup]\nfolder = 'b'\n\
-         [registration]\nreports = 's3://r/x'\nbuckets = { devices = 'd' }",
+         [registration]\nreports = 's3://r/x'\nbuckets = { devices = 'd' }\n\
+         [oidc.staff]\nissuer = 'https://id'\naudience = 'a'\nca = 'id-ca.pem'",
     )
     .unwrap();
     let variable = ("SKEIN__TLS__PRIVATE_KEY".to_owned(), "keys/server.key".to_owned());
@@ -62,6 +63,7 @@ fn relative_paths_are_taken_from_the_folder_of_the_file() {
     assert_eq!(config.registration.reports, Some("s3://r/x".into()));
     assert_eq!(config.registration.buckets["devices"], directory.path().join("d"));
     assert_eq!(config.tls.certificate, Some("/etc/server.pem".into()));
+    assert_eq!(config.oidc["staff"].ca, Some(directory.path().join("id-ca.pem")));
     assert_eq!(config.tls.private_key, Some(directory.path().join("keys/server.key")));
 }
 

@@ -57,7 +57,9 @@ pub(super) async fn serve(
             Ok(Some(found)) => break found,
             Ok(None) => {}
             Err(error) => {
-                write(&mut stream, &error.refusal().response()).await?;
+                let answer = crate::http::unreadable(error.refusal().status, &error.to_string());
+                write(&mut stream, &answer).await?;
+                crate::http::linger(Rewound { head: Bytes::new(), stream }).await;
                 return Err(Failure::Http(error.to_string()));
             }
         }

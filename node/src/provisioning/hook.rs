@@ -3,8 +3,9 @@
 use provisioning::Parameters;
 use serde::Deserialize;
 use serde_json::Value;
+use thiserror::Error;
 
-use crate::fetch;
+use crate::fetch::{self, NoAnswer};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -14,13 +15,41 @@ struct Answer {
     parameter_overrides: Option<Parameters>,
 }
 
+/// Why there is no answer that can be used. Says nothing of what it is about.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// There is none.
+    #[error("{0}")]
+    None(NoAnswer),
+    /// It cannot be read.
+    #[error("the answer cannot be read: {0}")]
+    Invalid(String),
+}
+
+impl Unusable {
+    /// As a metric label, and in the words of a device.
+    pub(super) fn told(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::None(NoAnswer::Timeout) => {
+                ("timeout", "the pre-provisioning hook did not answer in time")
+            }
+            Self::None(NoAnswer::Status(_) | NoAnswer::Failed(_)) => {
+                ("failed", "the pre-provisioning hook could not be asked, or failed")
+            }
+            Self::None(NoAnswer::TooLarge) | Self::Invalid(_) => {
+                ("invalid_answer", "the pre-provisioning hook gave an answer that cannot be used")
+            }
+        }
+    }
+}
+
 /// Asks; the answer is what the parameters become, or nothing if the device may not be provisioned.
 ///
 /// # Errors
-/// A text that says why there is no answer that can be used.
-pub(super) async fn ask(target: &str, question: &Value) -> Result<Option<Parameters>, String> {
-    let answered = fetch::post(target, question.to_string()).await;
-    let body = answered.map_err(|error| error.to_string())?;
-    let answer: Answer = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+/// When there is no answer that can be used.
+pub(super) async fn ask(target: &str, question: &Value) -> Result<Option<Parameters>, Unusable> {
+    let body = fetch::post(target, question.to_string()).await.map_err(Unusable::None)?;
+    let answer: Answer =
+        serde_json::from_slice(&body).map_err(|error| Unusable::Invalid(error.to_string()))?;
     Ok(answer.allow_provisioning.then(|| answer.parameter_overrides.unwrap_or_default()))
 }

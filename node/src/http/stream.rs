@@ -1,0 +1,177 @@
+//! The stream below HTTP: what hyper says by itself of a head that it cannot read gets the shape of all
+//! other answers, and a connection that ends has its last answer arrive.
+//!
+//! Whoever is still sending when a connection is closed is sent a reset, which makes its system forget
+//! the answer that it has not read yet. So a stream that is shut down goes on reading, and throws away
+//! what comes: for a while, and up to a number of bytes.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// How long the end of what comes is waited for after the last of it.
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
+/// How long that may go on.
+const LINGERS: Duration = Duration::from_secs(20);
+/// How many bytes are thrown away.
+const MOST_BYTES: usize = 256 << 20;
+/// Bytes that are read at a time then.
+const SCRATCH: usize = 8 * 1024;
+
+/// The whole answer to a request whose head cannot be read, after which the connection closes.
+pub fn unreadable(status: u16, why: &str) -> Vec<u8> {
+    let (reason, code) = match status {
+        414 => ("URI Too Long", "RequestUriTooLongException"),
+        431 => ("Request Header Fields Too Large", "RequestHeaderFieldsTooLargeException"),
+        _ => ("Bad Request", "InvalidRequestException"),
+    };
+    let body = json!({ "message": why }).to_string();
+    format!(
+        "HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         x-amzn-errortype: {code}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Ends a stream so that what was written arrives.
+pub async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
+    let mut stream = Answering::new(stream);
+    // It ends either way.
+    let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
+}
+
+/// What hyper answers by itself is known by having no body: nothing else here answers so with one of
+/// these. Gives what is said instead.
+fn better(written: &[u8]) -> Option<Vec<u8>> {
+    let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    let (status, why) = match status {
+        b"400" => (400, "the head of the request cannot be read as HTTP/1.1"),
+        b"414" => (414, "the address of the request is too long"),
+        b"431" => (431, "the headers of the request are too many, or too long"),
+        _ => return None,
+    };
+    let head = std::str::from_utf8(written).ok()?.strip_suffix("\r\n\r\n")?;
+    head.split("\r\n").any(|line| line == "content-length: 0").then(|| unreadable(status, why))
+}
+
+/// A stream as hyper has it.
+pub(super) struct Answering<S> {
+    stream: S,
+    /// What is to be written before all else, and how much of it was.
+    instead: (Vec<u8>, usize),
+    leaving: Option<Leaving>,
+}
+
+/// A stream that is shut down.
+struct Leaving {
+    until: Pin<Box<Sleep>>,
+    at_last: Instant,
+    left: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, instead: (Vec::new(), 0), leaving: None }
+    }
+
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (bytes, written) = &mut self.instead;
+        while *written < bytes.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[*written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => *written += count,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the whole of an answer that is said otherwise.
+    fn replaces(&mut self, written: &[u8]) -> bool {
+        let better = better(written);
+        let replaces = better.is_some();
+        if let Some(better) = better {
+            self.instead = (better, 0);
+        }
+        replaces
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Answering<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_instead(cx))?;
+        match self.replaces(bytes) {
+            true => Poll::Ready(Ok(bytes.len())),
+            false => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_instead(cx))?;
+        match slices {
+            [head] if self.replaces(head) => Poll::Ready(Ok(head.len())),
+            slices => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(cx))?;
+        let Self { stream, leaving, .. } = &mut *self;
+        let leaving = match leaving {
+            Some(leaving) => leaving,
+            None => {
+                ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+                leaving.insert(Leaving {
+                    until: Box::pin(sleep(SILENCE)),
+                    at_last: Instant::now() + LINGERS,
+                    left: MOST_BYTES,
+                })
+            }
+        };
+        while leaving.left > 0 && leaving.until.as_mut().poll(cx).is_pending() {
+            let mut scratch = [0; SCRATCH];
+            let mut read = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut read)) {
+                Ok(()) if !read.filled().is_empty() => {}
+                Ok(()) | Err(_) => break,
+            }
+            leaving.left = leaving.left.saturating_sub(read.filled().len());
+            let until = (Instant::now() + SILENCE).min(leaving.at_last);
+            leaving.until.as_mut().reset(until);
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -18,7 +18,7 @@ pub struct Config {
     pub account: String,
     /// The region in every ARN, and of the signatures that are accepted.
     pub region: String,
-    /// Accept signatures for every region, and ARNs of every region: for development.
+    /// Accept signatures for every region: for development.
     pub any_region: bool,
     /// What DescribeEndpoint answers.
     pub endpoints: Endpoints,

@@ -144,7 +144,7 @@ mod tests {
     async fn an_answer_reaches_whoever_is_still_sending() {
         let address = start(Listener::default()).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let bytes = 40 << 20;
+        let bytes = 16 << 20;
         let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         for _ in 0..bytes >> 20 {

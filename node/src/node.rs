@@ -284,7 +284,9 @@ fn doors(
         let mut tls = tls(ClientCertificates::Optional, &[QUIC_ALPN]);
         // QUIC knows all or nothing.
         tls.max_early_data_size = if listeners.quic.early_data { u32::MAX } else { 0 };
-        let quic = Quic::new(tls, &own, cores)?;
+        // Nodes may share a certificate.
+        let purpose = format!("skein quic stateless reset {}", kept::folder(&config.data)?);
+        let quic = Quic::new(tls, &own.derive(purpose.as_bytes())?, cores)?;
         open("listeners.quic", &listeners.quic, Carrier::Quic(Arc::new(quic)))?;
     }
     if is_open(&listeners.https) {

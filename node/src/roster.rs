@@ -303,10 +303,10 @@ impl Roster {
 }
 
 /// Two processes with copies of one data folder must not both be let in: each would vote in the name of the
-/// node. Every life knows the one before it on its folder. A life that began on a copy, and does not know of
-/// one that was heard, lacks what that one has promised: it is refused for good, also when it was heard
-/// first. A copy of a folder in use, whose life does know of it, waits until the other one is not linked;
-/// so does a restarted node whose former links are half dead, for as long as it takes to notice.
+/// node. Every life knows the one before it on its folder. Where the later of two knows of the earlier, the
+/// node was restarted, or a folder in use was copied: the one that is linked stays. Where it does not, one of
+/// them has a copy that lacks what the other has promised: the one whose folder was in use for longer is
+/// right, and of two that are alike the one that is linked.
 fn refuse_double(known: &Heard, is_linked: bool, peer: Introduction<'_>) -> Result<(), Denied> {
     if peer.folder != known.folder || peer.incarnation == known.incarnation {
         // Who has a folder of its own has taken the place of the other.
@@ -316,34 +316,40 @@ fn refuse_double(known: &Heard, is_linked: bool, peer: Introduction<'_>) -> Resu
         "" => String::new(),
         address => format!(" at {address}"),
     };
+    let denied = |why: String, certainty| Err(Denied { why, certainty });
     let is_later = peer.incarnation > known.incarnation;
-    let later_knows = if is_later { peer.previous } else { known.previous };
-    let knows = later_knows == 0 || later_knows >= peer.incarnation.min(known.incarnation);
-    let (why, certainty) = match (is_later, knows) {
-        (true, false) => (
-            format!(
-                "has gone on{at} since this copy of its data folder was made: what it has promised is not \
-                 in this one. Use the other; if it is lost, `skein cluster replace {}`",
-                peer.node
-            ),
-            Certainty::Outdated,
-        ),
-        // The later one is the copy.
-        (false, false) => return Ok(()),
-        (true, true) if is_linked => (
-            format!(
-                "is linked in its life before{at}: if that has ended this is noticed within some seconds; \
-                 otherwise two processes have copies of its data folder, and one has to be stopped"
-            ),
-            Certainty::ForNow,
-        ),
-        (false, true) if is_linked => (
-            format!("has begun another life on this data folder or a copy of it{at}"),
-            Certainty::ForGood,
-        ),
-        (_, true) => return Ok(()),
+    let (earlier, of_later) = match is_later {
+        true => (known.incarnation, peer.previous),
+        false => (peer.incarnation, known.previous),
     };
-    Err(Denied { why, certainty })
+    if of_later == 0 || of_later >= earlier {
+        return match is_later {
+            _ if !is_linked => Ok(()),
+            true => denied(
+                format!(
+                    "is linked in its life before{at}: if that has ended this is noticed within some \
+                     seconds; otherwise two processes have copies of its data folder, and one has to be \
+                     stopped"
+                ),
+                Certainty::ForNow,
+            ),
+            false => denied(
+                format!("has begun another life on this data folder or a copy of it{at}"),
+                Certainty::ForGood,
+            ),
+        };
+    }
+    let is_copy = peer.previous < known.previous || is_later && peer.previous == known.previous;
+    if !is_copy && !(is_linked && peer.previous == known.previous) {
+        return Ok(());
+    }
+    let why = format!(
+        "has gone on{at} since this copy of its data folder was made: what it has promised is not in this \
+         one. Use the other; if it is lost, `skein cluster replace {}`",
+        peer.node
+    );
+    // Nothing is said for good in the name of one that has gone, or that may be the copy itself.
+    denied(why, if is_copy && is_linked { Certainty::Outdated } else { Certainty::ForNow })
 }
 
 fn judge(
@@ -582,11 +588,19 @@ mod tests {
             (life(5, 3), life(6, 5), false, None),
             (life(5, 3), life(6, 5), true, Some((ForNow, "life before at here:1"))),
             (life(5, 3), life(7, 6), false, None),
-            // A copy from before, whoever comes first.
-            (life(5, 3), life(6, 3), false, Some((Outdated, "gone on at here:1"))),
+            // A copy that was started later: it may be the one that is left.
+            (life(5, 3), life(6, 3), true, Some((Outdated, "gone on at here:1"))),
             (life(5, 3), life(6, 3), true, Some((Outdated, "skein cluster replace 4"))),
+            (life(5, 3), life(6, 3), false, Some((ForNow, "gone on at here:1"))),
+            // One that was started earlier, and is only heard now.
+            (life(6, 3), life(5, 3), true, Some((ForNow, "gone on at here:1"))),
             (life(6, 3), life(5, 3), false, None),
-            (life(6, 3), life(5, 3), true, None),
+            // A copy has been let in, and the folder it was made of is used again.
+            (life(6, 3), life(7, 5), true, None),
+            (life(6, 3), life(7, 5), false, None),
+            (life(7, 5), life(6, 3), true, Some((Outdated, "gone on"))),
+            (life(7, 5), life(6, 3), false, Some((ForNow, "gone on"))),
+            (life(7, 3), life(6, 5), true, None),
             // A copy of a folder in use.
             (life(6, 5), life(5, 3), true, Some((ForGood, "another life"))),
             (life(6, 5), life(5, 3), false, None),

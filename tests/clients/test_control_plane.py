@@ -972,8 +972,8 @@ def test_a_body_that_is_far_too_large_is_answered(cloud, fresh):
         request = botocore.awsrequest.AWSRequest(method="POST", url=cloud.endpoint + path, data=b"", headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
         botocore.auth.SigV4Auth(cloud.session.get_credentials(), service, REGION).add_auth(request)
         connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
-        body = (b" " * (1 << 20) for _ in range(100))
-        headers = dict(request.headers) if chunked else dict(request.headers) | {"Content-Length": str(100 << 20)}
+        body = (b" " * (1 << 20) for _ in range(20))
+        headers = dict(request.headers) if chunked else dict(request.headers) | {"Content-Length": str(20 << 20)}
         connection.request("POST", path, body=body, headers=headers, encode_chunked=chunked)
         answered = connection.getresponse()
         assert (answered.status, answered.headers["x-amzn-errortype"]) == (413, "RequestEntityTooLargeException")

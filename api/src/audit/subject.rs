@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::object;
 use crate::arn::Arns;
+use crate::request;
 use crate::{
     authorities, authorizers, billing_groups, certificates, events, policies, registration_tasks,
     role_aliases, templates, thing_groups, thing_types, things,
@@ -312,8 +313,7 @@ impl Subject {
 
 /// Takes the query from the address of a function: keys are given in such.
 fn without_query(of: &mut Value, member: &str) {
-    let Some(target) = of.get(member).and_then(Value::as_str) else { return };
-    if let Some((address, _)) = target.split_once('?') {
-        of[member] = format!("{address}?...").into();
+    if let Some(address) = of.get(member).and_then(Value::as_str) {
+        of[member] = request::without_query(address).into();
     }
 }

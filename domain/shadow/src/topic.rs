@@ -64,9 +64,16 @@ pub enum Reply {
     Documents,
 }
 
+/// What a reply has behind the topic name of its request, at most: `/documents`. A topic name has 65,535
+/// bytes at most [v5 MQTT-4.7.3-3].
+const LONGEST_OUTCOME: usize = 10;
+
 /// Takes `$aws/things/{thing}/shadow[/name/{name}]/{get|update|delete}` apart; any other topic name
-/// gives `None`, the service's own replies among them.
+/// gives `None`, the service's own replies among them, and whatever is too long to be replied to.
 pub fn parse(topic: &str) -> Option<Target<'_>> {
+    if topic.len() + LONGEST_OUTCOME > usize::from(u16::MAX) {
+        return None;
+    }
     let (thing, rest) = topic.strip_prefix("$aws/things/")?.split_once('/')?;
     let rest = rest.strip_prefix("shadow/")?;
     let (name, operation) = match rest.strip_prefix("name/") {
@@ -127,6 +134,16 @@ mod tests {
                 expected.map(|(thing, name, operation)| Target { thing, name, operation });
             assert_eq!(parse(topic), expected, "{topic}");
         }
+    }
+
+    #[test]
+    fn a_request_has_a_reply_that_can_be_sent() {
+        let topic = |length| format!("$aws/things/t/shadow/name/{}/delete", "n".repeat(length));
+        let fixed = topic(0).len() + LONGEST_OUTCOME;
+        let longest = usize::from(u16::MAX) - fixed;
+        assert!(parse(&topic(longest)).is_some() && parse(&topic(longest + 1)).is_none());
+        let target = parse(&topic(longest)).map(|target| target.rejected()).unwrap_or_default();
+        assert!(target.len() < usize::from(u16::MAX));
     }
 
     #[test]

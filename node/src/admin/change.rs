@@ -272,8 +272,7 @@ fn unremoved(node: u64) -> String {
 /// That a node would have to answer to go on being drained.
 fn undrained(node: u64) -> String {
     format!(
-        "node {node} does not answer, so it has no clients to send elsewhere: it is drained when it starts \
-         again, unless you say `skein cluster drain {node} --undo`"
+        "node {node} does not answer the node that was asked: it is drained when it does again, unless you say `skein cluster drain {node} --undo`"
     )
 }
 

@@ -79,7 +79,7 @@ async fn take(shared: &Arc<Shared>, file: Body, watch: &Watch) -> Result<Importe
         };
         read(file).await?
     };
-    // Not before it has come: who sends slowly holds up nobody.
+    // Not before it has come: who sends slowly holds up no other list.
     let Ok(_reading) = READING.try_acquire() else {
         return Err((StatusCode::CONFLICT, "another list is being imported: try again\n".into()));
     };

@@ -27,7 +27,6 @@ pub(super) const ASIDE: usize = super::BACKLOG as usize;
 #[derive(Debug)]
 pub struct Gate {
     places: Arc<Semaphore>,
-    capacity: usize,
     per_source: usize,
     /// Sources with a socket that has a place or waits for one.
     sources: RefCell<HashMap<IpAddr, Weak<Semaphore>>>,
@@ -84,10 +83,10 @@ impl Drop for Source {
 impl Gate {
     /// A gate of one core.
     pub fn new(limits: &Limits) -> Rc<Self> {
-        let capacity = limits.handshakes_per_core.min(Semaphore::MAX_PERMITS);
         Rc::new(Self {
-            places: Arc::new(Semaphore::new(capacity)),
-            capacity,
+            places: Arc::new(Semaphore::new(
+                limits.handshakes_per_core.min(Semaphore::MAX_PERMITS),
+            )),
             per_source: limits.handshakes_per_source.min(Semaphore::MAX_PERMITS),
             sources: RefCell::default(),
             aside: Arc::new(Semaphore::new(ASIDE)),
@@ -105,11 +104,6 @@ impl Gate {
             },
         };
         Some(Entrance::Open(self.permit(share).await))
-    }
-
-    /// Whether more than half of the places are taken.
-    pub fn is_busy(&self) -> bool {
-        self.places.available_permits() * 2 < self.capacity
     }
 
     async fn permit(self: &Rc<Self>, share: Option<Share>) -> Permit {

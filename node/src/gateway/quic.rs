@@ -5,9 +5,10 @@
 //! core; a client that comes from another address is known by its connection id, see [`socket`]. Its
 //! address as policies and people see it is the one that it connected from.
 //!
-//! Bounds before a client is authenticated, beside those of [`admission`](super::admission): [`WAITING`]
-//! connections that nobody has looked at, with [`WAITING_BYTES`] of what they have sent. While half of a
-//! core's handshakes are under way, who connects has to show first that it is where it says (a Retry).
+//! Bounds before a client is authenticated: whoever connects has to show first that it is where it says, by
+//! a Retry that nothing is kept for. Then those of [`admission`](super::admission) hold; who would have to
+//! wait aside there is forgotten, for a client asks again by itself. At most [`WAITING`] connections have not
+//! been looked at, with [`WAITING_BYTES`] of what they have sent.
 
 mod socket;
 mod stream;
@@ -31,13 +32,12 @@ use tracing::{debug, error};
 
 use authorizer::{Presented, Tls};
 
-use super::admission::{Gate, Permit};
+use super::admission::{Entrance, Gate, Permit};
 use super::{Door, Place, tell};
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
 use crate::metrics;
-use crate::tls::OwnCertificate;
 
 use socket::{CoreIds, CoreSocket, Exchange};
 
@@ -55,8 +55,11 @@ const RECEIVE_WINDOW: u32 = 256 << 10;
 /// What is kept of what was sent until the client has it.
 const SEND_WINDOW: u64 = 1 << 20;
 
+/// Between two resets: a client of an earlier life waits for its own among all others.
+const RESET_INTERVAL: Duration = Duration::from_millis(1);
+
 /// A connection on which nothing has arrived for so long has ended: nobody says so when a client dies. Keep
-/// alive is sooner, for those who have it.
+/// alive is sooner, for those who have it, and so may the client be.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// What the endpoints of a listener share.
@@ -67,13 +70,9 @@ pub struct Quic {
 }
 
 impl Quic {
-    /// The QUIC side of a listener on so many cores. What tells clients of an earlier
-    /// life that it has ended rests on the node's key, so that the next life can say so, too.
-    pub fn new(
-        tls: rustls::ServerConfig,
-        own: &OwnCertificate,
-        cores: usize,
-    ) -> anyhow::Result<Self> {
+    /// The QUIC side of a listener on so many cores. What tells clients of an earlier life that it has ended
+    /// rests on `secret`, which is of this node alone and the same in its next life.
+    pub fn new(tls: rustls::ServerConfig, secret: &[u8; 32], cores: usize) -> anyhow::Result<Self> {
         let crypto = QuicServerConfig::try_from(Arc::new(tls))?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
         server
@@ -81,8 +80,7 @@ impl Quic {
             .incoming_buffer_size(WAITING_BYTES_EACH)
             .incoming_buffer_size_total(WAITING_BYTES)
             .transport_config(Arc::new(transport()));
-        let secret = own.derive(b"skein quic stateless reset")?;
-        let reset_key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret));
+        let reset_key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret));
         Ok(Self { server, reset_key, exchange: Arc::new(Exchange::new(cores)) })
     }
 
@@ -92,7 +90,7 @@ impl Quic {
         let socket = CoreSocket::new(socket, &*runtime, core, Arc::clone(&self.exchange))?;
         let mut config = EndpointConfig::new(Arc::clone(&self.reset_key) as _);
         let ids = CoreIds { core, cores: self.exchange.cores() };
-        config.cid_generator(move || Box::new(ids));
+        config.cid_generator(move || Box::new(ids)).min_reset_interval(RESET_INTERVAL);
         let server = Some(self.server.clone());
         Endpoint::new_with_abstract_socket(config, server, Arc::new(socket), runtime)
     }
@@ -112,7 +110,7 @@ fn transport() -> TransportConfig {
     transport
 }
 
-/// Accepts connections of a core until the node drains.
+/// Accepts connections of a core; while the node drains it refuses them.
 pub(super) async fn accept(
     core: Rc<Core>,
     door: Door,
@@ -128,28 +126,33 @@ pub(super) async fn accept(
         }
     };
     let door = Rc::new(door);
-    while !core.shared.draining() {
-        let Some(incoming) = endpoint.accept().await else { return };
+    loop {
+        let Some(incoming) = endpoint.accept().await else {
+            error!(listener = door.key, address = %door.address, "connections are accepted no more");
+            return;
+        };
         while core.is_overloaded() && !core.shared.draining() {
             tokio::time::sleep(crate::wheel::TICK).await;
         }
-        if gate.is_busy() && incoming.may_retry() {
+        if core.shared.draining() {
+            // The socket is there as long as connections are: nobody else would answer.
+            incoming.refuse();
+            continue;
+        }
+        if incoming.may_retry() {
             // It was asked whether it may.
             let _ = incoming.retry();
             continue;
         }
         let peer = incoming.remote_address();
-        let Some(entrance) = gate.admit(Some(peer.ip())).await else {
+        let Some(Entrance::Open(permit)) = gate.admit(Some(peer.ip())).await else {
             metrics::connect("too_many_of_source");
-            incoming.refuse();
+            incoming.ignore();
             continue;
         };
         let (core, door) = (Rc::clone(&core), Rc::clone(&door));
         actix_rt::spawn(async move {
-            let serving = async {
-                let permit = entrance.permit().await;
-                Box::pin(serve(&core, &door, incoming, permit)).await
-            };
+            let serving = Box::pin(serve(&core, &door, incoming, permit));
             match tokio::time::timeout(door.connect_timeout, serving).await {
                 Ok(Ok(())) => metrics::connect("accepted"),
                 Ok(Err(failure)) => {

@@ -8,6 +8,7 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,8 +20,11 @@ use tokio::time::{Instant, Sleep, sleep};
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
 /// How long that may go on.
 const LINGERS: Duration = Duration::from_secs(20);
-/// How many bytes are thrown away.
-const MOST_BYTES: usize = 256 << 20;
+/// How many bytes are thrown away: more than anybody sends by mistake at once.
+const MOST_BYTES: usize = 128 << 20;
+/// How many streams may do so at once; the next one just ends.
+const AT_ONCE: usize = 64;
+static LINGERING: AtomicUsize = AtomicUsize::new(0);
 /// Bytes that are read at a time then.
 const SCRATCH: usize = 8 * 1024;
 
@@ -74,6 +78,23 @@ struct Leaving {
     until: Pin<Box<Sleep>>,
     at_last: Instant,
     left: usize,
+}
+
+impl Leaving {
+    fn begin() -> Self {
+        let before = LINGERING.fetch_add(1, Ordering::Relaxed);
+        Self {
+            until: Box::pin(sleep(SILENCE)),
+            at_last: Instant::now() + LINGERS,
+            left: if before < AT_ONCE { MOST_BYTES } else { 0 },
+        }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        LINGERING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
@@ -154,11 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
             Some(leaving) => leaving,
             None => {
                 ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
-                leaving.insert(Leaving {
-                    until: Box::pin(sleep(SILENCE)),
-                    at_last: Instant::now() + LINGERS,
-                    left: MOST_BYTES,
-                })
+                leaving.insert(Leaving::begin())
             }
         };
         while leaving.left > 0 && leaving.until.as_mut().poll(cx).is_pending() {

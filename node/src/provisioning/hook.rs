@@ -22,8 +22,13 @@ pub(super) enum Unusable {
     #[error("{0}")]
     None(NoAnswer),
     /// It cannot be read.
-    #[error("the answer cannot be read: {0}")]
-    Invalid(String),
+    #[error("the answer cannot be read, see its line {line}, column {column}")]
+    Invalid {
+        /// Where it cannot be read any more.
+        line: usize,
+        /// The same, in bytes.
+        column: usize,
+    },
 }
 
 impl Unusable {
@@ -36,7 +41,7 @@ impl Unusable {
             Self::None(NoAnswer::Status(_) | NoAnswer::Failed(_)) => {
                 ("failed", "the pre-provisioning hook could not be asked, or failed")
             }
-            Self::None(NoAnswer::TooLarge) | Self::Invalid(_) => {
+            Self::None(NoAnswer::TooLarge) | Self::Invalid { .. } => {
                 ("invalid_answer", "the pre-provisioning hook gave an answer that cannot be used")
             }
         }
@@ -50,6 +55,10 @@ impl Unusable {
 pub(super) async fn ask(target: &str, question: &Value) -> Result<Option<Parameters>, Unusable> {
     let body = fetch::post(target, question.to_string()).await.map_err(Unusable::None)?;
     let answer: Answer =
-        serde_json::from_slice(&body).map_err(|error| Unusable::Invalid(error.to_string()))?;
+        // What the reader says of it would repeat parts of it.
+        serde_json::from_slice(&body).map_err(|error| Unusable::Invalid {
+            line: error.line(),
+            column: error.column(),
+        })?;
     Ok(answer.allow_provisioning.then(|| answer.parameter_overrides.unwrap_or_default()))
 }

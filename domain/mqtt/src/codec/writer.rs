@@ -44,7 +44,12 @@ pub(crate) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Like [`put_binary`], and never cuts inside a character.
 pub(crate) fn put_string(out: &mut Vec<u8>, text: &str) {
-    put_binary(out, &text.as_bytes()[..text.floor_char_boundary(usize::from(u16::MAX))]);
+    put_binary(out, &text.as_bytes()[..written_len(text)]);
+}
+
+/// How many bytes of a text [`put_string`] appends behind its length.
+pub(crate) fn written_len(text: &str) -> usize {
+    text.floor_char_boundary(usize::from(u16::MAX))
 }
 
 /// Appends what `write` appends, preceded by its length.

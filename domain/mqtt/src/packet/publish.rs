@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use crate::codec::{
-    Reader, check_response_topic, put_string, put_u16, put_u32, put_varint, varint_len,
+    Reader, check_response_topic, put_string, put_u16, put_u32, put_varint, varint_len, written_len,
 };
 use crate::property::{Gathered, PropertyReader};
 use crate::{DecodeError, PacketId, PacketType, PropertyId, QoS, Version};
@@ -225,7 +225,7 @@ impl<'a> Outgoing<'a> {
             Version::V5 => varint_len(properties) + properties,
         };
         let id = if self.written_id().is_some() { 2 } else { 0 };
-        (2 + self.topic.len() + id + counted + self.payload.len(), properties)
+        (2 + written_len(self.topic) + id + counted + self.payload.len(), properties)
     }
 }
 

@@ -11,6 +11,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,8 +24,12 @@ use quinn::{AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, Runtime, UdpPol
 /// The length of the connection ids that this node gives.
 const ID_BYTES: usize = 8;
 
-/// Of what waits for a core in the hands of others.
+/// Of what waits for a core in the hands of others, with what each piece costs beside its bytes.
 const WAITING_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 128;
+
+/// How often a socket is read in a turn while all that comes is for other cores.
+const READS_PER_TURN: usize = 8;
 
 /// Gives connection ids of a core: the first two bytes, divided by how many cores there are, leave its
 /// number.
@@ -93,11 +98,12 @@ impl Exchange {
 impl Inbox {
     fn put(&self, meta: RecvMeta, datagrams: &[u8]) {
         let mut waiting = self.waiting.lock();
-        if waiting.bytes + datagrams.len() > WAITING_BYTES {
+        let bytes = datagrams.len() + PIECE_BYTES;
+        if waiting.bytes + bytes > WAITING_BYTES {
             counter!("quic_datagrams_dropped_total").increment(1);
             return;
         }
-        waiting.bytes += datagrams.len();
+        waiting.bytes += bytes;
         waiting.datagrams.push_back((meta, datagrams.into()));
         drop(waiting);
         self.waker.wake();
@@ -109,7 +115,7 @@ impl Inbox {
         let mut count = 0;
         for (buffer, meta) in buffers.iter_mut().zip(metas) {
             let Some((about, datagrams)) = waiting.datagrams.pop_front() else { break };
-            waiting.bytes -= datagrams.len();
+            waiting.bytes -= datagrams.len() + PIECE_BYTES;
             buffer[..datagrams.len()].copy_from_slice(&datagrams);
             *meta = about;
             count += 1;
@@ -124,6 +130,8 @@ pub(super) struct CoreSocket {
     own: Arc<dyn AsyncUdpSocket>,
     core: u16,
     exchange: Arc<Exchange>,
+    /// Whether others have handed something over in the last turn: then it is the turn of the socket.
+    was_handed: AtomicBool,
 }
 
 impl CoreSocket {
@@ -133,7 +141,35 @@ impl CoreSocket {
         core: u16,
         exchange: Arc<Exchange>,
     ) -> io::Result<Self> {
-        Ok(Self { own: runtime.wrap_udp_socket(socket)?, core, exchange })
+        let (own, was_handed) = (runtime.wrap_udp_socket(socket)?, AtomicBool::new(false));
+        Ok(Self { own, core, exchange, was_handed })
+    }
+
+    fn inbox(&self) -> &Inbox {
+        &self.exchange.0[usize::from(self.core)]
+    }
+
+    /// The inbox of the core that a datagram belongs to, if it is another one.
+    fn other(&self, datagram: &[u8]) -> Option<&Inbox> {
+        let owner = owner(datagram, self.exchange.cores()).filter(|owner| *owner != self.core)?;
+        self.exchange.0.get(usize::from(owner))
+    }
+
+    fn poll_own(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        for _ in 0..READS_PER_TURN {
+            let received = ready!(self.own.poll_recv(cx, buffers, metas))?;
+            let own = self.sort(buffers, metas, received);
+            if own > 0 {
+                return Poll::Ready(Ok(own));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Hands over what belongs to other cores; how many stay, in front.
@@ -145,19 +181,34 @@ impl CoreSocket {
     ) -> usize {
         let mut own = 0;
         for place in 0..received {
-            // The datagrams of one buffer come from one place.
-            let datagrams = &buffers[place][..metas[place].len];
-            let owner = owner(datagrams, self.exchange.cores()).filter(|owner| *owner != self.core);
-            match owner.and_then(|owner| self.exchange.0.get(usize::from(owner))) {
-                Some(other) => other.put(metas[place], datagrams),
-                None => {
-                    buffers.swap(own, place);
-                    metas.swap(own, place);
-                    own += 1;
-                }
+            self.hand_over(&mut buffers[place], &mut metas[place]);
+            if metas[place].len > 0 {
+                buffers.swap(own, place);
+                metas.swap(own, place);
+                own += 1;
             }
         }
         own
+    }
+
+    /// Hands over what a buffer has for other cores, and leaves the rest. The datagrams in it come from one
+    /// place, which may have several connections.
+    fn hand_over(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
+        let (received, stride) = (meta.len, meta.stride.max(1));
+        meta.len = 0;
+        for start in (0..received).step_by(stride) {
+            let end = received.min(start + stride);
+            match self.other(&buffer[start..end]) {
+                Some(other) => {
+                    let len = end - start;
+                    other.put(RecvMeta { len, stride: len, ..*meta }, &buffer[start..end]);
+                }
+                None => {
+                    buffer.copy_within(start..end, meta.len);
+                    meta.len += end - start;
+                }
+            }
+        }
     }
 }
 
@@ -176,20 +227,19 @@ impl AsyncUdpSocket for CoreSocket {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let inbox = &self.exchange.0[usize::from(self.core)];
-        // Before it is looked at, so that nothing comes between.
-        inbox.waker.register(cx.waker());
-        let taken = inbox.take(buffers, metas);
-        if taken > 0 {
-            return Poll::Ready(Ok(taken));
+        // Before the inbox is looked at, so that nothing comes between.
+        self.inbox().waker.register(cx.waker());
+        if self.was_handed.swap(false, Ordering::Relaxed)
+            && let Poll::Ready(received) = self.poll_own(cx, buffers, metas)
+        {
+            return Poll::Ready(received);
         }
-        loop {
-            let received = ready!(self.own.poll_recv(cx, buffers, metas))?;
-            let own = self.sort(buffers, metas, received);
-            if own > 0 {
-                return Poll::Ready(Ok(own));
-            }
+        let handed = self.inbox().take(buffers, metas);
+        if handed > 0 {
+            self.was_handed.store(true, Ordering::Relaxed);
+            return Poll::Ready(Ok(handed));
         }
+        self.poll_own(cx, buffers, metas)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -238,7 +288,7 @@ mod tests {
     fn what_waits_for_a_core_is_bounded_and_in_order() {
         let inbox = Inbox::default();
         let meta = |len| RecvMeta { len, ..RecvMeta::default() };
-        let half = vec![1; WAITING_BYTES / 2];
+        let half = vec![1; WAITING_BYTES / 2 - 2 * PIECE_BYTES];
         inbox.put(meta(3), b"abc");
         inbox.put(meta(half.len()), &half);
         inbox.put(meta(half.len()), &half);
@@ -252,5 +302,37 @@ mod tests {
         assert_eq!(inbox.take(&mut buffers, &mut metas), 0);
         inbox.put(meta(half.len()), &half);
         assert_eq!(inbox.take(&mut buffers, &mut metas), 1, "there is room again");
+    }
+
+    #[tokio::test]
+    async fn each_datagram_of_a_buffer_goes_to_its_core() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let exchange = Arc::new(Exchange::new(2));
+        let own = CoreSocket::new(socket, &quinn::TokioRuntime, 1, Arc::clone(&exchange)).unwrap();
+        let datagram = |core, content| {
+            let id = CoreIds { core, cores: 2 }.generate_cid();
+            [&[0x40], &*id, &[content]].concat()
+        };
+        for cores in [&[1, 0, 1, 0, 0][..], &[0, 0, 1], &[1, 1], &[0]] {
+            let all: Vec<_> = cores.iter().zip(0..).map(|(core, it)| datagram(*core, it)).collect();
+            let mut buffer = all.concat();
+            let mut meta =
+                RecvMeta { len: buffer.len(), stride: all[0].len(), ..RecvMeta::default() };
+            own.hand_over(&mut buffer, &mut meta);
+            let of = |core| {
+                let of = cores.iter().zip(&all).filter(|(it, _)| **it == core);
+                of.map(|(_, datagram)| datagram.clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(buffer[..meta.len], of(1).concat(), "{cores:?}");
+            let mut waiting = exchange.0[0].waiting.lock();
+            let handed: Vec<_> = waiting.datagrams.drain(..).collect();
+            for (meta, datagram) in &handed {
+                assert!(meta.len == datagram.len() && meta.stride == meta.len);
+            }
+            let handed: Vec<_> = handed.into_iter().map(|(_, it)| it.into_vec()).collect();
+            assert_eq!(handed, of(0), "{cores:?}");
+            waiting.bytes = 0;
+        }
     }
 }

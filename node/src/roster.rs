@@ -339,8 +339,10 @@ fn refuse_double(known: &Heard, is_linked: bool, peer: Introduction<'_>) -> Resu
             ),
         };
     }
-    let is_copy = peer.previous < known.previous || is_later && peer.previous == known.previous;
-    if !is_copy && !(is_linked && peer.previous == known.previous) {
+    let is_alike = peer.previous == known.previous;
+    let is_copy = peer.previous < known.previous || is_alike && is_later;
+    let is_kept_out = is_copy || is_alike && is_linked;
+    if !is_kept_out {
         return Ok(());
     }
     let why = format!(

@@ -179,7 +179,7 @@ fn secrets_are_not_described() {
         (Command::Authority(AuthorityCommand::MakeCode { code: SECRET.repeat(10) }), "is there"),
         (
             Command::Template(TemplateCommand::Create { template: Box::new(template) }),
-            "https://hook.example.com/ask?...",
+            "https://hook.example.com/ask?redacted",
         ),
         (Command::RoleAlias(RoleAliasCommand::MakeKey { key }), "[]"),
     ] {

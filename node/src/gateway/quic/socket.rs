@@ -288,7 +288,7 @@ mod tests {
     fn what_waits_for_a_core_is_bounded_and_in_order() {
         let inbox = Inbox::default();
         let meta = |len| RecvMeta { len, ..RecvMeta::default() };
-        let half = vec![1; WAITING_BYTES / 2 - 2 * PIECE_BYTES];
+        let half = vec![1; WAITING_BYTES / 2 - PIECE_BYTES];
         inbox.put(meta(3), b"abc");
         inbox.put(meta(half.len()), &half);
         inbox.put(meta(half.len()), &half);

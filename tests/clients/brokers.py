@@ -30,12 +30,22 @@ def skein_binary():
     return max(built, key=lambda path: path.stat().st_mtime)
 
 
+def own_ports():
+    """The ports that this process may use: below those of outgoing connections, and none that another process of
+    the same test run has, for two would find the same one free."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first, end = 3_000, 32_000
+    share = (end - first) // count
+    return range(first + number * share, first + (number + 1) * share)
+
+
 def free_offset(taken=()):
-    """A port offset at which nobody listens, nor will at these, below the range that outgoing
-    connections use."""
+    """A port offset at which nobody listens, nor will at these."""
     taken = {port + other for port in PORTS.values() for other in taken}
+    own = own_ports()
     for _ in range(200):
-        offset = random.randrange(8_000, 22_000)
+        offset = random.randrange(own.start - min(PORTS.values()), own.stop - max(PORTS.values()))
         ports = {port + offset for port in PORTS.values()}
         if not ports & taken and all(is_free(port) for port in ports):
             return offset
@@ -43,9 +53,9 @@ def free_offset(taken=()):
 
 
 def free_port():
-    """A port below that range at which nobody listens."""
+    """A port at which nobody listens."""
     for _ in range(200):
-        port = random.randrange(22_000, 32_000)
+        port = random.choice(own_ports())
         if is_free(port):
             return port
     raise RuntimeError("no free port")

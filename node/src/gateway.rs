@@ -235,16 +235,24 @@ async fn accept(core: Rc<Core>, door: Door, speaks: Speaks, listener: StdListene
             match result {
                 Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
                 Ok(Ok(Served::Http(http))) => http.await,
-                Ok(Err(failure)) => {
-                    tell(&core, &door, peer, &failure);
-                    metrics::connect(failure.label());
-                }
-                Err(_) => {
-                    debug!(listener = door.key, %peer, "no connection: its time is up");
-                    metrics::connect("timeout");
-                }
+                Ok(Err(failure)) => failed(&core, &door, peer, Some(&failure)),
+                Err(_) => failed(&core, &door, peer, None),
             }
         });
+    }
+}
+
+/// Tells and counts that a client became no connection, and why; without a failure its time was up.
+fn failed(core: &Core, door: &Door, peer: SocketAddr, failure: Option<&Failure>) {
+    match failure {
+        Some(failure) => {
+            tell(core, door, peer, failure);
+            metrics::connect(failure.label());
+        }
+        None => {
+            debug!(listener = door.key, %peer, "no connection: its time is up");
+            metrics::connect("timeout");
+        }
     }
 }
 

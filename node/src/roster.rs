@@ -3,7 +3,8 @@
 //!
 //! A node that says who it is, is let in if it is a member with the data folder that it comes with;
 //! where it says that it is counts more than where it was. A node that joins knows no members yet and
-//! believes whoever has the certificate of a node.
+//! believes whoever has the certificate of a node. Of two processes with copies of one data folder at most
+//! one is let in, see `refuse_double`.
 
 use std::collections::BTreeMap;
 use std::fs;

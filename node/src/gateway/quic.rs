@@ -28,12 +28,12 @@ use quinn::{
     VarInt,
 };
 use rustls_pki_types::CertificateDer;
-use tracing::{debug, error};
+use tracing::error;
 
 use authorizer::{Presented, Tls};
 
 use super::admission::{Entrance, Gate, Permit};
-use super::{Door, Place, tell};
+use super::{Door, Place, failed};
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
@@ -155,14 +155,8 @@ pub(super) async fn accept(
             let serving = Box::pin(serve(&core, &door, incoming, permit));
             match tokio::time::timeout(door.connect_timeout, serving).await {
                 Ok(Ok(())) => metrics::connect("accepted"),
-                Ok(Err(failure)) => {
-                    tell(&core, &door, peer, &failure);
-                    metrics::connect(failure.label());
-                }
-                Err(_) => {
-                    debug!(listener = door.key, %peer, "no connection: its time is up");
-                    metrics::connect("timeout");
-                }
+                Ok(Err(failure)) => failed(&core, &door, peer, Some(&failure)),
+                Err(_) => failed(&core, &door, peer, None),
             }
         });
     }

@@ -78,6 +78,25 @@ pub enum Error {
         /// What others know of.
         known: u64,
     },
+    /// A leader lacks what is committed here: the nodes that elected it have lost what they had promised.
+    #[error(
+        "group {group}: entry {index} is committed here in term {here}, but node {leader}, which leads, \
+         has it in term {there}: other nodes have lost what they had acknowledged, as when a data folder \
+         or a disk of theirs was set back to an earlier state. This node stops, so that what it has is \
+         kept: docs/runbook.md says how to go on with either history"
+    )]
+    Contradicted {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: u64,
+        /// Its term here.
+        here: u64,
+        /// Who leads.
+        leader: u64,
+        /// Its term there.
+        there: u64,
+    },
     /// Another process, or an earlier one, has proposed under this node's number and incarnation.
     #[error(
         "group {group}: there are commands of node {node} that this process has not proposed: make \

@@ -9,6 +9,7 @@ mod end;
 pub mod handshake;
 mod rate;
 mod read;
+mod refusal;
 mod seeded;
 mod subscribe;
 pub mod transport;

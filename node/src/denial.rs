@@ -16,7 +16,6 @@ use policy::{Action, Decision};
 use tracing::{info, warn};
 
 use crate::endpoint::Profile;
-use crate::identity::Refused;
 
 /// Lines of one core and kind in a second.
 const PER_SECOND: u32 = 10;
@@ -93,7 +92,7 @@ pub fn tell_refused(
     newcomer: Newcomer<'_>,
     reason: Reason,
     denial: Option<&Denial<'_>>,
-    cause: Option<Refused>,
+    cause: Option<&dyn Display>,
     now: Instant,
 ) {
     let Some(left_out) = admit(Kind::Refused, now) else { return };

@@ -78,7 +78,8 @@ impl<M: StateMachine, H: Host<M>> Cluster<M, H> {
         }
     }
 
-    /// A node takes a turn if there is a reason to; one that is down comes up when it is time.
+    /// A node takes a turn if there is a reason to; one that is down comes up when it is time. An error is
+    /// what no disk explains.
     pub fn turn(
         &mut self,
         id: u64,
@@ -102,7 +103,11 @@ impl<M: StateMachine, H: Host<M>> Cluster<M, H> {
                 Err(error) => Err(error),
             };
         }
-        let Ok(took) = node.turn(self.millis, now) else { return Ok(Turned::Failed) };
+        let took = match node.turn(self.millis, now) {
+            Ok(took) => took,
+            Err(error @ (Error::Contradicted { .. } | Error::Raft { .. })) => return Err(error),
+            Err(_) => return Ok(Turned::Failed),
+        };
         if node.busy_until <= self.millis {
             for (to, batch) in std::mem::take(&mut node.unsent) {
                 self.network.send(&mut self.dice, self.millis, (id, to), batch);

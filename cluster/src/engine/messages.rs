@@ -6,6 +6,7 @@ use raft::prelude::{Message, MessageType};
 use tracing::{debug, warn};
 
 use super::Engine;
+use super::group::Group;
 use crate::error::Error;
 use crate::host::Host;
 use crate::input::OnFull;
@@ -36,6 +37,36 @@ impl Outgoing {
                 self.peers.send(to, std::mem::take(batch));
             }
         }
+    }
+}
+
+impl<R, S> Group<R, S> {
+    /// Whether a leader shows other entries than those that are committed here. Raft rules that out as
+    /// long as no voter forgets; the library would take the entries of one side for those of the other.
+    fn contradicted_by(&self, message: &Message) -> Option<Error> {
+        let raft = &self.raft.raft;
+        if message.term < raft.term {
+            return None;
+        }
+        let snapshot = message.get_snapshot().get_metadata();
+        let shown = match message.get_msg_type() {
+            MessageType::MsgAppend => (message.index, message.log_term),
+            MessageType::MsgSnapshot => (snapshot.index, snapshot.term),
+            _ => return None,
+        };
+        let log = &raft.raft_log;
+        // Of entries that are compacted it is known that their terms are no later.
+        let compacted = log.first_index() - 1;
+        let compacted_term = log.term(compacted).ok()?;
+        let entries = message.entries.iter().map(|entry| (entry.index, entry.term));
+        let committed = std::iter::once(shown).chain(entries).filter(|it| it.0 <= log.committed);
+        let mut terms = committed.filter_map(|(index, there)| {
+            let here = if index < compacted { compacted_term } else { log.term(index).ok()? };
+            let differs = if index < compacted { there > here } else { there != here };
+            differs.then_some((index, here, there))
+        });
+        let (index, here, there) = terms.next()?;
+        Some(Error::Contradicted { group: self.id, index, here, leader: message.from, there })
     }
 }
 
@@ -145,6 +176,9 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         {
             let forgotten = Error::Forgotten { group: group.id, last, known: message.commit };
             return self.note_damage(place, forgotten);
+        }
+        if let Some(contradicted) = group.contradicted_by(&message) {
+            return Err(contradicted);
         }
         let (from, kind, behind) = (message.from, message.get_msg_type(), message.index);
         if let Err(error) = group.raft.step(message) {

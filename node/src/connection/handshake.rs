@@ -1,5 +1,6 @@
 //! From a byte stream to a running connection: CONNECT, who it is, what it may do, its session.
 
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::refusal::{Cause, Refusal};
 use super::subscribe::restored_options;
 use super::transport::Transport;
 use super::{Connection, Start};
@@ -168,17 +170,15 @@ pub async fn connect(
     let version = connect.version;
     let accepted =
         tokio::time::timeout(place.answer_within(), accept(core, &connect, &mut peer)).await;
-    // The groups have too much to do, or an older connection does not end.
-    match accepted.unwrap_or_else(|_| Err(Reason::ServerBusy.into())) {
+    match accepted.unwrap_or_else(|_| Err(Cause::Late.into())) {
         Ok(accepted) => {
             let rest = buffer[length..].to_vec();
             start(core, &connect, peer, accepted, (transport, place), rest);
             Ok(())
         }
         Err(Refusal { reason, denial, cause }) => {
-            if let (Some(Refused::Unknown | Refused::Inactive), Some(certificate)) =
-                (cause, &peer.certificate)
-            {
+            let is_unknown = cause.as_ref().is_some_and(Cause::is_unknown);
+            if let Some(certificate) = peer.certificate.as_ref().filter(|_| is_unknown) {
                 just_in_time::introduce(&core.shared, certificate, peer.ip);
             }
             let principal = peer.principal.name();
@@ -188,7 +188,8 @@ pub async fn connect(
                 core.announce_refused(connect.client_id, || presence_of(&peer, None));
                 core.flush();
             }
-            denial::tell_refused(newcomer, reason, denial.as_ref(), cause, now);
+            let why = cause.as_ref().map(|cause| cause as &dyn Display);
+            denial::tell_refused(newcomer, reason, denial.as_ref(), why, now);
             let connack = ConnAck::new(reason);
             if takes(&connect, &connack) {
                 say(&mut transport, version, &connack).await?;
@@ -253,37 +254,6 @@ struct Accepted {
     registry_changes: u64,
 }
 
-/// Why a CONNECT is refused: what the client is told, and what the log says beside it.
-struct Refusal {
-    reason: Reason,
-    /// What a policy does not allow.
-    denial: Option<Denial<'static>>,
-    cause: Option<Refused>,
-}
-
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Self {
-        Self { reason, denial: None, cause: None }
-    }
-}
-
-impl From<Denial<'_>> for Refusal {
-    fn from(denial: Denial<'_>) -> Self {
-        Self { denial: Some(denial.kept()), ..Reason::NotAuthorized.into() }
-    }
-}
-
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
-        let reason = match refused {
-            Refused::Unavailable => Reason::ServerUnavailable,
-            Refused::Authorizer(refusal) if refusal.is_passing() => Reason::ServerUnavailable,
-            _ => Reason::NotAuthorized,
-        };
-        Self { cause: Some(refused), ..reason.into() }
-    }
-}
-
 async fn accept(
     core: &Rc<Core>,
     connect: &Connect<'_>,
@@ -291,10 +261,10 @@ async fn accept(
 ) -> Result<Accepted, Refusal> {
     let limits = &core.shared.limits;
     if core.shared.draining() {
-        return Err(Reason::ServerUnavailable.into());
+        return Err(Cause::Draining.into());
     }
     if !core.shared.currency.is_current() {
-        return Err(Reason::ServerUnavailable.into());
+        return Err(Cause::Behind.into());
     }
     if core.shared.is_resting() {
         return Err(Reason::UseAnotherServer.into());
@@ -352,7 +322,7 @@ async fn accept(
     if !takes(connect, &offer(limits, connect, assigned_client_id, expiry, keep_alive)) {
         return Err(Reason::PacketTooLarge.into());
     }
-    let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Reason::ServerUnavailable)?;
+    let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Cause::Undecided)?;
     let session = open_session(core, connect, (peer, thing.as_ref()), &client, expiry).await?;
     Ok(Accepted {
         client,
@@ -480,7 +450,7 @@ async fn open_session(
     (peer, thing): (&Peer, Option<&ThingName>),
     client: &Rc<str>,
     expiry: u32,
-) -> Result<Option<Connected>, Reason> {
+) -> Result<Option<Connected>, Cause> {
     let group = GroupId::from(core.shared.group_of(client));
     let heard = core.shared.hears_presence(client);
     if heard {
@@ -494,7 +464,7 @@ async fn open_session(
             let shard = groups.get(group).and_then(Machine::shard);
             shard.is_some_and(|shard| shard.session(&name).is_some())
         });
-        if !known.await.ok_or(Reason::ServerUnavailable)? {
+        if !known.await.ok_or(Cause::Undecided)? {
             return Ok(None);
         }
     }
@@ -518,7 +488,7 @@ async fn open_session(
     let command = shard::Command::from(command).encoded();
     // On its own, because the handshake may run out of time while the group decides.
     actix_rt::spawn(propose_session(Rc::clone(core), group, command, Rc::clone(client), answer));
-    let opened = opened.await.map_err(|_| Reason::ServerUnavailable)?;
+    let opened = opened.await.map_err(|_| Cause::Undecided)?;
     Ok(opened.into_connection())
 }
 

@@ -422,3 +422,43 @@ fn a_node_that_is_damaged_in_one_group_leads_no_other() {
     assert!(is_damaged(&world, damaged));
     assert!(world.leaders(OTHER).all(|id| id != damaged));
 }
+
+#[test]
+fn a_node_that_has_more_than_its_leader_stops_and_keeps_what_it_has() {
+    for stores in [false, true] {
+        let mut world = cluster(3, 0);
+        let first = leader(&world);
+        let others: Vec<_> = (1..=3).filter(|id| *id != first).collect();
+        let before = world.checker.acknowledged.len();
+        for id in &others {
+            world.nodes[id].disk.lie_about_syncs();
+        }
+        for count in 1..=5 {
+            world.propose(first, GROUP, 100);
+            until(&mut world, |world| world.checker.acknowledged.len() == before + count);
+        }
+        if stores {
+            store(&mut world, first);
+        }
+        stay_down(&mut world, first);
+        others.iter().for_each(|id| world.crash(*id));
+        // The checker would not have what comes now.
+        let found = (0..10_000).find_map(|_| {
+            world.pass();
+            let led = others
+                .iter()
+                .filter_map(|id| world.status(*id, GROUP))
+                .any(|it| it.leader.is_some());
+            if led {
+                world.nodes.get_mut(&first).unwrap().up_at = 0;
+            }
+            let turn = |id| world.turn(id, |_| Chronicle::default(), |_| Witness::default()).err();
+            (1..=3).find_map(turn)
+        });
+        let why = found.expect("it goes on").to_string();
+        assert!(why.contains("which leads, has it in term"), "{why}");
+        // What was the last to be acknowledged may not be known to be committed, yet.
+        let engine = world.nodes[&first].engine.as_ref().unwrap();
+        assert!(engine.machine(GROUP).unwrap().numbers.len() >= before + 4);
+    }
+}

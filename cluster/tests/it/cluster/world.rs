@@ -229,7 +229,7 @@ impl World {
         }
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             let turned = self.turn(id, |_| Chronicle::default(), |_| Witness::default());
-            match turned.map_err(|error| format!("node {id} does not start: {error}"))? {
+            match turned.map_err(|error| format!("node {id} cannot go on: {error}"))? {
                 Turned::Idle => {}
                 Turned::Started | Turned::Took => self.listen(id)?,
                 Turned::Failed => {

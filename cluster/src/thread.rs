@@ -116,7 +116,7 @@ where
     let clock = Clock::new();
     if config.incarnation == 0 {
         config.incarnation = match data.next_incarnation() {
-            Ok(life) => life.number,
+            Ok(life) => life.number(),
             Err(error) => return failed(inbox, &mut host, error.into()),
         };
     }

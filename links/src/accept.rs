@@ -141,7 +141,6 @@ impl Accepted {
         let code = match &refusal {
             Refusal::Denied { denied: Denied { certainty, .. }, .. } => match certainty {
                 Certainty::ForGood => Code::PermissionDenied,
-                Certainty::Outdated => Code::DataLoss,
                 Certainty::Unsure => Code::Aborted,
                 Certainty::ForNow => Code::FailedPrecondition,
             },

@@ -17,8 +17,8 @@ pub struct Config {
     pub incarnation: u64,
     /// The name of this node's data folder; empty if it has none.
     pub folder: String,
-    /// The life before this one on the same data folder; 0 if there was none.
-    pub previous: u64,
+    /// This life and those before it on the same data folder, the oldest first.
+    pub lives: Vec<u64>,
     /// Where peers dial this node; empty if that is not known.
     pub address: String,
     /// Whether this node is none of the founders.
@@ -60,7 +60,7 @@ impl Config {
             node,
             incarnation,
             folder: String::new(),
-            previous: 0,
+            lives: Vec::new(),
             address: String::new(),
             joins: false,
             cluster_id,

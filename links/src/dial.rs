@@ -141,9 +141,6 @@ pub(crate) async fn run(
                 if let Some(why) = error.denial(Code::PermissionDenied) {
                     shared.receiver.denied(peer, why);
                 }
-                if let Some(why) = error.denial(Code::DataLoss) {
-                    shared.receiver.outdated(peer, why);
-                }
                 if error.is_doubt() {
                     shared.receiver.doubted(peer);
                 }

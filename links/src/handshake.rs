@@ -105,19 +105,19 @@ fn introduction(config: &Config, purpose: Purpose) -> Hello {
         address: config.address.clone(),
         joins: config.joins,
         others: Vec::new(),
-        previous: config.previous,
+        lives: config.lives.clone(),
     }
 }
 
 /// Asks the node whether it wants a peer that is who it says it is.
 pub(crate) fn admit(receiver: &dyn Receiver, hello: &Hello) -> Result<(), Refusal> {
-    let Hello { node, incarnation, folder, previous, address, joins, .. } = hello;
-    let (node, incarnation, previous, joins) = (*node, *incarnation, *previous, *joins);
+    let Hello { node, incarnation, folder, lives, address, joins, .. } = hello;
+    let (node, incarnation, joins) = (*node, *incarnation, *joins);
     let others = hello.others.iter().cloned();
     let others: Vec<_> =
         others.map(|Whereabouts { node, address }| PeerAddress { node, address }).collect();
     let others = &others;
-    let peer = Introduction { node, incarnation, folder, previous, address, joins, others };
+    let peer = Introduction { node, incarnation, folder, lives, address, joins, others };
     let admitted = receiver.admit(peer);
     admitted.map_err(|denied| Refusal::Denied { node, denied })
 }

@@ -54,8 +54,8 @@ pub struct Introduction<'a> {
     pub incarnation: u64,
     /// The name of its data folder; empty if it has none.
     pub folder: &'a str,
-    /// The life before this one on that folder; 0 if there was none, or it does not say.
-    pub previous: u64,
+    /// This life and those before it on that folder, the oldest first; none if it does not say.
+    pub lives: &'a [u64],
     /// Where it wants to be dialled; empty if it does not know.
     pub address: &'a str,
     /// Whether it is none of the founders.
@@ -82,8 +82,6 @@ pub enum Certainty {
     Unsure,
     /// It never is.
     ForGood,
-    /// It never is with the data folder that it has, which is a copy from before what it has promised.
-    Outdated,
 }
 
 /// What the node does with what happens on its links. Runs on the runtime of the links, must not
@@ -114,10 +112,6 @@ pub trait Receiver: Send + Sync + 'static {
 
     /// A peer does not want this node, and never will.
     fn denied(&self, _peer: u64, _why: &str) {}
-
-    /// A peer does not want this node, and never will while it has this data folder: see
-    /// [`Certainty::Outdated`].
-    fn outdated(&self, _peer: u64, _why: &str) {}
 
     /// A peer does not want this node, but may know too little of it.
     fn doubted(&self, _peer: u64) {}

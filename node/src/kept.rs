@@ -13,6 +13,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Account, Config, Findings};
+use crate::roster::Lives;
 
 const SHARDS: &str = "shards";
 const ACCOUNT: &str = "account";
@@ -21,8 +22,8 @@ const CLUSTER: &str = "cluster";
 const FOLDER: &str = "folder";
 /// There while a node goes on alone and its cluster does not know it yet.
 const RECOVERED: &str = "recovered";
-/// There once other nodes have said that this folder is a copy that its node has gone on from, and why.
-const OUTDATED: &str = "outdated";
+/// The lives of other nodes that this one has let in, as JSON.
+const LIVES: &str = "lives";
 const RESTORED: &str = "restored";
 /// The place of a node that has no cluster.
 const ALONE: &str = "alone";
@@ -39,13 +40,6 @@ pub fn check(config: &Config, found: &mut Findings) {
             found.problem("shards", text);
         }
         Ok(_) => {}
-        Err(error) => found.problem("data", format!("{error:#}")),
-    }
-    match read(&config.data, OUTDATED) {
-        Ok(Some(why)) => {
-            found.problem("data", format!("{data} must not be used: {why}"));
-        }
-        Ok(None) => {}
         Err(error) => found.problem("data", format!("{error:#}")),
     }
     check_cluster(config, found);
@@ -148,9 +142,18 @@ pub fn note_recovery(data: &Path) -> anyhow::Result<()> {
     write(data, RECOVERED, "this node is the only member of its cluster")
 }
 
-/// Notes that the folder is a copy that its node has gone on from.
-pub fn note_outdated(data: &Path, why: &str) -> anyhow::Result<()> {
-    write(data, OUTDATED, why)
+/// The lives of other nodes that were let in, which are kept in the folder.
+pub fn lives(data: &Path) -> anyhow::Result<Lives> {
+    let kept = read(data, LIVES)?;
+    let folder = data.to_owned();
+    let lives = Lives::remember(kept.as_deref(), move |text| write(&folder, LIVES, text));
+    lives.with_context(|| {
+        let path = data.join(LIVES);
+        format!(
+            "{} is damaged; without it copies of other nodes' folders may be let in",
+            path.display()
+        )
+    })
 }
 
 /// Where it is noted that the node of this folder goes on alone, if it is.
@@ -239,6 +242,7 @@ fn write(data: &Path, name: &str, text: &str) -> anyhow::Result<()> {
         .and_then(|()| fs::write(&new, text))
         .and_then(|()| fs::File::open(&new)?.sync_all())
         .and_then(|()| fs::rename(&new, &path))
+        .and_then(|()| fs::File::open(data)?.sync_all())
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

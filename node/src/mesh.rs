@@ -24,7 +24,7 @@ use tracing::info;
 
 use crate::config;
 use crate::fanout::{Fanout, Urgency};
-use crate::roster::{Expulsion, Roster};
+use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::tls::Unusable;
 
@@ -70,7 +70,7 @@ impl Mesh {
     pub fn start(
         self: &Arc<Self>,
         config: &config::Cluster,
-        life: Incarnation,
+        life: &Incarnation,
         shared: &Arc<Shared>,
         runtime: &Runtime,
     ) -> anyhow::Result<()> {
@@ -82,8 +82,8 @@ impl Mesh {
             folder: own.map(|own| own.folder.clone()).unwrap_or_default(),
             address: own.map(|own| own.address.clone()).unwrap_or_default(),
             joins: own.is_some_and(|own| own.joins),
-            previous: life.previous,
-            ..links::Config::new(config.node, life.number, id, config.listen, identity)
+            lives: life.lives.clone(),
+            ..links::Config::new(config.node, life.number(), id, config.listen, identity)
         };
         let ears = Ears(Arc::clone(shared));
         let links = Links::start(links, ears, runtime.handle()).map_err(|error| match error {
@@ -234,13 +234,7 @@ impl links::Receiver for Ears {
     }
 
     fn denied(&self, peer: u64, why: &str) {
-        let (why, outdated) = (why.to_owned(), false);
-        self.0.mesh.roster.expel(peer, Expulsion { why, outdated });
-    }
-
-    fn outdated(&self, peer: u64, why: &str) {
-        let (why, outdated) = (why.to_owned(), true);
-        self.0.mesh.roster.expel(peer, Expulsion { why, outdated });
+        self.0.mesh.roster.expel(peer, why);
     }
 
     fn doubted(&self, peer: u64) {
@@ -305,10 +299,12 @@ impl Peers for GroupPeers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::roster::Lives;
 
     #[test]
     fn a_life_that_was_not_heard_of_is_lost_from_when_it_is_met() {
-        let mesh = Mesh::new(1, 100, Roster::new(None, "a".to_owned(), None));
+        let lives = Lives::remember(None, |_| Ok(())).unwrap();
+        let mesh = Mesh::new(1, 100, Roster::new(None, "a".to_owned(), lives, None));
         let life = |node| mesh.lives().into_iter().find(|life| life.instance.node() == node);
         for nobody in [Instance::new(1, 100), Instance::new(1, 99), Instance(7)] {
             mesh.meet(nobody);

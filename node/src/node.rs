@@ -25,7 +25,7 @@ use crate::host::{Groups, Machine, NodeHost};
 use crate::kept;
 use crate::mesh::{GroupPeers, Mesh};
 use crate::metrics::{self, CoreMetrics};
-use crate::roster::{Expulsion, Roster};
+use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::telemetry::Traces;
 use crate::tls::{self, ClientCertificates, HTTP_ALPN, MQTT_ALPN, OwnCertificate};
@@ -59,14 +59,15 @@ impl Node {
         kept::keep(&config)?;
         let config = kept::settled(&config)?;
         let life = data.next_incarnation()?;
-        let raft = cluster::Config { incarnation: life.number, ..raft_config(&config) };
+        let raft = cluster::Config { incarnation: life.number(), ..raft_config(&config) };
         let (groups, inbox) = Groups::new(&raft);
         let recovery = kept::recovery(&config.data);
         if recovery.is_some() {
             warn!("this node goes on alone: no other node is a member of its cluster any more");
         }
         let folder = kept::folder(&config.data)?;
-        let roster = Roster::new(config.cluster.as_ref(), folder, recovery);
+        let roster =
+            Roster::new(config.cluster.as_ref(), folder, kept::lives(&config.data)?, recovery);
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation, roster));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
@@ -84,7 +85,7 @@ impl Node {
         let links = match &config.cluster {
             Some(cluster) => {
                 let runtime = links_runtime()?;
-                mesh.start(cluster, life, &shared, &runtime)?;
+                mesh.start(cluster, &life, &shared, &runtime)?;
                 Some(runtime)
             }
             None => None,
@@ -125,7 +126,7 @@ impl Node {
             let end = tokio::select! {
                 () = ready_for_clients(&self.shared) => None,
                 failed = &mut stopped => Some(Err(cannot_go_on(failed.ok().flatten()))),
-                expulsion = roster.expelled() => Some(Err(expelled(&self.config, expulsion))),
+                why = roster.expelled() => Some(Err(expelled(&why))),
                 () = &mut stop => Some(Ok(())),
             };
             match end {
@@ -147,7 +148,7 @@ impl Node {
         };
         let failed = tokio::select! {
             failed = &mut stopped => failed.ok().flatten().map(|error| cannot_go_on(Some(error))),
-            expulsion = roster.expelled() => Some(expelled(&self.config, expulsion)),
+            why = roster.expelled() => Some(expelled(&why)),
             () = resting => None,
             () = &mut stop => None,
         };
@@ -163,15 +164,8 @@ fn cannot_go_on(error: Option<String>) -> anyhow::Error {
     anyhow!("the node cannot go on: {}", error.as_deref().unwrap_or("its groups have ended"))
 }
 
-/// A folder that must not be started again says so from now on.
-fn expelled(config: &Config, Expulsion { why, outdated }: Expulsion) -> anyhow::Error {
-    if !outdated {
-        return anyhow!("this node is no member of the cluster: {why}");
-    }
-    if let Err(error) = kept::note_outdated(&config.data, &why) {
-        warn!(error = format!("{error:#}"), "the data folder cannot be marked as outdated");
-    }
-    anyhow!("the data folder {} must not be used: {why}", config.data.display())
+fn expelled(why: &str) -> anyhow::Error {
+    anyhow!("this node may not be part of the cluster: {why}")
 }
 
 /// Ends what can still be ended in order.

@@ -3,8 +3,10 @@
 //!
 //! A node that says who it is, is let in if it is a member with the data folder that it comes with;
 //! where it says that it is counts more than where it was. A node that joins knows no members yet and
-//! believes whoever has the certificate of a node. Of two processes with copies of one data folder at most
-//! one is let in, see `refuse_double`.
+//! believes whoever has the certificate of a node. Of processes with copies of one data folder it lets in at
+//! most one, see [`Lives`].
+
+mod lives;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +24,8 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, is_address};
 
+pub use lives::Lives;
+
 /// This node in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Own {
@@ -37,15 +41,6 @@ pub struct Own {
     pub founders: Vec<u64>,
 }
 
-/// Why this node may not go on, as another one says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expulsion {
-    /// In words.
-    pub why: String,
-    /// Whether its data folder lacks what it has promised, and must not be started again.
-    pub outdated: bool,
-}
-
 /// See the module.
 pub struct Roster {
     /// This node; none if it is alone.
@@ -55,7 +50,7 @@ pub struct Roster {
     /// What is known of this node itself.
     standing: watch::Sender<Option<Member>>,
     /// Why this node may not go on.
-    expelled: watch::Sender<Option<Expulsion>>,
+    expelled: watch::Sender<Option<String>>,
     /// Set while this node goes on alone and the members do not know it yet: nobody else is one.
     deserted: AtomicBool,
     /// What says so in its data folder.
@@ -64,12 +59,12 @@ pub struct Roster {
     learns: AtomicBool,
 }
 
-#[derive(Default)]
 struct State {
     /// None until this node's own state is loaded.
     members: Option<BTreeMap<u64, Member>>,
-    /// What nodes have last said of themselves.
-    heard: BTreeMap<u64, Heard>,
+    /// Where nodes that were let in have last said that they are.
+    heard: BTreeMap<u64, String>,
+    lives: Lives,
     /// Where others have said that nodes are, to this one when it joined.
     hearsay: BTreeMap<u64, String>,
     /// The members are those that there were then, or later; none until it has been looked.
@@ -78,21 +73,23 @@ struct State {
     denied: BTreeMap<(u64, u64), Instant>,
 }
 
-/// What a node that was let in has said of itself.
-struct Heard {
-    /// Empty if it did not say where it is.
-    address: String,
-    folder: String,
-    incarnation: u64,
-    previous: u64,
-}
-
 /// What was looked at so lately is believed when somebody is to be denied for good.
 const BELIEVED_FOR: Duration = Duration::from_secs(2);
 /// Lives that were denied are remembered for so long.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 impl State {
+    fn new(lives: Lives) -> Self {
+        Self {
+            members: None,
+            heard: BTreeMap::new(),
+            lives,
+            hearsay: BTreeMap::new(),
+            as_of: None,
+            denied: BTreeMap::new(),
+        }
+    }
+
     /// Notes where others are said to be, while this node may need to be told; true if that is news.
     fn hear_of(&mut self, others: &[PeerAddress], joining: bool) -> bool {
         if !joining {
@@ -122,6 +119,7 @@ impl Roster {
     pub fn new(
         cluster: Option<&config::Cluster>,
         folder: String,
+        lives: Lives,
         recovery: Option<PathBuf>,
     ) -> Self {
         let own = cluster.map(|cluster| Own {
@@ -134,7 +132,7 @@ impl Roster {
         Self {
             own,
             configured: cluster.map(config::Cluster::known).unwrap_or_default(),
-            state: RwLock::default(),
+            state: RwLock::new(State::new(lives)),
             standing: watch::Sender::new(None),
             expelled: watch::Sender::new(None),
             deserted: AtomicBool::new(recovery.is_some()),
@@ -232,11 +230,10 @@ impl Roster {
     }
 
     /// Another node says that this one may not go on.
-    pub fn expel(&self, peer: u64, expulsion: Expulsion) {
-        let why = expulsion.why.clone();
+    pub fn expel(&self, peer: u64, why: &str) {
         let said = self.expelled.send_if_modified(|expelled| {
             let is_new = expelled.is_none();
-            expelled.get_or_insert(expulsion);
+            expelled.get_or_insert_with(|| why.to_owned());
             is_new
         });
         if said {
@@ -244,12 +241,12 @@ impl Roster {
         }
     }
 
-    /// Resolves when this node is found to be one that may not go on.
-    pub async fn expelled(&self) -> Expulsion {
+    /// Resolves, with the reason, when this node is found to be one that may not go on.
+    pub async fn expelled(&self) -> String {
         let mut expelled = self.expelled.subscribe();
         loop {
-            if let Some(expulsion) = expelled.borrow_and_update().clone() {
-                return expulsion;
+            if let Some(why) = expelled.borrow_and_update().clone() {
+                return why;
             }
             if expelled.changed().await.is_err() {
                 // The sender is part of this.
@@ -273,21 +270,20 @@ impl Roster {
             }
             return Err(denied);
         }
-        if let Some(known) = state.heard.get(&peer.node) {
-            let is_linked = linked == Some(Instance::new(peer.node, known.incarnation));
-            refuse_double(known, is_linked, peer)?;
-        }
+        let last = state.lives.last(peer.node).map(|life| Instance::new(peer.node, life));
+        let is_linked = last.is_some() && last == linked;
+        state.lives.judge(peer, is_linked)?;
+        // Seldom, and it must be safe before it counts: this may wait for the disk.
+        state.lives.note(peer);
         state.denied.remove(&(peer.node, peer.incarnation));
-        let before = state.heard.remove(&peer.node).map(|before| before.address);
-        let before = before.unwrap_or_default();
-        let moved = !peer.address.is_empty() && before != peer.address;
-        if moved && !before.is_empty() {
-            info!(peer = peer.node, from = before, to = peer.address, "a node has moved");
+        let before = state.heard.get(&peer.node).cloned();
+        let moved = !peer.address.is_empty() && before.as_deref() != Some(peer.address);
+        if moved {
+            if let Some(from) = before {
+                info!(peer = peer.node, from, to = peer.address, "a node has moved");
+            }
+            state.heard.insert(peer.node, peer.address.to_owned());
         }
-        let address = if moved { peer.address.to_owned() } else { before };
-        let (folder, incarnation) = (peer.folder.to_owned(), peer.incarnation);
-        let heard = Heard { address, folder, incarnation, previous: peer.previous };
-        state.heard.insert(peer.node, heard);
         Ok(state.hear_of(peer.others, joining) || moved)
     }
 
@@ -301,58 +297,6 @@ impl Roster {
             .filter(|peer| peer.node != own)
             .collect()
     }
-}
-
-/// Two processes with copies of one data folder must not both be let in: each would vote in the name of the
-/// node. Every life knows the one before it on its folder. Where the later of two knows of the earlier, the
-/// node was restarted, or a folder in use was copied: the one that is linked stays. Where it does not, one of
-/// them has a copy that lacks what the other has promised: the one whose folder was in use for longer is
-/// right, and of two that are alike the one that is linked.
-fn refuse_double(known: &Heard, is_linked: bool, peer: Introduction<'_>) -> Result<(), Denied> {
-    if peer.folder != known.folder || peer.incarnation == known.incarnation {
-        // Who has a folder of its own has taken the place of the other.
-        return Ok(());
-    }
-    let at = match known.address.as_str() {
-        "" => String::new(),
-        address => format!(" at {address}"),
-    };
-    let denied = |why: String, certainty| Err(Denied { why, certainty });
-    let is_later = peer.incarnation > known.incarnation;
-    let (earlier, of_later) = match is_later {
-        true => (known.incarnation, peer.previous),
-        false => (peer.incarnation, known.previous),
-    };
-    if of_later == 0 || of_later >= earlier {
-        return match is_later {
-            _ if !is_linked => Ok(()),
-            true => denied(
-                format!(
-                    "is linked in its life before{at}: if that has ended this is noticed within some \
-                     seconds; otherwise two processes have copies of its data folder, and one has to be \
-                     stopped"
-                ),
-                Certainty::ForNow,
-            ),
-            false => denied(
-                format!("has begun another life on this data folder or a copy of it{at}"),
-                Certainty::ForGood,
-            ),
-        };
-    }
-    let is_alike = peer.previous == known.previous;
-    let is_copy = peer.previous < known.previous || is_alike && is_later;
-    let is_kept_out = is_copy || is_alike && is_linked;
-    if !is_kept_out {
-        return Ok(());
-    }
-    let why = format!(
-        "has gone on{at} since this copy of its data folder was made: what it has promised is not in this \
-         one. Use the other; if it is lost, `skein cluster replace {}`",
-        peer.node
-    );
-    // Nothing is said for good in the name of one that has gone, or that may be the copy itself.
-    denied(why, if is_copy && is_linked { Certainty::Outdated } else { Certainty::ForNow })
 }
 
 fn judge(
@@ -430,7 +374,7 @@ fn addresses(
     let is_gone = |node| {
         members.and_then(|it| it.get(node)).is_some_and(|it| it.status == MemberStatus::Removed)
     };
-    for (node, Heard { address, .. }) in heard.iter().filter(|(_, it)| !it.address.is_empty()) {
+    for (node, address) in heard {
         if all.contains_key(node) || joining && !is_gone(node) {
             all.insert(*node, address);
         }
@@ -462,13 +406,17 @@ mod tests {
         registry.members().clone()
     }
 
+    fn lives() -> Lives {
+        Lives::remember(None, |_| Ok(())).unwrap()
+    }
+
     fn configured() -> BTreeMap<u64, String> {
         (1..=3).map(|node| (node, format!("conf-{node}:1"))).collect()
     }
 
     fn introduction(node: u64) -> Introduction<'static> {
-        let (folder, address, others) = ("", "", &[]);
-        Introduction { node, incarnation: 1, folder, previous: 0, address, joins: false, others }
+        let (folder, address, others, lives) = ("", "", &[], &[]);
+        Introduction { node, incarnation: 1, folder, lives, address, joins: false, others }
     }
 
     #[test]
@@ -507,7 +455,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_denied_for_good_who_may_have_been_let_in_meanwhile() {
-        let (roster, start) = (Roster::new(None, String::new(), None), Instant::now());
+        let (roster, start) = (Roster::new(None, String::new(), lives(), None), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         let look = |millis| roster.note(&members(), at(millis));
         let denied = |joins, incarnation| {
@@ -547,14 +495,11 @@ mod tests {
             (&members, heard(&[]), false, "old-1:1 new-2:1 old-4:1"),
             (&members, heard(&[1, 3, 4]), false, "heard-1:1 new-2:1 heard-4:1"),
         ] {
-            let heard = heard.into_iter().map(|(node, address)| {
-                (node, Heard { address, folder: String::new(), incarnation: 1, previous: 0 })
-            });
             let state = State {
                 members: Some(members.clone()),
-                heard: heard.collect(),
+                heard,
                 hearsay: [1, 3, 8].map(|it| said(it, "hearsay")).into(),
-                ..State::default()
+                ..State::new(lives())
             };
             let found = addresses(&state, &configured(), joining);
             let found: Vec<_> = found.into_iter().map(|peer| peer.address).collect();
@@ -582,59 +527,6 @@ mod tests {
     }
 
     #[test]
-    fn of_two_processes_with_one_folder_one_is_let_in() {
-        use Certainty::{ForGood, ForNow, Outdated};
-        let life = |incarnation, previous| (incarnation, previous, "a");
-        for (known, peer, is_linked, expected) in [
-            (life(5, 3), life(5, 3), true, None),
-            // It was restarted; perhaps nobody has noticed its end yet.
-            (life(5, 3), life(6, 5), false, None),
-            (life(5, 3), life(6, 5), true, Some((ForNow, "life before at here:1"))),
-            (life(5, 3), life(7, 6), false, None),
-            // A copy that was started later: it may be the one that is left.
-            (life(5, 3), life(6, 3), true, Some((Outdated, "gone on at here:1"))),
-            (life(5, 3), life(6, 3), true, Some((Outdated, "skein cluster replace 4"))),
-            (life(5, 3), life(6, 3), false, Some((ForNow, "gone on at here:1"))),
-            // One that was started earlier, and is only heard now.
-            (life(6, 3), life(5, 3), true, Some((ForNow, "gone on at here:1"))),
-            (life(6, 3), life(5, 3), false, None),
-            // A copy has been let in, and the folder it was made of is used again.
-            (life(6, 3), life(7, 5), true, None),
-            (life(6, 3), life(7, 5), false, None),
-            (life(7, 5), life(6, 3), true, Some((Outdated, "gone on"))),
-            (life(7, 5), life(6, 3), false, Some((ForNow, "gone on"))),
-            (life(7, 3), life(6, 5), true, None),
-            // A copy of a folder in use.
-            (life(6, 5), life(5, 3), true, Some((ForGood, "another life"))),
-            (life(6, 5), life(5, 3), false, None),
-            // Of a version that does not tell.
-            (life(5, 0), life(6, 0), false, None),
-            (life(5, 0), life(6, 0), true, Some((ForNow, "life before"))),
-            (life(6, 0), life(5, 0), false, None),
-            // A node that was replaced by one whose clock is behind.
-            (life(5, 3), (2, 0, "b"), true, None),
-        ] {
-            let roster = Roster::new(None, String::new(), None);
-            roster.note(&members(), Instant::now());
-            let admit = |(incarnation, previous, folder), address, linked| {
-                let peer =
-                    Introduction { incarnation, previous, folder, address, ..introduction(4) };
-                roster.admit(peer, linked)
-            };
-            assert_eq!(admit(known, "here:1", None), Ok(true));
-            let linked = Some(Instance::new(4, known.0)).filter(|_| is_linked);
-            let found = admit(peer, "there:1", linked).err();
-            let is_as_expected = match (&found, expected) {
-                (Some(denied), Some((certainty, said))) => {
-                    denied.certainty == certainty && denied.why.contains(said)
-                }
-                (found, expected) => found.is_some() == expected.is_some(),
-            };
-            assert!(is_as_expected, "{known:?}, {peer:?}: {found:?}, not {expected:?}");
-        }
-    }
-
-    #[test]
     fn who_joins_learns_from_one_node_where_the_others_are() {
         let address = |it: u64| PeerAddress { node: it, address: format!("said-{it}:1") };
         let nowhere = PeerAddress { node: 7, address: "nowhere".to_owned() };
@@ -647,7 +539,7 @@ mod tests {
                  [[peers]]\nnode = 1\naddress = 'conf-1:1'"
             );
             let config: config::Cluster = toml::from_str(&config).unwrap();
-            let roster = Roster::new(Some(&config), String::new(), None);
+            let roster = Roster::new(Some(&config), String::new(), lives(), None);
             roster.note(&BTreeMap::new(), Instant::now());
             assert_eq!(roster.admit(peer, None), Ok(joins));
             assert_eq!(roster.admit(peer, None), Ok(false), "it is known by now");

@@ -465,3 +465,24 @@ class SkeinCluster:
 
     def __getitem__(self, number):
         return self.nodes[number]
+
+
+def is_settled(cluster, by=1):
+    """Whether every group has a leader and the members that it should have, and nothing is on its way."""
+    code, _ = cluster.operate("status", by=by)
+    return code == 0
+
+
+def settle(cluster, by=1, seconds=40):
+    wait_until("the cluster is settled", lambda: is_settled(cluster, by), seconds, every=0.3)
+    return cluster.standing(by)
+
+
+def start_in_vain(node):
+    """Starts a node that finds out that it does not belong here."""
+    try:
+        node.start()
+    except RuntimeError:
+        pass
+    wait_until("it stops", lambda: not node.alive(), 20)
+    assert node.process.returncode == 1, node.tail()

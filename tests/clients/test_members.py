@@ -1,13 +1,16 @@
 """Nodes come and go while a cluster runs, and one that has lost its memory does not vote."""
 
+import contextlib
 import shutil
+import socket
 import subprocess
+import threading
 
 import botocore.exceptions
 import pytest
 
 import rawmqtt as m
-from brokers import ClusterNode, SkeinCluster, free_port, skein_binary, wait_until
+from brokers import ClusterNode, SkeinCluster, free_port, is_settled, settle, skein_binary, start_in_vain, wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
@@ -15,27 +18,6 @@ pytestmark = pytest.mark.skein
 
 def voters(standing):
     return {node for group in standing["groups"].values() for node in group["voters"]}
-
-
-def is_settled(cluster, by=1):
-    """Whether every group has a leader and the members that it should have, and nothing is on its way."""
-    code, _ = cluster.operate("status", by=by)
-    return code == 0
-
-
-def settle(cluster, by=1, seconds=40):
-    wait_until("the cluster is settled", lambda: is_settled(cluster, by), seconds, every=0.3)
-    return cluster.standing(by)
-
-
-def start_in_vain(node):
-    """Starts a node that finds out that it does not belong here."""
-    try:
-        node.start()
-    except RuntimeError:
-        pass
-    wait_until("it stops", lambda: not node.alive(), 20)
-    assert node.process.returncode == 1, node.tail()
 
 
 def add(cluster, number, knows=1, by=1):
@@ -98,54 +80,68 @@ def test_a_wrong_address_is_corrected_by_a_node_that_knows_only_one_other(cluste
     wait_until("its address is known", lambda: settle(cluster)["members"]["4"]["address"] == right, 20)
 
 
-def copy_of(cluster, number, name):
-    """A node that comes with a copy of the data folder that another process has, from elsewhere."""
-    first = cluster[number]
-    cluster.nodes[number] = copy = ClusterNode(cluster, number)
-    copy.folder = cluster.folder / name
-    copy.data, copy.log = copy.folder / "data", copy.folder / "skein.log"
-    copy.folder.mkdir()
-    shutil.copytree(first.data, copy.data)
-    copy.configure()
-    cluster.nodes[number] = first
-    return copy
+class Door:
+    """What a node dials instead of another one, until it is shut."""
+
+    def __init__(self, address):
+        self.address, self.sockets = address, []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        try:
+            while True:
+                near = self.listener.accept()[0]
+                far = socket.create_connection(self.address)
+                self.sockets += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self.pass_on, args=(one, other), daemon=True).start()
+        except OSError:
+            pass
+
+    def pass_on(self, one, other):
+        try:
+            while said := one.recv(1 << 16):
+                other.sendall(said)
+        except OSError:
+            pass
+
+    def shut(self):
+        # Whoever waits on one of them hears of it.
+        for one in [self.listener, *self.sockets]:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
 
-def test_a_copy_of_a_data_folder_whose_node_has_gone_on_is_refused(cluster):
-    settle(cluster)
-    cluster[3].stop()
-    copy, another = copy_of(cluster, 3, "copy"), copy_of(cluster, 3, "another")
-    cluster[3].start()
-    wait_until("it serves", cluster[3].is_serving, 20)
-    start_in_vain(copy)
-    assert "node 3 has gone on at" in copy.tail() and "skein cluster replace 3" in copy.tail(), copy.tail()
-    # Nobody is asked again.
-    start_in_vain(copy)
-    assert "data: " in copy.tail() and "must not be used: node 3 has gone on" in copy.tail(), copy.tail()
-    # Also where one that judges has forgotten what it knew, and whoever comes first.
-    cluster[1].kill()
-    cluster[1].start()
-    start_in_vain(another)
-    assert cluster[3].alive() and is_settled(cluster, by=2)
-    wait_until("all are well", lambda: is_settled(cluster), 20)
-
-
-def test_a_copy_of_a_data_folder_in_use_waits_until_its_node_has_ended(cluster):
-    settle(cluster)
-    copy, first = copy_of(cluster, 3, "copy"), cluster[3]
-    copy.start()
+def test_a_node_that_hears_the_others_and_cannot_reach_them_is_not_ready(tmp_path):
+    """As behind a firewall that lets connections in and none out."""
+    cluster = SkeinCluster(tmp_path / "cluster")
+    doors = {other: Door(("127.0.0.1", cluster[other].port("peer"))) for other in (1, 2)}
+    # Nobody says where it is, so each dials what it was told.
+    for number, node in cluster.nodes.items():
+        node.configure()
+        where = node.folder / "skein.toml"
+        text = where.read_text().split("[[cluster.peers]]")[0]
+        text = text.replace('listen = "127.0.0.1:', 'founders = [1, 2, 3]\nlisten = "0.0.0.0:')
+        for other in {1, 2, 3} - {number}:
+            port = doors[other].port if number == 3 else cluster[other].port("peer")
+            text += f'[[cluster.peers]]\nnode = {other}\naddress = "127.0.0.1:{port}"\n'
+        where.write_text(text)
+        node.start()
     try:
-        said = lambda: copy.get("/readyz")[1]
-        wait_until("both others say so", lambda: said().count("is linked in its life before") == 2, 10)
-        assert first.is_serving()
-        wait_until("all are well", lambda: is_settled(cluster), 20)
-        first.kill()
-        wait_until("it takes over", copy.is_serving, 20)
-        # Now the other folder is the older one.
-        start_in_vain(first)
-        assert "node 3 has gone on at" in first.tail() and copy.is_serving()
+        cluster.wait_serving()
+        settle(cluster)
+        for door in doors.values():
+            door.shut()
+        said = lambda: cluster[3].get("/readyz")
+        wait_until("it is not ready", lambda: said()[0] == 503, 20)
+        whole = lambda: "cannot be reached from here" in said()[1] and "cannot connect" in said()[1]
+        wait_until("it says why", whole, 10)
+        assert cluster[1].is_serving() and cluster[2].is_serving()
     finally:
-        copy.kill()
+        cluster.stop()
 
 
 def test_a_number_is_taken_again_by_a_node_that_is_started_before_it_is_added(cluster):

@@ -22,7 +22,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::support::{
-    Authority, CLUSTER, Event, LOST, Node, OUTDATED, UNSURE, at, config, outgoing, until_counted,
+    Authority, CLUSTER, Event, LOST, Node, UNSURE, at, config, outgoing, until_counted,
 };
 
 fn hello() -> Hello {
@@ -37,7 +37,7 @@ fn hello() -> Hello {
         address: String::new(),
         joins: false,
         others: Vec::new(),
-        previous: 0,
+        lives: Vec::new(),
     }
 }
 
@@ -223,17 +223,18 @@ async fn a_peer_without_its_data_is_told_so_for_good_and_no_stream_of_it_opens()
 }
 
 #[tokio::test]
-async fn a_peer_with_an_old_copy_of_its_data_hears_that() {
+async fn each_tells_the_other_of_the_lives_on_its_data_folder() {
     let authority = Authority::new();
     let mut own = config(&authority, 1);
-    own.peers = at(2, "127.0.0.1:1".parse().unwrap());
-    let node = Node::start(own);
-    let mut old = config(&authority, 2);
-    old.peers = at(1, node.links.address());
-    old.folder = OUTDATED.to_owned();
-    let mut peer = Node::start(old);
-    peer.until(Event::Outdated(1, "node 2 is a copy".into())).await;
-    assert!(peer.denials == 0 && !node.links.reachable(2));
+    own.lives = vec![5, 7];
+    let mut node = Node::start(own);
+    let mut dialling = config(&authority, 2);
+    dialling.peers = at(1, node.links.address());
+    dialling.lives = vec![4, 6, 9];
+    let mut peer = Node::start(dialling);
+    node.until(Event::Lived(2, vec![4, 6, 9])).await;
+    node.links.set_peers(at(2, peer.links.address()));
+    peer.until(Event::Lived(1, vec![5, 7])).await;
 }
 
 #[tokio::test]

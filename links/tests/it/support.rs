@@ -23,8 +23,6 @@ pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 
 /// The folder of a node that is denied for good.
 pub(crate) const LOST: &str = "lost";
-/// A folder that is older than what its node has promised.
-pub(crate) const OUTDATED: &str = "outdated";
 /// The folder of a node that nobody is sure about.
 pub(crate) const UNSURE: &str = "unsure";
 
@@ -92,7 +90,7 @@ pub(crate) enum Event {
     Received(u64, Vec<u32>),
     Denied(u64, String),
     Doubted(u64),
-    Outdated(u64, String),
+    Lived(u64, Vec<u64>),
     Refused(u64),
     /// Where a peer says that others are.
     Told(u64, Vec<PeerAddress>),
@@ -113,9 +111,11 @@ impl Receiver for Remembering {
         if !peer.others.is_empty() {
             let _ = self.0.send(Event::Told(peer.node, peer.others.to_vec()));
         }
+        if !peer.lives.is_empty() {
+            let _ = self.0.send(Event::Lived(peer.node, peer.lives.to_vec()));
+        }
         match peer.folder {
             LOST => Err(Denied { why: "is denied".into(), certainty: Certainty::ForGood }),
-            OUTDATED => Err(Denied { why: "is a copy".into(), certainty: Certainty::Outdated }),
             UNSURE => Err(Denied { why: "may be one".into(), certainty: Certainty::Unsure }),
             _ => Ok(()),
         }
@@ -123,10 +123,6 @@ impl Receiver for Remembering {
 
     fn denied(&self, peer: u64, why: &str) {
         let _ = self.0.send(Event::Denied(peer, why.to_owned()));
-    }
-
-    fn outdated(&self, peer: u64, why: &str) {
-        let _ = self.0.send(Event::Outdated(peer, why.to_owned()));
     }
 
     fn doubted(&self, peer: u64) {
@@ -178,7 +174,7 @@ impl Node {
             Event::Connected(stream, _) => assert!(self.open.insert(*stream), "{stream:?} is open"),
             Event::Lost(stream) => assert!(self.open.remove(stream), "{stream:?} is not open"),
             Event::Denied(..) => self.denials += 1,
-            Event::Doubted(_) | Event::Outdated(..) | Event::Told(..) => {}
+            Event::Doubted(_) | Event::Lived(..) | Event::Told(..) => {}
             Event::Refused(_) => self.refusals += 1,
             Event::Received(peer, _) => assert!(self.open.contains(&incoming(*peer))),
         }

@@ -1,5 +1,6 @@
 //! Whether the node serves clients, and what it waits for if not: for load balancers, people and alarms.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -64,6 +65,8 @@ struct Groups {
     all: usize,
     /// Of which a leader is known.
     led: usize,
+    /// Who leads any of them.
+    leaders: BTreeSet<u64>,
     damaged: usize,
     accepting: Result<(), Blocked>,
 }
@@ -78,6 +81,7 @@ async fn look(shared: &Shared) -> Option<Groups> {
         Groups {
             all: ids.len(),
             led: count(&|status| status.leader.is_some()),
+            leaders: ids.iter().filter_map(|id| groups.status(*id)?.leader).collect(),
             damaged: count(&|status| status.damaged),
             accepting: groups.accepting(),
         }
@@ -96,15 +100,16 @@ fn reason_to_wait(shared: &Shared) -> Option<String> {
     None
 }
 
-/// Ready: the listeners are open, and the groups answer and take what must be stored. The text says what is missing, and the remedy where there is one; and whether the audit log
-/// fails, which does not keep clients away.
+/// Ready: the listeners are open, the groups answer, their leaders can be reached, and there is room here for
+/// what must be stored. The text says what is missing, and the remedy where there is one; and whether the
+/// audit log fails, which does not keep clients away.
 fn judge(shared: &Shared, groups: Option<Groups>) -> Result<String, String> {
     let roster = &shared.mesh.roster;
     if roster.is_deserted() {
         return Err("recovering: it is not noted yet that this node goes on alone".into());
     }
     let serves = shared.serving.load(Ordering::Relaxed);
-    let Some(Groups { all, led, damaged, accepting }) = groups else {
+    let Some(Groups { all, led, leaders, damaged, accepting }) = groups else {
         return Err(if serves { "the groups do not answer" } else { "starting" }.into());
     };
     if damaged > 0 {
@@ -114,6 +119,10 @@ fn judge(shared: &Shared, groups: Option<Groups>) -> Result<String, String> {
     accepting.map_err(|blocked| blocked.to_string())?;
     if led < all {
         return Err(format!("{led} of {all} groups have a leader{}", unlinked(shared)));
+    }
+    if let Some(leader) = leaders.into_iter().find(|node| is_deaf(shared, *node)) {
+        let what = format!("node {leader} leads groups, and cannot be reached from here");
+        return Err(format!("{what}{}", unlinked(shared)));
     }
     if !serves {
         return Err(format!("starting{}", unlinked(shared)));
@@ -128,6 +137,13 @@ fn judge(shared: &Shared, groups: Option<Groups>) -> Result<String, String> {
     let trouble = shared.audit.as_ref().and_then(audit::Audit::trouble);
     let trouble = trouble.map(|why| format!("; {why}")).unwrap_or_default();
     Ok(format!("ready{trouble}"))
+}
+
+/// Whether a node is heard and hears nothing: it is not down, so that nobody else will lead its groups.
+fn is_deaf(shared: &Shared, node: u64) -> bool {
+    let mesh = &shared.mesh;
+    let reachable = || mesh.links().is_some_and(|links| links.reachable(node));
+    mesh.linked().contains(&node) && !reachable()
 }
 
 /// The nodes that this one cannot reach, and why: what it waits for when it is not ready.

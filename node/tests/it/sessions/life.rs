@@ -23,7 +23,7 @@ use node::host::{Groups, NodeHost, Reply, Signal};
 use node::identity::Principal;
 use node::mesh::{Ears, Mesh};
 use node::metrics::CoreMetrics;
-use node::roster::Roster;
+use node::roster::{Lives, Roster};
 use node::shared::Shared;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
@@ -77,28 +77,47 @@ pub(super) struct Life {
     pub(super) said: Arc<Mutex<Said>>,
     /// That it stands still, or did so lately.
     pub(super) still: Option<Standstill>,
-    /// The name of its data folder, and the life before this one on it.
-    folder: String,
-    previous: u64,
+    folder: Folder,
     /// Set when others have said that it is no member.
     expelled: Rc<Cell<bool>>,
     doors: Vec<mpsc::UnboundedSender<DuplexStream>>,
     _stopped: oneshot::Receiver<Option<String>>,
 }
 
+/// A data folder, as far as other nodes are told of it.
+#[derive(Clone)]
+pub(super) struct Folder {
+    name: String,
+    /// Those that were begun on it.
+    pub(super) lives: Vec<u64>,
+    /// What it remembers of the lives of other nodes.
+    let_in: Arc<Mutex<Option<String>>>,
+}
+
+impl Folder {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, lives: Vec::new(), let_in: Arc::default() }
+    }
+
+    fn remembered(&self) -> Lives {
+        let (let_in, kept) = (Arc::clone(&self.let_in), self.let_in.lock().unwrap().clone());
+        let keep = move |text: &str| {
+            *let_in.lock().unwrap() = Some(text.to_owned());
+            Ok(())
+        };
+        Lives::remember(kept.as_deref(), keep).unwrap()
+    }
+}
+
 impl Life {
     /// Begins, with the host of its groups and the nodes that it is told of. One whose groups have no
     /// founders joins.
-    pub(super) fn begin(
-        known: &[u64],
-        folder: String,
-        previous: u64,
-        raft: &cluster::Config,
-    ) -> (Self, NodeHost) {
+    pub(super) fn begin(known: &[u64], folder: Folder, raft: &cluster::Config) -> (Self, NodeHost) {
         let joins = raft.groups.iter().all(|group| group.voters.is_empty());
         let config = config(known, raft.node, joins);
         let (groups, inbox) = Groups::new(raft);
-        let roster = Roster::new(config.cluster.as_ref(), folder.clone(), None);
+        let name = folder.name.clone();
+        let roster = Roster::new(config.cluster.as_ref(), name, folder.remembered(), None);
         let mesh = Arc::new(Mesh::new(raft.node, raft.incarnation, roster));
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..CORES).map(|_| mpsc::unbounded_channel()).unzip();
@@ -147,7 +166,6 @@ impl Life {
             cores,
             tasks,
             folder,
-            previous,
             expelled,
             doors,
             _stopped: stopped,
@@ -178,12 +196,12 @@ impl Life {
     /// Whether it wants what another node, which says who it is, has to say. In an answer that may tell it
     /// where others are.
     pub(super) fn admit(&self, node: u64, other: &Self, answers: bool) -> Result<(), Denied> {
-        let (incarnation, previous, folder) = (other.incarnation, other.previous, &other.folder);
+        let (incarnation, Folder { name: folder, lives, .. }) = (other.incarnation, &other.folder);
         let address = &address_of(node);
         let joins = |life: &Self| life.ears.0.mesh.roster.own.as_ref().is_some_and(|own| own.joins);
         let others = if answers && joins(self) { other.ears.others() } else { Vec::new() };
         let (joins, others) = (joins(other), &*others);
-        let peer = Introduction { node, incarnation, folder, previous, address, joins, others };
+        let peer = Introduction { node, incarnation, folder, lives, address, joins, others };
         self.ears.admit(peer)
     }
 

@@ -237,7 +237,6 @@ fn greet((from, sender): (u64, &Life), (to, receiver): (u64, &Life)) -> bool {
     if let Err(denied) = receiver.admit(from, sender, false) {
         match denied.certainty {
             Certainty::ForGood => sender.ears.denied(to, &denied.why),
-            Certainty::Outdated => sender.ears.outdated(to, &denied.why),
             Certainty::Unsure => sender.ears.doubted(to),
             Certainty::ForNow => {}
         }

@@ -17,7 +17,7 @@ use simulation::{Cluster, Turned, small};
 use storage::dice::Dice;
 use tokio::task::LocalSet;
 
-use super::life::{Life, SHARDS, Served};
+use super::life::{Folder, Life, SHARDS, Served};
 use super::members::Operator;
 use super::people::{self, LONGER_SECS, Roamer, SHORT_SECS, Subscription};
 use super::stage::{Act, Stage};
@@ -67,8 +67,8 @@ pub(super) struct World {
     pub(super) operator: Option<Operator>,
     pub(super) wishes: bool,
     pub(super) lives: BTreeMap<u64, Life>,
-    /// The last life on each data folder.
-    last_lives: BTreeMap<String, u64>,
+    /// The data folders, by their names.
+    folders: BTreeMap<String, Folder>,
     streams: Streams,
     pub(super) stage: Rc<Stage>,
     people: LocalSet,
@@ -142,7 +142,7 @@ impl World {
             cluster,
             founders,
             lives: BTreeMap::new(),
-            last_lives: BTreeMap::new(),
+            folders: BTreeMap::new(),
             operator,
             wishes: false,
             streams: dice.map_or_else(Streams::default, real),
@@ -402,14 +402,14 @@ impl World {
             append(&mut node.input, arrived);
         }
         let mut begun = None;
-        let (known, folder) = match &self.operator {
+        let (known, name) = match &self.operator {
             Some(operator) => (self.known(id), operator.folder(id)),
             None => (self.founders.clone(), format!("folder-{id}")),
         };
-        let previous = self.last_lives.get(&folder).copied().unwrap_or_default();
+        let folder = self.folders.entry(name.clone()).or_insert_with(|| Folder::new(name));
         let turned = self.cluster.turn(id, Machine::new, |raft| {
-            self.last_lives.insert(folder.clone(), raft.incarnation);
-            let (life, host) = Life::begin(&known, folder, previous, raft);
+            folder.lives.push(raft.incarnation);
+            let (life, host) = Life::begin(&known, folder.clone(), raft);
             begun = Some(life);
             host
         });

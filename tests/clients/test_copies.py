@@ -1,0 +1,91 @@
+"""Of processes with copies of one data folder at most one is let in."""
+
+import shutil
+
+import pytest
+
+from brokers import ClusterNode, is_settled, settle, start_in_vain, wait_until
+
+pytestmark = pytest.mark.skein
+
+
+def copy_of(cluster, number, name):
+    """A node that comes with a copy of the data folder that another process has, from elsewhere."""
+    first = cluster[number]
+    cluster.nodes[number] = copy = ClusterNode(cluster, number)
+    copy.folder = cluster.folder / name
+    copy.data, copy.log = copy.folder / "data", copy.folder / "skein.log"
+    copy.folder.mkdir()
+    shutil.copytree(first.data, copy.data)
+    copy.configure()
+    cluster.nodes[number] = first
+    return copy
+
+
+@pytest.fixture
+def copies(cluster):
+    """Makes copies, of which none goes on after the test."""
+    made = []
+
+    def copy(number, name):
+        made.append(copy_of(cluster, number, name))
+        return made[-1]
+
+    yield copy
+    for node in made:
+        if node.process is not None and node.process.poll() is None:
+            node.kill()
+
+
+def test_a_copy_of_a_data_folder_whose_node_has_gone_on_is_refused(cluster, copies):
+    settle(cluster)
+    cluster[3].stop()
+    copy = copies(3, "copy")
+    cluster[3].start()
+    wait_until("it serves", cluster[3].is_serving, 20)
+    # However often it is started, and whoever judges it was started again meanwhile.
+    for restarted in (1, 2):
+        start_in_vain(copy)
+        said = copy.tail()
+        assert "node 3 has gone on at" in said and "skein cluster replace 3" in said, said
+        cluster[restarted].kill()
+        cluster[restarted].start()
+    assert cluster[3].alive()
+    wait_until("all are well", lambda: is_settled(cluster), 20)
+
+
+def test_a_data_folder_that_was_set_back_is_not_let_in(cluster, copies):
+    """Nor does it become the right one by being started again while the other is down."""
+    settle(cluster)
+    cluster[3].stop()
+    old = copies(3, "old")
+    cluster[3].start()
+    wait_until("it serves", cluster[3].is_serving, 20)
+    cluster[3].kill()
+    said = lambda: old.get("/readyz")[1]
+    for _ in range(2):
+        old.start()
+        wait_until("both others say so", lambda: said().count("node 3 has gone on at") == 2, 20)
+        assert not old.is_serving()
+        old.kill()
+        for node in (1, 2):
+            cluster[node].kill()
+            cluster[node].start()
+    cluster[3].start()
+    wait_until("the right one serves", cluster[3].is_serving, 20)
+    wait_until("all are well", lambda: is_settled(cluster), 20)
+
+
+def test_a_copy_of_a_data_folder_in_use_waits_until_its_node_has_ended(cluster, copies):
+    settle(cluster)
+    copy, first = copies(3, "copy"), cluster[3]
+    copy.start()
+    said = lambda: copy.get("/readyz")[1]
+    wait_until("both others say so", lambda: said().count("is linked in its life before") == 2, 10)
+    assert first.is_serving()
+    wait_until("all are well", lambda: is_settled(cluster), 20)
+    first.kill()
+    wait_until("it takes over", copy.is_serving, 20)
+    # Now the other folder is the older one.
+    start_in_vain(first)
+    assert "node 3 has gone on at" in first.tail() and copy.is_serving()

@@ -335,7 +335,9 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
     };
     match wish {
         Wish::Add { node, .. } => match member(node).map(|it| it.status) {
-            Some(MemberStatus::Active) => Progress::Done(format!("node {node} takes part")),
+            Some(MemberStatus::Active) => Progress::Done(format!(
+                "node {node} takes part; `skein cluster status` says when the groups have settled"
+            )),
             Some(MemberStatus::Joining) => Progress::Going(format!(
                 "node {node} is joining: {}, {} of {groups} groups know it",
                 match (standing.peers.get(node), standing.troubles.get(node)) {
@@ -349,7 +351,8 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
         },
         Wish::Remove { node, .. } => match member(node) {
             Some(Member { status: MemberStatus::Removed, .. }) | None => Progress::Done(format!(
-                "node {node} is removed: its process stops; delete its data folder"
+                "node {node} is removed: its process stops; delete its data folder{}",
+                reserve(standing)
             )),
             Some(it) if it.status != MemberStatus::Leaving => {
                 Progress::Failed(format!("node {node} was added again meanwhile"))
@@ -390,6 +393,16 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
                 None => Progress::Done(format!("the lead of group {group} is balanced again")),
             }
         }
+    }
+}
+
+/// What is to be known where too few nodes are left for one of them to fail.
+fn reserve(standing: &Standing) -> &'static str {
+    let is_left = |it: &&Member| it.status != MemberStatus::Removed;
+    match standing.members.values().filter(is_left).count() {
+        2 => ". Two nodes are left: while either is down nothing is decided",
+        1 => ". One node is left: what it has no other has",
+        _ => "",
     }
 }
 
@@ -586,7 +599,10 @@ mod tests {
             (
                 join(),
                 Wish::Add { node: 4, address: String::new() },
-                Progress::Done("node 4 takes part".into()),
+                Progress::Done(
+                    "node 4 takes part; `skein cluster status` says when the groups have settled"
+                        .into(),
+                ),
             ),
             (
                 join()[..1].to_vec(),
@@ -598,7 +614,16 @@ mod tests {
                 removing.clone(),
                 going("node 3 is leaving: its clients go elsewhere"),
             ),
-            (vec![remove(true)], removing, going("node 3 is leaving: still in 1 of 1 groups")),
+            (vec![remove(true)], removing.clone(), going("node 3 is leaving: still in 1 of 1 groups")),
+            (
+                vec![remove(true), Command::RetireMember { node: 3 }],
+                removing,
+                Progress::Done(
+                    "node 3 is removed: its process stops; delete its data folder. Two nodes are left: \
+                     while either is down nothing is decided"
+                        .into(),
+                ),
+            ),
             (vec![], drain(true), Progress::Done("node 3 serves clients again".into())),
             (vec![], drain(false), Progress::Failed("node 3 was told otherwise meanwhile".into())),
             (

@@ -19,9 +19,10 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   setup     install what the tests need: Debian packages, .venv, tests/clients/node_modules
-  test      every test: Rust, documentation, benches once, real clients, the example, load
+  test      every test: Rust, documentation, benches once, real clients, the example, load, guard
   rust      only the Rust tests
   clients   only the real clients; words that follow go to pytest, e.g. `clients -k shadow`
+  guard     only what paths cost in instructions, against committed figures
   moto      the IoT tests of moto, from the folder that follows: its `tests`; see docs/conformance/moto.md
   check     formatting, lints, documentation, dependencies
   audit     only the dependency audit: licences, sources, bans
@@ -82,6 +83,10 @@ fn run(words: &[String]) -> Result<ExitCode> {
             if let Some(binary) = suites::build(&mut tally) {
                 suites::moto(&mut tally, &binary, Path::new(tests));
             }
+        }
+        "guard" => {
+            setup::run()?;
+            suites::instructions(&mut tally);
         }
         "check" => checks::all(&mut tally),
         "audit" => checks::audit(&mut tally),

@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("faketime", "faketime"),
     ("softhsm2-util", "softhsm2"),
+    ("valgrind", "valgrind"),
 ];
 
 /// Where the real clients and their tests live.

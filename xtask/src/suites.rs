@@ -23,6 +23,7 @@ pub(crate) fn all(tally: &mut Tally) {
         clients(tally, binary, &[]);
         load(tally, binary);
     }
+    instructions(tally);
 }
 
 /// Unit and integration tests, fuzz corpora, documentation examples, each bench once.
@@ -102,6 +103,15 @@ fn load(tally: &mut Tally, binary: &Path) {
             })?;
         }
         Ok(())
+    });
+}
+
+/// What paths cost in instructions, against the figures in `benches/guard`: of a release build, for that is
+/// what is run.
+pub(crate) fn instructions(tally: &mut Tally) {
+    tally.suite("instructions", |count| {
+        let guard = shell::cargo(&["run", "--release", "--package", "guard"]);
+        shell::read_along(guard, |line| count.read(line))
     });
 }
 

@@ -95,6 +95,19 @@ impl Recipe {
         Ok(())
     }
 
+    /// Which version it is, as its program says; `?` where that says nothing.
+    pub fn version(&self) -> String {
+        let (program, word) = match &self.kind {
+            Kind::Skein(program) | Kind::Other { program, .. } => (program.as_path(), "--version"),
+            Kind::Mosquitto(program) => (program.as_path(), "-h"),
+            Kind::Relay => return "the raw relay of this generator".into(),
+        };
+        let said = Command::new(program).arg(word).stdin(Stdio::null()).output();
+        let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let line = said.ok().and_then(|said| said.lines().next().map(str::to_owned));
+        line.filter(|line| !line.is_empty()).unwrap_or_else(|| "?".into())
+    }
+
     /// Starts the broker on a core and waits until it accepts connections.
     pub fn start(&self, core: usize, version: Version, root: &Path) -> Result<Broker> {
         let directory = TempDir::with_prefix_in(format!("load-{}-", self.name), root)?;

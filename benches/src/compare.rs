@@ -3,9 +3,11 @@
 //! Rounds interleave the brokers, each run has a fresh broker, and ratios are taken within a round,
 //! so what else the machine does falls on all of them alike. The median over the rounds counts.
 
+mod machine;
 mod table;
 mod trial;
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::{Error, Result, ensure};
@@ -61,6 +63,9 @@ pub struct Results {
     pub runs: Vec<Run>,
     /// What was not as promised.
     pub failures: Vec<String>,
+    /// All of it for people, in Markdown: on what it ran, medians and ranges, and what was not as promised.
+    #[serde(skip)]
+    pub document: String,
 }
 
 impl Comparison {
@@ -69,7 +74,8 @@ impl Comparison {
         ensure!(!self.brokers.is_empty(), "no broker to compare");
         self.brokers.iter().try_for_each(Recipe::check)?;
         process::pin(self.generator_core)?;
-        let mut results = Results { runs: Vec::new(), failures: Vec::new() };
+        let mut results =
+            Results { runs: Vec::new(), failures: Vec::new(), document: String::new() };
         for round in 1..=self.rounds {
             for trial in &self.trials {
                 for broker in self.brokers.iter().filter(|broker| trial.suits(broker)) {
@@ -89,7 +95,32 @@ impl Comparison {
             let missed = rows.iter().filter(|row| row.passed == Some(false));
             results.failures.extend(missed.map(|row| format!("{}: below the bar", row.scenario)));
         }
+        results.document = self.document(&rows, &results.failures);
         Ok(results)
+    }
+
+    fn document(&self, rows: &[table::Row], failures: &[String]) -> String {
+        let mut text = format!("# Brokers compared\n\n{}.\n\n", machine::described());
+        for recipe in &self.brokers {
+            let _ = writeln!(text, "- {}: {}", recipe.name, recipe.version());
+        }
+        let _ = write!(
+            text,
+            "\nMedians of {} rounds, and in brackets the least and the most; ratios are taken within a \
+             round. Each broker had core {} to itself, the generator core {}. MQTT {}.\n\n{}",
+            self.rounds,
+            self.broker_core,
+            self.generator_core,
+            self.version,
+            table::markdown(self, rows)
+        );
+        if !failures.is_empty() {
+            let _ = write!(text, "\nNot as promised:\n\n");
+            failures.iter().for_each(|failure| {
+                let _ = writeln!(text, "- {failure}");
+            });
+        }
+        text
     }
 
     fn run_one(&self, round: usize, trial: &Trial, recipe: &Recipe) -> Result<Run> {

@@ -21,6 +21,15 @@ pub enum Version {
     V5,
 }
 
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V3 => "3.1.1",
+            Self::V5 => "5",
+        })
+    }
+}
+
 /// The quality of service of a publication or a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Qos {

@@ -264,6 +264,9 @@ struct CompareArgs {
     /// Where brokers keep their data [default: the system's directory for temporary files].
     #[arg(long)]
     data: Option<PathBuf>,
+    /// A file for the results in Markdown: the machine, the brokers' versions, medians and ranges.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -435,6 +438,10 @@ impl CompareArgs {
         };
         let results = comparison.run()?;
         write_json(json, &results)?;
+        if let Some(path) = self.markdown {
+            let place = || format!("writing {}", path.display());
+            fs::write(&path, &results.document).with_context(place)?;
+        }
         results.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
         Ok(results.failures.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Medians over the rounds, side by side.
+//! Medians over the rounds, side by side: for a terminal, and as Markdown with what was measured on.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ pub(super) struct Row {
     pub(super) scenario: &'static str,
     figure: &'static str,
     /// Per broker, in their order.
-    medians: Vec<Option<f64>>,
+    found: Vec<Option<Spread>>,
     to_mosquitto: Option<f64>,
     /// The same by the brokers' CPU time.
     cpu_to_mosquitto: Option<f64>,
@@ -20,6 +20,27 @@ pub(super) struct Row {
     bar: Bar,
     /// Whether the bar was reached, where there is one.
     pub(super) passed: Option<bool>,
+}
+
+/// What the rounds found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    least: f64,
+    median: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (least, most) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = match values.len() % 2 {
+            1 => values[middle],
+            _ => (values[middle - 1] + values[middle]) / 2.0,
+        };
+        Some(Self { least, median, most })
+    }
 }
 
 pub(super) fn rows(comparison: &Comparison, runs: &[Run]) -> Vec<Row> {
@@ -40,22 +61,23 @@ fn row(comparison: &Comparison, trial: &Trial, runs: &[Run]) -> Row {
             let ours = find(round, subject, figure)?;
             Some(ours / find(round, other, figure)?)
         };
-        if other == subject { None } else { median(rounds().filter_map(in_round).collect()) }
+        let spread = Spread::of(rounds().filter_map(in_round).collect())?;
+        (other != subject).then_some(spread.median)
     };
-    let medians = comparison.brokers.iter().map(|broker| {
-        median(rounds().filter_map(|round| find(round, &broker.name, trial.figure)).collect())
+    let found = comparison.brokers.iter().map(|broker| {
+        Spread::of(rounds().filter_map(|round| find(round, &broker.name, trial.figure)).collect())
     });
-    let medians: Vec<_> = medians.collect();
+    let found: Vec<_> = found.collect();
     let to_mosquitto = ratio("mosquitto", trial.figure);
     let passed = match trial.bar {
         Bar::TimesMosquitto(times) => to_mosquitto.map(|ratio| ratio >= times),
-        Bar::AtMost(limit) => medians[0].map(|figure| figure <= limit),
+        Bar::AtMost(limit) => found[0].map(|figure| figure.median <= limit),
         Bar::None => None,
     };
     Row {
         scenario: trial.name,
         figure: trial.figure,
-        medians,
+        found,
         to_mosquitto,
         cpu_to_mosquitto: ratio("mosquitto", CPU_RATE),
         to_relay: ratio("relay", trial.figure),
@@ -64,18 +86,12 @@ fn row(comparison: &Comparison, trial: &Trial, runs: &[Run]) -> Row {
     }
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(values[middle]),
-        _ => Some((values[middle - 1] + values[middle]) / 2.0),
-    }
-}
-
-/// Renders the table.
-pub(super) fn render(comparison: &Comparison, rows: &[Row]) -> String {
+/// The table's lines: first what stands above each column, and a broker's figures as `tell` has them.
+fn lines(
+    comparison: &Comparison,
+    rows: &[Row],
+    tell: impl Fn(Spread) -> String,
+) -> Vec<Vec<String>> {
     let names = comparison.brokers.iter().map(|broker| broker.name.as_str());
     let header = ["scenario", "figure"].into_iter().chain(names).chain([
         "to mosquitto",
@@ -85,7 +101,13 @@ pub(super) fn render(comparison: &Comparison, rows: &[Row]) -> String {
         "pass",
     ]);
     let mut lines = vec![header.map(String::from).collect::<Vec<_>>()];
-    lines.extend(rows.iter().map(|row| cells(row, comparison.quick)));
+    lines.extend(rows.iter().map(|row| cells(row, comparison.quick, &tell)));
+    lines
+}
+
+/// Renders the table for a terminal.
+pub(super) fn render(comparison: &Comparison, rows: &[Row]) -> String {
+    let lines = lines(comparison, rows, |found| number(found.median));
     let columns = 0..lines[0].len();
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
     let widths: Vec<_> = columns.map(width).collect();
@@ -103,8 +125,23 @@ pub(super) fn render(comparison: &Comparison, rows: &[Row]) -> String {
     text
 }
 
-fn cells(row: &Row, quick: bool) -> Vec<String> {
-    let or_dash = |value: Option<f64>| value.map_or("-".into(), number);
+/// Renders the table as Markdown: medians, with the least and the most beside them.
+pub(super) fn markdown(comparison: &Comparison, rows: &[Row]) -> String {
+    let spread = |Spread { least, median, most }| {
+        format!("{} ({} to {})", number(median), number(least), number(most))
+    };
+    let mut text = String::new();
+    for (at, line) in lines(comparison, rows, spread).iter().enumerate() {
+        let _ = writeln!(text, "| {} |", line.join(" | "));
+        if at == 0 {
+            let _ = writeln!(text, "|---|---|{}", "---:|".repeat(line.len() - 2));
+        }
+    }
+    text
+}
+
+fn cells(row: &Row, quick: bool, tell: impl Fn(Spread) -> String) -> Vec<String> {
+    let or_dash = |found: Option<Spread>| found.map_or("-".into(), &tell);
     let times = |value: Option<f64>| value.map_or("-".into(), |ratio| format!("{ratio:.2}x"));
     let bar = match row.bar {
         Bar::TimesMosquitto(ratio) => format!(">= {ratio}x"),
@@ -117,7 +154,7 @@ fn cells(row: &Row, quick: bool) -> Vec<String> {
         _ => "-",
     };
     let mut cells = vec![row.scenario.to_string(), row.figure.to_string()];
-    cells.extend(row.medians.iter().copied().map(or_dash));
+    cells.extend(row.found.iter().copied().map(or_dash));
     cells.extend([
         times(row.to_mosquitto),
         times(row.cpu_to_mosquitto),
@@ -163,9 +200,18 @@ mod tests {
             })
             .collect();
         let row = &rows(&comparison, &runs)[0];
-        assert_eq!(row.medians, [Some(65.0), Some(10.0)]);
+        let spread = |least, median, most| Some(Spread { least, median, most });
+        assert_eq!(row.found, [spread(60.0, 65.0, 700.0), spread(10.0, 10.0, 100.0)]);
         assert_eq!((row.to_mosquitto, row.passed), (Some(6.5), Some(true)));
         assert_eq!(row.to_relay, None);
-        assert!(render(&comparison, std::slice::from_ref(row)).contains("6.50x"));
+        let row = std::slice::from_ref(row);
+        assert!(render(&comparison, row).contains("6.50x"));
+        let markdown = markdown(&comparison, row);
+        let lines: Vec<_> = markdown.lines().collect();
+        assert_eq!(lines.len(), 3);
+        let found = " | 65.00 (60.00 to 700) | 10.00 (10.00 to 100) | 6.50x | ";
+        assert!(lines[2].contains(found), "{markdown}");
+        let columns = lines.iter().map(|line| line.matches('|').count());
+        assert_eq!(columns.collect::<Vec<_>>(), [10, 10, 10]);
     }
 }

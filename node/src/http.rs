@@ -1,7 +1,8 @@
 //! HTTP without TLS on the control runtime: the REST APIs, metrics and health.
 //!
 //! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
-//! sent the head of its next request within [`Listener::connect_timeout`].
+//! sent the head of its next request within [`Listener::connect_timeout`], or takes nothing of an answer for
+//! [`stream::STALLS`].
 
 mod stream;
 
@@ -160,6 +161,47 @@ mod tests {
         left.await.unwrap();
         let mut text = Vec::new();
         assert_eq!(client.read_to_end(&mut text).await.unwrap(), 0);
+    }
+
+    /// Whatever the node answers, it fills the buffer of a client that does not read.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_read_is_not_waited_for() {
+        let much = || async { "x".repeat(1 << 20) };
+        let unreadable = "GET / HTTP/1.1\r\na b: c\r\n\r\n";
+        for requests in [
+            "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n".repeat(10),
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            unreadable.to_owned(),
+        ] {
+            let (mut client, server) = tokio::io::duplex(64);
+            let router = Router::new().route("/", get(much));
+            let answering = answer(router, server, stream::STALLS * 10, None);
+            let asking = async {
+                let _ = client.write_all(requests.as_bytes()).await;
+            };
+            let both = futures_util::future::join(answering, asking);
+            tokio::time::timeout(stream::STALLS * 2, both).await.expect(&requests);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_reads_slowly_gets_everything() {
+        let bytes = 64 << 10;
+        let router = Router::new().route("/", get(move || async move { "x".repeat(bytes) }));
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        tokio::spawn(answer(router, server, stream::STALLS, None));
+        let request = String::from_utf8_lossy(REQUEST);
+        let request = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let (mut read, mut piece) = (0, [0; 1 << 10]);
+        loop {
+            tokio::time::sleep(stream::STALLS / 2).await;
+            match client.read(&mut piece).await.unwrap() {
+                0 => break,
+                count => read += count,
+            }
+        }
+        assert!(read > bytes, "{read}");
     }
 
     #[tokio::test]

@@ -1,5 +1,9 @@
 //! The stream below HTTP: what hyper says by itself of a head that it cannot read gets the shape of all
-//! other answers, and a connection that ends has its last answer arrive.
+//! other answers, a connection that ends has its last answer arrive, and whoever does not read is not
+//! waited for.
+//!
+//! hyper's timeout of a head does not run while an answer is to be written. So a stream that takes nothing
+//! for [`STALLS`] fails.
 //!
 //! Whoever is still sending when a connection is closed is sent a reset, which makes its system forget
 //! the answer that it has not read yet. So a stream that is shut down goes on reading, and throws away
@@ -16,6 +20,8 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+/// How long whoever does not read is waited for.
+pub(super) const STALLS: Duration = Duration::from_secs(30);
 /// How long the end of what comes is waited for after the last of it.
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
 /// How long that may go on.
@@ -70,7 +76,31 @@ pub(super) struct Answering<S> {
     stream: S,
     /// What is to be written before all else, and how much of it was.
     instead: (Vec<u8>, usize),
+    /// Of what is written, and of what TLS still holds of it: that some of the one is taken says
+    /// nothing about the other.
+    writing: Patience,
+    flushing: Patience,
     leaving: Option<Leaving>,
+}
+
+/// How much longer a stream is waited for that takes nothing.
+#[derive(Default)]
+struct Patience(Option<Pin<Box<Sleep>>>);
+
+impl Patience {
+    /// Passes on what came of an attempt, or that there were none but vain ones for too long.
+    fn with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        attempt: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if attempt.is_ready() {
+            self.0 = None;
+            return attempt;
+        }
+        ready!(self.0.get_or_insert_with(|| Box::pin(sleep(STALLS))).as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 /// A stream that is shut down.
@@ -99,13 +129,15 @@ impl Drop for Leaving {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, instead: (Vec::new(), 0), leaving: None }
+        let (writing, flushing) = Default::default();
+        Self { stream, instead: (Vec::new(), 0), writing, flushing, leaving: None }
     }
 
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (bytes, written) = &mut self.instead;
         while *written < bytes.len() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[*written..]))? {
+            let attempt = Pin::new(&mut self.stream).poll_write(cx, &bytes[*written..]);
+            match ready!(self.writing.with(cx, attempt))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => *written += count,
             }
@@ -141,10 +173,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        match self.replaces(bytes) {
-            true => Poll::Ready(Ok(bytes.len())),
-            false => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        if self.replaces(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
         }
+        let attempt = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.writing.with(cx, attempt)
     }
 
     fn poll_write_vectored(
@@ -153,10 +186,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        match slices {
-            [head] if self.replaces(head) => Poll::Ready(Ok(head.len())),
-            slices => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+        if let [head] = slices
+            && self.replaces(head)
+        {
+            return Poll::Ready(Ok(head.len()));
         }
+        let attempt = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.writing.with(cx, attempt)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -165,16 +201,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let attempt = Pin::new(&mut self.stream).poll_flush(cx);
+        self.flushing.with(cx, attempt)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        let Self { stream, leaving, .. } = &mut *self;
+        let Self { stream, flushing, leaving, .. } = &mut *self;
         let leaving = match leaving {
             Some(leaving) => leaving,
             None => {
-                ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+                let attempt = Pin::new(&mut *stream).poll_shutdown(cx);
+                ready!(flushing.with(cx, attempt))?;
                 leaving.insert(Leaving::begin())
             }
         };

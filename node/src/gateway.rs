@@ -288,6 +288,9 @@ fn tls_remedy(error: &io::Error) -> Option<Option<&'static str>> {
         rustls::Error::AlertReceived(_) => Some(
             "the client does not accept tls.certificate: does it trust the CA, is the name right?",
         ),
+        rustls::Error::NoApplicationProtocol => Some(
+            "the ALPN name of MQTT is mqtt here; that of HTTP is http/1.1, and not on listeners.quic",
+        ),
         rustls::Error::InvalidCertificate(_) => Some("the device needs another certificate"),
         _ => None,
     })

@@ -28,6 +28,7 @@ use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
 use crate::denial;
+use crate::http::Lingering;
 use crate::identity::Principal;
 use crate::metrics;
 use crate::tls::{CERTIFICATE_ALPN, MQTT_ALPN};
@@ -86,6 +87,7 @@ pub struct Door {
 struct Open {
     count: AtomicU32,
     answer_within: Duration,
+    lingering: Lingering,
 }
 
 impl Door {
@@ -108,6 +110,7 @@ impl Door {
             open: Arc::new(Open {
                 count: AtomicU32::new(0),
                 answer_within: config.connect_timeout * 4 / 5,
+                lingering: Lingering::default(),
             }),
         }))
     }
@@ -235,6 +238,10 @@ async fn accept(core: Rc<Core>, door: Door, speaks: Speaks, listener: StdListene
             match result {
                 Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
                 Ok(Ok(Served::Http(http))) => http.await,
+                Ok(Ok(Served::Refused(failure, answer))) => {
+                    failed(&core, &door, peer, Some(&failure));
+                    answer.await;
+                }
                 Ok(Err(failure)) => failed(&core, &door, peer, Some(&failure)),
                 Err(_) => failed(&core, &door, peer, None),
             }
@@ -288,6 +295,9 @@ fn tls_remedy(error: &io::Error) -> Option<Option<&'static str>> {
         rustls::Error::AlertReceived(_) => Some(
             "the client does not accept tls.certificate: does it trust the CA, is the name right?",
         ),
+        rustls::Error::NoApplicationProtocol => Some(
+            "the ALPN name of MQTT is mqtt here; that of HTTP is http/1.1, and not on listeners.quic",
+        ),
         rustls::Error::InvalidCertificate(_) => Some("the device needs another certificate"),
         _ => None,
     })
@@ -323,6 +333,11 @@ impl Place {
     pub fn answer_within(&self) -> Duration {
         self.0.answer_within
     }
+
+    /// Where connections of the listener that end with an answer have their places.
+    fn lingering(&self) -> Lingering {
+        self.0.lingering.clone()
+    }
 }
 
 impl Drop for Place {
@@ -335,8 +350,12 @@ impl Drop for Place {
 enum Served {
     Connection,
     /// HTTP requests, to be answered without the limits of a handshake.
-    Http(std::pin::Pin<Box<dyn Future<Output = ()>>>),
+    Http(Answer),
+    /// Nothing; this answer says why. It may take longer than a handshake to arrive.
+    Refused(Failure, Answer),
 }
+
+type Answer = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 async fn serve(
     core: &Rc<Core>,

@@ -1,7 +1,8 @@
 //! HTTP without TLS on the control runtime: the REST APIs, metrics and health.
 //!
 //! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
-//! sent the head of its next request within [`Listener::connect_timeout`].
+//! sent the head of its next request within [`Listener::connect_timeout`], or takes nothing of an answer for
+//! [`stream::STALLS`].
 
 mod stream;
 
@@ -27,24 +28,26 @@ use crate::metrics;
 
 use stream::Answering;
 
-pub use stream::{linger, unreadable};
+pub use stream::{Lingering, refuse};
 
 /// Serves a listener for as long as the runtime lives.
 pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
     let places = Arc::new(Semaphore::new(config.max_connections as usize));
     let head_timeout = config.connect_timeout;
+    let lingering = Lingering::default();
     loop {
         let (stream, peer) = gateway::accept_next(&listener).await;
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             metrics::http_refused();
             continue;
         };
-        let router = router.clone();
+        let (router, lingering) = (router.clone(), lingering.clone());
         tokio::spawn(async move {
             debug!(%peer, "HTTP connection");
             // Answers are written at once; without this they might still wait for the next.
             let _ = stream.set_nodelay(true);
-            answer(router, stream, head_timeout, Some(peer.ip().to_canonical())).await;
+            let source = Some(peer.ip().to_canonical());
+            answer(router, stream, head_timeout, source, lingering).await;
             drop(place);
         });
     }
@@ -52,8 +55,13 @@ pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
 
 /// Answers the requests of one connection, until it ends or is silent for so long. They carry where
 /// it comes from, if that is known.
-pub async fn answer<S>(router: Router, stream: S, head_timeout: Duration, source: Option<IpAddr>)
-where
+pub async fn answer<S>(
+    router: Router,
+    stream: S,
+    head_timeout: Duration,
+    source: Option<IpAddr>,
+    lingering: Lingering,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let with_source = move |request: Request<Incoming>| {
@@ -66,7 +74,8 @@ where
     let service = TowerToHyperService::new(router.map_request(with_source));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
-    if let Err(error) = http.serve_connection(TokioIo::new(Answering::new(stream)), service).await {
+    let stream = TokioIo::new(Answering::new(stream, lingering));
+    if let Err(error) = http.serve_connection(stream, service).await {
         debug!(%error, "HTTP connection ended");
     }
 }
@@ -74,6 +83,7 @@ where
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
+    use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -156,10 +166,74 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_sends_nothing_is_not_waited_for() {
         let (mut client, server) = tokio::io::duplex(1024);
-        let left = tokio::time::timeout(stream::SILENCE * 2, linger(server));
+        let left = tokio::time::timeout(
+            stream::SILENCE * 2,
+            refuse(server, Vec::new(), Lingering::default()),
+        );
         left.await.unwrap();
         let mut text = Vec::new();
         assert_eq!(client.read_to_end(&mut text).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_has_places_of_its_own_to_linger() {
+        let taken = Lingering::default();
+        let mut lingering = Vec::new();
+        for _ in 0..stream::AT_ONCE {
+            let (client, server) = tokio::io::duplex(64);
+            let mut refusing = Box::pin(refuse(server, Vec::new(), taken.clone()));
+            assert!(refusing.as_mut().now_or_never().is_none());
+            lingering.push((client, refusing));
+        }
+        for (of, lingers) in [(taken.clone(), false), (Lingering::default(), true)] {
+            let (_client, server) = tokio::io::duplex(64);
+            assert_eq!(refuse(server, Vec::new(), of).now_or_never().is_none(), lingers);
+        }
+        drop(lingering);
+        let (_client, server) = tokio::io::duplex(64);
+        assert!(refuse(server, Vec::new(), taken).now_or_never().is_none());
+    }
+
+    /// Whatever the node answers, it fills the buffer of a client that does not read.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_read_is_not_waited_for() {
+        let much = || async { "x".repeat(1 << 20) };
+        let unreadable = "GET / HTTP/1.1\r\na b: c\r\n\r\n";
+        for requests in [
+            "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n".repeat(10),
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            unreadable.to_owned(),
+        ] {
+            let (mut client, server) = tokio::io::duplex(64);
+            let router = Router::new().route("/", get(much));
+            let lingering = Lingering::default();
+            let answering = answer(router, server, stream::STALLS * 10, None, lingering);
+            let asking = async {
+                let _ = client.write_all(requests.as_bytes()).await;
+            };
+            let both = futures_util::future::join(answering, asking);
+            tokio::time::timeout(stream::STALLS * 2, both).await.expect(&requests);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_reads_slowly_gets_everything() {
+        let bytes = 64 << 10;
+        let router = Router::new().route("/", get(move || async move { "x".repeat(bytes) }));
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        tokio::spawn(answer(router, server, stream::STALLS, None, Lingering::default()));
+        let request = String::from_utf8_lossy(REQUEST);
+        let request = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let (mut read, mut piece) = (0, [0; 1 << 10]);
+        loop {
+            tokio::time::sleep(stream::STALLS / 2).await;
+            match client.read(&mut piece).await.unwrap() {
+                0 => break,
+                count => read += count,
+            }
+        }
+        assert!(read > bytes, "{read}");
     }
 
     #[tokio::test]

@@ -223,6 +223,7 @@ pub fn describe() {
         count,
         "Datagrams that one core has received for another that there was no room for"
     );
+    counter!("quic_datagrams_dropped_total").increment(0);
     crate::fanout::describe();
     crate::admin::ready::describe();
     describe_gauge!("skein_build_info", count, "Always 1; labels say what runs");

@@ -59,8 +59,15 @@ enum Asks<'a> {
     Provision(&'a str),
 }
 
-/// What a request on this topic asks for; none if it is not such a topic.
+/// What an answer has behind the topic name of its request: `/accepted` or `/rejected`. A topic name has
+/// 65,535 bytes at most [v5 MQTT-4.7.3-3].
+const OUTCOME: usize = 9;
+
+/// What a request on this topic asks for; none if it is not such a topic, or too long to be answered.
 pub fn parse(topic: &str) -> Option<Request<'_>> {
+    if topic.len() + OUTCOME > usize::from(u16::MAX) {
+        return None;
+    }
     let rest = topic.strip_prefix("$aws/")?;
     let (rest, format) = rest.rsplit_once('/')?;
     let format = Format::named(format)?;
@@ -452,6 +459,17 @@ mod tests {
             ("aws/certificates/create/json", None),
         ] {
             assert_eq!(parse(topic), expected, "{topic}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_an_answer_that_can_be_sent() {
+        let fixed = "$aws/provisioning-templates//provision/json/accepted".len();
+        let longest = usize::from(u16::MAX) - fixed;
+        for (length, is_request) in [(longest, true), (longest + 1, false)] {
+            let name = "n".repeat(length);
+            let topic = format!("$aws/provisioning-templates/{name}/provision/json");
+            assert_eq!(parse(&topic).is_some(), is_request, "{length}");
         }
     }
 }

@@ -1,6 +1,7 @@
 """HTTPS on 8443: publishing, retained messages and shadows, with a certificate and with SigV4."""
 
 import base64
+import http.client
 import json
 import socket
 import subprocess
@@ -104,6 +105,45 @@ def test_a_head_that_is_too_large_is_answered_like_the_rest(https, skein):
         assert answered.json()["message"]
     answered = requests.get(f"{skein.http_url}/things?a={'x' * 70_000}", timeout=10)
     assert (answered.status_code, answered.headers["x-amzn-errortype"]) == (414, "RequestUriTooLongException")
+
+
+WEBSOCKET = (
+    "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+)
+REFUSED = {
+    "head": ("GET / HTTP/1.1\r\na b: c\r\n\r\n", 400, "InvalidRequestException"),
+    "no websocket": ("GET /mqtt HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "UnknownOperationException"),
+    "path": (WEBSOCKET.replace("/mqtt", "/other"), 404, "UnknownOperationException"),
+    "method": (WEBSOCKET.replace("GET", "POST"), 405, "MethodNotAllowedException"),
+    "version": (WEBSOCKET.replace("Version: 13", "Version: 8"), 426, "InvalidRequestException"),
+    "subprotocol": (WEBSOCKET.replace(": mqtt", ": amqp"), 400, "InvalidRequestException"),
+    "signature": (WEBSOCKET.replace("/mqtt", "/mqtt?X-Amz-Signature=1"), 403, "MissingAuthenticationTokenException"),
+}
+MORE = {405: ("allow", "GET"), 426: ("sec-websocket-version", "13")}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_who_gets_no_websocket_is_answered_like_the_rest_and_counted_at_once(skein, what):
+    request, status, code = REFUSED[what]
+    counted = lambda: skein.metrics().get('gateway_connects_total{result="http"}', 0)
+    before = counted()
+    with socket.create_connection(skein.address("ws"), 10) as client:
+        client.sendall(request.encode())
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert (answer.status, answer.headers["x-amzn-errortype"]) == (status, code)
+        assert json.loads(answer.read())["message"]
+        name, value = MORE.get(status, ("connection", "close"))
+        assert answer.headers[name] == value
+
+        def is_counted():
+            # The connection lingers meanwhile: whoever goes on sending is not reset.
+            client.sendall(b"x")
+            return counted() > before
+
+        wait_until("it is counted", is_counted)
+        client.sendall(b"x")
 
 
 def test_no_certificate(skein):

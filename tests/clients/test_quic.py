@@ -134,8 +134,12 @@ def test_who_has_no_certificate_is_refused(over, name):
     assert client.connack.reason == 0x87
 
 
-@pytest.mark.parametrize("wrong", ["alpn", "ca"])
-def test_a_handshake_fails_when_sides_do_not_agree(over, skein, name, wrong, tmp_path):
+@pytest.mark.parametrize("wrong, why, remedy", [
+    ("alpn", "peer doesn't support any known protocol", "the ALPN name of MQTT is mqtt"),
+    ("ca", "received fatal alert", "does it trust the CA"),
+])
+def test_a_handshake_fails_when_sides_do_not_agree_and_the_log_says_why(over, skein, name, wrong, why, remedy):
+    said = len(skein.log.read_bytes())
     if wrong == "alpn":
         with pytest.raises(Refused) as refused:
             over(name, alpn="h3")
@@ -144,6 +148,12 @@ def test_a_handshake_fails_when_sides_do_not_agree(over, skein, name, wrong, tmp
     else:
         with pytest.raises((Refused, TimeoutError)):
             QuicTunnel(skein.address("tls"), None, skein.device, timeout=3)
+
+    def told():
+        lines = skein.log.read_bytes()[said:].decode().splitlines()
+        return [line for line in lines if "listeners.quic" in line and why in line and remedy in line]
+
+    wait_until("the log says why", told)
 
 
 def test_what_is_no_quic_is_not_answered_and_harms_nobody(over, skein, name):

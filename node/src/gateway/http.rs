@@ -56,12 +56,7 @@ pub(super) async fn serve(
         match Upgrade::parse(&head) {
             Ok(Some(found)) => break found,
             Ok(None) => {}
-            Err(error) => {
-                let answer = crate::http::unreadable(error.refusal().status, &error.to_string());
-                write(&mut stream, &answer).await?;
-                crate::http::linger(Rewound { head: Bytes::new(), stream }).await;
-                return Err(Failure::Http(error.to_string()));
-            }
+            Err(error) => return Ok(refuse(stream, place, error.refusal())),
         }
         let filled = head.len();
         head.resize(filled + 2048, 0);
@@ -82,12 +77,8 @@ pub(super) async fn serve(
     }
     if !upgrade.is_websocket() {
         let Some(router) = &data_plane.router else {
-            write(
-                &mut stream,
-                &Refusal::new(404, "only WebSocket requests are answered here").response(),
-            )
-            .await?;
-            return Err(Failure::Http("not a WebSocket request".into()));
+            let refusal = Refusal::new(404, "only WebSocket requests are answered here");
+            return Ok(refuse(stream, place, refusal));
         };
         let mut router = for_caller(core, router.clone(), &peer).await;
         if is_tls {
@@ -96,7 +87,7 @@ pub(super) async fn serve(
         let ip = peer.ip;
         let stream = Rewound { head: head.into(), stream };
         return Ok(Served::Http(Box::pin(async move {
-            crate::http::answer(router, stream, head_timeout, ip).await;
+            crate::http::answer(router, stream, head_timeout, ip, place.lingering()).await;
             drop(place);
         })));
     }
@@ -115,8 +106,18 @@ pub(super) async fn serve(
         },
         Err(refusal) => refusal,
     };
-    write(&mut stream, &refused.response()).await?;
-    Err(Failure::Http(refused.body))
+    Ok(refuse(stream, place, refused))
+}
+
+/// Ends a connection that becomes none with an answer.
+fn refuse(stream: Stream, place: Place, refusal: Refusal) -> Served {
+    let answer = refusal.response();
+    let stream = Rewound { head: Bytes::new(), stream };
+    let answering = async move {
+        crate::http::refuse(stream, answer, place.lingering()).await;
+        drop(place);
+    };
+    Served::Refused(Failure::Http(refusal.message), Box::pin(answering))
 }
 
 /// Who opens a WebSocket: by its certificate, or by the signature in the URL.
@@ -139,13 +140,17 @@ async fn sign_in(
         headers: &headers,
     };
     let now = Timestamp(now_ms());
-    let refused = |error: AuthError| Refusal::new(403, &error.to_string());
+    let refused = |error: AuthError| {
+        let (code, message) = (error.code(), error.to_string());
+        Refusal { status: 403, code, message }
+    };
     let claim = data_plane.verifier.begin(&request, &SERVICES, now.0 / 1000).map_err(refused)?;
     let backend = Backend::new(Arc::clone(&core.shared));
     let resolved = api::sessions::resolve(&backend, claim, now).await;
-    let (claim, session) = resolved.map_err(|error| {
-        let status = if error == api::Error::Unavailable { 503 } else { 403 };
-        Refusal::new(status, &error.to_string())
+    let (claim, session) = resolved.map_err(|error| match error {
+        api::Error::Auth(error) => refused(error),
+        api::Error::Unavailable => Refusal::new(503, &error.to_string()),
+        error => Refusal::new(403, &error.to_string()),
     })?;
     let signer = claim.finish(&request, BodyHash::of(b"")).map_err(refused)?;
     let principal = match session {

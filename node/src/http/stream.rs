@@ -1,5 +1,9 @@
 //! The stream below HTTP: what hyper says by itself of a head that it cannot read gets the shape of all
-//! other answers, and a connection that ends has its last answer arrive.
+//! other answers, a connection that ends has its last answer arrive, and whoever does not read is not
+//! waited for.
+//!
+//! hyper's timeout of a head does not run while an answer is to be written. So a stream that takes nothing
+//! for [`STALLS`] fails.
 //!
 //! Whoever is still sending when a connection is closed is sent a reset, which makes its system forget
 //! the answer that it has not read yet. So a stream that is shut down goes on reading, and throws away
@@ -8,45 +12,45 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+use wire::websocket::Refusal;
 
+/// How long whoever does not read is waited for.
+pub(super) const STALLS: Duration = Duration::from_secs(30);
 /// How long the end of what comes is waited for after the last of it.
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
 /// How long that may go on.
 const LINGERS: Duration = Duration::from_secs(20);
 /// How many bytes are thrown away: more than anybody sends by mistake at once.
 const MOST_BYTES: usize = 128 << 20;
-/// How many streams may do so at once; the next one just ends.
-const AT_ONCE: usize = 64;
-static LINGERING: AtomicUsize = AtomicUsize::new(0);
+/// How many streams of a listener may do so at once; the next one just ends.
+pub(super) const AT_ONCE: usize = 64;
 /// Bytes that are read at a time then.
 const SCRATCH: usize = 8 * 1024;
 
-/// The whole answer to a request whose head cannot be read, after which the connection closes.
-pub fn unreadable(status: u16, why: &str) -> Vec<u8> {
-    let (reason, code) = match status {
-        414 => ("URI Too Long", "RequestUriTooLongException"),
-        431 => ("Request Header Fields Too Large", "RequestHeaderFieldsTooLargeException"),
-        _ => ("Bad Request", "InvalidRequestException"),
-    };
-    let body = json!({ "message": why }).to_string();
-    format!(
-        "HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         x-amzn-errortype: {code}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+/// Places for the streams of a listener that linger, so that those of others find theirs.
+#[derive(Clone)]
+pub struct Lingering(Arc<Semaphore>);
+
+impl Default for Lingering {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
 }
 
-/// Ends a stream so that what was written arrives.
-pub async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
-    let mut stream = Answering::new(stream);
+/// Ends a stream with an answer, so that it arrives.
+pub async fn refuse<S>(stream: S, answer: Vec<u8>, lingering: Lingering)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut stream = Answering::new(stream, lingering);
+    stream.instead = (answer, 0);
     // It ends either way.
     let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
 }
@@ -62,7 +66,9 @@ fn better(written: &[u8]) -> Option<Vec<u8>> {
         _ => return None,
     };
     let head = std::str::from_utf8(written).ok()?.strip_suffix("\r\n\r\n")?;
-    head.split("\r\n").any(|line| line == "content-length: 0").then(|| unreadable(status, why))
+    head.split("\r\n")
+        .any(|line| line == "content-length: 0")
+        .then(|| Refusal::new(status, why).response())
 }
 
 /// A stream as hyper has it.
@@ -70,7 +76,32 @@ pub(super) struct Answering<S> {
     stream: S,
     /// What is to be written before all else, and how much of it was.
     instead: (Vec<u8>, usize),
+    /// Of what is written, and of what TLS still holds of it: that some of the one is taken says
+    /// nothing about the other.
+    writing: Patience,
+    flushing: Patience,
+    lingering: Lingering,
     leaving: Option<Leaving>,
+}
+
+/// How much longer a stream is waited for that takes nothing.
+#[derive(Default)]
+struct Patience(Option<Pin<Box<Sleep>>>);
+
+impl Patience {
+    /// Passes on what came of an attempt, or that there were none but vain ones for too long.
+    fn with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        attempt: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if attempt.is_ready() {
+            self.0 = None;
+            return attempt;
+        }
+        ready!(self.0.get_or_insert_with(|| Box::pin(sleep(STALLS))).as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 /// A stream that is shut down.
@@ -78,34 +109,32 @@ struct Leaving {
     until: Pin<Box<Sleep>>,
     at_last: Instant,
     left: usize,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Leaving {
-    fn begin() -> Self {
-        let before = LINGERING.fetch_add(1, Ordering::Relaxed);
+    fn begin(lingering: &Lingering) -> Self {
+        let place = Arc::clone(&lingering.0).try_acquire_owned().ok();
         Self {
             until: Box::pin(sleep(SILENCE)),
             at_last: Instant::now() + LINGERS,
-            left: if before < AT_ONCE { MOST_BYTES } else { 0 },
+            left: if place.is_some() { MOST_BYTES } else { 0 },
+            _place: place,
         }
     }
 }
 
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        LINGERING.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, instead: (Vec::new(), 0), leaving: None }
+    pub(super) fn new(stream: S, lingering: Lingering) -> Self {
+        let (writing, flushing) = Default::default();
+        Self { stream, instead: (Vec::new(), 0), writing, flushing, lingering, leaving: None }
     }
 
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (bytes, written) = &mut self.instead;
         while *written < bytes.len() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[*written..]))? {
+            let attempt = Pin::new(&mut self.stream).poll_write(cx, &bytes[*written..]);
+            match ready!(self.writing.with(cx, attempt))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => *written += count,
             }
@@ -141,10 +170,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        match self.replaces(bytes) {
-            true => Poll::Ready(Ok(bytes.len())),
-            false => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        if self.replaces(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
         }
+        let attempt = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.writing.with(cx, attempt)
     }
 
     fn poll_write_vectored(
@@ -153,10 +183,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        match slices {
-            [head] if self.replaces(head) => Poll::Ready(Ok(head.len())),
-            slices => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+        if let [head] = slices
+            && self.replaces(head)
+        {
+            return Poll::Ready(Ok(head.len()));
         }
+        let attempt = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.writing.with(cx, attempt)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -165,17 +198,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let attempt = Pin::new(&mut self.stream).poll_flush(cx);
+        self.flushing.with(cx, attempt)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        let Self { stream, leaving, .. } = &mut *self;
+        let Self { stream, flushing, lingering, leaving, .. } = &mut *self;
         let leaving = match leaving {
             Some(leaving) => leaving,
             None => {
-                ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
-                leaving.insert(Leaving::begin())
+                let attempt = Pin::new(&mut *stream).poll_shutdown(cx);
+                ready!(flushing.with(cx, attempt))?;
+                leaving.insert(Leaving::begin(lingering))
             }
         };
         while leaving.left > 0 && leaving.until.as_mut().poll(cx).is_pending() {

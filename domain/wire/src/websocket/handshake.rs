@@ -8,6 +8,7 @@ mod tests;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
@@ -42,13 +43,15 @@ pub enum UpgradeError {
     Utf8,
 }
 
-/// Why a request does not become a WebSocket, in terms of HTTP.
+/// Why a request is refused before anything else answers it, in terms of HTTP and of AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The status code.
     pub status: u16,
+    /// What AWS calls the error.
+    pub code: &'static str,
     /// What is said to a person who reads the answer.
-    pub body: String,
+    pub message: String,
 }
 
 impl Upgrade {
@@ -149,8 +152,8 @@ impl Upgrade {
         let key = self.key().ok_or_else(|| Refusal::new(400, "Sec-WebSocket-Key is malformed"))?;
         let offered = |ours: &&&str| self.protocols().any(|it| it == **ours);
         let Some(subprotocol) = subprotocols.iter().find(offered) else {
-            let body = format!("no subprotocol of these is offered: {}", subprotocols.join(", "));
-            return Err(Refusal { status: 400, body });
+            let ours = subprotocols.join(", ");
+            return Err(Refusal::new(400, &format!("no subprotocol of these is offered: {ours}")));
         };
         Ok(switching(&accept_key(key), subprotocol))
     }
@@ -176,35 +179,45 @@ impl UpgradeError {
             Self::TooLarge | Self::TooManyHeaders => 431,
             Self::Malformed(_) | Self::Utf8 => 400,
         };
-        Refusal { status, body: self.to_string() }
+        Refusal::new(status, &self.to_string())
     }
 }
 
 impl Refusal {
     /// A refusal with a status code and what is said to a person.
-    pub fn new(status: u16, body: &str) -> Self {
-        Self { status, body: body.to_owned() }
+    pub fn new(status: u16, message: &str) -> Self {
+        let code = match status {
+            403 => "ForbiddenException",
+            404 => "UnknownOperationException",
+            405 => "MethodNotAllowedException",
+            414 => "RequestUriTooLongException",
+            431 => "RequestHeaderFieldsTooLargeException",
+            503 => "ServiceUnavailableException",
+            _ => "InvalidRequestException",
+        };
+        Self { status, code, message: message.to_owned() }
     }
 
     /// The whole answer, after which the connection closes.
     pub fn response(&self) -> Vec<u8> {
-        let Self { status, body } = self;
+        let Self { status, code, message } = self;
         let (reason, extra) = match status {
             400 => ("Bad Request", ""),
-            401 => ("Unauthorized", ""),
             403 => ("Forbidden", ""),
             404 => ("Not Found", ""),
-            405 => ("Method Not Allowed", "Allow: GET\r\n"),
-            426 => ("Upgrade Required", "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"),
-            429 => ("Too Many Requests", ""),
+            405 => ("Method Not Allowed", "allow: GET\r\n"),
+            414 => ("URI Too Long", ""),
+            426 => ("Upgrade Required", "sec-websocket-version: 13\r\nupgrade: websocket\r\n"),
             431 => ("Request Header Fields Too Large", ""),
             503 => ("Service Unavailable", ""),
             _ => ("Error", ""),
         };
-        let connection = if *status == 426 { "close, Upgrade" } else { "close" };
+        let connection = if *status == 426 { "close, upgrade" } else { "close" };
+        let body = json!({ "message": message }).to_string();
         format!(
-            "HTTP/1.1 {status} {reason}\r\nConnection: {connection}\r\n{extra}\
-             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status} {reason}\r\nconnection: {connection}\r\n{extra}\
+             content-type: application/json\r\nx-amzn-errortype: {code}\r\n\
+             content-length: {}\r\n\r\n{body}",
             body.len()
         )
         .into_bytes()

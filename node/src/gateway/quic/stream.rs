@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
+use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Tells a client that its connection ends in order.
@@ -93,10 +94,79 @@ impl fmt::Debug for QuicStream {
     }
 }
 
-/// Why there is no connection, or none any more.
+/// Why there is no connection, or none any more. What has failed of TLS is told as on a connection of TCP.
 pub(super) fn lost(error: ConnectionError) -> io::Error {
-    match error {
-        ConnectionError::TransportError(error) => io::Error::new(io::ErrorKind::InvalidData, error),
-        error => error.into(),
+    let tls = match &error {
+        ConnectionError::ConnectionClosed(close) => {
+            alert(close.error_code).map(rustls::Error::AlertReceived)
+        }
+        ConnectionError::TransportError(error) => {
+            alert(error.code).map(|alert| refused(alert, &error.reason))
+        }
+        _ => None,
+    };
+    match (tls, error) {
+        (Some(tls), _) => io::Error::new(io::ErrorKind::InvalidData, tls),
+        (None, ConnectionError::TransportError(error)) => {
+            io::Error::new(io::ErrorKind::InvalidData, error)
+        }
+        (None, error) => error.into(),
+    }
+}
+
+/// The alert of TLS that a code stands for, if it does [RFC 9001 section 4.8].
+fn alert(code: TransportErrorCode) -> Option<AlertDescription> {
+    let alert = u64::from(code).checked_sub(u64::from(TransportErrorCode::crypto(0)))?;
+    u8::try_from(alert).ok().map(AlertDescription::from)
+}
+
+/// Why this side has ended a handshake with an alert: that and the text are what QUIC has left of it.
+fn refused(alert: AlertDescription, why: &str) -> rustls::Error {
+    match alert {
+        AlertDescription::NoApplicationProtocol => rustls::Error::NoApplicationProtocol,
+        AlertDescription::CertificateRequired => rustls::Error::NoCertificatesPresented,
+        AlertDescription::BadCertificate => CertificateError::BadEncoding.into(),
+        // The alert is that of both.
+        AlertDescription::CertificateExpired if why.ends_with("NotValidYet") => {
+            CertificateError::NotValidYet.into()
+        }
+        AlertDescription::CertificateExpired => CertificateError::Expired.into(),
+        _ => rustls::Error::General(why.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::ConnectionClose;
+
+    use super::*;
+
+    #[test]
+    fn failures_of_tls_are_told_from_others() {
+        let ours = |code: TransportErrorCode| ConnectionError::TransportError(code.into());
+        let theirs = |error_code| {
+            let (frame_type, reason) = Default::default();
+            ConnectionError::ConnectionClosed(ConnectionClose { error_code, frame_type, reason })
+        };
+        let crypto = TransportErrorCode::crypto;
+        let alert = rustls::Error::AlertReceived(AlertDescription::UnknownCA);
+        for (error, expected) in [
+            (theirs(crypto(48)), Some(alert)),
+            (ours(crypto(120)), Some(rustls::Error::NoApplicationProtocol)),
+            (ours(crypto(116)), Some(rustls::Error::NoCertificatesPresented)),
+            (ours(crypto(40)), Some(rustls::Error::General(String::new()))),
+            (theirs(TransportErrorCode::NO_ERROR), None),
+            (theirs(TransportErrorCode::CRYPTO_BUFFER_EXCEEDED), None),
+            (ours(TransportErrorCode::PROTOCOL_VIOLATION), None),
+            (ConnectionError::TimedOut, None),
+        ] {
+            let lost = lost(error);
+            let found = lost.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+            assert_eq!(found, expected.as_ref(), "{lost}");
+        }
+        for certificate in [CertificateError::Expired, CertificateError::NotValidYet] {
+            let error = rustls::Error::from(certificate);
+            assert_eq!(refused(AlertDescription::CertificateExpired, &error.to_string()), error);
+        }
     }
 }

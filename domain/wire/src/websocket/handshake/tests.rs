@@ -104,7 +104,7 @@ fn incorrect_requests_are_refused() {
         let changed = REQUEST.replacen(from, to, 1);
         assert_ne!(changed, REQUEST);
         let refusal = parse(&changed).accept(&["/mqtt"], &["mqtt"]).unwrap_err();
-        assert_eq!(refusal.status, status, "{from} -> {to}: {}", refusal.body);
+        assert_eq!(refusal.status, status, "{from} -> {to}: {}", refusal.message);
     }
 }
 
@@ -147,11 +147,20 @@ fn targets_are_split() {
 
 #[test]
 fn refusals_are_answers() {
-    let response = String::from_utf8(Refusal::new(426, "no").response()).unwrap();
-    let expected = "HTTP/1.1 426 Upgrade Required\r\nConnection: close, Upgrade\r\n\
-        Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n\
-        Content-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\n\r\nno";
+    let response = String::from_utf8(Refusal::new(426, "a \"no\"").response()).unwrap();
+    let expected = "HTTP/1.1 426 Upgrade Required\r\nconnection: close, upgrade\r\n\
+        sec-websocket-version: 13\r\nupgrade: websocket\r\n\
+        content-type: application/json\r\nx-amzn-errortype: InvalidRequestException\r\n\
+        content-length: 22\r\n\r\n{\"message\":\"a \\\"no\\\"\"}";
     assert_eq!(response, expected);
-    let response = String::from_utf8(Refusal::new(404, "").response()).unwrap();
-    assert!(response.starts_with("HTTP/1.1 404 Not Found\r\nConnection: close\r\n"));
+    for (status, told) in [
+        (404, "Not Found\r\nconnection: close\r\n"),
+        (404, "\r\nx-amzn-errortype: UnknownOperationException\r\n"),
+        (405, "\r\nallow: GET\r\n"),
+        (405, "\r\nx-amzn-errortype: MethodNotAllowedException\r\n"),
+    ] {
+        let response = String::from_utf8(Refusal::new(status, "").response()).unwrap();
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+        assert!(response.contains(told), "{response}");
+    }
 }

@@ -265,9 +265,12 @@ impl Roster {
         let judged = judge(state.members.as_ref(), &self.configured, joining, deserted, peer);
         if let Err(mut denied) = judged {
             let is_certain = !peer.joins || state.knows_more_than(peer);
-            if denied.certainty == Certainty::ForGood && !is_certain {
-                denied.certainty = Certainty::Unsure;
-            }
+            denied.certainty = match denied.certainty {
+                Certainty::ForGood if !is_certain => Certainty::Unsure,
+                // It may lead the group that could tell of it, and this node hear of nothing.
+                Certainty::Unsure if is_certain => Certainty::ForNow,
+                certainty => certainty,
+            };
             return Err(denied);
         }
         let last = state.lives.last(peer.node).map(|life| Instance::new(peer.node, life));
@@ -314,7 +317,7 @@ fn judge(
         return denied(&NotMember::Removed.to_string(), Certainty::ForGood);
     }
     let stranger = || {
-        denied("is no member of the cluster: `skein cluster add` makes it one", Certainty::ForNow)
+        denied("is no member of the cluster: `skein cluster add` makes it one", Certainty::Unsure)
     };
     match members.get(&peer.node) {
         None if joining || members.is_empty() && configured.contains_key(&peer.node) => Ok(()),
@@ -479,6 +482,23 @@ mod tests {
         assert_eq!(denied(true, 2), Certainty::ForGood);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_cannot_look_says_so_to_one_that_it_does_not_know() {
+        let roster = Roster::new(None, String::new(), lives(), None);
+        roster.note(&members(), Instant::now());
+        let denied = |joins| {
+            roster.admit(Introduction { joins, ..introduction(5) }, None).unwrap_err().certainty
+        };
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(denied(true), Certainty::Unsure, "it may have been added since");
+        assert_eq!(denied(false), Certainty::ForNow, "a founder is known to everybody");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        roster.note(&members(), Instant::now());
+        assert_eq!(denied(true), Certainty::ForNow);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(denied(true), Certainty::Unsure, "that was long ago");
+    }
+
     #[test]
     fn a_node_is_where_it_says() {
         let (members, nobody) = (members(), BTreeMap::new());
@@ -522,7 +542,7 @@ mod tests {
             let peer = Introduction { folder, joins, ..introduction(2) };
             let denied = judge(Some(&members), &configured(), false, false, peer).unwrap_err();
             assert!(denied.why.contains(expected), "{folder}: {denied:?}");
-            assert_eq!(denied.certainty == Certainty::ForNow, folder == "c" && joins);
+            assert_eq!(denied.certainty == Certainty::Unsure, folder == "c" && joins);
         }
     }
 

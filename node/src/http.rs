@@ -2,7 +2,7 @@
 //!
 //! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
 //! sent the head of its next request within [`Listener::connect_timeout`], or takes nothing of an answer for
-//! [`stream::STALLS`].
+//! half a minute.
 
 mod stream;
 

@@ -78,7 +78,7 @@ pub enum Error {
         /// What others know of.
         known: u64,
     },
-    /// A leader lacks what is committed here: the nodes that elected it have lost what they had promised.
+    /// A leader lacks what is committed here: a node that elected it has lost what it had promised.
     #[error(
         "group {group}: entry {index} is committed here in term {here}, but node {leader}, which leads, \
          has it in term {there}: other nodes have lost what they had acknowledged, as when a data folder \

@@ -1,4 +1,4 @@
-//! Medians over the rounds, side by side: for a terminal, and as Markdown with what was measured on.
+//! Medians over the rounds, side by side: for a terminal, and as Markdown.
 
 use std::fmt::Write;
 

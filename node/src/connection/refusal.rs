@@ -1,4 +1,4 @@
-//! Why a CONNECT is refused.
+//! What a refused CONNECT is told, and what the log says beside it.
 
 use mqtt::Reason;
 use thiserror::Error;
@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::denial::Denial;
 use crate::identity::Refused;
 
-/// Why a CONNECT is refused: what the client is told, and what the log says beside it.
+/// Why a CONNECT is refused.
 pub(super) struct Refusal {
     /// What the client is told.
     pub reason: Reason,

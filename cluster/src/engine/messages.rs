@@ -55,11 +55,15 @@ impl<R, S> Group<R, S> {
             _ => return None,
         };
         let log = &raft.raft_log;
+        if shown.0 > log.committed {
+            return None;
+        }
         // Of entries that are compacted it is known that their terms are no later.
         let compacted = log.first_index() - 1;
         let compacted_term = log.term(compacted).ok()?;
         let entries = message.entries.iter().map(|entry| (entry.index, entry.term));
-        let committed = std::iter::once(shown).chain(entries).filter(|it| it.0 <= log.committed);
+        let shown = std::iter::once(shown).chain(entries);
+        let committed = shown.take_while(|it| it.0 <= log.committed);
         let mut terms = committed.filter_map(|(index, there)| {
             let here = if index < compacted { compacted_term } else { log.term(index).ok()? };
             let differs = if index < compacted { there > here } else { there != here };

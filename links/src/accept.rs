@@ -146,7 +146,9 @@ impl Accepted {
             },
             _ => Code::FailedPrecondition,
         };
-        Status::new(code, refusal.to_string())
+        let mut status = Status::new(code, refusal.to_string());
+        status.metadata_mut().insert(handshake::INCARNATION, self.shared.config.incarnation.into());
+        status
     }
 }
 

@@ -71,6 +71,12 @@ impl DialError {
         matches!(self, Self::Status(status) if status.code() == Code::Aborted)
     }
 
+    /// The life of the peer that refuses this node.
+    fn incarnation(&self) -> Option<u64> {
+        let Self::Status(status) = self else { return None };
+        status.metadata().get(handshake::INCARNATION)?.to_str().ok()?.parse().ok()
+    }
+
     /// Why the peer never wants this node, with such a status.
     fn denial(&self, code: Code) -> Option<&str> {
         match self {
@@ -141,6 +147,9 @@ pub(crate) async fn run(
                 if let Some(why) = error.denial(Code::PermissionDenied) {
                     shared.receiver.denied(peer, why);
                 }
+                if let Some(incarnation) = error.incarnation() {
+                    shared.receiver.found(peer, &at, incarnation);
+                }
                 if error.is_doubt() {
                     shared.receiver.doubted(peer);
                 }
@@ -180,7 +189,7 @@ async fn find(
     let places = resolve::order(resolved.map_err(DialError::Name)?, *found);
     let mut why = DialError::Nowhere(places.len());
     for place in &places {
-        let dialling = timeout(patience, dial(shared, stream, outbox, *place)).await;
+        let dialling = timeout(patience, dial(shared, stream, outbox, (address, *place))).await;
         let error = match dialling.unwrap_or_else(|elapsed| Err(elapsed.into())) {
             Ok(dialled) => {
                 *found = Some(*place);
@@ -207,7 +216,7 @@ async fn dial(
     shared: &Shared,
     Stream { peer, purpose, .. }: Stream,
     outbox: &Arc<Outbox>,
-    place: SocketAddr,
+    (address, place): (&str, SocketAddr),
 ) -> Result<Dialled, DialError> {
     let socket = TcpStream::connect(place).await?;
     socket.set_nodelay(true)?;
@@ -238,6 +247,7 @@ async fn dial(
     if answered != purpose {
         return Err(Refusal::Contract("it answers for another purpose").into());
     }
+    shared.receiver.found(peer, address, hello.incarnation);
     handshake::admit(&*shared.receiver, &hello)?;
     Ok(Dialled { answers, hello, _connection: driving })
 }

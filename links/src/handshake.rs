@@ -13,6 +13,9 @@ pub const VERSION: u32 = 2;
 /// The oldest version that this node still understands.
 pub const MIN_VERSION: u32 = 1;
 
+/// Under this key a node that refuses a peer says in which life it is itself.
+pub(crate) const INCARNATION: &str = "skein-incarnation";
+
 /// Why a link with a node is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Refusal {

@@ -119,6 +119,9 @@ pub trait Receiver: Send + Sync + 'static {
     /// Nobody listens at the peer's address, though its machine answers.
     fn refused(&self, _peer: u64) {}
 
+    /// A life of the peer is at the address where it is dialled, whether or not it wants this node.
+    fn found(&self, _peer: u64, _address: &str, _incarnation: u64) {}
+
     /// The peer has sent these, in this order. They share the memory of what was read from the
     /// socket, up to some hundred kilobytes: what keeps one for long should copy it.
     fn received(&self, peer: u64, batch: Batch);

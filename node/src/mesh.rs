@@ -20,11 +20,11 @@ use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config;
 use crate::fanout::{Fanout, Urgency};
-use crate::roster::Roster;
+use crate::roster::{Presence, Roster};
 use crate::shared::Shared;
 use crate::tls::Unusable;
 
@@ -46,6 +46,8 @@ pub struct Mesh {
     /// Who belongs to the cluster.
     pub roster: Roster,
     lives: RwLock<BTreeMap<u64, Life>>,
+    /// The life of this node, until another one has let it in.
+    begun: Mutex<Option<Incarnation>>,
     /// When a node last did not know that this one is a member.
     doubted: Mutex<Option<Instant>>,
     links: OnceLock<Links>,
@@ -54,13 +56,20 @@ pub struct Mesh {
 /// Longer than it takes to dial a node again.
 const DOUBTED_FOR: Duration = Duration::from_secs(5);
 
+/// A life of which nothing is heard for so long has ended, or is cut off, when another one wants to be let
+/// in. Longer than it takes to dial a node, and to notice that a link is dead.
+const UNSEEN_FOR: Duration = Duration::from_secs(10);
+
 impl Mesh {
     /// The mesh of a node before its links are up.
     pub fn new(node: u64, incarnation: u64, roster: Roster) -> Self {
+        let lost = |instance| Life { instance, lost: Some(Instant::now()), has_ended: false };
+        let let_in = roster.let_in().into_iter().map(|instance| (instance.node(), lost(instance)));
         Self {
             own: Instance::new(node, incarnation),
+            lives: RwLock::new(let_in.collect()),
             roster,
-            lives: RwLock::default(),
+            begun: Mutex::default(),
             doubted: Mutex::default(),
             links: OnceLock::new(),
         }
@@ -70,7 +79,7 @@ impl Mesh {
     pub fn start(
         self: &Arc<Self>,
         config: &config::Cluster,
-        life: &Incarnation,
+        life: Incarnation,
         shared: &Arc<Shared>,
         runtime: &Runtime,
     ) -> anyhow::Result<()> {
@@ -82,9 +91,10 @@ impl Mesh {
             folder: own.map(|own| own.folder.clone()).unwrap_or_default(),
             address: own.map(|own| own.address.clone()).unwrap_or_default(),
             joins: own.is_some_and(|own| own.joins),
-            lives: life.lives.clone(),
+            lives: life.lives(),
             ..links::Config::new(config.node, life.number(), id, config.listen, identity)
         };
+        *self.begun.lock() = Some(life);
         let ears = Ears(Arc::clone(shared));
         let links = Links::start(links, ears, runtime.handle()).map_err(|error| match error {
             StartError::Identity(unfit) => anyhow::Error::new(unusable(config, unfit)),
@@ -135,10 +145,30 @@ impl Mesh {
         linked.map(|(node, _)| *node).collect()
     }
 
-    /// The life of a node that is linked now.
-    fn linked_life(&self, node: u64) -> Option<Instance> {
-        let lives = self.lives.read();
-        lives.get(&node).filter(|life| life.lost.is_none()).map(|life| life.instance)
+    /// That of the last life of a node.
+    fn presence(&self, node: u64) -> Presence {
+        match self.lives.read().get(&node) {
+            Some(Life { lost: None, .. }) => Presence::Linked,
+            Some(Life { lost: Some(since), has_ended: false, .. })
+                if since.elapsed() < UNSEEN_FOR =>
+            {
+                Presence::Unseen
+            }
+            _ => Presence::Ended,
+        }
+    }
+
+    /// Another node has let this life in.
+    fn note_let_in(&self) {
+        let Some(mut life) = self.begun.lock().take() else { return };
+        // It waits for the disk, and nothing waits for it.
+        let note = move || {
+            if let Err(error) = life.note_linked() {
+                let error = format!("{error:#}");
+                warn!(error, "this life may be forgotten before others that no node knows");
+            }
+        };
+        tokio::task::spawn_blocking(note);
     }
 
     fn up(&self, node: u64, incarnation: u64) {
@@ -177,6 +207,16 @@ impl Mesh {
     fn ended(&self, node: u64) {
         if let Some(life) = self.lives.write().get_mut(&node) {
             life.has_ended |= life.lost.is_some();
+        }
+    }
+
+    /// A life of a node is where it is dialled: one that was there before is not any more.
+    fn found(&self, instance: Instance, address: &str) {
+        let node = instance.node();
+        if self.roster.was_at(node, address)
+            && let Some(life) = self.lives.write().get_mut(&node)
+        {
+            life.has_ended |= life.lost.is_some() && life.instance != instance;
         }
     }
 }
@@ -223,9 +263,10 @@ fn tells_of_life(stream: Stream) -> bool {
 impl links::Receiver for Ears {
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
         let mesh = &self.0.mesh;
-        if mesh.roster.admit(peer, mesh.linked_life(peer.node))? {
+        if mesh.roster.admit(peer, mesh.presence(peer.node))? {
             mesh.follow_roster();
         }
+        mesh.meet(Instance::new(peer.node, peer.incarnation));
         Ok(())
     }
 
@@ -248,6 +289,9 @@ impl links::Receiver for Ears {
         if tells_of_life(stream) {
             self.0.mesh.up(stream.peer, incarnation);
         }
+        if stream.direction == Direction::Outgoing {
+            self.0.mesh.note_let_in();
+        }
         if stream.purpose == Purpose::Fanout {
             self.0.fanout.connected(&self.0, stream, incarnation);
         }
@@ -265,6 +309,10 @@ impl links::Receiver for Ears {
     fn refused(&self, peer: u64) {
         self.0.mesh.ended(peer);
         self.0.fanout.ended(&self.0, peer);
+    }
+
+    fn found(&self, peer: u64, address: &str, incarnation: u64) {
+        self.0.mesh.found(Instance::new(peer, incarnation), address);
     }
 
     fn received(&self, peer: u64, batch: Batch) {
@@ -326,5 +374,35 @@ mod tests {
             mesh.meet(Instance::new(2, not_later));
         }
         assert!(life(2).is_some_and(|it| it.instance == Instance::new(2, 52) && it.lost.is_none()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_that_was_let_in_before_has_ended_once_it_is_known_or_long_ago() {
+        let kept = r#"{"2": {"folder": "b", "address": "here:1", "life": 50, "lives": [40, 50]}}"#;
+        let lives = || Lives::remember(Some(kept), |_| Ok(())).unwrap();
+        let mesh = || Mesh::new(1, 100, Roster::new(None, "a".to_owned(), lives(), None));
+        let nobody_listens: fn(&Mesh) = |it| it.ended(2);
+        for (why, happens, expected) in [
+            ("nobody listens there", nobody_listens, Presence::Ended),
+            ("another is there", |it| it.found(Instance::new(2, 60), "here:1"), Presence::Ended),
+            ("nothing is heard of it", |_| (), Presence::Unseen),
+            ("it is there", |it| it.found(Instance::new(2, 50), "here:1"), Presence::Unseen),
+            (
+                "another is elsewhere",
+                |it| it.found(Instance::new(2, 60), "there:1"),
+                Presence::Unseen,
+            ),
+            ("it was linked", |it| (it.up(2, 50), it.down(2)).1, Presence::Unseen),
+        ] {
+            let mesh = mesh();
+            happens(&mesh);
+            assert_eq!(mesh.presence(2), expected, "{why}");
+            tokio::time::advance(UNSEEN_FOR).await;
+            assert_eq!(mesh.presence(2), Presence::Ended, "{why}");
+        }
+        let mesh = mesh();
+        mesh.up(2, 50);
+        assert_eq!(mesh.presence(2), Presence::Linked);
+        assert_eq!(mesh.presence(3), Presence::Ended, "there was none");
     }
 }

@@ -85,7 +85,7 @@ impl Node {
         let links = match &config.cluster {
             Some(cluster) => {
                 let runtime = links_runtime()?;
-                mesh.start(cluster, &life, &shared, &runtime)?;
+                mesh.start(cluster, life, &shared, &runtime)?;
                 Some(runtime)
             }
             None => None,

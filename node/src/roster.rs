@@ -17,14 +17,14 @@ use std::time::Duration;
 use fleet::registry::{Drain, Member, MemberStatus, NotMember};
 use fleet::shard::Instance;
 use links::{Certainty, Denied, Introduction, PeerAddress};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config::{self, is_address};
 
-pub use lives::Lives;
+pub use lives::{Lives, Presence};
 
 /// This node in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub struct Roster {
     pub own: Option<Own>,
     configured: BTreeMap<u64, String>,
     state: RwLock<State>,
+    lives: Mutex<Lives>,
     /// What is known of this node itself.
     standing: watch::Sender<Option<Member>>,
     /// Why this node may not go on.
@@ -59,12 +60,12 @@ pub struct Roster {
     learns: AtomicBool,
 }
 
+#[derive(Default)]
 struct State {
     /// None until this node's own state is loaded.
     members: Option<BTreeMap<u64, Member>>,
     /// Where nodes that were let in have last said that they are.
     heard: BTreeMap<u64, String>,
-    lives: Lives,
     /// Where others have said that nodes are, to this one when it joined.
     hearsay: BTreeMap<u64, String>,
     /// The members are those that there were then, or later; none until it has been looked.
@@ -79,17 +80,6 @@ const BELIEVED_FOR: Duration = Duration::from_secs(2);
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 impl State {
-    fn new(lives: Lives) -> Self {
-        Self {
-            members: None,
-            heard: BTreeMap::new(),
-            lives,
-            hearsay: BTreeMap::new(),
-            as_of: None,
-            denied: BTreeMap::new(),
-        }
-    }
-
     /// Notes where others are said to be, while this node may need to be told; true if that is news.
     fn hear_of(&mut self, others: &[PeerAddress], joining: bool) -> bool {
         if !joining {
@@ -132,7 +122,8 @@ impl Roster {
         Self {
             own,
             configured: cluster.map(config::Cluster::known).unwrap_or_default(),
-            state: RwLock::new(State::new(lives)),
+            state: RwLock::default(),
+            lives: Mutex::new(lives),
             standing: watch::Sender::new(None),
             expelled: watch::Sender::new(None),
             deserted: AtomicBool::new(recovery.is_some()),
@@ -256,28 +247,18 @@ impl Roster {
     }
 
     /// Judges a node that is who it says it is; true if somebody was not known to be where it is. One that
-    /// may have been let in while this node stood still is not denied for good. `linked` is the life of it
-    /// that is linked now.
-    pub fn admit(&self, peer: Introduction<'_>, linked: Option<Instance>) -> Result<bool, Denied> {
+    /// may have been let in while this node stood still is not denied for good. `presence` is that of the
+    /// life of it that was let in last.
+    pub fn admit(&self, peer: Introduction<'_>, presence: Presence) -> Result<bool, Denied> {
         let joining = self.is_learning();
-        let mut state = self.state.write();
-        let deserted = self.is_deserted();
-        let judged = judge(state.members.as_ref(), &self.configured, joining, deserted, peer);
-        if let Err(mut denied) = judged {
-            let is_certain = !peer.joins || state.knows_more_than(peer);
-            denied.certainty = match denied.certainty {
-                Certainty::ForGood if !is_certain => Certainty::Unsure,
-                // It may lead the group that could tell of it, and this node hear of nothing.
-                Certainty::Unsure if is_certain => Certainty::ForNow,
-                certainty => certainty,
-            };
-            return Err(denied);
+        self.judge(peer, joining)?;
+        {
+            let mut lives = self.lives.lock();
+            lives.judge(peer, presence)?;
+            // Seldom, and it must be safe before it counts: this may wait for the disk.
+            lives.note(peer);
         }
-        let last = state.lives.last(peer.node).map(|life| Instance::new(peer.node, life));
-        let is_linked = last.is_some() && last == linked;
-        state.lives.judge(peer, is_linked)?;
-        // Seldom, and it must be safe before it counts: this may wait for the disk.
-        state.lives.note(peer);
+        let mut state = self.state.write();
         state.denied.remove(&(peer.node, peer.incarnation));
         let before = state.heard.get(&peer.node).cloned();
         let moved = !peer.address.is_empty() && before.as_deref() != Some(peer.address);
@@ -288,6 +269,33 @@ impl Roster {
             state.heard.insert(peer.node, peer.address.to_owned());
         }
         Ok(state.hear_of(peer.others, joining) || moved)
+    }
+
+    /// Judges a node by who is a member, and with which folder.
+    fn judge(&self, peer: Introduction<'_>, joining: bool) -> Result<(), Denied> {
+        let mut state = self.state.write();
+        let deserted = self.is_deserted();
+        let judged = judge(state.members.as_ref(), &self.configured, joining, deserted, peer);
+        judged.map_err(|mut denied| {
+            let is_certain = !peer.joins || state.knows_more_than(peer);
+            denied.certainty = match denied.certainty {
+                Certainty::ForGood if !is_certain => Certainty::Unsure,
+                // It may lead the group that could tell of it, and this node hear of nothing.
+                Certainty::Unsure if is_certain => Certainty::ForNow,
+                certainty => certainty,
+            };
+            denied
+        })
+    }
+
+    /// The life of each other node that was let in last, now or by an earlier process.
+    pub fn let_in(&self) -> Vec<Instance> {
+        self.lives.lock().last().collect()
+    }
+
+    /// Whether the life of a node that was let in last was at an address.
+    pub fn was_at(&self, node: u64, address: &str) -> bool {
+        self.lives.lock().was_at(node, address)
     }
 
     /// The other nodes, and where they are.
@@ -463,7 +471,7 @@ mod tests {
         let look = |millis| roster.note(&members(), at(millis));
         let denied = |joins, incarnation| {
             let peer = Introduction { incarnation, folder: "d", joins, ..introduction(3) };
-            roster.admit(peer, None).unwrap_err().certainty
+            roster.admit(peer, Presence::Ended).unwrap_err().certainty
         };
         look(0);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -487,7 +495,10 @@ mod tests {
         let roster = Roster::new(None, String::new(), lives(), None);
         roster.note(&members(), Instant::now());
         let denied = |joins| {
-            roster.admit(Introduction { joins, ..introduction(5) }, None).unwrap_err().certainty
+            roster
+                .admit(Introduction { joins, ..introduction(5) }, Presence::Ended)
+                .unwrap_err()
+                .certainty
         };
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(denied(true), Certainty::Unsure, "it may have been added since");
@@ -519,7 +530,7 @@ mod tests {
                 members: Some(members.clone()),
                 heard,
                 hearsay: [1, 3, 8].map(|it| said(it, "hearsay")).into(),
-                ..State::new(lives())
+                ..State::default()
             };
             let found = addresses(&state, &configured(), joining);
             let found: Vec<_> = found.into_iter().map(|peer| peer.address).collect();
@@ -561,8 +572,8 @@ mod tests {
             let config: config::Cluster = toml::from_str(&config).unwrap();
             let roster = Roster::new(Some(&config), String::new(), lives(), None);
             roster.note(&BTreeMap::new(), Instant::now());
-            assert_eq!(roster.admit(peer, None), Ok(joins));
-            assert_eq!(roster.admit(peer, None), Ok(false), "it is known by now");
+            assert_eq!(roster.admit(peer, Presence::Ended), Ok(joins));
+            assert_eq!(roster.admit(peer, Presence::Ended), Ok(false), "it is known by now");
             let known: Vec<_> = roster.peers().into_iter().map(|peer| peer.node).collect();
             assert_eq!(known, if joins { vec![1, 2, 3] } else { vec![1] });
         }

@@ -1,17 +1,20 @@
 //! The data directory of a node: one process at a time, in a format this version knows.
 
+mod incarnation;
+
 use std::fs::{self, File, TryLockError};
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::fs::Access;
 use thiserror::Error;
 
-use crate::disk::{Disk, RealDisk, is_full};
+use crate::disk::{Disk, RealDisk};
+
+pub use incarnation::{Incarnation, LIVES_KEPT};
 
 const FORMAT: &str = "skein data 1";
 /// How long a process that was killed may hold its lock while the kernel takes its memory back: whoever
@@ -76,24 +79,6 @@ pub struct DataDir {
     _lock: File,
 }
 
-/// A data directory remembers so many of the lives that were begun on it.
-pub const LIVES_KEPT: usize = 64;
-
-/// A life of a node on a data directory: from one start to the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incarnation {
-    /// It and those before it, by their numbers, the oldest first: at most [`LIVES_KEPT`], at least it.
-    /// Each is greater than those before it.
-    pub lives: Vec<u64>,
-}
-
-impl Incarnation {
-    /// Its own number.
-    pub fn number(&self) -> u64 {
-        *self.lives.last().expect("it is one of them")
-    }
-}
-
 impl DataDir {
     /// Whether this process could open the directory, or make it, without trying. Gives back the
     /// mode of one that everybody gets into.
@@ -112,46 +97,6 @@ impl DataDir {
             .map_err(|error| failed(action, path)(error.into()))?;
         let mode = found.permissions().mode() & 0o7777;
         Ok(Some(mode).filter(|mode| there == path && mode & 0o007 != 0))
-    }
-
-    /// Begins another life of a node on this directory. Its number is about the time in milliseconds, so
-    /// that it grows also where an older directory was brought back. Needs no room on the disk but at the
-    /// first start.
-    pub fn next_incarnation(&self) -> Result<Incarnation, DataError> {
-        let path = &self.path;
-        let (file, new) = (path.join("incarnation"), path.join("incarnation.new"));
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(failed("read", &file)(error)),
-        };
-        let mut lives = numbers(&text).ok_or_else(|| {
-            failed("read", &file)(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
-        })?;
-        let last = lives.last().copied();
-        lives.push(next_after(last.unwrap_or_default()));
-        lives.drain(..lives.len().saturating_sub(LIVES_KEPT));
-        let life = Incarnation { lives };
-        let write = || {
-            let mut begun = File::create(&new)?;
-            life.lives.iter().try_for_each(|life| writeln!(begun, "{life}"))?;
-            begun.sync_all()?;
-            fs::rename(&new, &file)?;
-            File::open(path)?.sync_all()
-        };
-        // There is room behind the end of a short file.
-        let append = || {
-            let mut old = File::options().append(true).open(&file)?;
-            let begin = if text.ends_with('\n') { "" } else { "\n" };
-            old.write_all(format!("{begin}{}\n", life.number()).as_bytes())?;
-            old.sync_all()
-        };
-        let written = write().or_else(|error| match is_full(&error) {
-            true if last.is_some() => append(),
-            _ => Err(error),
-        });
-        written.map_err(failed("write", &file))?;
-        Ok(life)
     }
 
     /// Makes the directory if need be, locks it and checks its format.
@@ -257,22 +202,6 @@ fn check_format(dir: &Path) -> Result<(), DataError> {
     }
 }
 
-/// The numbers in a text, one in each line; none if it holds something else. What follows on the last end
-/// of a line was never finished, but for the one number that a version before had there.
-fn numbers(text: &str) -> Option<Vec<u64>> {
-    let whole = text.rsplit_once('\n').map_or(text, |(whole, _)| whole);
-    whole.lines().map(|line| line.parse().ok()).collect()
-}
-
-/// Copies of one directory must not begin lives of the same number where the clock is behind.
-fn next_after(last: u64) -> u64 {
-    const SPREAD: u64 = 1 << 20;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = now.as_millis() as u64;
-    let chance = || RandomState::new().hash_one(last) % SPREAD;
-    if now > last { now } else { last.saturating_add(1 + chance()) }
-}
-
 fn write_format(dir: &Path, path: &Path) -> io::Result<()> {
     let fresh = dir.join("format.tmp");
     let mut file = File::create(&fresh)?;
@@ -285,51 +214,6 @@ fn write_format(dir: &Path, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_life_is_greater_and_knows_those_before_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::open(dir.path()).unwrap();
-        let next = || data.next_incarnation().unwrap();
-        let mut told: Vec<_> = (0..LIVES_KEPT + 2).map(|_| next().number()).collect();
-        assert!(told.is_sorted_by(|one, next| one < next));
-        let life = next();
-        told.push(life.number());
-        assert_eq!(life.lives, told[3..]);
-    }
-
-    #[test]
-    fn lives_go_on_from_what_the_file_says() {
-        const AHEAD: u64 = 1 << 60;
-        let ahead = AHEAD.to_string();
-        for (text, before) in [
-            // Of a version that kept one; the clock has been set back since.
-            (ahead.clone(), Some(vec![AHEAD])),
-            (format!("5\n{ahead}\n"), Some(vec![5, AHEAD])),
-            (format!("{ahead}\n12"), Some(vec![AHEAD])),
-            (String::new(), Some(vec![])),
-            ("five\n".into(), None),
-            (format!("{ahead}\n\0\0\0\n"), None),
-        ] {
-            let dir = tempfile::tempdir().unwrap();
-            let data = DataDir::open(dir.path()).unwrap();
-            let [one, other] = [(); 2].map(|()| {
-                fs::write(dir.path().join("incarnation"), &text).unwrap();
-                data.next_incarnation()
-            });
-            let Some(before) = before else {
-                let error = one.unwrap_err().to_string();
-                assert!(error.contains("incarnation") && error.contains("damaged"), "{error}");
-                continue;
-            };
-            let (one, other) = (one.unwrap(), other.unwrap());
-            assert_eq!(one.lives[..one.lives.len() - 1], before, "{text:?}");
-            assert!(one.lives.is_sorted());
-            if before.last() == Some(&AHEAD) {
-                assert_ne!(one.number(), other.number(), "two copies begin another life each");
-            }
-        }
-    }
 
     #[test]
     fn a_second_process_is_told_who_holds_the_directory() {

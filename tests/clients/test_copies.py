@@ -1,6 +1,7 @@
 """Of processes with copies of one data folder at most one is let in."""
 
 import shutil
+import signal
 
 import pytest
 
@@ -74,6 +75,40 @@ def test_a_data_folder_that_was_set_back_is_not_let_in(cluster, copies):
     cluster[3].start()
     wait_until("the right one serves", cluster[3].is_serving, 20)
     wait_until("all are well", lambda: is_settled(cluster), 20)
+
+
+def test_a_copy_of_a_data_folder_in_use_is_not_let_in_before_its_node(cluster, copies):
+    """By nodes that have only just been started, and hear of the copy first."""
+    settle(cluster)
+    copy, first = copies(3, "copy"), cluster[3]
+    copy.start()
+    said = lambda words: copy.get("/readyz")[1].count(words)
+    wait_until("both others refuse it", lambda: said("is linked in its life before") == 2, 10)
+    first.process.send_signal(signal.SIGSTOP)
+    for node in (1, 2):
+        cluster[node].kill()
+    for node in (1, 2):
+        cluster[node].start()
+    wait_until("both still do", lambda: said("was in its life before") == 2, 10)
+    first.process.send_signal(signal.SIGCONT)
+    wait_until("the right one serves", lambda: is_settled(cluster), 20)
+    wait_until("both see it", lambda: said("is linked in its life before") == 2, 10)
+    assert first.is_serving() and not copy.is_serving()
+
+
+def test_a_copy_is_not_let_in_for_being_started_often(cluster, copies):
+    settle(cluster)
+    cluster[3].stop()
+    copy = copies(3, "copy")
+    cluster[3].start()
+    wait_until("it serves", cluster[3].is_serving, 20)
+    # As often as it may be: its folder does not remember any more what it was copied with.
+    begun = copy.data / "incarnation"
+    last = int(begun.read_text().splitlines()[-1].split()[0])
+    begun.write_text("".join(f"{last + 1 + more}\n" for more in range(64)))
+    start_in_vain(copy)
+    assert "node 3 has gone on at" in copy.tail()
+    assert cluster[3].is_serving()
 
 
 def test_a_copy_of_a_data_folder_in_use_waits_until_its_node_has_ended(cluster, copies):

@@ -238,6 +238,22 @@ async fn each_tells_the_other_of_the_lives_on_its_data_folder() {
 }
 
 #[tokio::test]
+async fn a_peer_is_found_where_it_is_dialled_whether_or_not_it_lets_this_node_in() {
+    let authority = Authority::new();
+    for folder in ["", LOST] {
+        let mut own = config(&authority, 1);
+        own.peers = at(2, "127.0.0.1:1".parse().unwrap());
+        own.incarnation = 7;
+        let node = Node::start(own);
+        let mut dialling = config(&authority, 2);
+        dialling.peers = at(1, node.links.address());
+        dialling.folder = folder.to_owned();
+        let mut peer = Node::start(dialling);
+        peer.until(Event::Found(1, node.links.address().to_string(), 7)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_peer_of_whom_nobody_is_sure_hears_that_and_dials_again() {
     let authority = Authority::new();
     let mut own = config(&authority, 1);

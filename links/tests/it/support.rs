@@ -91,6 +91,8 @@ pub(crate) enum Event {
     Denied(u64, String),
     Doubted(u64),
     Lived(u64, Vec<u64>),
+    /// Where, and in which life.
+    Found(u64, String, u64),
     Refused(u64),
     /// Where a peer says that others are.
     Told(u64, Vec<PeerAddress>),
@@ -131,6 +133,10 @@ impl Receiver for Remembering {
 
     fn refused(&self, peer: u64) {
         let _ = self.0.send(Event::Refused(peer));
+    }
+
+    fn found(&self, peer: u64, address: &str, incarnation: u64) {
+        let _ = self.0.send(Event::Found(peer, address.to_owned(), incarnation));
     }
 
     fn lost(&self, stream: Stream) {
@@ -174,7 +180,7 @@ impl Node {
             Event::Connected(stream, _) => assert!(self.open.insert(*stream), "{stream:?} is open"),
             Event::Lost(stream) => assert!(self.open.remove(stream), "{stream:?} is not open"),
             Event::Denied(..) => self.denials += 1,
-            Event::Doubted(_) | Event::Lived(..) | Event::Told(..) => {}
+            Event::Doubted(_) | Event::Lived(..) | Event::Found(..) | Event::Told(..) => {}
             Event::Refused(_) => self.refusals += 1,
             Event::Received(peer, _) => assert!(self.open.contains(&incoming(*peer))),
         }

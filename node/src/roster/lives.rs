@@ -2,12 +2,13 @@
 //!
 //! Two of them would vote and acknowledge in the name of one node, each without knowing what the other has
 //! promised. So each folder knows the lives that were begun on it, and a node lets in only a life that knows
-//! of the one it has let in last. What it has let in it remembers in its own folder. Clocks decide nothing:
-//! whose history is the right one, of two, an operator has to say.
+//! of the one it has let in last, and only once that has ended. What it has let in it remembers in its own
+//! folder. Clocks decide nothing: whose history is the right one, of two, an operator has to say.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use fleet::shard::Instance;
 use links::{Certainty, Denied, Introduction};
 use serde::{Deserialize, Serialize};
 use storage::data::LIVES_KEPT;
@@ -21,6 +22,28 @@ pub struct Lives {
     /// What was let in last, by the node's number.
     known: BTreeMap<u64, Known>,
     keep: Box<Keep>,
+}
+
+/// Whether a life goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// There is a link.
+    Linked,
+    /// It may go on, and there is no link.
+    Unseen,
+    /// Its process has ended, or it was not heard of for long.
+    Ended,
+}
+
+/// What a life on a folder, or on a copy of it, is to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    /// It knows of it.
+    Later,
+    /// The other knows of it.
+    Earlier,
+    /// Neither knows of the other: one folder has gone on, and a copy of it, too.
+    Diverged,
 }
 
 /// A life that was let in.
@@ -46,9 +69,14 @@ impl Lives {
         Ok(Self { known: known.unwrap_or_default(), keep: Box::new(keep) })
     }
 
-    /// The life of a node that was let in last.
-    pub(super) fn last(&self, node: u64) -> Option<u64> {
-        Some(self.known.get(&node)?.life)
+    /// The life of each node that was let in last.
+    pub(super) fn last(&self) -> impl Iterator<Item = Instance> {
+        self.known.iter().map(|(node, known)| Instance::new(*node, known.life))
+    }
+
+    /// Whether the life of a node that was let in last was at an address.
+    pub(super) fn was_at(&self, node: u64, address: &str) -> bool {
+        self.known.get(&node).is_some_and(|known| known.address == address)
     }
 
     /// Notes that a life is let in. What cannot be kept is remembered until this process ends.
@@ -71,9 +99,8 @@ impl Lives {
         }
     }
 
-    /// Refuses a process on a copy of a node's folder. `is_linked` says whether the life that was let in
-    /// last is linked now.
-    pub(super) fn judge(&self, peer: Introduction<'_>, is_linked: bool) -> Result<(), Denied> {
+    /// Refuses a process on a copy of a node's folder. `presence` is that of the life that was let in last.
+    pub(super) fn judge(&self, peer: Introduction<'_>, presence: Presence) -> Result<(), Denied> {
         let known = self.known.get(&peer.node).filter(|known| known.folder == peer.folder);
         // Who has a folder of its own has taken the place of the other.
         let Some(known) = known.filter(|known| known.life != peer.incarnation) else {
@@ -83,47 +110,48 @@ impl Lives {
             "" => String::new(),
             address => format!(" at {address}"),
         };
-        let node = peer.node;
-        let (why, certainty) = match known.followed_by(peer) {
-            Some(true) if !is_linked => return Ok(()),
-            Some(true) => (
-                format!(
-                    "is linked in its life before{at}: if that has ended this is noticed within some \
-                     seconds; otherwise two processes have copies of its data folder, and one has to be \
-                     stopped"
-                ),
-                Certainty::ForNow,
+        let relation = known.relation(peer);
+        let why = match (relation, presence) {
+            (Relation::Later, Presence::Ended) => return Ok(()),
+            (Relation::Later, Presence::Linked) => format!(
+                "is linked in its life before{at}: if that has ended this is noticed within some seconds; \
+                 otherwise two processes have copies of its data folder, and one has to be stopped"
             ),
-            Some(false) => (
-                format!("has begun another life on this data folder or a copy of it{at}"),
-                if is_linked { Certainty::ForGood } else { Certainty::ForNow },
+            (Relation::Later, Presence::Unseen) => format!(
+                "was in its life before{at}, and may be there still: this one is let in when nobody listens \
+                 there any more, or in some seconds"
             ),
-            None => (
-                format!(
-                    "has gone on{at} without this data folder, which is a copy or was set back: what it \
-                     has promised since is not in this one. Use the folder on which it ran last; if that \
-                     is lost, `skein cluster replace {node}`"
-                ),
-                if is_linked { Certainty::ForGood } else { Certainty::ForNow },
+            (Relation::Earlier, _) => {
+                format!("has begun another life on this data folder or a copy of it{at}")
+            }
+            (Relation::Diverged, _) => format!(
+                "has gone on{at} without this data folder, which is a copy or was set back: what it has \
+                 promised since is not in this one. Use the folder on which it ran last; if that is lost, \
+                 `skein cluster replace {}`",
+                peer.node
             ),
+        };
+        let certainty = match (relation, presence) {
+            (Relation::Earlier | Relation::Diverged, Presence::Linked) => Certainty::ForGood,
+            _ => Certainty::ForNow,
         };
         Err(Denied { why, certainty })
     }
 }
 
 impl Known {
-    /// Whether a life comes after this one, or before; none if neither knows of the other.
-    fn followed_by(&self, peer: Introduction<'_>) -> Option<bool> {
+    /// What a life is to this one.
+    fn relation(&self, peer: Introduction<'_>) -> Relation {
         let is_later = peer.incarnation > self.life;
-        let has = |lives: &[u64], life: u64| {
-            // Those that came before the oldest are forgotten.
-            lives.contains(&life) || lives.len() >= LIVES_KEPT && life < lives[0]
-        };
-        if peer.lives.is_empty() || self.lives.is_empty() || has(peer.lives, self.life) {
-            // A node of a version that does not say it.
-            return Some(is_later);
+        // A node of a version before does not say which lives there were.
+        let is_told = !peer.lives.is_empty() && !self.lives.is_empty();
+        if peer.lives.contains(&self.life) || !is_told && is_later {
+            Relation::Later
+        } else if self.lives.contains(&peer.incarnation) || !is_told {
+            Relation::Earlier
+        } else {
+            Relation::Diverged
         }
-        has(&self.lives, peer.incarnation).then_some(false)
     }
 }
 
@@ -148,28 +176,32 @@ mod tests {
     #[test]
     fn only_a_life_that_knows_of_the_one_let_in_last_is_let_in() {
         use Certainty::{ForGood, ForNow};
-        for (known, peer, is_linked, expected) in [
+        use Presence::{Ended, Linked, Unseen};
+        for (known, peer, presence, expected) in [
             // The same; it has several streams.
-            ("3 5", "3 5", true, None),
+            ("3 5", "3 5", Linked, None),
+            ("3 5", "3 5", Unseen, None),
             // It was restarted; perhaps nobody has noticed its end yet, or it was not noticed here at all.
-            ("3 5", "3 5 6", false, None),
-            ("3 5", "3 5 6", true, Some((ForNow, "life before at here:1"))),
-            ("3 5", "3 5 6 7", false, None),
-            ("5", "3 5 6", false, None),
+            ("3 5", "3 5 6", Ended, None),
+            ("3 5", "3 5 6", Linked, Some((ForNow, "linked in its life before at here:1"))),
+            ("3 5", "3 5 6", Unseen, Some((ForNow, "was in its life before at here:1"))),
+            ("3 5", "3 5 6 7", Ended, None),
+            ("5", "3 5 6", Ended, None),
             // A copy from before that life, however often it was started, and whatever its clock says.
-            ("3 5", "3 6", true, Some((ForGood, "gone on at here:1"))),
-            ("3 5", "3 6", true, Some((ForGood, "skein cluster replace 4"))),
-            ("3 5", "3 6", false, Some((ForNow, "gone on at here:1"))),
-            ("3 5", "3 6 7", false, Some((ForNow, "gone on"))),
-            ("3 5", "3 4", true, Some((ForGood, "gone on"))),
-            ("3 5", "3 4", false, Some((ForNow, "gone on"))),
-            ("5", "6", false, Some((ForNow, "gone on"))),
+            ("3 5", "3 6", Linked, Some((ForGood, "gone on at here:1"))),
+            ("3 5", "3 6", Linked, Some((ForGood, "skein cluster replace 4"))),
+            ("3 5", "3 6", Unseen, Some((ForNow, "gone on at here:1"))),
+            ("3 5", "3 6", Ended, Some((ForNow, "gone on at here:1"))),
+            ("3 5", "3 6 7", Ended, Some((ForNow, "gone on"))),
+            ("3 5", "3 4", Linked, Some((ForGood, "gone on"))),
+            ("3 5", "3 4", Ended, Some((ForNow, "gone on"))),
+            ("5", "6", Ended, Some((ForNow, "gone on"))),
             // The folder of which a copy was let in.
-            ("3 6 7", "3 5 8", true, Some((ForGood, "gone on"))),
-            ("3 6 7", "3 5 8", false, Some((ForNow, "gone on"))),
+            ("3 6 7", "3 5 8", Linked, Some((ForGood, "gone on"))),
+            ("3 6 7", "3 5 8", Ended, Some((ForNow, "gone on"))),
             // A copy that was made while the folder was in use has been let in.
-            ("3 5 6", "3 5", true, Some((ForGood, "another life"))),
-            ("3 5 6", "3 5", false, Some((ForNow, "another life"))),
+            ("3 5 6", "3 5", Linked, Some((ForGood, "another life"))),
+            ("3 5 6", "3 5", Ended, Some((ForNow, "another life"))),
         ] {
             let numbers = |text: &str| -> Vec<u64> {
                 text.split(' ').map(|number| number.parse().unwrap()).collect()
@@ -177,7 +209,7 @@ mod tests {
             let (known, peer) = (&*numbers(known), &*numbers(peer));
             let mut lives = forgetful();
             lives.note(life(known, "a"));
-            let found = lives.judge(life(peer, "a"), is_linked).err();
+            let found = lives.judge(life(peer, "a"), presence).err();
             let found = found.as_ref().map(|it| (it.certainty, &*it.why));
             let is_as_expected = match (found, expected) {
                 (Some((certainty, why)), Some((wanted, said))) => {
@@ -187,19 +219,18 @@ mod tests {
             };
             assert!(
                 is_as_expected,
-                "{known:?}, {peer:?}, {is_linked}: {found:?}, not {expected:?}"
+                "{known:?}, {peer:?}, {presence:?}: {found:?}, not {expected:?}"
             );
-            assert_eq!(lives.judge(life(peer, "b"), is_linked), Ok(()), "another replica");
+            assert_eq!(lives.judge(life(peer, "b"), presence), Ok(()), "another replica");
         }
     }
 
     #[test]
-    fn a_folder_remembers_so_many_lives() {
+    fn a_copy_is_not_let_in_for_being_started_often() {
         let mut lives = forgetful();
         let told: Vec<u64> = (1..=9 + LIVES_KEPT as u64).collect();
         lives.note(life(&told[..5], "a"));
-        assert!(lives.judge(life(&told[6..9], "a"), false).is_err());
-        assert_eq!(lives.judge(life(&told[9..], "a"), false), Ok(()));
+        assert!(lives.judge(life(&told[9..], "a"), Presence::Ended).is_err());
         lives.note(life(&told, "a"));
         assert_eq!(lives.known[&4].lives.len(), LIVES_KEPT);
     }
@@ -213,9 +244,10 @@ mod tests {
                 Introduction { lives: if tells { of.lives } else { &[] }, ..of }
             });
             lives.note(before);
-            assert_eq!(lives.judge(after, false), Ok(()));
-            assert!(lives.judge(after, true).is_err());
-            assert!(lives.judge(Introduction { incarnation: 4, ..after }, true).is_err());
+            assert_eq!(lives.judge(after, Presence::Ended), Ok(()));
+            assert!(lives.judge(after, Presence::Linked).is_err());
+            let earlier = Introduction { incarnation: 4, ..after };
+            assert!(lives.judge(earlier, Presence::Ended).is_err());
         }
     }
 
@@ -234,8 +266,9 @@ mod tests {
         let kept = kept.lock().clone();
         assert_eq!(kept.len(), 2, "once for each: {kept:?}");
         let lives = Lives::remember(Some(&kept[1]), |_| Ok(())).unwrap();
-        assert_eq!(lives.last(4), Some(5));
-        assert!(lives.judge(life(&[3, 6], "a"), false).is_err());
+        assert!(lives.last().eq([Instance::new(4, 5)]));
+        assert!(lives.was_at(4, "here:1") && !lives.was_at(4, "there:1"));
+        assert!(lives.judge(life(&[3, 6], "a"), Presence::Ended).is_err());
         assert!(Lives::remember(Some("{"), |_| Ok(())).is_err());
     }
 }

@@ -11,7 +11,7 @@ use node::host::{Machine, NodeHost};
 use simulation::Cluster;
 use storage::dice::Dice;
 
-use super::life::Life;
+use super::life::{Life, address_of};
 
 /// Milliseconds after which a stream that brings nothing is given up where no process stands still: less
 /// than a real one takes, so that more happens.
@@ -234,6 +234,7 @@ fn greet((from, sender): (u64, &Life), (to, receiver): (u64, &Life)) -> bool {
     if !sender.knows(to) {
         return false;
     }
+    sender.ears.found(to, &address_of(to), receiver.incarnation);
     if let Err(denied) = receiver.admit(from, sender, false) {
         match denied.certainty {
             Certainty::ForGood => sender.ears.denied(to, &denied.why),

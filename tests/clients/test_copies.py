@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -102,10 +103,10 @@ def test_a_copy_is_not_let_in_for_being_started_often(cluster, copies):
     copy = copies(3, "copy")
     cluster[3].start()
     wait_until("it serves", cluster[3].is_serving, 20)
-    # As often as it may be: its folder does not remember any more what it was copied with.
-    begun = copy.data / "incarnation"
-    last = int(begun.read_text().splitlines()[-1].split()[0])
-    begun.write_text("".join(f"{last + 1 + more}\n" for more in range(64)))
+    # So often that its folder does not remember any more what it was copied with.
+    last = int(1000 * time.time())
+    lives = "".join(f"{last + number}\n" for number in range(64))
+    (copy.data / "incarnation").write_text(lives)
     start_in_vain(copy)
     assert "node 3 has gone on at" in copy.tail()
     assert cluster[3].is_serving()

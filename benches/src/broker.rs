@@ -19,13 +19,16 @@ use tempfile::TempDir;
 
 use crate::frame::Version;
 use crate::scenario::Target;
-use crate::scenario::storm::mutual_tls;
+use crate::stream::{Carrier, Transport, mutual_tls};
 
 /// Ports that `skein dev` opens, before its offset.
 const PORTS: [u16; 7] = [1883, 8883, 8083, 8443, 8080, 9464, 7400];
 
 /// Keeps every listener below the range of ephemeral ports.
 const OFFSETS: std::ops::Range<u16> = 20_000..23_000;
+
+/// Where certificates are, below a broker's folder: `skein dev` makes its own there.
+const PKI: &str = "data/pki";
 
 /// How long a broker may take to start, and to stop before it is killed.
 const START: Duration = Duration::from_secs(30);
@@ -44,7 +47,8 @@ enum Kind {
     Skein(PathBuf),
     Mosquitto(PathBuf),
     Relay,
-    /// Started as `PROGRAM -c CONFIG`; `{port}`, `{tls_port}` and `{data}` in its file are filled in.
+    /// Started as `PROGRAM -c CONFIG`; `{port}`, `{tls_port}`, `{ws_port}` and `{data}` in its file are
+    /// filled in.
     Other {
         program: PathBuf,
         config: PathBuf,
@@ -77,6 +81,11 @@ impl FromStr for Recipe {
 }
 
 impl Recipe {
+    /// Whether this is Skein.
+    pub fn is_skein(&self) -> bool {
+        matches!(self.kind, Kind::Skein(_))
+    }
+
     /// Whether this is the raw relay, which knows pairs and fan-out only.
     pub fn is_relay(&self) -> bool {
         self.kind == Kind::Relay
@@ -125,9 +134,9 @@ impl Recipe {
             .spawn()
             .context("starting taskset")?;
         // taskset becomes the broker, so the child's id is the broker's.
-        let target = Target { address, others: Vec::new(), pids: vec![child.id()], version };
-        let tls = SocketAddr::from((Ipv4Addr::LOCALHOST, 8883 + offset));
-        let mut broker = Broker { child, target, tls, directory };
+        let (transport, pids) = (Transport::Tcp, vec![child.id()]);
+        let target = Target { transport, address, others: Vec::new(), pids, version };
+        let mut broker = Broker { child, target, offset, directory };
         broker.wait_until_ready().with_context(|| {
             let output = fs::read_to_string(&log).unwrap_or_default();
             format!("{} did not start; it says:\n{output}", self.name)
@@ -147,7 +156,7 @@ impl Recipe {
                 offset.to_string().into(),
             ],
             Kind::Mosquitto(program) => {
-                let pki = directory.join("data/pki");
+                let pki = directory.join(PKI);
                 pki::write(&pki)?;
                 fs::write(&config, mosquitto_config(offset, &pki))?;
                 vec![program.clone(), "-c".into(), config]
@@ -163,8 +172,10 @@ impl Recipe {
                     .with_context(|| format!("reading {}", template.display()))?;
                 let text = text
                     .replace("{port}", &(1883 + offset).to_string())
+                    .replace("{ws_port}", &(8083 + offset).to_string())
                     .replace("{tls_port}", &(8883 + offset).to_string())
                     .replace("{data}", &directory.to_string_lossy());
+                pki::write(&directory.join(PKI))?;
                 fs::write(&config, text)?;
                 vec![program.clone(), "-c".into(), config]
             }
@@ -174,7 +185,8 @@ impl Recipe {
 
 /// Mosquitto at its best: everything in memory, nothing limited, nothing logged.
 fn mosquitto_config(offset: u16, pki: &Path) -> String {
-    let (plain, tls, pki) = (1883 + offset, 8883 + offset, pki.display());
+    let (plain, tls, websocket) = (1883 + offset, 8883 + offset, 8083 + offset);
+    let pki = pki.display();
     format!(
         "allow_anonymous true\n\
          persistence false\n\
@@ -187,7 +199,9 @@ fn mosquitto_config(offset: u16, pki: &Path) -> String {
          cafile {pki}/ca.pem\n\
          certfile {pki}/server.pem\n\
          keyfile {pki}/server.key\n\
-         require_certificate true\n"
+         require_certificate true\n\
+         listener {websocket} 127.0.0.1\n\
+         protocol websockets\n"
     )
 }
 
@@ -204,17 +218,24 @@ fn free_offset() -> Result<u16> {
 #[derive(Debug)]
 pub struct Broker {
     child: Child,
-    /// How to reach it.
+    /// How to reach it by TCP.
     pub target: Target,
-    /// Its listener for mutual TLS, where it has one.
-    pub tls: SocketAddr,
+    /// Of all its ports.
+    offset: u16,
     directory: TempDir,
 }
 
 impl Broker {
+    /// How to reach it otherwise, where it can be.
+    pub fn target_over(&self, carrier: Carrier) -> Result<Target> {
+        let transport = carrier.transport(|| self.tls_client())?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, carrier.port() + self.offset));
+        Ok(Target { transport, address, ..self.target.clone() })
+    }
+
     /// A TLS client that this broker accepts.
-    pub fn tls_client(&self) -> Result<ClientConfig> {
-        let pki = self.directory.path().join("data/pki");
+    fn tls_client(&self) -> Result<ClientConfig> {
+        let pki = self.directory.path().join(PKI);
         let [ca, device, key] = ["ca.pem", "device.pem", "device.key"].map(|name| pki.join(name));
         mutual_tls(&ca, &device, &key)
     }

@@ -2,28 +2,18 @@
 //! the packet they wait for, so a resumed session's first publications stay in the socket.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail, ensure};
-use socket2::{Domain, Socket, Type};
 
 use crate::frame::{self, Connect, Qos, Version};
-
-/// How long a broker may take for one handshake.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Connections per loopback source address, well below the range of ephemeral ports.
-const PER_SOURCE: u32 = 8_192;
-
-static OPENED: AtomicU32 = AtomicU32::new(0);
+use crate::stream::{Stream, Transport};
 
 /// A connection that the broker has accepted.
 #[derive(Debug)]
 pub struct Client {
-    /// The socket, still blocking.
-    pub stream: TcpStream,
+    /// What carries its packets, still blocking.
+    pub stream: Stream,
     /// What the broker said to it.
     pub accepted: Accepted,
     version: Version,
@@ -38,25 +28,14 @@ pub struct Accepted {
     pub receive_maximum: u16,
 }
 
-/// Opens a TCP connection; to a loopback broker from changing loopback addresses, so that storms
-/// do not run out of ports.
-pub fn dial(address: SocketAddr) -> Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    let block = OPENED.fetch_add(1, Ordering::Relaxed) / PER_SOURCE;
-    if address.ip().is_loopback() && address.is_ipv4() && block > 0 {
-        let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + block % 250);
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
-    }
-    socket.connect(&address.into()).with_context(|| format!("connecting to {address}"))?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    Ok(socket.into())
-}
-
 impl Client {
     /// Connects and waits for the broker's consent.
-    pub fn connect(address: SocketAddr, connect: &Connect<'_>) -> Result<Self> {
-        let mut stream = dial(address)?;
+    pub fn connect(
+        transport: &Transport,
+        address: SocketAddr,
+        connect: &Connect<'_>,
+    ) -> Result<Self> {
+        let mut stream = transport.dial(address)?;
         stream.write_all(&frame::connect(connect))?;
         let (first, body) = read_packet(&mut stream).context("waiting for CONNACK")?;
         let accepted = check_connack(first, &body, connect.version)?;
@@ -73,7 +52,7 @@ impl Client {
     /// Ends the connection in good order.
     pub fn disconnect(mut self) -> Result<()> {
         self.stream.write_all(&frame::DISCONNECT)?;
-        self.stream.shutdown(std::net::Shutdown::Write)?;
+        self.stream.shutdown()?;
         // Until the broker has closed too, its state of this client is not settled.
         self.stream.read_to_end(&mut Vec::new())?;
         Ok(())

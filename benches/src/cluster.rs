@@ -24,6 +24,7 @@ use crate::process::cores;
 use crate::report::{CPU_RATE, P99, RATE, Report, number};
 use crate::scenario::Target;
 use crate::scenario::traffic::Traffic;
+use crate::stream::Transport;
 
 const NODES: usize = 3;
 /// Bytes of a publication.
@@ -203,6 +204,7 @@ impl Cluster {
 
     fn target(&self) -> Target {
         Target {
+            transport: Transport::Tcp,
             address: self.addresses[0],
             others: self.addresses[1..].to_vec(),
             pids: self.nodes.iter().map(Child::id).collect(),

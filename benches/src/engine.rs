@@ -407,7 +407,7 @@ impl<'a> Engine<'a> {
                 self.receive_publications(token, &mut rest)?;
             }
             self.links[token].carry.extend_from_slice(rest);
-            if length < buffer.len() && !self.links[token].ending {
+            if self.links[token].is_drained(length, buffer.len()) {
                 break;
             }
         }

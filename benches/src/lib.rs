@@ -16,4 +16,5 @@ pub mod relay;
 pub mod report;
 pub mod scan;
 pub mod scenario;
+pub mod stream;
 pub mod tally;

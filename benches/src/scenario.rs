@@ -16,11 +16,14 @@ use anyhow::Result;
 
 use crate::client::Client;
 use crate::frame::{Connect, Version};
+use crate::stream::Transport;
 
 /// The broker that is loaded.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its plain listener.
+    /// How clients reach it.
+    pub transport: Transport,
+    /// Its listener for that.
     pub address: SocketAddr,
     /// Those of the other nodes of its cluster: traffic is spread over all.
     pub others: Vec<SocketAddr>,
@@ -54,7 +57,8 @@ impl Target {
     /// Connects a client without keep-alive.
     pub fn connect(&self, client_id: &str, clean: bool) -> Result<Client> {
         let version = self.version;
-        Client::connect(self.address, &Connect { client_id, version, keep_alive: 0, clean })
+        let connect = Connect { client_id, version, keep_alive: 0, clean };
+        Client::connect(&self.transport, self.address, &connect)
     }
 
     /// Ends a persistent session.

@@ -1,13 +1,12 @@
 //! `skein-load`: loads an MQTT broker and says what it did.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use benches::broker::Recipe;
 use benches::cluster;
 use benches::compare::{self, Comparison};
@@ -22,11 +21,11 @@ use benches::scenario::registry::Registry;
 use benches::scenario::rest::Key;
 use benches::scenario::rights::Rights;
 use benches::scenario::stored::Stored;
-use benches::scenario::storm::{Storm, mutual_tls};
+use benches::scenario::storm::Storm;
 use benches::scenario::subscriptions::Subscriptions;
 use benches::scenario::traffic::Traffic;
+use benches::stream::{Carrier, mutual_tls};
 use clap::{Args, Parser, Subcommand};
-use rustls::ClientConfig;
 use serde::Serialize;
 
 /// Loads an MQTT broker and reports what it did, and whether every message arrived as promised.
@@ -102,8 +101,6 @@ enum Command {
         #[arg(long, default_value = "8", value_parser = seconds)]
         duration: Duration,
         #[command(flatten)]
-        tls: TlsArgs,
-        #[command(flatten)]
         target: TargetArgs,
     },
     /// Many exact subscriptions over a few connections: memory of each, and whether it works.
@@ -156,23 +153,6 @@ struct ClusterArgs {
     /// Where the nodes keep their data [default: the system's directory for temporary files].
     #[arg(long)]
     data: Option<PathBuf>,
-}
-
-/// Mutual TLS: all four, or plain.
-#[derive(Args)]
-struct TlsArgs {
-    /// The broker's TLS listener.
-    #[arg(long, requires_all = ["ca", "cert", "key"])]
-    tls_address: Option<SocketAddr>,
-    /// Certificate authority of the broker's certificate (PEM).
-    #[arg(long, requires = "tls_address")]
-    ca: Option<PathBuf>,
-    /// Certificate to show (PEM).
-    #[arg(long, requires = "tls_address")]
-    cert: Option<PathBuf>,
-    /// Its private key (PEM).
-    #[arg(long, requires = "tls_address")]
-    key: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -271,9 +251,21 @@ struct CompareArgs {
 
 #[derive(Args)]
 struct TargetArgs {
-    /// The broker's plain listener.
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    address: SocketAddr,
+    /// What carries packets.
+    #[arg(long, value_enum, default_value_t = Carrier::Tcp)]
+    transport: Carrier,
+    /// The broker's listener for that [default: where `skein dev` listens].
+    #[arg(long)]
+    address: Option<SocketAddr>,
+    /// With TLS: the certificate authority of the broker's certificate (PEM).
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// With TLS: the certificate to show (PEM).
+    #[arg(long)]
+    cert: Option<PathBuf>,
+    /// With TLS: its private key (PEM).
+    #[arg(long)]
+    key: Option<PathBuf>,
     /// The listeners of the other nodes of its cluster: publishers and subscribers are spread over all,
     /// each pair over two.
     #[arg(long, value_delimiter = ',')]
@@ -343,13 +335,23 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl TargetArgs {
-    fn target(&self) -> Target {
-        Target {
-            address: self.address,
+    fn target(&self) -> Result<Target> {
+        let port = self.transport.port();
+        let address = self.address.unwrap_or((Ipv4Addr::LOCALHOST, port).into());
+        let tls = || {
+            let files = (self.ca.as_ref(), self.cert.as_ref(), self.key.as_ref());
+            let (Some(ca), Some(cert), Some(key)) = files else {
+                bail!("this transport needs --ca, --cert and --key");
+            };
+            mutual_tls(ca, cert, key)
+        };
+        Ok(Target {
+            transport: self.transport.transport(tls)?,
+            address,
             others: self.others.clone(),
             pids: self.pids.clone(),
             version: self.version,
-        }
+        })
     }
 }
 
@@ -366,17 +368,7 @@ impl LoadArgs {
             warmup: self.warmup,
             duration: self.duration,
         };
-        traffic.run(&self.target.target())
-    }
-}
-
-impl TlsArgs {
-    fn client(&self) -> Result<Option<(SocketAddr, Arc<ClientConfig>)>> {
-        let Self { tls_address, ca: Some(ca), cert: Some(cert), key: Some(key) } = self else {
-            return Ok(None);
-        };
-        let config = Arc::new(mutual_tls(ca, cert, key)?);
-        Ok(tls_address.map(|address| (address, config)))
+        traffic.run(&self.target.target()?)
     }
 }
 
@@ -474,16 +466,16 @@ impl Command {
             }
             Self::Latency { pairs, rate, load } => load.run(Receivers::Pairs { pairs }, Some(rate)),
             Self::Idle { connections, keep_alive, duration, target } => {
-                Idle { connections, keep_alive, hold: duration }.run(&target.target())
+                Idle { connections, keep_alive, hold: duration }.run(&target.target()?)
             }
-            Self::Storm { concurrency, duration, tls, target } => {
-                Storm { concurrency, duration, tls: tls.client()? }.run(&target.target())
+            Self::Storm { concurrency, duration, target } => {
+                Storm { concurrency, duration }.run(&target.target()?)
             }
             Self::Subscriptions { subscriptions, connections, batch, qos, target } => {
-                Subscriptions { subscriptions, connections, batch, qos }.run(&target.target())
+                Subscriptions { subscriptions, connections, batch, qos }.run(&target.target()?)
             }
-            Self::Retained(stored) => stored.stored().retained(&stored.target.target()),
-            Self::Offline(stored) => stored.stored().offline(&stored.target.target()),
+            Self::Retained(stored) => stored.stored().retained(&stored.target.target()?),
+            Self::Offline(stored) => stored.stored().offline(&stored.target.target()?),
             Self::Registry(arguments) => arguments.registry().run(),
             Self::Rights(arguments) => arguments.rights().run(),
             Self::Relay { address } => match relay::run(address)? {},

@@ -48,12 +48,13 @@ pub(super) fn rows(comparison: &Comparison, runs: &[Run]) -> Vec<Row> {
 }
 
 fn row(comparison: &Comparison, trial: &Trial, runs: &[Run]) -> Row {
-    let find = |round: usize, broker: &str, figure: &str| {
+    let find_in = |scenario: &str, round: usize, broker: &str, figure: &str| {
         let run = runs.iter().find(|run| {
-            (run.scenario, run.round, run.broker.as_str()) == (trial.name, round, broker)
+            (run.scenario, run.round, run.broker.as_str()) == (scenario, round, broker)
         });
         run?.report.figure(figure)
     };
+    let find = |round, broker: &str, figure: &str| find_in(trial.name, round, broker, figure);
     let rounds = || 1..=comparison.rounds;
     let subject = &comparison.brokers[0].name;
     let ratio = |other: &str, figure: &'static str| {
@@ -71,6 +72,13 @@ fn row(comparison: &Comparison, trial: &Trial, runs: &[Run]) -> Row {
     let to_mosquitto = ratio("mosquitto", trial.figure);
     let passed = match trial.bar {
         Bar::TimesMosquitto(times) => to_mosquitto.map(|ratio| ratio >= times),
+        Bar::PartOf(scenario, part) => {
+            let in_round = |round| {
+                let whole = find_in(scenario, round, subject, trial.figure)?;
+                Some(find(round, subject, trial.figure)? / whole)
+            };
+            Spread::of(rounds().filter_map(in_round).collect()).map(|found| found.median >= part)
+        }
         Bar::AtMost(limit) => found[0].map(|figure| figure.median <= limit),
         Bar::None => None,
     };
@@ -145,6 +153,7 @@ fn cells(row: &Row, quick: bool, tell: impl Fn(Spread) -> String) -> Vec<String>
     let times = |value: Option<f64>| value.map_or("-".into(), |ratio| format!("{ratio:.2}x"));
     let bar = match row.bar {
         Bar::TimesMosquitto(ratio) => format!(">= {ratio}x"),
+        Bar::PartOf(scenario, part) => format!(">= {:.0} % of {scenario}", 100.0 * part),
         Bar::AtMost(limit) => format!("<= {}", number(limit)),
         Bar::None => "-".into(),
     };

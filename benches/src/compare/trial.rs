@@ -1,6 +1,5 @@
 //! The scenarios of a comparison, with their counts and bars: one row each.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,12 +13,15 @@ use crate::scenario::stored::Stored;
 use crate::scenario::storm::Storm;
 use crate::scenario::subscriptions::Subscriptions;
 use crate::scenario::traffic::Traffic;
+use crate::stream::Carrier;
 
 /// What the subject must reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bar {
     /// So many times mosquitto's figure, in the same round.
     TimesMosquitto(f64),
+    /// Such a part of the subject's figure in another scenario, in the same round.
+    PartOf(&'static str, f64),
     /// At most this figure.
     AtMost(f64),
     /// Correctness only.
@@ -37,6 +39,7 @@ pub struct Trial {
     pub bar: Bar,
     /// Whether the raw relay can take part.
     relay: bool,
+    carrier: Carrier,
     load: Load,
 }
 
@@ -49,17 +52,20 @@ enum Load {
     Idle,
     Subscriptions,
     Storm,
-    TlsStorm,
     Retained,
     Offline,
 }
 
 const fn trial(name: &'static str, figure: &'static str, bar: Bar, load: Load) -> Trial {
-    Trial { name, figure, bar, relay: false, load }
+    Trial { name, figure, bar, relay: false, carrier: Carrier::Tcp, load }
 }
 
 const fn with_relay(trial: Trial) -> Trial {
     Trial { relay: true, ..trial }
+}
+
+const fn over(carrier: Carrier, trial: Trial) -> Trial {
+    Trial { carrier, ..trial }
 }
 
 const P2P_0: Load = Load::P2p { qos: Qos::Zero, persistent: false };
@@ -68,10 +74,13 @@ const P2P_2: Load = Load::P2p { qos: Qos::Two, persistent: false };
 const PERSISTENT_1: Load = Load::P2p { qos: Qos::One, persistent: true };
 
 /// Every scenario, in the order of the table.
-const TRIALS: [Trial; 14] = [
+const TRIALS: [Trial; 17] = [
     with_relay(trial("p2p-qos0", RATE, Bar::TimesMosquitto(6.0), P2P_0)),
     with_relay(trial("p2p-qos1", RATE, Bar::TimesMosquitto(6.0), P2P_1)),
     with_relay(trial("p2p-qos2", RATE, Bar::None, P2P_2)),
+    over(Carrier::Tls, trial("p2p-qos1-mtls", RATE, Bar::PartOf("p2p-qos1", 0.6), P2P_1)),
+    over(Carrier::WebSocket, trial("p2p-qos1-websocket", RATE, Bar::None, P2P_1)),
+    over(Carrier::Quic, trial("p2p-qos1-quic", RATE, Bar::None, P2P_1)),
     trial("persistent-qos1", RATE, Bar::TimesMosquitto(1.0), PERSISTENT_1),
     with_relay(trial(
         "fanout-qos0",
@@ -85,7 +94,7 @@ const TRIALS: [Trial; 14] = [
     trial("idle", BYTES_EACH, Bar::AtMost(3.0 * 1024.0), Load::Idle),
     trial("subscriptions", BYTES_EACH, Bar::AtMost(400.0), Load::Subscriptions),
     trial("storm", RATE, Bar::None, Load::Storm),
-    trial("storm-mtls", RATE, Bar::None, Load::TlsStorm),
+    over(Carrier::Tls, trial("storm-mtls", RATE, Bar::None, Load::Storm)),
     trial("retained", RATE, Bar::None, Load::Retained),
     trial("offline", RATE, Bar::None, Load::Offline),
 ];
@@ -115,19 +124,17 @@ pub(super) fn spins(name: &str) -> bool {
 impl Trial {
     /// Whether this broker can run it.
     pub fn suits(&self, broker: &Recipe) -> bool {
-        self.relay || !broker.is_relay()
+        match self.carrier {
+            Carrier::Quic => broker.is_skein(),
+            _ => self.relay || !broker.is_relay(),
+        }
     }
 
     /// Runs it against a fresh broker.
     pub fn run(&self, broker: &Broker, quick: bool) -> Result<Report> {
-        let target = &broker.target;
+        let target = &broker.target_over(self.carrier)?;
         let pick = |full: usize, small: usize| if quick { small } else { full };
         let pairs = Receivers::Pairs { pairs: pick(100, 10) };
-        let storm = |tls| Storm {
-            concurrency: pick(32, 4),
-            duration: Duration::from_secs(pick(6, 1) as u64),
-            tls,
-        };
         match self.load {
             Load::P2p { qos, persistent } => {
                 Traffic { persistent, ..traffic(pairs, qos, quick) }.run(target)
@@ -152,8 +159,10 @@ impl Trial {
                 let (subscriptions, connections) = (pick(200_000, 2_000), pick(100, 10));
                 Subscriptions { subscriptions, connections, batch: 8, qos: Qos::Zero }.run(target)
             }
-            Load::Storm => storm(None).run(target),
-            Load::TlsStorm => storm(Some((broker.tls, Arc::new(broker.tls_client()?)))).run(target),
+            Load::Storm => {
+                let duration = Duration::from_secs(pick(6, 1) as u64);
+                Storm { concurrency: pick(32, 4), duration }.run(target)
+            }
             Load::Retained => stored(pick(100_000, 1_000)).retained(target),
             Load::Offline => stored(pick(100_000, 1_000)).offline(target),
         }

@@ -3,15 +3,17 @@
 //! A connection that fails only notes so; the run goes on, and its verdict will say what was lost.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream as Blocking;
+use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::Result;
-use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+
+use crate::stream::Stream;
 
 #[derive(Debug)]
 pub(super) struct Link {
-    stream: TcpStream,
+    stream: Stream,
     /// The front of a packet whose rest has not arrived.
     pub(super) carry: Vec<u8>,
     /// Bytes that go out before anything else.
@@ -25,35 +27,47 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn register(stream: Blocking, registry: &Registry, token: Token) -> Result<Self> {
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+    pub(super) fn register(stream: Stream, registry: &Registry, token: Token) -> Result<Self> {
+        stream.set_nonblocking()?;
+        let socket = stream.as_fd().as_raw_fd();
+        registry.register(
+            &mut SourceFd(&socket),
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         let (carry, outbox) = (Vec::new(), Vec::new());
         Ok(Self { stream, carry, outbox, blocked: false, ending: false, closed: false })
     }
 
-    /// Writes what the socket takes; less than everything means that it is blocked.
+    /// Writes what the stream takes; less than everything means that it is blocked.
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         // A broken connection is noticed by its reader.
         let written = self.stream.write(bytes).unwrap_or(0);
-        self.blocked = written < bytes.len();
+        self.blocked = written < bytes.len() || self.stream.is_behind();
         written
     }
 
-    /// Writes the outbox; returns whether it is empty.
+    /// Writes what is left of before; returns whether nothing is.
     pub(super) fn flush(&mut self) -> bool {
-        if self.outbox.is_empty() {
-            return true;
-        }
         if self.blocked {
             return false;
+        }
+        if self.stream.is_behind() {
+            self.blocked = self.stream.flush().is_err() || self.stream.is_behind();
+        }
+        if self.outbox.is_empty() || self.blocked {
+            return self.outbox.is_empty() && !self.blocked;
         }
         let outbox = std::mem::take(&mut self.outbox);
         let written = self.write(&outbox);
         self.outbox = outbox;
         self.outbox.drain(..written);
         self.outbox.is_empty()
+    }
+
+    /// Whether a read of so many bytes has left nothing to read.
+    pub(super) fn is_drained(&self, length: usize, buffer: usize) -> bool {
+        length < buffer && !self.ending && self.stream.is_drained_by_short_reads()
     }
 
     /// Reads behind what was carried over; returns the length of both, or nothing when there is

@@ -40,18 +40,18 @@ impl Idle {
         ));
         // What the broker does once, after its start and for its first clients, is no connection's cost.
         let first = (0..FIRST).map(|index| self.connect(target, &format!("f{index}.{run}")));
-        let first = first.collect::<Result<Vec<_>>>()?;
-        let mut unanswered = first.iter().filter(|client| !answers(client)).count();
+        let mut first = first.collect::<Result<Vec<_>>>()?;
+        let mut unanswered = first.iter_mut().map(unanswered_by).sum::<usize>();
         sleep(REST);
         let before = process::resident_bytes(pid)?;
         let meter = Meter::start(&target.pids)?;
         let clients =
             (0..self.connections).map(|index| self.connect(target, &format!("i{index}.{run}")));
-        let clients = clients.collect::<Result<Vec<_>>>()?;
+        let mut clients = clients.collect::<Result<Vec<_>>>()?;
         meter.stop(self.connections as u64, &mut report)?;
         sleep(REST);
         let quiet = process::resident_bytes(pid)?;
-        unanswered += self.ping(&clients);
+        unanswered += self.ping(&mut clients);
         sleep(REST);
         let after = process::resident_bytes(pid)?;
         let each = |rss: u64| (rss as f64 - before as f64) / self.connections as f64;
@@ -68,24 +68,25 @@ impl Idle {
     fn connect(&self, target: &Target, client_id: &str) -> Result<Client> {
         let (version, keep_alive) = (target.version, self.keep_alive);
         let connect = Connect { client_id, version, keep_alive, clean: true };
-        Client::connect(target.address, &connect).with_context(|| format!("client {client_id}"))
+        Client::connect(&target.transport, target.address, &connect)
+            .with_context(|| format!("client {client_id}"))
     }
 
     /// Pings one connection after the other, evenly over the time; returns how many fail.
-    fn ping(&self, clients: &[Client]) -> usize {
+    fn ping(&self, clients: &mut [Client]) -> usize {
         let start = Instant::now();
-        let unanswered = clients.iter().enumerate().filter(|(index, client)| {
-            let due = self.hold.mul_f64(*index as f64 / self.connections as f64);
+        let unanswered = clients.iter_mut().enumerate().map(|(index, client)| {
+            let due = self.hold.mul_f64(index as f64 / self.connections as f64);
             sleep(due.saturating_sub(start.elapsed()));
-            !answers(client)
+            unanswered_by(client)
         });
-        unanswered.count()
+        unanswered.sum()
     }
 }
 
-/// Whether a client gets an answer to PINGREQ.
-fn answers(client: &Client) -> bool {
-    let mut stream = &client.stream;
+/// One if a client gets no answer to PINGREQ.
+fn unanswered_by(Client { stream, .. }: &mut Client) -> usize {
     let sent = stream.write_all(&PINGREQ).is_ok();
-    sent && read_packet(&mut stream).is_ok_and(|(first, _)| first == 0xD0)
+    let answered = sent && read_packet(stream).is_ok_and(|(first, _)| first == 0xD0);
+    usize::from(!answered)
 }

@@ -6,23 +6,21 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::rest::{Connection, Key};
 use super::run_name;
-use super::storm::mutual_tls_of;
-use crate::client::{check_connack, dial, read_packet};
+use crate::client::{Client, read_packet};
 use crate::frame::{self, Connect, Version};
 use crate::report::Report;
+use crate::stream::{Transport, mutual_tls_of};
 
 /// Threads among which the connections are divided.
 const WORKERS: usize = 8;
@@ -43,8 +41,6 @@ pub struct Rights {
     /// Signs the requests to it.
     pub key: Key,
 }
-
-type Device = StreamOwned<ClientConnection, TcpStream>;
 
 /// Where the workers and who takes the rights wait for each other, and when a right was taken.
 struct Stage {
@@ -104,14 +100,14 @@ impl Rights {
 
         let ca = fs::read(&self.ca).with_context(|| format!("reading {}", self.ca.display()))?;
         let tls = mutual_tls_of(&ca, certificate.as_bytes(), private_key.as_bytes())?;
-        let tls = Arc::new(tls);
+        let transport = Transport::Tls(Arc::new(tls));
         let stage = Stage { barrier: Barrier::new(WORKERS + 1), taken: Mutex::new(Instant::now()) };
         let outlived = thread::scope(|scope| {
-            let (stage, run, tls) = (&stage, &run, &tls);
+            let (stage, run, transport) = (&stage, &run, &transport);
             let workers = (0..WORKERS).map(|worker| {
                 scope.spawn(move || {
                     let numbers = (worker..self.connections).step_by(WORKERS);
-                    self.work(stage, tls, numbers.map(|number| format!("r{number}.{run}")))
+                    self.work(stage, transport, numbers.map(|number| format!("r{number}.{run}")))
                 })
             });
             let workers: Vec<_> = workers.collect();
@@ -157,11 +153,12 @@ impl Rights {
     fn work(
         &self,
         stage: &Stage,
-        tls: &Arc<ClientConfig>,
+        transport: &Transport,
         clients: impl Iterator<Item = String>,
     ) -> Result<Outlived> {
         let mut outlived = Outlived::default();
-        let opened: Result<Vec<Device>> = clients.map(|client| self.open(tls, &client)).collect();
+        let opened: Result<Vec<Client>> =
+            clients.map(|client| self.open(transport, &client)).collect();
         stage.wait();
         let taken = stage.wait();
         let refused = opened.and_then(|mut devices| {
@@ -175,7 +172,7 @@ impl Rights {
         let taken = stage.wait();
         for mut device in refused? {
             // What is read until then may be a DISCONNECT.
-            while read_packet(&mut device).is_ok() {}
+            while read_packet(&mut device.stream).is_ok() {}
             ensure!(taken.elapsed() < PATIENCE, "a connection outlives its certificate");
             outlived.closed = taken.elapsed();
         }
@@ -183,22 +180,17 @@ impl Rights {
     }
 
     /// Opens a connection, and sees that it may publish.
-    fn open(&self, tls: &Arc<ClientConfig>, client: &str) -> Result<Device> {
-        let name = ServerName::from(self.tls_address.ip());
-        let tls = ClientConnection::new(Arc::clone(tls), name)?;
-        let mut device = StreamOwned::new(tls, dial(self.tls_address)?);
-        let version = Version::V5;
-        let connect = Connect { client_id: client, version, keep_alive: 0, clean: true };
-        device.write_all(&frame::connect(&connect))?;
-        let (first, body) = read_packet(&mut device)?;
-        check_connack(first, &body, version).with_context(|| format!("client {client}"))?;
-        ensure!(may_publish(&mut device)?, "client {client} may not publish at first");
+    fn open(&self, transport: &Transport, client_id: &str) -> Result<Client> {
+        let connect = Connect { client_id, version: Version::V5, keep_alive: 0, clean: true };
+        let device = Client::connect(transport, self.tls_address, &connect);
+        let mut device = device.with_context(|| format!("client {client_id}"))?;
+        ensure!(may_publish(&mut device)?, "client {client_id} may not publish at first");
         Ok(device)
     }
 }
 
 /// Publishes until that is refused.
-fn until_refused(device: &mut Device, taken: Instant, outlived: &mut Outlived) -> Result<()> {
+fn until_refused(device: &mut Client, taken: Instant, outlived: &mut Outlived) -> Result<()> {
     loop {
         let begun = taken.elapsed();
         if !may_publish(device)? {
@@ -211,9 +203,9 @@ fn until_refused(device: &mut Device, taken: Instant, outlived: &mut Outlived) -
 }
 
 /// Publishes to nobody; whether that is taken.
-fn may_publish(device: &mut Device) -> Result<bool> {
-    device.write_all(&frame::empty_publish(1, "rights"))?;
-    match read_packet(device)? {
+fn may_publish(device: &mut Client) -> Result<bool> {
+    device.stream.write_all(&frame::empty_publish(1, "rights"))?;
+    match read_packet(&mut device.stream)? {
         (0x40, body) => Ok(body.get(2).is_none_or(|reason| *reason < 0x80)),
         (first, _) => bail!("expected PUBACK, got a packet of type {}", first >> 4),
     }

@@ -3,24 +3,16 @@
 //! Threads instead of the engine: a handshake is a conversation, and with TLS both sides spend
 //! their time in cryptography. TLS sessions are never resumed, as after an outage.
 
-use std::fs;
-use std::io::{BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::io::Write;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
+use anyhow::Result;
 
 use super::{Target, run_name};
-use crate::client::{check_connack, dial, read_packet};
-use crate::frame::{self, Connect, DISCONNECT, Version};
+use crate::client::Client;
+use crate::frame::{Connect, DISCONNECT};
 use crate::histogram::Histogram;
 use crate::report::{Meter, Report};
 
@@ -31,8 +23,6 @@ pub struct Storm {
     pub concurrency: usize,
     /// For how long.
     pub duration: Duration,
-    /// The TLS listener and how to speak to it; plain if `None`.
-    pub tls: Option<(SocketAddr, Arc<ClientConfig>)>,
 }
 
 #[derive(Default)]
@@ -43,35 +33,11 @@ struct Tally {
     latencies: Histogram,
 }
 
-/// A client that trusts one authority and shows one certificate, from PEM files.
-pub fn mutual_tls(ca: &Path, certificate: &Path, key: &Path) -> Result<ClientConfig> {
-    let [ca, certificate, key] = [ca, certificate, key]
-        .map(|path| fs::read(path).with_context(|| format!("reading {}", path.display())));
-    mutual_tls_of(&ca?, &certificate?, &key?)
-}
-
-/// The same from PEM.
-pub fn mutual_tls_of(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<ClientConfig> {
-    let certificates = |pem| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(ca).context("the certificate authority")? {
-        roots.add(authority)?;
-    }
-    let certificate = certificates(certificate).context("the certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(key).context("the private key")?;
-    let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(certificate, key)?;
-    config.resumption = Resumption::disabled();
-    Ok(config)
-}
-
 impl Storm {
     /// Connects and disconnects for the whole time.
     pub fn run(&self, target: &Target) -> Result<Report> {
         let run = run_name();
-        let kind = if self.tls.is_some() { "mutual TLS" } else { "plain" };
+        let kind = target.transport.name();
         let (concurrency, version) = (self.concurrency, target.version);
         let mut report = Report::new(format!(
             "storm of {kind} connections, {concurrency} at a time, {version:?}"
@@ -104,7 +70,7 @@ impl Storm {
             if start > deadline {
                 return tally;
             }
-            match self.connect_once(target, client_id) {
+            match connect_once(target, client_id) {
                 Ok(()) => {
                     tally.connected += 1;
                     tally.latencies.record(start.elapsed().as_nanos() as u64);
@@ -116,37 +82,16 @@ impl Storm {
             }
         }
     }
-
-    fn connect_once(&self, target: &Target, client_id: &str) -> Result<()> {
-        let version = target.version;
-        match &self.tls {
-            None => {
-                let mut socket = dial(target.address)?;
-                exchange(&mut socket, client_id, version)
-            }
-            Some((address, config)) => {
-                let mut socket = dial(*address)?;
-                let name = ServerName::from(address.ip());
-                let mut tls = ClientConnection::new(Arc::clone(config), name)?;
-                let mut stream = Stream::new(&mut tls, &mut socket);
-                exchange(&mut stream, client_id, version)?;
-                tls.send_close_notify();
-                // DISCONNECT is sent: a broker that has closed already did nothing wrong.
-                let _ = tls.write_tls(&mut socket).and_then(|_| socket.shutdown(Shutdown::Write));
-                Ok(())
-            }
-        }
-    }
 }
 
 /// CONNECT, CONNACK, DISCONNECT.
-fn exchange(stream: &mut (impl Read + Write), client_id: &str, version: Version) -> Result<()> {
+fn connect_once(target: &Target, client_id: &str) -> Result<()> {
+    let version = target.version;
     let connect = Connect { client_id, version, keep_alive: 30, clean: true };
-    stream.write_all(&frame::connect(&connect))?;
-    // Nothing follows CONNACK, so one read may take what there is.
-    let (first, body) = read_packet(&mut BufReader::with_capacity(256, &mut *stream))?;
-    check_connack(first, &body, version)?;
-    stream.write_all(&DISCONNECT)?;
+    let mut client = Client::connect(&target.transport, target.address, &connect)?;
+    client.stream.write_all(&DISCONNECT)?;
+    // DISCONNECT is sent: a broker that has closed already did nothing wrong.
+    let _ = client.stream.shutdown();
     Ok(())
 }
 

@@ -83,7 +83,7 @@ impl Subscriptions {
         for number in (0..self.subscriptions).step_by((self.subscriptions / SAMPLES).max(1)) {
             publisher.stream.write_all(stamper.stamp(0, number as u64, 1, None))?;
             let client = &mut clients[number / self.batch % self.connections];
-            client.stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            client.stream.set_read_timeout(Duration::from_secs(2))?;
             let received = read_packet(&mut client.stream)
                 .ok()
                 .and_then(|(first, body)| scan::publication(first, &body, version).ok())

@@ -53,7 +53,8 @@ impl Traffic {
         let sessions = if *persistent { ", persistent sessions" } else { "" };
         let rate = self.rate.map_or("flood".into(), |rate| format!("{rate} messages/s"));
         let version = target.version;
-        format!("{receivers}, {rate}, QoS {qos}, {payload} B, {version:?}{sessions}")
+        let over = target.transport.name();
+        format!("{receivers}, {rate}, QoS {qos}, {payload} B, {version:?} over {over}{sessions}")
     }
 
     fn publishers(&self) -> usize {

@@ -12,6 +12,7 @@ use benches::report::Report;
 use benches::scan::extent;
 use benches::scenario::Target;
 use benches::scenario::traffic::Traffic;
+use benches::stream::Transport;
 
 /// What the broker does to the fifth frame and its neighbour.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +83,7 @@ fn run(fault: Fault) -> Report {
     };
     traffic
         .run(&Target {
+            transport: Transport::Tcp,
             address: broker(fault),
             others: Vec::new(),
             pids: Vec::new(),

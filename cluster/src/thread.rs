@@ -115,8 +115,9 @@ where
 {
     let clock = Clock::new();
     if config.incarnation == 0 {
-        config.incarnation = match data.next_incarnation() {
-            Ok(life) => life.number(),
+        let next = data.next_incarnation();
+        config.incarnation = match next.and_then(|life| life.begin().map(|()| life.number())) {
+            Ok(number) => number,
             Err(error) => return failed(inbox, &mut host, error.into()),
         };
     }

@@ -200,7 +200,7 @@ async fn find(
         // Where nobody listens, the peer has ended if that is where it was: others may be there, too.
         let is_its_own = found.map_or(places.len() == 1, |found| found == *place);
         if error.is_refused() && is_its_own {
-            shared.receiver.refused(stream.peer);
+            shared.receiver.refused(stream.peer, address);
         }
         if places.len() == 1 || !error.is_elsewhere() {
             return Err(error);

@@ -116,8 +116,8 @@ pub trait Receiver: Send + Sync + 'static {
     /// A peer does not want this node, but may know too little of it.
     fn doubted(&self, _peer: u64) {}
 
-    /// Nobody listens at the peer's address, though its machine answers.
-    fn refused(&self, _peer: u64) {}
+    /// Nobody listens at the address where the peer is dialled, though its machine answers.
+    fn refused(&self, _peer: u64, _address: &str) {}
 
     /// A life of the peer is at the address where it is dialled, whether or not it wants this node.
     fn found(&self, _peer: u64, _address: &str, _incarnation: u64) {}

@@ -4,6 +4,7 @@
 //! [`Mesh::lives`]. A node that is alone has an empty mesh.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::config;
 use crate::fanout::{Fanout, Urgency};
-use crate::roster::{Presence, Roster};
+use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::tls::Unusable;
 
@@ -46,8 +47,10 @@ pub struct Mesh {
     /// Who belongs to the cluster.
     pub roster: Roster,
     lives: RwLock<BTreeMap<u64, Life>>,
-    /// The life of this node, until another one has let it in.
-    begun: Mutex<Option<Incarnation>>,
+    /// How many streams there are from and to each node.
+    streams: Mutex<BTreeMap<u64, usize>>,
+    /// The life of this node, as its data folder remembers it.
+    life: OnceLock<Arc<Mutex<Incarnation>>>,
     /// When a node last did not know that this one is a member.
     doubted: Mutex<Option<Instant>>,
     links: OnceLock<Links>,
@@ -56,20 +59,15 @@ pub struct Mesh {
 /// Longer than it takes to dial a node again.
 const DOUBTED_FOR: Duration = Duration::from_secs(5);
 
-/// A life of which nothing is heard for so long has ended, or is cut off, when another one wants to be let
-/// in. Longer than it takes to dial a node, and to notice that a link is dead.
-const UNSEEN_FOR: Duration = Duration::from_secs(10);
-
 impl Mesh {
     /// The mesh of a node before its links are up.
     pub fn new(node: u64, incarnation: u64, roster: Roster) -> Self {
-        let lost = |instance| Life { instance, lost: Some(Instant::now()), has_ended: false };
-        let let_in = roster.let_in().into_iter().map(|instance| (instance.node(), lost(instance)));
         Self {
             own: Instance::new(node, incarnation),
-            lives: RwLock::new(let_in.collect()),
             roster,
-            begun: Mutex::default(),
+            lives: RwLock::default(),
+            streams: Mutex::default(),
+            life: OnceLock::new(),
             doubted: Mutex::default(),
             links: OnceLock::new(),
         }
@@ -87,14 +85,12 @@ impl Mesh {
         let id = cluster_id(config, shared.shards);
         let own = self.roster.own.as_ref();
         let links = links::Config {
-            peers: self.roster.peers(),
             folder: own.map(|own| own.folder.clone()).unwrap_or_default(),
             address: own.map(|own| own.address.clone()).unwrap_or_default(),
             joins: own.is_some_and(|own| own.joins),
             lives: life.lives(),
             ..links::Config::new(config.node, life.number(), id, config.listen, identity)
         };
-        *self.begun.lock() = Some(life);
         let ears = Ears(Arc::clone(shared));
         let links = Links::start(links, ears, runtime.handle()).map_err(|error| match error {
             StartError::Identity(unfit) => anyhow::Error::new(unusable(config, unfit)),
@@ -108,6 +104,10 @@ impl Mesh {
         });
         runtime.spawn(Fanout::run(Arc::clone(shared)));
         let _ = self.links.set(links);
+        // Nobody was dialled yet, or answered: a node that cannot listen does not begin a life.
+        life.begin()?;
+        let _ = self.life.set(Arc::new(Mutex::new(life)));
+        self.follow_roster();
         Ok(())
     }
 
@@ -145,30 +145,40 @@ impl Mesh {
         linked.map(|(node, _)| *node).collect()
     }
 
-    /// That of the last life of a node.
-    fn presence(&self, node: u64) -> Presence {
-        match self.lives.read().get(&node) {
-            Some(Life { lost: None, .. }) => Presence::Linked,
-            Some(Life { lost: Some(since), has_ended: false, .. })
-                if since.elapsed() < UNSEEN_FOR =>
-            {
-                Presence::Unseen
+    /// Whether there is a stream from or to a node.
+    fn is_linked(&self, node: u64) -> bool {
+        self.streams.lock().contains_key(&node)
+    }
+
+    fn opened(&self, node: u64) {
+        *self.streams.lock().entry(node).or_default() += 1;
+    }
+
+    fn closed(&self, node: u64) {
+        let mut streams = self.streams.lock();
+        if let Entry::Occupied(mut count) = streams.entry(node) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
-            _ => Presence::Ended,
         }
     }
 
     /// Another node has let this life in.
-    fn note_let_in(&self) {
-        let Some(mut life) = self.begun.lock().take() else { return };
+    fn note_let_in(&self, node: u64) {
+        let Some(life) = self.life.get().cloned() else { return };
         // It waits for the disk, and nothing waits for it.
-        let note = move || {
-            if let Err(error) = life.note_linked() {
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = life.lock().note_let_in(node) {
                 let error = format!("{error:#}");
-                warn!(error, "this life may be forgotten before others that no node knows");
+                warn!(
+                    error,
+                    peer = node,
+                    "that a node has let this one in is not written down: it may not know this one any \
+                     more after many starts that it does not hear of"
+                );
             }
-        };
-        tokio::task::spawn_blocking(note);
+        });
     }
 
     fn up(&self, node: u64, incarnation: u64) {
@@ -207,16 +217,6 @@ impl Mesh {
     fn ended(&self, node: u64) {
         if let Some(life) = self.lives.write().get_mut(&node) {
             life.has_ended |= life.lost.is_some();
-        }
-    }
-
-    /// A life of a node is where it is dialled: one that was there before is not any more.
-    fn found(&self, instance: Instance, address: &str) {
-        let node = instance.node();
-        if self.roster.was_at(node, address)
-            && let Some(life) = self.lives.write().get_mut(&node)
-        {
-            life.has_ended |= life.lost.is_some() && life.instance != instance;
         }
     }
 }
@@ -263,10 +263,9 @@ fn tells_of_life(stream: Stream) -> bool {
 impl links::Receiver for Ears {
     fn admit(&self, peer: Introduction<'_>) -> Result<(), Denied> {
         let mesh = &self.0.mesh;
-        if mesh.roster.admit(peer, mesh.presence(peer.node))? {
+        if mesh.roster.admit(peer, mesh.is_linked(peer.node))? {
             mesh.follow_roster();
         }
-        mesh.meet(Instance::new(peer.node, peer.incarnation));
         Ok(())
     }
 
@@ -286,11 +285,12 @@ impl links::Receiver for Ears {
     }
 
     fn connected(&self, stream: Stream, incarnation: u64) {
+        self.0.mesh.opened(stream.peer);
+        if stream.purpose == Purpose::Raft && stream.direction == Direction::Outgoing {
+            self.0.mesh.note_let_in(stream.peer);
+        }
         if tells_of_life(stream) {
             self.0.mesh.up(stream.peer, incarnation);
-        }
-        if stream.direction == Direction::Outgoing {
-            self.0.mesh.note_let_in();
         }
         if stream.purpose == Purpose::Fanout {
             self.0.fanout.connected(&self.0, stream, incarnation);
@@ -298,6 +298,7 @@ impl links::Receiver for Ears {
     }
 
     fn lost(&self, stream: Stream) {
+        self.0.mesh.closed(stream.peer);
         if tells_of_life(stream) {
             self.0.mesh.down(stream.peer);
         }
@@ -306,13 +307,14 @@ impl links::Receiver for Ears {
         }
     }
 
-    fn refused(&self, peer: u64) {
+    fn refused(&self, peer: u64, address: &str) {
+        self.0.mesh.roster.miss(peer, address);
         self.0.mesh.ended(peer);
         self.0.fanout.ended(&self.0, peer);
     }
 
     fn found(&self, peer: u64, address: &str, incarnation: u64) {
-        self.0.mesh.found(Instance::new(peer, incarnation), address);
+        self.0.mesh.roster.find(peer, incarnation, address);
     }
 
     fn received(&self, peer: u64, batch: Batch) {
@@ -374,35 +376,5 @@ mod tests {
             mesh.meet(Instance::new(2, not_later));
         }
         assert!(life(2).is_some_and(|it| it.instance == Instance::new(2, 52) && it.lost.is_none()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_life_that_was_let_in_before_has_ended_once_it_is_known_or_long_ago() {
-        let kept = r#"{"2": {"folder": "b", "address": "here:1", "life": 50, "lives": [40, 50]}}"#;
-        let lives = || Lives::remember(Some(kept), |_| Ok(())).unwrap();
-        let mesh = || Mesh::new(1, 100, Roster::new(None, "a".to_owned(), lives(), None));
-        let nobody_listens: fn(&Mesh) = |it| it.ended(2);
-        for (why, happens, expected) in [
-            ("nobody listens there", nobody_listens, Presence::Ended),
-            ("another is there", |it| it.found(Instance::new(2, 60), "here:1"), Presence::Ended),
-            ("nothing is heard of it", |_| (), Presence::Unseen),
-            ("it is there", |it| it.found(Instance::new(2, 50), "here:1"), Presence::Unseen),
-            (
-                "another is elsewhere",
-                |it| it.found(Instance::new(2, 60), "there:1"),
-                Presence::Unseen,
-            ),
-            ("it was linked", |it| (it.up(2, 50), it.down(2)).1, Presence::Unseen),
-        ] {
-            let mesh = mesh();
-            happens(&mesh);
-            assert_eq!(mesh.presence(2), expected, "{why}");
-            tokio::time::advance(UNSEEN_FOR).await;
-            assert_eq!(mesh.presence(2), Presence::Ended, "{why}");
-        }
-        let mesh = mesh();
-        mesh.up(2, 50);
-        assert_eq!(mesh.presence(2), Presence::Linked);
-        assert_eq!(mesh.presence(3), Presence::Ended, "there was none");
     }
 }

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fleet::registry::{Drain, Member, MemberStatus, NotMember};
-use fleet::shard::Instance;
 use links::{Certainty, Denied, Introduction, PeerAddress};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -24,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, is_address};
 
-pub use lives::{Lives, Presence};
+pub use lives::Lives;
 
 /// This node in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +144,8 @@ impl Roster {
             return false;
         }
         self.state.write().members = Some(members.clone());
+        let removed = members.iter().filter(|(_, it)| it.status == MemberStatus::Removed);
+        removed.for_each(|(node, _)| self.lives.lock().forget(*node));
         let own = self.own.as_ref().and_then(|own| members.get(&own.node));
         self.standing.send_if_modified(|standing| {
             let is_new = standing.as_ref() != own;
@@ -247,14 +248,15 @@ impl Roster {
     }
 
     /// Judges a node that is who it says it is; true if somebody was not known to be where it is. One that
-    /// may have been let in while this node stood still is not denied for good. `presence` is that of the
-    /// life of it that was let in last.
-    pub fn admit(&self, peer: Introduction<'_>, presence: Presence) -> Result<bool, Denied> {
+    /// may have been let in while this node stood still is not denied for good. `is_linked` says whether
+    /// there is a stream from or to that node.
+    pub fn admit(&self, peer: Introduction<'_>, is_linked: bool) -> Result<bool, Denied> {
+        self.lives.lock().hear(peer.node, peer.incarnation);
         let joining = self.is_learning();
         self.judge(peer, joining)?;
         {
             let mut lives = self.lives.lock();
-            lives.judge(peer, presence)?;
+            lives.judge(peer, is_linked)?;
             // Seldom, and it must be safe before it counts: this may wait for the disk.
             lives.note(peer);
         }
@@ -288,14 +290,14 @@ impl Roster {
         })
     }
 
-    /// The life of each other node that was let in last, now or by an earlier process.
-    pub fn let_in(&self) -> Vec<Instance> {
-        self.lives.lock().last().collect()
+    /// A life of a node is where it is dialled, whether or not it wants this node.
+    pub fn find(&self, node: u64, life: u64, address: &str) {
+        self.lives.lock().find(node, life, address);
     }
 
-    /// Whether the life of a node that was let in last was at an address.
-    pub fn was_at(&self, node: u64, address: &str) -> bool {
-        self.lives.lock().was_at(node, address)
+    /// Nobody listens where a node is dialled.
+    pub fn miss(&self, node: u64, address: &str) {
+        self.lives.lock().miss(node, address);
     }
 
     /// The other nodes, and where they are.
@@ -471,7 +473,7 @@ mod tests {
         let look = |millis| roster.note(&members(), at(millis));
         let denied = |joins, incarnation| {
             let peer = Introduction { incarnation, folder: "d", joins, ..introduction(3) };
-            roster.admit(peer, Presence::Ended).unwrap_err().certainty
+            roster.admit(peer, false).unwrap_err().certainty
         };
         look(0);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -495,10 +497,7 @@ mod tests {
         let roster = Roster::new(None, String::new(), lives(), None);
         roster.note(&members(), Instant::now());
         let denied = |joins| {
-            roster
-                .admit(Introduction { joins, ..introduction(5) }, Presence::Ended)
-                .unwrap_err()
-                .certainty
+            roster.admit(Introduction { joins, ..introduction(5) }, false).unwrap_err().certainty
         };
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(denied(true), Certainty::Unsure, "it may have been added since");
@@ -572,8 +571,8 @@ mod tests {
             let config: config::Cluster = toml::from_str(&config).unwrap();
             let roster = Roster::new(Some(&config), String::new(), lives(), None);
             roster.note(&BTreeMap::new(), Instant::now());
-            assert_eq!(roster.admit(peer, Presence::Ended), Ok(joins));
-            assert_eq!(roster.admit(peer, Presence::Ended), Ok(false), "it is known by now");
+            assert_eq!(roster.admit(peer, false), Ok(joins));
+            assert_eq!(roster.admit(peer, false), Ok(false), "it is known by now");
             let known: Vec<_> = roster.peers().into_iter().map(|peer| peer.node).collect();
             assert_eq!(known, if joins { vec![1, 2, 3] } else { vec![1] });
         }

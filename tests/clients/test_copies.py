@@ -2,11 +2,12 @@
 
 import shutil
 import signal
+import socket
 import time
 
 import pytest
 
-from brokers import ClusterNode, is_settled, settle, start_in_vain, wait_until
+from brokers import ClusterNode, free_offset, is_settled, settle, start_in_vain, wait_until
 
 pytestmark = pytest.mark.skein
 
@@ -95,6 +96,51 @@ def test_a_copy_of_a_data_folder_in_use_is_not_let_in_before_its_node(cluster, c
     wait_until("the right one serves", lambda: is_settled(cluster), 20)
     wait_until("both see it", lambda: said("is linked in its life before") == 2, 10)
     assert first.is_serving() and not copy.is_serving()
+
+
+def test_a_copy_is_not_let_in_because_its_node_has_moved(cluster, copies):
+    """Whoever was just started dials where the configuration says that it is, and nobody listens there."""
+    moved = cluster[3]
+    moved.stop()
+    moved.offset = free_offset([node.offset for node in cluster.nodes.values()])
+    moved.configure()
+    moved.start()
+    wait_until("it serves", moved.is_serving, 20)
+    settle(cluster)
+    copy = copies(3, "copy")
+    copy.start()
+    said = lambda words: copy.get("/readyz")[1].count(words)
+    wait_until("both others refuse it", lambda: said("is linked in its life before") == 2, 10)
+    moved.process.send_signal(signal.SIGSTOP)
+    for node in (1, 2):
+        cluster[node].kill()
+    for node in (1, 2):
+        cluster[node].start()
+    wait_until("both still do", lambda: said("was in its life before") == 2, 10)
+    moved.process.send_signal(signal.SIGCONT)
+    wait_until("both see it", lambda: said("is linked in its life before") == 2, 20)
+    assert moved.alive() and not copy.is_serving()
+
+
+def test_a_node_is_let_in_by_one_that_was_away_while_it_could_not_start(cluster):
+    settle(cluster)
+    first, away = cluster[3], cluster[1]
+    away.stop()
+    first.stop()
+    with socket.socket() as busy:
+        busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        busy.bind(("127.0.0.1", first.port("plain")))
+        busy.listen()
+        lives = lambda: (first.data / "incarnation").read_text()
+        # Each life is let in by node 2, and more of them than its folder remembers.
+        kept = [int(1000 * time.time()) + number for number in range(64)]
+        (first.data / "incarnation").write_text(lives() + "".join(f"{life}\n" for life in kept))
+        for _ in range(2):
+            start_in_vain(first)
+        assert "listeners.mqtt" in first.tail() and len(lives().splitlines()) == 64
+    first.start()
+    away.start()
+    wait_until("all are well", lambda: is_settled(cluster), 30)
 
 
 def test_a_copy_is_not_let_in_for_being_started_often(cluster, copies):

@@ -131,7 +131,7 @@ impl Receiver for Remembering {
         let _ = self.0.send(Event::Doubted(peer));
     }
 
-    fn refused(&self, peer: u64) {
+    fn refused(&self, peer: u64, _: &str) {
         let _ = self.0.send(Event::Refused(peer));
     }
 

@@ -6,12 +6,13 @@
 //! folder. Clocks decide nothing: whose history is the right one, of two, an operator has to say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Context;
-use fleet::shard::Instance;
 use links::{Certainty, Denied, Introduction};
 use serde::{Deserialize, Serialize};
 use storage::data::LIVES_KEPT;
+use tokio::time::Instant;
 use tracing::warn;
 
 /// Keeps a text, where this node finds it at its next start.
@@ -22,18 +23,13 @@ pub struct Lives {
     /// What was let in last, by the node's number.
     known: BTreeMap<u64, Known>,
     keep: Box<Keep>,
+    /// Whether the folder has yet to be told what is known.
+    is_news: bool,
 }
 
-/// Whether a life goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// There is a link.
-    Linked,
-    /// It may go on, and there is no link.
-    Unseen,
-    /// Its process has ended, or it was not heard of for long.
-    Ended,
-}
+/// A life that a later one wants to follow may go on unseen: it is waited for so long. Longer than it takes
+/// it to dial this node again, and than a link that is dead is held for one.
+const UNSEEN_FOR: Duration = Duration::from_secs(10);
 
 /// What a life on a folder, or on a copy of it, is to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +52,12 @@ struct Known {
     life: u64,
     /// It and those before it on the folder, the oldest first; none if it did not say.
     lives: Vec<u64>,
+    /// Whether it is known to have ended.
+    #[serde(skip)]
+    has_ended: bool,
+    /// Since when a later one wants to be let in, and nothing was heard of it.
+    #[serde(skip)]
+    awaited: Option<Instant>,
 }
 
 impl Lives {
@@ -66,73 +68,105 @@ impl Lives {
     ) -> anyhow::Result<Self> {
         let known = kept.map(serde_json::from_str).transpose();
         let known = known.context("the lives of other nodes that were let in cannot be read")?;
-        Ok(Self { known: known.unwrap_or_default(), keep: Box::new(keep) })
+        Ok(Self { known: known.unwrap_or_default(), keep: Box::new(keep), is_news: false })
     }
 
-    /// The life of each node that was let in last.
-    pub(super) fn last(&self) -> impl Iterator<Item = Instance> {
-        self.known.iter().map(|(node, known)| Instance::new(*node, known.life))
+    /// A process has said that it is a life of a node.
+    pub(super) fn hear(&mut self, node: u64, life: u64) {
+        if let Some(known) = self.known.get_mut(&node).filter(|known| known.life == life) {
+            (known.has_ended, known.awaited) = (false, None);
+        }
     }
 
-    /// Whether the life of a node that was let in last was at an address.
-    pub(super) fn was_at(&self, node: u64, address: &str) -> bool {
-        self.known.get(&node).is_some_and(|known| known.address == address)
+    /// A life of a node is at an address: another one that was let in there has ended.
+    pub(super) fn find(&mut self, node: u64, life: u64, address: &str) {
+        self.hear(node, life);
+        if let Some(known) = self.known.get_mut(&node).filter(|known| known.life != life) {
+            known.has_ended |= known.address == address;
+        }
     }
 
-    /// Notes that a life is let in. What cannot be kept is remembered until this process ends.
+    /// Nobody listens at the address of a node: if its life was let in there, that has ended.
+    pub(super) fn miss(&mut self, node: u64, address: &str) {
+        if let Some(known) = self.known.get_mut(&node) {
+            known.has_ended |= known.address == address;
+        }
+    }
+
+    /// Forgets a node that is no member any more, and is not let in with the folder that it had.
+    pub(super) fn forget(&mut self, node: u64) {
+        self.is_news |= self.known.remove(&node).is_some();
+    }
+
+    /// Notes that a life is let in. What cannot be kept is tried again with the next.
     pub(super) fn note(&mut self, peer: Introduction<'_>) {
         let before = self.known.get(&peer.node);
-        if before.is_some_and(|it| it.life == peer.incarnation && it.folder == peer.folder) {
+        if before.is_none_or(|it| it.life != peer.incarnation || it.folder != peer.folder) {
+            let first = peer.lives.len().saturating_sub(LIVES_KEPT);
+            let known = Known {
+                folder: peer.folder.to_owned(),
+                address: peer.address.to_owned(),
+                life: peer.incarnation,
+                lives: peer.lives[first..].to_vec(),
+                has_ended: false,
+                awaited: None,
+            };
+            self.known.insert(peer.node, known);
+            self.is_news = true;
+        }
+        if !self.is_news {
             return;
         }
-        let first = peer.lives.len().saturating_sub(LIVES_KEPT);
-        let (folder, address) = (peer.folder.to_owned(), peer.address.to_owned());
-        let lives = peer.lives[first..].to_vec();
-        self.known.insert(peer.node, Known { folder, address, life: peer.incarnation, lives });
         let text = serde_json::to_string(&self.known).context("cannot be written as JSON");
-        if let Err(error) = text.and_then(|text| (self.keep)(&text)) {
-            let (error, peer) = (format!("{error:#}"), peer.node);
-            warn!(
-                error,
-                peer, "which life of a node was let in is forgotten when this process ends"
-            );
+        match text.and_then(|text| (self.keep)(&text)) {
+            Ok(()) => self.is_news = false,
+            Err(error) => {
+                let (error, peer) = (format!("{error:#}"), peer.node);
+                warn!(
+                    error,
+                    peer,
+                    "which life of a node was let in is not written down: if this process ends before it \
+                     is, a copy of that node's folder may be let in"
+                );
+            }
         }
     }
 
-    /// Refuses a process on a copy of a node's folder. `presence` is that of the life that was let in last.
-    pub(super) fn judge(&self, peer: Introduction<'_>, presence: Presence) -> Result<(), Denied> {
-        let known = self.known.get(&peer.node).filter(|known| known.folder == peer.folder);
+    /// Refuses a process on a copy of a node's folder. `is_linked` says whether there is a stream from or
+    /// to that node.
+    pub(super) fn judge(&mut self, peer: Introduction<'_>, is_linked: bool) -> Result<(), Denied> {
+        let known = self.known.get_mut(&peer.node).filter(|known| known.folder == peer.folder);
         // Who has a folder of its own has taken the place of the other.
         let Some(known) = known.filter(|known| known.life != peer.incarnation) else {
             return Ok(());
         };
+        let relation = known.relation(peer);
         let at = match known.address.as_str() {
             "" => String::new(),
             address => format!(" at {address}"),
         };
-        let relation = known.relation(peer);
-        let why = match (relation, presence) {
-            (Relation::Later, Presence::Ended) => return Ok(()),
-            (Relation::Later, Presence::Linked) => format!(
+        let why = match relation {
+            Relation::Later if is_linked => format!(
                 "is linked in its life before{at}: if that has ended this is noticed within some seconds; \
                  otherwise two processes have copies of its data folder, and one has to be stopped"
             ),
-            (Relation::Later, Presence::Unseen) => format!(
+            Relation::Later if known.is_gone() => return Ok(()),
+            Relation::Later => format!(
                 "was in its life before{at}, and may be there still: this one is let in when nobody listens \
                  there any more, or in some seconds"
             ),
-            (Relation::Earlier, _) => {
+            Relation::Earlier => {
                 format!("has begun another life on this data folder or a copy of it{at}")
             }
-            (Relation::Diverged, _) => format!(
+            Relation::Diverged => format!(
                 "has gone on{at} without this data folder, which is a copy or was set back: what it has \
                  promised since is not in this one. Use the folder on which it ran last; if that is lost, \
                  `skein cluster replace {}`",
                 peer.node
             ),
         };
-        let certainty = match (relation, presence) {
-            (Relation::Earlier | Relation::Diverged, Presence::Linked) => Certainty::ForGood,
+        let certainty = match relation {
+            Relation::Earlier | Relation::Diverged if is_linked => Certainty::ForGood,
             _ => Certainty::ForNow,
         };
         Err(Denied { why, certainty })
@@ -140,6 +174,12 @@ impl Lives {
 }
 
 impl Known {
+    /// Whether this life has ended, or nothing was heard of it since a later one came.
+    fn is_gone(&mut self) -> bool {
+        let now = Instant::now();
+        self.has_ended || now.duration_since(*self.awaited.get_or_insert(now)) >= UNSEEN_FOR
+    }
+
     /// What a life is to this one.
     fn relation(&self, peer: Introduction<'_>) -> Relation {
         let is_later = peer.incarnation > self.life;
@@ -176,32 +216,29 @@ mod tests {
     #[test]
     fn only_a_life_that_knows_of_the_one_let_in_last_is_let_in() {
         use Certainty::{ForGood, ForNow};
-        use Presence::{Ended, Linked, Unseen};
-        for (known, peer, presence, expected) in [
+        for (known, peer, is_linked, expected) in [
             // The same; it has several streams.
-            ("3 5", "3 5", Linked, None),
-            ("3 5", "3 5", Unseen, None),
+            ("3 5", "3 5", true, None),
+            ("3 5", "3 5", false, None),
             // It was restarted; perhaps nobody has noticed its end yet, or it was not noticed here at all.
-            ("3 5", "3 5 6", Ended, None),
-            ("3 5", "3 5 6", Linked, Some((ForNow, "linked in its life before at here:1"))),
-            ("3 5", "3 5 6", Unseen, Some((ForNow, "was in its life before at here:1"))),
-            ("3 5", "3 5 6 7", Ended, None),
-            ("5", "3 5 6", Ended, None),
+            ("3 5", "3 5 6", false, None),
+            ("3 5", "3 5 6", true, Some((ForNow, "linked in its life before at here:1"))),
+            ("3 5", "3 5 6 7", false, None),
+            ("5", "3 5 6", false, None),
             // A copy from before that life, however often it was started, and whatever its clock says.
-            ("3 5", "3 6", Linked, Some((ForGood, "gone on at here:1"))),
-            ("3 5", "3 6", Linked, Some((ForGood, "skein cluster replace 4"))),
-            ("3 5", "3 6", Unseen, Some((ForNow, "gone on at here:1"))),
-            ("3 5", "3 6", Ended, Some((ForNow, "gone on at here:1"))),
-            ("3 5", "3 6 7", Ended, Some((ForNow, "gone on"))),
-            ("3 5", "3 4", Linked, Some((ForGood, "gone on"))),
-            ("3 5", "3 4", Ended, Some((ForNow, "gone on"))),
-            ("5", "6", Ended, Some((ForNow, "gone on"))),
+            ("3 5", "3 6", true, Some((ForGood, "gone on at here:1"))),
+            ("3 5", "3 6", true, Some((ForGood, "skein cluster replace 4"))),
+            ("3 5", "3 6", false, Some((ForNow, "gone on at here:1"))),
+            ("3 5", "3 6 7", false, Some((ForNow, "gone on"))),
+            ("3 5", "3 4", true, Some((ForGood, "gone on"))),
+            ("3 5", "3 4", false, Some((ForNow, "gone on"))),
+            ("5", "6", false, Some((ForNow, "gone on"))),
             // The folder of which a copy was let in.
-            ("3 6 7", "3 5 8", Linked, Some((ForGood, "gone on"))),
-            ("3 6 7", "3 5 8", Ended, Some((ForNow, "gone on"))),
+            ("3 6 7", "3 5 8", true, Some((ForGood, "gone on"))),
+            ("3 6 7", "3 5 8", false, Some((ForNow, "gone on"))),
             // A copy that was made while the folder was in use has been let in.
-            ("3 5 6", "3 5", Linked, Some((ForGood, "another life"))),
-            ("3 5 6", "3 5", Ended, Some((ForNow, "another life"))),
+            ("3 5 6", "3 5", true, Some((ForGood, "another life"))),
+            ("3 5 6", "3 5", false, Some((ForNow, "another life"))),
         ] {
             let numbers = |text: &str| -> Vec<u64> {
                 text.split(' ').map(|number| number.parse().unwrap()).collect()
@@ -209,7 +246,8 @@ mod tests {
             let (known, peer) = (&*numbers(known), &*numbers(peer));
             let mut lives = forgetful();
             lives.note(life(known, "a"));
-            let found = lives.judge(life(peer, "a"), presence).err();
+            lives.miss(4, "here:1");
+            let found = lives.judge(life(peer, "a"), is_linked).err();
             let found = found.as_ref().map(|it| (it.certainty, &*it.why));
             let is_as_expected = match (found, expected) {
                 (Some((certainty, why)), Some((wanted, said))) => {
@@ -219,9 +257,46 @@ mod tests {
             };
             assert!(
                 is_as_expected,
-                "{known:?}, {peer:?}, {presence:?}: {found:?}, not {expected:?}"
+                "{known:?}, {peer:?}, {is_linked}: {found:?}, not {expected:?}"
             );
-            assert_eq!(lives.judge(life(peer, "b"), presence), Ok(()), "another replica");
+            assert_eq!(lives.judge(life(peer, "b"), is_linked), Ok(()), "another replica");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_life_waits_until_the_one_before_has_ended() {
+        type Happens = fn(&mut Lives);
+        let happens: [(&str, bool, Happens); 8] = [
+            ("nothing", false, |_| ()),
+            ("nobody listens where it was", true, |it| it.miss(4, "here:1")),
+            ("nobody listens where it was not", false, |it| it.miss(4, "there:1")),
+            ("another is where it was", true, |it| it.find(4, 6, "here:1")),
+            ("another is elsewhere", false, |it| it.find(4, 6, "there:1")),
+            ("it is where it was", false, |it| it.find(4, 5, "here:1")),
+            ("nobody listened there, and it is back", false, |it| {
+                it.miss(4, "here:1");
+                it.hear(4, 5);
+            }),
+            ("another node has ended", false, |it| it.miss(3, "here:1")),
+        ];
+        for (what, has_ended, happens) in happens {
+            let mut lives = forgetful();
+            lives.note(life(&[3, 5], "a"));
+            happens(&mut lives);
+            let later = life(&[3, 5, 6], "a");
+            let is_let_in = |lives: &mut Lives| lives.judge(later, false).is_ok();
+            assert_eq!(is_let_in(&mut lives), has_ended, "{what}");
+            if has_ended {
+                continue;
+            }
+            let why = lives.judge(later, false).unwrap_err().why;
+            assert!(why.contains("was in its life before at here:1"), "{why}");
+            tokio::time::advance(UNSEEN_FOR / 2).await;
+            lives.hear(4, 5);
+            tokio::time::advance(UNSEEN_FOR / 2).await;
+            assert!(!is_let_in(&mut lives), "{what}: it was heard of");
+            tokio::time::advance(UNSEEN_FOR).await;
+            assert!(is_let_in(&mut lives), "{what}: long ago");
         }
     }
 
@@ -230,7 +305,8 @@ mod tests {
         let mut lives = forgetful();
         let told: Vec<u64> = (1..=9 + LIVES_KEPT as u64).collect();
         lives.note(life(&told[..5], "a"));
-        assert!(lives.judge(life(&told[9..], "a"), Presence::Ended).is_err());
+        lives.miss(4, "here:1");
+        assert!(lives.judge(life(&told[9..], "a"), false).is_err());
         lives.note(life(&told, "a"));
         assert_eq!(lives.known[&4].lives.len(), LIVES_KEPT);
     }
@@ -244,11 +320,32 @@ mod tests {
                 Introduction { lives: if tells { of.lives } else { &[] }, ..of }
             });
             lives.note(before);
-            assert_eq!(lives.judge(after, Presence::Ended), Ok(()));
-            assert!(lives.judge(after, Presence::Linked).is_err());
-            let earlier = Introduction { incarnation: 4, ..after };
-            assert!(lives.judge(earlier, Presence::Ended).is_err());
+            lives.miss(4, "here:1");
+            assert_eq!(lives.judge(after, false), Ok(()));
+            assert!(lives.judge(after, true).is_err());
+            assert!(lives.judge(Introduction { incarnation: 4, ..after }, false).is_err());
         }
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_tried_again() {
+        let kept = Arc::new(Mutex::new(None));
+        let keeps = Arc::clone(&kept);
+        let mut tries = 0..;
+        let tries = Mutex::new(move || tries.next());
+        let keep = move |text: &str| {
+            anyhow::ensure!(tries.lock()() > Some(0), "the disk is full");
+            *keeps.lock() = Some(text.to_owned());
+            Ok(())
+        };
+        let mut lives = Lives::remember(None, keep).unwrap();
+        lives.note(life(&[3], "a"));
+        assert_eq!(*kept.lock(), None);
+        lives.note(life(&[3], "a"));
+        assert!(kept.lock().as_ref().is_some_and(|text| text.contains("[3]")));
+        lives.forget(4);
+        lives.note(Introduction { node: 5, ..life(&[9], "b") });
+        assert!(kept.lock().as_ref().is_some_and(|text| !text.contains("[3]")));
     }
 
     #[test]
@@ -265,10 +362,10 @@ mod tests {
         }
         let kept = kept.lock().clone();
         assert_eq!(kept.len(), 2, "once for each: {kept:?}");
-        let lives = Lives::remember(Some(&kept[1]), |_| Ok(())).unwrap();
-        assert!(lives.last().eq([Instance::new(4, 5)]));
-        assert!(lives.was_at(4, "here:1") && !lives.was_at(4, "there:1"));
-        assert!(lives.judge(life(&[3, 6], "a"), Presence::Ended).is_err());
+        let mut lives = Lives::remember(Some(&kept[1]), |_| Ok(())).unwrap();
+        lives.miss(4, "here:1");
+        assert!(lives.judge(life(&[3, 6], "a"), false).is_err());
+        assert_eq!(lives.judge(life(&[3, 5, 6], "a"), false), Ok(()));
         assert!(Lives::remember(Some("{"), |_| Ok(())).is_err());
     }
 }

@@ -9,11 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{DataDir, DataError, failed};
 use crate::disk::is_full;
 
-/// A data directory remembers so many of the lives that were begun on it.
+/// A data directory remembers so many of the lives that were begun on it, and the one that each other node
+/// has let in last.
 pub const LIVES_KEPT: usize = 64;
-
-/// Follows the number of a life in which another node was linked.
-const LINKED: &str = "linked";
 
 /// A life of a node on a data directory: from one start to the next.
 #[derive(Debug)]
@@ -23,14 +21,16 @@ pub struct Incarnation {
     is_upgraded: bool,
     /// The file that remembers.
     file: PathBuf,
+    /// What it says of earlier ones: whole lines.
+    before: String,
 }
 
 /// A life, as the directory remembers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Begun {
     number: u64,
-    /// Whether another node has let it in.
-    linked: bool,
+    /// The nodes that have let it in, and none since. They may ask for it, however long ago that was.
+    let_in_by: Vec<u64>,
 }
 
 impl Incarnation {
@@ -39,8 +39,8 @@ impl Incarnation {
         self.begun.last().expect("it is one of them").number
     }
 
-    /// It and those before it, by their numbers, each greater than those before: at most
-    /// [`LIVES_KEPT`]. None where it is not known which there were before.
+    /// It and those before it, by their numbers, each greater than those before. None where it is not
+    /// known which there were.
     pub fn lives(&self) -> Vec<u64> {
         match self.is_upgraded {
             true => Vec::new(),
@@ -48,17 +48,36 @@ impl Incarnation {
         }
     }
 
-    /// Notes that another node has let this life in: those that nobody knows are forgotten first.
-    pub fn note_linked(&mut self) -> Result<(), DataError> {
-        self.begun.last_mut().expect("it is one of them").linked = true;
-        write(&self.begun, &self.file).map_err(failed("write", &self.file))
+    /// Has the directory remember it. Before that nobody may hear of it. Needs room on the disk at the
+    /// first start alone, or after some hundred starts without any.
+    pub fn begin(&self) -> Result<(), DataError> {
+        let written = write(&self.begun, &self.file).or_else(|error| match is_full(&error) {
+            true if !self.before.is_empty() => append(&self.file, &self.before, self.number()),
+            _ => Err(error),
+        });
+        written.map_err(failed("write", &self.file))
+    }
+
+    /// Notes that another node has let it in.
+    pub fn note_let_in(&mut self, node: u64) -> Result<(), DataError> {
+        let (last, before) = self.begun.split_last_mut().expect("it is one of them");
+        if last.let_in_by.contains(&node) {
+            return Ok(());
+        }
+        last.let_in_by.push(node);
+        before.iter_mut().for_each(|life| life.let_in_by.retain(|it| *it != node));
+        let written = write(&self.begun, &self.file);
+        if written.is_err() {
+            // Whoever asks again tries again.
+            self.begun.last_mut().expect("it is one of them").let_in_by.pop();
+        }
+        written.map_err(failed("write", &self.file))
     }
 }
 
 impl DataDir {
-    /// Begins another life of a node on this directory. Its number is about the time in milliseconds, so
-    /// that it grows also where an older directory was brought back. Needs no room on the disk but at the
-    /// first start.
+    /// The next life of a node on this directory, which is yet to [begin](Incarnation::begin). Its number
+    /// is about the time in milliseconds, so that it grows also where an older directory was brought back.
     pub fn next_incarnation(&self) -> Result<Incarnation, DataError> {
         let file = self.path.join("incarnation");
         let text = match fs::read_to_string(&file) {
@@ -66,45 +85,38 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(failed("read", &file)(error)),
         };
-        // That version ended no line.
+        // That version ended no line. Behind the last line of this one is what a full disk cut short.
         let is_upgraded = !text.is_empty() && !text.contains('\n');
-        let whole =
-            if is_upgraded { &*text } else { &text[..text.rfind('\n').map_or(0, |at| at + 1)] };
-        let lives = whole.lines().map(parse).collect::<Option<Vec<_>>>();
-        let mut begun = lives.ok_or_else(|| {
+        let whole = if is_upgraded { text.len() } else { text.rfind('\n').map_or(0, |at| at + 1) };
+        let before = text[..whole].to_owned();
+        let begun = before.lines().map(parse).collect::<Option<Vec<_>>>();
+        let mut begun = begun.ok_or_else(|| {
             failed("read", &file)(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
         })?;
-        let last = begun.last().map(|life| life.number);
-        let number = next_after(last.unwrap_or_default());
-        while begun.len() >= LIVES_KEPT {
-            let unknown = begun.iter().position(|life| !life.linked);
-            begun.remove(unknown.unwrap_or_default());
+        let number = next_after(begun.last().map_or(0, |life| life.number));
+        while begun.len() >= LIVES_KEPT
+            && let Some(oldest) = begun.iter().position(|life| life.let_in_by.is_empty())
+        {
+            begun.remove(oldest);
         }
-        begun.push(Begun { number, linked: false });
-        let written = write(&begun, &file).or_else(|error| match is_full(&error) {
-            true if last.is_some() => append(&file, whole, number),
-            _ => Err(error),
-        });
-        written.map_err(failed("write", &file))?;
-        Ok(Incarnation { begun, is_upgraded, file })
+        begun.push(Begun { number, let_in_by: Vec::new() });
+        Ok(Incarnation { begun, is_upgraded, file, before })
     }
 }
 
+/// A line: the number of a life, and those of the nodes that have let it in last.
 fn parse(line: &str) -> Option<Begun> {
-    let (number, linked) = match line.split_once(' ') {
-        Some((number, LINKED)) => (number, true),
-        Some(_) => return None,
-        None => (line, false),
-    };
-    Some(Begun { number: number.parse().ok()?, linked })
+    let numbers = line.split(' ').map(|number| number.parse().ok());
+    let mut numbers = numbers.collect::<Option<Vec<u64>>>()?.into_iter();
+    Some(Begun { number: numbers.next()?, let_in_by: numbers.collect() })
 }
 
 fn write(begun: &[Begun], file: &Path) -> io::Result<()> {
     let new = file.with_extension("new");
     let mut written = File::create(&new)?;
-    for Begun { number, linked } in begun {
-        let mark = if *linked { format!(" {LINKED}") } else { String::new() };
-        writeln!(written, "{number}{mark}")?;
+    for Begun { number, let_in_by } in begun {
+        let nodes = let_in_by.iter().map(|node| format!(" {node}")).collect::<String>();
+        writeln!(written, "{number}{nodes}")?;
     }
     written.sync_all()?;
     fs::rename(&new, file)?;
@@ -112,10 +124,10 @@ fn write(begun: &[Begun], file: &Path) -> io::Result<()> {
 }
 
 /// There is room behind the end of a short file. What was not finished there goes.
-fn append(file: &Path, whole: &str, number: u64) -> io::Result<()> {
+fn append(file: &Path, before: &str, number: u64) -> io::Result<()> {
     let mut old = File::options().append(true).open(file)?;
-    old.set_len(whole.len() as u64)?;
-    let begin = if whole.ends_with('\n') { "" } else { "\n" };
+    old.set_len(before.len() as u64)?;
+    let begin = if before.ends_with('\n') { "" } else { "\n" };
     old.write_all(format!("{begin}{number}\n").as_bytes())?;
     old.sync_all()
 }
@@ -133,33 +145,44 @@ fn next_after(last: u64) -> u64 {
 mod tests {
     use super::*;
 
+    /// The next life of a directory, begun.
+    fn begin(data: &DataDir) -> Incarnation {
+        let life = data.next_incarnation().unwrap();
+        life.begin().unwrap();
+        life
+    }
+
     #[test]
     fn every_life_is_greater_and_knows_those_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let next = || data.next_incarnation().unwrap();
-        let mut told: Vec<_> = (0..LIVES_KEPT + 2).map(|_| next().number()).collect();
+        let mut told: Vec<_> = (0..LIVES_KEPT + 2).map(|_| begin(&data).number()).collect();
         assert!(told.is_sorted_by(|one, next| one < next));
-        let life = next();
+        let life = begin(&data);
         told.push(life.number());
         assert_eq!(life.lives(), told[3..]);
+        assert_ne!(data.next_incarnation().unwrap().number(), life.number());
+        assert_eq!(begin(&data).lives()[..LIVES_KEPT - 1], told[4..], "it was never begun");
     }
 
     #[test]
-    fn lives_that_others_know_are_remembered_longer() {
+    fn the_life_that_a_node_has_let_in_last_is_remembered() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let mut linked = Vec::new();
+        let mut let_in = Vec::new();
         for number in 0..3 * LIVES_KEPT {
-            let mut life = data.next_incarnation().unwrap();
-            if number < 3 {
-                life.note_linked().unwrap();
-                linked.push(life.number());
+            let mut life = begin(&data);
+            // Node 2 ends after the first, node 3 goes on.
+            let nodes: &[u64] = if number == 0 { &[2, 3] } else { &[3] };
+            for node in nodes {
+                life.note_let_in(*node).unwrap();
             }
+            let_in.push(life.number());
         }
-        let life = data.next_incarnation().unwrap();
-        assert_eq!(life.lives().len(), LIVES_KEPT);
-        assert_eq!(life.lives()[..3], linked);
+        let lives = begin(&data).lives();
+        assert_eq!(lives.len(), LIVES_KEPT);
+        assert_eq!(lives[0], let_in[0]);
+        assert_eq!(lives[1..LIVES_KEPT - 1], let_in[2 * LIVES_KEPT + 2..]);
     }
 
     #[test]
@@ -167,20 +190,18 @@ mod tests {
         const AHEAD: u64 = 1 << 60;
         let ahead = AHEAD.to_string();
         for (text, before) in [
-            (format!("5 linked\n{ahead}\n"), Some(vec![5, AHEAD])),
+            (format!("5 2 3\n{ahead}\n"), Some(vec![5, AHEAD])),
             // A write was cut short by a full disk.
             (format!("{ahead}\n12"), Some(vec![AHEAD])),
             (String::new(), Some(vec![])),
             ("five\n".into(), None),
-            ("5 linke\n".into(), None),
+            ("5 two\n".into(), None),
             (format!("{ahead}\n\0\0\0\n"), None),
         ] {
             let dir = tempfile::tempdir().unwrap();
             let data = DataDir::open(dir.path()).unwrap();
-            let [one, other] = [(); 2].map(|()| {
-                fs::write(dir.path().join("incarnation"), &text).unwrap();
-                data.next_incarnation()
-            });
+            fs::write(dir.path().join("incarnation"), &text).unwrap();
+            let [one, other] = [(); 2].map(|()| data.next_incarnation());
             let Some(before) = before else {
                 let error = one.unwrap_err().to_string();
                 assert!(error.contains("incarnation") && error.contains("damaged"), "{error}");
@@ -202,10 +223,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         fs::write(dir.path().join("incarnation"), AHEAD.to_string()).unwrap();
-        let first = data.next_incarnation().unwrap();
+        let first = begin(&data);
         assert!(first.number() > AHEAD);
         assert!(first.lives().is_empty(), "others judge it by its number");
-        let second = data.next_incarnation().unwrap();
+        let second = begin(&data);
         assert_eq!(second.lives(), [AHEAD, first.number(), second.number()]);
     }
 
@@ -213,11 +234,11 @@ mod tests {
     fn a_number_is_put_behind_the_last_whole_line() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("incarnation");
-        for (text, whole, expected) in
+        for (text, before, expected) in
             [("5\n6\n", "5\n6\n", "5\n6\n7\n"), ("5\n6", "5\n", "5\n7\n"), ("5", "5", "5\n7\n")]
         {
             fs::write(&file, text).unwrap();
-            append(&file, whole, 7).unwrap();
+            append(&file, before, 7).unwrap();
             assert_eq!(fs::read_to_string(&file).unwrap(), expected);
         }
     }

@@ -100,13 +100,34 @@ pub fn router(
         .route("/admin/audit", get(audit::stream))
         .route("/admin/backup", get(backup).post(begin_backup))
         .route("/admin/cluster", get(standing).post(change::change))
-        .route("/admin/crl", post(crl::import))
         .route("/admin/log", log)
         .route("/admin/policy/explain", post(explain::explain))
         .route("/admin/policy/record", post(replay::record))
         .route("/admin/policy/replay", post(replay::replay))
+        .layer(middleware::from_fn(await_body))
+        // Its bodies are longer, and it awaits them itself.
+        .route("/admin/crl", post(crl::import))
         .with_state(shared)
         .layer(middleware::from_fn(refuse_functions))
+}
+
+/// Bodies have to come in time: whose does not takes a connection from those who watch the node.
+async fn await_body(request: Request, next: Next) -> Response {
+    const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+    const LONGEST: usize = 2 << 20;
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(ARRIVES_WITHIN, axum::body::to_bytes(body, LONGEST)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, body.into())).await,
+        Ok(Err(error)) => {
+            let why = format!("the body has not come, or has more than {LONGEST} bytes: {error}\n");
+            (StatusCode::PAYLOAD_TOO_LARGE, why).into_response()
+        }
+        Err(_) => {
+            let why =
+                format!("the body has not come within {} seconds\n", ARRIVES_WITHIN.as_secs());
+            (StatusCode::REQUEST_TIMEOUT, why).into_response()
+        }
+    }
 }
 
 /// Whoever may say which address a node asks must not act here by that.

@@ -175,7 +175,7 @@ pub fn tell_taken_over(profile: &Profile, now: Instant) {
 }
 
 /// The beginning of a name.
-fn shortened(name: &str) -> &str {
+pub fn shortened(name: &str) -> &str {
     &name[..name.floor_char_boundary(NAME)]
 }
 

@@ -8,8 +8,9 @@ pub mod admission;
 mod http;
 mod quic;
 
+use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use authorizer::{Presented, Tls};
 use ipnet::IpNet;
+use rustls::AlertDescription;
 use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -229,21 +231,22 @@ async fn accept(core: Rc<Core>, door: Door, speaks: Speaks, listener: StdListene
         };
         let (core, door, speaks) = (Rc::clone(&core), Rc::clone(&door), Rc::clone(&speaks));
         actix_rt::spawn(async move {
+            let from = Cell::new(peer);
             let serving = async {
                 let mut permit = entrance.permit().await;
                 // In a storm many wait for their permit: what a handshake needs is made when it begins.
-                Box::pin(serve(&core, &door, &speaks, stream, peer, &mut permit)).await
+                Box::pin(serve(&core, &door, &speaks, stream, &from, &mut permit)).await
             };
             let result = tokio::time::timeout(door.connect_timeout, serving).await;
             match result {
                 Ok(Ok(Served::Connection)) => metrics::connect("accepted"),
                 Ok(Ok(Served::Http(http))) => http.await,
                 Ok(Ok(Served::Refused(failure, answer))) => {
-                    failed(&core, &door, peer, Some(&failure));
+                    failed(&core, &door, from.get(), Some(&failure));
                     answer.await;
                 }
-                Ok(Err(failure)) => failed(&core, &door, peer, Some(&failure)),
-                Err(_) => failed(&core, &door, peer, None),
+                Ok(Err(failure)) => failed(&core, &door, from.get(), Some(&failure)),
+                Err(_) => failed(&core, &door, from.get(), None),
             }
         });
     }
@@ -271,6 +274,10 @@ fn tell(core: &Core, door: &Door, peer: SocketAddr, failure: &Failure) {
         Failure::Refused(_) => return,
         Failure::Io(error) => tls_remedy(error),
         Failure::NotConnect | Failure::Mistaken(_) | Failure::Malformed(_) => Some(None),
+        Failure::Proxy(_) => Some(Some(
+            "proxy_from of the listener has this address: have the load balancer send PROXY headers, or \
+             take it out",
+        )),
         Failure::Http(_) | Failure::Source | Failure::Full => None,
     };
     match remedy {
@@ -289,10 +296,17 @@ fn tls_remedy(error: &io::Error) -> Option<Option<&'static str>> {
         rustls::Error::NoCertificatesPresented => {
             Some("devices show a certificate here; for other clients there is listeners.https")
         }
-        rustls::Error::InvalidMessage(_) => {
-            Some("does not look like TLS: for MQTT without it there is listeners.mqtt")
-        }
-        rustls::Error::AlertReceived(_) => Some(
+        rustls::Error::InvalidMessage(_) => Some(
+            "does not look like TLS: without it there is MQTT on listeners.mqtt, and HTTP on listeners.http",
+        ),
+        rustls::Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) => Some(
             "the client does not accept tls.certificate: does it trust the CA, is the name right?",
         ),
         rustls::Error::NoApplicationProtocol => Some(
@@ -357,16 +371,18 @@ enum Served {
 
 type Answer = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
+/// Serves a socket. `from` is where it comes from: its other end, until a trusted one says better.
 async fn serve(
     core: &Rc<Core>,
     door: &Door,
     speaks: &Speaks,
     stream: TcpStream,
-    peer: SocketAddr,
+    from: &Cell<SocketAddr>,
     permit: &mut Permit,
 ) -> Result<Served, Failure> {
     stream.set_nodelay(true)?;
-    let (ip, port) = client_address(door, &stream, peer, permit).await?;
+    from.set(client_address(door, &stream, from.get(), permit).await?);
+    let (ip, port) = (Some(from.get().ip().to_canonical()), from.get().port());
     // Those that wait aside have none: one source could keep everybody else out with them.
     let place = Place::take(door).ok_or(Failure::Full)?;
     match speaks {
@@ -410,23 +426,20 @@ async fn client_address(
     stream: &TcpStream,
     peer: SocketAddr,
     permit: &mut Permit,
-) -> Result<(Option<IpAddr>, u16), Failure> {
+) -> Result<SocketAddr, Failure> {
     if !door.believes(peer) {
-        return Ok((Some(peer.ip().to_canonical()), peer.port()));
+        return Ok(peer);
     }
     let limit = wire::proxy::MAX_V2_BYTES + 1;
-    let (header, length) = peek(stream, limit, wire::proxy::parse)
-        .await?
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let parsed = peek(stream, limit, wire::proxy::parse).await?;
+    let (header, length) = parsed.map_err(Failure::Proxy)?;
     discard(stream, length).await?;
     // Without a source it is the proxy itself that asks whether the node is well.
-    let Some(source) = header.source else {
-        return Ok((Some(peer.ip().to_canonical()), peer.port()));
-    };
+    let Some(source) = header.source else { return Ok(peer) };
     if !permit.attribute(source.ip()).await {
         return Err(Failure::Source);
     }
-    Ok((Some(source.ip().to_canonical()), source.port()))
+    Ok(source)
 }
 
 /// Ends TLS; gives the certificate that the client has shown, if it has one.

@@ -30,6 +30,10 @@ use stream::Answering;
 
 pub use stream::{Lingering, refuse};
 
+/// Bytes of a request's head, and of what is read at once: the longest topic in a URL fits, and all
+/// properties in headers.
+const LONGEST_HEAD: usize = 128 << 10;
+
 /// Serves a listener for as long as the runtime lives.
 pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
     let places = Arc::new(Semaphore::new(config.max_connections as usize));
@@ -73,7 +77,7 @@ pub async fn answer<S>(
     };
     let service = TowerToHyperService::new(router.map_request(with_source));
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
+    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(LONGEST_HEAD);
     let stream = TokioIo::new(Answering::new(stream, lingering));
     if let Err(error) = http.serve_connection(stream, service).await {
         debug!(%error, "HTTP connection ended");

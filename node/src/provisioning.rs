@@ -28,6 +28,7 @@ use tracing::{debug, info};
 use crate::backend::Backend;
 use crate::clock::now_ms;
 use crate::core::Core;
+use crate::denial;
 use crate::endpoint::Terms;
 use crate::identity::Principal;
 use crate::interest::Live;
@@ -124,7 +125,9 @@ impl Core {
                 Ok(body) => ("accepted", body),
                 Err(rejected) => {
                     let Rejected { code, message, .. } = &rejected;
-                    debug!(client = claimant.client, topic, code, message, "not provisioned");
+                    let [client, topic, message] =
+                        [&*claimant.client, &*topic, &**message].map(denial::shortened);
+                    debug!(client, topic, code, message, "not provisioned");
                     ("rejected", rejected.body())
                 }
             };

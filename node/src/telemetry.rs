@@ -1,6 +1,7 @@
 //! Logs and traces of the process.
 
 use std::collections::HashMap;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 
 use anyhow::Context;
@@ -13,8 +14,12 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tracing::field::Field;
 use tracing::{Level, Metadata, warn};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
@@ -72,12 +77,40 @@ pub fn install_log(log: &Log) -> anyhow::Result<LogFilter> {
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match log.format {
-        LogFormat::Human => lines.with_target(false).boxed(),
+        LogFormat::Human => lines.with_target(false).fmt_fields(escaped_fields()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let filter = filter.or(LevelFilter::WARN).and(filter_fn(|it| !is_of_clients(it)));
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(LogFilter(handle))
+}
+
+/// Fields of an event as people read them. What clients have said may be among them: it begins no line, and
+/// commands no terminal.
+fn escaped_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    let field = |writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        if field.name() != "message" {
+            write!(writer, "{}=", field.name())?;
+        }
+        write!(Escaping(writer), "{value:?}")
+    };
+    debug_fn(field).delimited(" ")
+}
+
+/// Writes control characters as escapes.
+struct Escaping<'a, W>(&'a mut W);
+
+impl<W: fmt::Write> fmt::Write for Escaping<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.find(char::is_control) {
+            let (before, after) = rest.split_at(at);
+            let control = after.chars().next().expect("it was found");
+            write!(self.0, "{before}{}", control.escape_default())?;
+            rest = &after[control.len_utf8()..];
+        }
+        self.0.write_str(rest)
+    }
 }
 
 /// Whether it is a warning that any client can have written as often as it likes: rustls has one for
@@ -196,5 +229,12 @@ mod tests {
         let id = span.span_context().trace_id().to_string();
         assert_eq!(id, "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(!context_of("nonsense").span().span_context().is_valid());
+    }
+
+    #[test]
+    fn what_clients_say_begins_no_line() {
+        let mut text = String::new();
+        Escaping(&mut text).write_str("a\n2026 FAKE \u{1b}[31m \t ünî").unwrap();
+        assert_eq!(text, "a\\n2026 FAKE \\u{1b}[31m \\t ünî");
     }
 }

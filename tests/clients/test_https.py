@@ -62,6 +62,21 @@ def test_publish_with_properties(https, connected, name):
     }
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_publish_with_as_many_properties_as_there_may_be(https, connected, name, first):
+    """Whether the request is the first of its connection or not."""
+    subscriber = connected()
+    subscriber.subscribe(name, qos=1)
+    if not first:
+        assert https.post(f"{https.base}/topics/{name}/x", data="x").status_code == 200
+    properties = [{f"k{number}": "v" * 900} for number in range(8)]
+    headers = {f"X-Other-{number}": "x" for number in range(80)}
+    headers["x-amz-mqtt5-user-properties"] = base64.b64encode(json.dumps(properties).encode()).decode()
+    answer = https.post(f"{https.base}/topics/{name}?qos=1", headers=headers, data="x")
+    assert answer.status_code == 200, answer.text
+    assert len(subscriber.receive().props["user_property"]) == 8
+
+
 def test_publish_retained(https, connected, name):
     answer = https.post(f"{https.base}/topics/{name}?qos=1&retain=true", data="kept")
     assert answer.status_code == 200, answer.text
@@ -97,7 +112,9 @@ def test_wrong_requests(https, path, status):
 
 def test_a_head_that_is_too_large_is_answered_like_the_rest(https, skein):
     for answered in (
-        https.post(f"{https.base}/topics/a", headers={"X-Long": "x" * 20_000}, data=b"x"),
+        https.post(f"{https.base}/topics/a", headers={"X-Long": "x" * 200_000}, data=b"x"),
+        https.get(f"{https.base}/mqtt", headers={"Upgrade": "websocket", "X-Long": "x" * 20_000}),
+        requests.get(f"{skein.http_url}/things", headers={"X-Long": "x" * 200_000}, timeout=10),
         requests.get(f"{skein.http_url}/things", headers={"X-Long": "x" * 1_000_000}, timeout=10),
         requests.get(f"{skein.http_url}/things", headers={f"X-{number}": "x" for number in range(200)}, timeout=10),
     ):

@@ -210,7 +210,8 @@ impl Reason {
             Self::UnsupportedProtocolVersion => 1,
             Self::ClientIdentifierNotValid => 2,
             Self::BadUserNameOrPassword | Self::BadAuthenticationMethod => 4,
-            Self::NotAuthorized | Self::Banned => 5,
+            // The topic of its will is reserved: another try is of no use.
+            Self::NotAuthorized | Self::Banned | Self::TopicNameInvalid => 5,
             reason if reason.is_error() => 3,
             _ => 0,
         }

@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Actor;
 use arc_swap::ArcSwap;
@@ -117,6 +118,9 @@ pub enum Failure {
     /// The client speaks something else than the listener; the text says what would do.
     #[error("{0}")]
     Mistaken(&'static str),
+    /// The listener expects a PROXY header, and this is none.
+    #[error("{0}")]
+    Proxy(wire::proxy::ParseError),
     /// CONNECT breaks the protocol; the client was told if there is a way to.
     #[error("{0}")]
     Malformed(mqtt::DecodeError),
@@ -142,7 +146,9 @@ impl Failure {
             Self::Http(_) => "http",
             Self::Source => "too_many_of_source",
             Self::Full => "too_many",
-            Self::NotConnect | Self::Mistaken(_) | Self::Malformed(_) => "protocol",
+            Self::NotConnect | Self::Mistaken(_) | Self::Proxy(_) | Self::Malformed(_) => {
+                "protocol"
+            }
             Self::Refused(Reason::NotAuthorized) => "not_authorized",
             Self::Refused(Reason::ServerUnavailable | Reason::ServerBusy) => "unavailable",
             Self::Refused(_) => "refused",
@@ -162,7 +168,7 @@ pub async fn connect(
         Ok(connect) => connect,
         Err(error) => {
             if let Some((version, reason)) = error.answer() {
-                say(&mut transport, version, &ConnAck::new(reason)).await?;
+                say(&mut transport, version, &ConnAck::new(reason)).await;
             }
             return Err(Failure::Malformed(error.error));
         }
@@ -192,7 +198,7 @@ pub async fn connect(
             denial::tell_refused(newcomer, reason, denial.as_ref(), why, now);
             let connack = ConnAck::new(reason);
             if takes(&connect, &connack) {
-                say(&mut transport, version, &connack).await?;
+                say(&mut transport, version, &connack).await;
             }
             Err(Failure::Refused(reason))
         }
@@ -224,17 +230,18 @@ async fn read_connect(core: &Core, transport: &mut Transport) -> Result<(Vec<u8>
     }
 }
 
-/// Sends one CONNACK and ends the stream.
-async fn say(
-    transport: &mut Transport,
-    version: Version,
-    connack: &ConnAck<'_>,
-) -> Result<(), Failure> {
+/// How long a client may take to take a refusal: over QUIC it says that it has.
+const SAID_WITHIN: Duration = Duration::from_secs(2);
+
+/// Sends one CONNACK and ends the stream. Whether it arrives, changes nothing.
+async fn say(transport: &mut Transport, version: Version, connack: &ConnAck<'_>) {
     let (mut outbox, mut pool) = (Outbox::default(), Pool::new(usize::MAX));
     outbox.append(&mut pool, |out| mqtt::encode_connack(version, connack, out));
-    poll_fn(|cx| transport.poll_write(cx, &mut outbox, &mut pool)).await?;
-    poll_fn(|cx| transport.poll_shutdown(cx)).await?;
-    Ok(())
+    let saying = async {
+        poll_fn(|cx| transport.poll_write(cx, &mut outbox, &mut pool)).await?;
+        poll_fn(|cx| transport.poll_shutdown(cx)).await
+    };
+    let _ = tokio::time::timeout(SAID_WITHIN, saying).await;
 }
 
 /// What was decided about a CONNECT.

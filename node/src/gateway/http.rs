@@ -52,10 +52,12 @@ pub(super) async fn serve(
     place: Place,
 ) -> Result<Served, Failure> {
     let mut head = Vec::new();
-    let (upgrade, length) = loop {
+    let found = loop {
         match Upgrade::parse(&head) {
-            Ok(Some(found)) => break found,
+            Ok(Some(found)) => break Some(found),
             Ok(None) => {}
+            // Other requests have the bounds of those who answer them.
+            Err(_) if data_plane.router.is_some() && !Upgrade::is_asked(&head) => break None,
             Err(error) => return Ok(refuse(stream, place, error.refusal())),
         }
         let filled = head.len();
@@ -66,31 +68,35 @@ pub(super) async fn serve(
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         if head[0] == handshake::CONNECT {
-            return Err(Failure::Mistaken(
-                "looks like MQTT: use ALPN x-amzn-mqtt-ca, or listeners.mqtts",
-            ));
+            return Err(Failure::Mistaken(match stream {
+                Stream::Tls(_) => "looks like MQTT: use ALPN x-amzn-mqtt-ca, or listeners.mqtts",
+                _ => "looks like MQTT: use listeners.mqtt",
+            }));
         }
     };
     let is_tls = matches!(stream, Stream::Tls(_));
     if !is_tls {
-        peer = peer.asking(host(&upgrade));
+        peer = peer.asking(found.as_ref().and_then(|(upgrade, _)| host(upgrade)));
     }
-    if !upgrade.is_websocket() {
-        let Some(router) = &data_plane.router else {
+    let (upgrade, length) = match (found, &data_plane.router) {
+        (Some((upgrade, length)), _) if upgrade.is_websocket() => (upgrade, length),
+        (_, Some(router)) => {
+            let mut router = for_caller(core, router.clone(), &peer).await;
+            if is_tls {
+                router = router.layer(axum::Extension(api::ServerName(peer.domain_name)));
+            }
+            let ip = peer.ip;
+            let stream = Rewound { head: head.into(), stream };
+            return Ok(Served::Http(Box::pin(async move {
+                crate::http::answer(router, stream, head_timeout, ip, place.lingering()).await;
+                drop(place);
+            })));
+        }
+        (_, None) => {
             let refusal = Refusal::new(404, "only WebSocket requests are answered here");
             return Ok(refuse(stream, place, refusal));
-        };
-        let mut router = for_caller(core, router.clone(), &peer).await;
-        if is_tls {
-            router = router.layer(axum::Extension(api::ServerName(peer.domain_name)));
         }
-        let ip = peer.ip;
-        let stream = Rewound { head: head.into(), stream };
-        return Ok(Served::Http(Box::pin(async move {
-            crate::http::answer(router, stream, head_timeout, ip, place.lingering()).await;
-            drop(place);
-        })));
-    }
+    };
     let refused = match sign_in(core, data_plane, &upgrade, peer).await {
         Ok(peer) => match upgrade.accept(&["/mqtt"], &SUBPROTOCOLS) {
             Ok(response) => {

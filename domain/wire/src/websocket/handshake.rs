@@ -55,6 +55,15 @@ pub struct Refusal {
 }
 
 impl Upgrade {
+    /// Whether the beginning of a request asks for a WebSocket, as far as it goes.
+    pub fn is_asked(head: &[u8]) -> bool {
+        let mut lines = head.split(|byte| *byte == b'\n').skip(1);
+        let begins = |line: &[u8], name: &[u8]| {
+            line.get(..name.len()).is_some_and(|line| line.eq_ignore_ascii_case(name))
+        };
+        lines.any(|line| begins(line, b"upgrade:") || begins(line, b"sec-websocket-"))
+    }
+
     /// The longest head that is read.
     pub const MAX_BYTES: usize = 8 * 1024;
     /// The most headers that are read.

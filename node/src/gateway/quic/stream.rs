@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, OtherError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Tells a client that its connection ends in order.
@@ -131,6 +132,13 @@ fn refused(alert: AlertDescription, why: &str) -> rustls::Error {
             CertificateError::NotValidYet.into()
         }
         AlertDescription::CertificateExpired => CertificateError::Expired.into(),
+        AlertDescription::DecryptError
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown => {
+            let why = io::Error::other(why.to_owned());
+            CertificateError::Other(OtherError(Arc::new(why))).into()
+        }
         _ => rustls::Error::General(why.to_owned()),
     }
 }

@@ -29,6 +29,21 @@ fn the_head_is_read() {
 }
 
 #[test]
+fn a_head_asks_for_a_websocket_before_it_is_whole() {
+    let end = REQUEST.find("websocket\r\n").unwrap();
+    for (head, is_asked) in [
+        (REQUEST, true),
+        (&REQUEST[..end], true),
+        ("GET /mqtt HTTP/1.1\r\nsec-websocket-key: x", true),
+        ("GET /mqtt HTTP/1.1\r\nX-Upgrade: websocket\r\n", false),
+        ("Upgrade: websocket", false),
+        ("", false),
+    ] {
+        assert_eq!(Upgrade::is_asked(head.as_bytes()), is_asked, "{head:?}");
+    }
+}
+
+#[test]
 fn the_key_of_the_rfc_is_accepted() {
     let response = parse(REQUEST).accept(&["/", "/mqtt"], &["mqtt"]).unwrap();
     let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -45,10 +45,23 @@ pub struct Trial {
 
 #[derive(Clone, Copy, Debug)]
 enum Load {
-    P2p { qos: Qos, persistent: bool },
-    Fanout { qos: Qos },
-    Fanin { qos: Qos },
-    Latency { qos: Qos },
+    P2p {
+        qos: Qos,
+        persistent: bool,
+    },
+    Fanout {
+        qos: Qos,
+    },
+    Fanin {
+        qos: Qos,
+    },
+    Latency {
+        qos: Qos,
+    },
+    /// At half of what the broker passes at most.
+    HalfLatency {
+        qos: Qos,
+    },
     Idle,
     Subscriptions,
     Storm,
@@ -74,7 +87,7 @@ const P2P_2: Load = Load::P2p { qos: Qos::Two, persistent: false };
 const PERSISTENT_1: Load = Load::P2p { qos: Qos::One, persistent: true };
 
 /// Every scenario, in the order of the table.
-const TRIALS: [Trial; 17] = [
+const TRIALS: [Trial; 18] = [
     with_relay(trial("p2p-qos0", RATE, Bar::TimesMosquitto(6.0), P2P_0)),
     with_relay(trial("p2p-qos1", RATE, Bar::TimesMosquitto(6.0), P2P_1)),
     with_relay(trial("p2p-qos2", RATE, Bar::None, P2P_2)),
@@ -91,6 +104,7 @@ const TRIALS: [Trial; 17] = [
     trial("fanout-qos1", RATE, Bar::None, Load::Fanout { qos: Qos::One }),
     trial("fanin-qos1", RATE, Bar::None, Load::Fanin { qos: Qos::One }),
     with_relay(trial("latency-qos1", P99, Bar::None, Load::Latency { qos: Qos::One })),
+    trial("latency-half", P99, Bar::AtMost(5_000.0), Load::HalfLatency { qos: Qos::One }),
     trial("idle", BYTES_EACH, Bar::AtMost(3.0 * 1024.0), Load::Idle),
     trial("subscriptions", BYTES_EACH, Bar::AtMost(400.0), Load::Subscriptions),
     trial("storm", RATE, Bar::None, Load::Storm),
@@ -118,7 +132,9 @@ pub fn named(names: &[String]) -> Vec<Trial> {
 
 /// Whether the generator never sleeps in this scenario, so that its CPU time says nothing.
 pub(super) fn spins(name: &str) -> bool {
-    TRIALS.iter().any(|trial| trial.name == name && matches!(trial.load, Load::Latency { .. }))
+    TRIALS.iter().any(|trial| {
+        trial.name == name && matches!(trial.load, Load::Latency { .. } | Load::HalfLatency { .. })
+    })
 }
 
 impl Trial {
@@ -137,19 +153,26 @@ impl Trial {
         let pairs = Receivers::Pairs { pairs: pick(100, 10) };
         match self.load {
             Load::P2p { qos, persistent } => {
-                Traffic { persistent, ..traffic(pairs, qos, quick) }.run(target)
+                let backlog = (qos == Qos::Zero).then_some(256);
+                Traffic { persistent, backlog, ..traffic(pairs, qos, quick) }.run(target)
             }
             Load::Fanout { qos } => {
                 let (publishers, subscribers) = (pick(5, 2), pick(500, 20));
-                traffic(Receivers::All { publishers, subscribers }, qos, quick).run(target)
+                let all = Receivers::All { publishers, subscribers };
+                Traffic { payload: 64, ..traffic(all, qos, quick) }.run(target)
             }
             Load::Fanin { qos } => {
-                let (publishers, members) = (pick(100, 10), 4);
+                let (publishers, members) = (pick(500, 10), 5);
                 traffic(Receivers::Shared { publishers, members }, qos, quick).run(target)
             }
             Load::Latency { qos } => {
-                let rate = Some(pick(10_000, 1_000) as f64);
+                let rate = Some(pick(5_000, 1_000) as f64);
                 Traffic { rate, ..traffic(pairs, qos, quick) }.run(target)
+            }
+            Load::HalfLatency { qos } => {
+                let flood = traffic(pairs, qos, quick);
+                let most = flood.run(target)?.figure(RATE).unwrap_or_default();
+                Traffic { rate: Some(most / 2.0), ..flood }.run(target)
             }
             Load::Idle => {
                 let hold = Duration::from_secs(pick(10, 1) as u64);

@@ -51,7 +51,7 @@ impl Traffic {
         };
         let Self { qos, payload, persistent, .. } = self;
         let sessions = if *persistent { ", persistent sessions" } else { "" };
-        let rate = self.rate.map_or("flood".into(), |rate| format!("{rate} messages/s"));
+        let rate = self.rate.map_or("flood".into(), |rate| format!("{rate:.0} messages/s"));
         let version = target.version;
         let over = target.transport.name();
         format!("{receivers}, {rate}, QoS {qos}, {payload} B, {version:?} over {over}{sessions}")

@@ -1,6 +1,7 @@
 //! What the connections do, one module per kind of load.
 
 pub mod idle;
+pub mod reconnect;
 pub mod registry;
 pub mod rest;
 pub mod rights;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use socket2::{Domain, Socket, Type};
 
@@ -107,7 +108,7 @@ impl Transport {
             bridge.set_read_timeout(Some(PATIENCE))?;
             return Ok(Stream { bytes: Bytes::Bridge(bridge), messages: None });
         }
-        let socket = dial(address)?;
+        let socket = dial(address, false)?;
         let mut bytes = match self {
             Self::Tls(config) | Self::SecureWebSocket(config) => {
                 Bytes::Tls(Tls::new(socket, address, config)?)
@@ -122,20 +123,36 @@ impl Transport {
         };
         Ok(Stream { bytes, messages })
     }
+
+    /// Begins a connection that waits for nothing: not for the broker's machine, and not for a handshake
+    /// of TLS, which goes on with each [`Write::write`].
+    pub fn begin(&self, address: SocketAddr) -> Result<Stream> {
+        let bytes = match self {
+            Self::Tcp => Bytes::Tcp(dial(address, true)?),
+            Self::Tls(config) => Bytes::Tls(Tls::new(dial(address, true)?, address, config)?),
+            _ => bail!("{} cannot be opened without waiting", self.name()),
+        };
+        Ok(Stream { bytes, messages: None })
+    }
 }
 
-/// Opens a TCP connection; to a loopback broker from changing loopback addresses, so that storms
+/// Opens a TCP connection, or begins to; to a loopback broker from changing loopback addresses, so that storms
 /// do not run out of ports.
-fn dial(address: SocketAddr) -> Result<TcpStream> {
+fn dial(address: SocketAddr, at_once: bool) -> Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     let block = OPENED.fetch_add(1, Ordering::Relaxed) / PER_SOURCE;
     if address.ip().is_loopback() && address.is_ipv4() && block > 0 {
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + block % 250);
         socket.bind(&SocketAddr::from((source, 0)).into())?;
     }
-    socket.connect(&address.into()).with_context(|| format!("connecting to {address}"))?;
     socket.set_tcp_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_nonblocking(at_once)?;
+    match socket.connect(&address.into()) {
+        Err(error) if at_once && error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
+        }
+        connected => connected.with_context(|| format!("connecting to {address}"))?,
+    }
     Ok(socket.into())
 }
 

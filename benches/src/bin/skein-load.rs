@@ -17,6 +17,7 @@ use benches::relay;
 use benches::report::Report;
 use benches::scenario::Target;
 use benches::scenario::idle::Idle;
+use benches::scenario::reconnect::Reconnect;
 use benches::scenario::registry::Registry;
 use benches::scenario::rest::Key;
 use benches::scenario::rights::Rights;
@@ -100,6 +101,16 @@ enum Command {
         /// Seconds.
         #[arg(long, default_value = "8", value_parser = seconds)]
         duration: Duration,
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Cuts off many clients with sessions, publishes to each, and has all come back at once.
+    Reconnect {
+        #[arg(long, default_value_t = 10_000)]
+        clients: usize,
+        /// The broker's listener for /readyz, which is asked meanwhile.
+        #[arg(long)]
+        probe: Option<SocketAddr>,
         #[command(flatten)]
         target: TargetArgs,
     },
@@ -470,6 +481,9 @@ impl Command {
             }
             Self::Storm { concurrency, duration, target } => {
                 Storm { concurrency, duration }.run(&target.target()?)
+            }
+            Self::Reconnect { clients, probe, target } => {
+                Reconnect { clients, probe }.run(&target.target()?)
             }
             Self::Subscriptions { subscriptions, connections, batch, qos, target } => {
                 Subscriptions { subscriptions, connections, batch, qos }.run(&target.target()?)

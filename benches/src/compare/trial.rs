@@ -9,6 +9,7 @@ use crate::engine::Receivers;
 use crate::frame::Qos;
 use crate::report::{BYTES_EACH, P99, RATE, Report};
 use crate::scenario::idle::Idle;
+use crate::scenario::reconnect::Reconnect;
 use crate::scenario::stored::Stored;
 use crate::scenario::storm::Storm;
 use crate::scenario::subscriptions::Subscriptions;
@@ -65,6 +66,7 @@ enum Load {
     Idle,
     Subscriptions,
     Storm,
+    Reconnect,
     Retained,
     Offline,
 }
@@ -87,7 +89,7 @@ const P2P_2: Load = Load::P2p { qos: Qos::Two, persistent: false };
 const PERSISTENT_1: Load = Load::P2p { qos: Qos::One, persistent: true };
 
 /// Every scenario, in the order of the table.
-const TRIALS: [Trial; 18] = [
+const TRIALS: [Trial; 20] = [
     with_relay(trial("p2p-qos0", RATE, Bar::TimesMosquitto(6.0), P2P_0)),
     with_relay(trial("p2p-qos1", RATE, Bar::TimesMosquitto(6.0), P2P_1)),
     with_relay(trial("p2p-qos2", RATE, Bar::None, P2P_2)),
@@ -109,6 +111,8 @@ const TRIALS: [Trial; 18] = [
     trial("subscriptions", BYTES_EACH, Bar::AtMost(400.0), Load::Subscriptions),
     trial("storm", RATE, Bar::None, Load::Storm),
     over(Carrier::Tls, trial("storm-mtls", RATE, Bar::None, Load::Storm)),
+    trial("reconnect", RATE, Bar::None, Load::Reconnect),
+    over(Carrier::Tls, trial("reconnect-mtls", RATE, Bar::None, Load::Reconnect)),
     trial("retained", RATE, Bar::None, Load::Retained),
     trial("offline", RATE, Bar::None, Load::Offline),
 ];
@@ -186,6 +190,7 @@ impl Trial {
                 let duration = Duration::from_secs(pick(6, 1) as u64);
                 Storm { concurrency: pick(32, 4), duration }.run(target)
             }
+            Load::Reconnect => Reconnect { clients: pick(5_000, 200), probe: None }.run(target),
             Load::Retained => stored(pick(100_000, 1_000)).retained(target),
             Load::Offline => stored(pick(100_000, 1_000)).offline(target),
         }

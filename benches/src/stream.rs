@@ -191,12 +191,16 @@ impl Stream {
         }
     }
 
-    /// Ends the sending direction.
+    /// Ends the sending direction. A broker that has closed already did nothing wrong.
     pub fn shutdown(&mut self) -> io::Result<()> {
-        match &mut self.bytes {
+        let ended = match &mut self.bytes {
             Bytes::Tcp(socket) => socket.shutdown(Shutdown::Write),
             Bytes::Tls(tls) => tls.shutdown(),
             Bytes::Bridge(bridge) => bridge.shutdown(Shutdown::Write),
+        };
+        match ended {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            ended => ended,
         }
     }
 

@@ -62,7 +62,7 @@ impl Tls {
 
     pub(super) fn shutdown(&mut self) -> io::Result<()> {
         self.session.send_close_notify();
-        // A broker that has closed already did nothing wrong.
+        // If that fails, the socket says so, too.
         let _ = self.flush();
         self.socket.shutdown(Shutdown::Write)
     }

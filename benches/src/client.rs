@@ -1,5 +1,5 @@
 //! Opens connections: the handshakes are blocking, one after the other, and read not one byte past
-//! the packet they wait for, so a resumed session's first publications stay in the socket.
+//! the packet they wait for, so a resumed session's first publications stay in the stream.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;

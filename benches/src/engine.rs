@@ -154,6 +154,9 @@ impl<'a> Engine<'a> {
             irregular: Irregularities::default(),
             flow,
         };
+        // What came with the answers to handshakes may be in a stream's own buffer, of which epoll knows
+        // nothing.
+        (0..engine.links.len()).try_for_each(|token| engine.read(token))?;
         engine.wake_all();
         Ok(engine)
     }

@@ -100,7 +100,7 @@ pub trait Receiver: Send + Sync + 'static {
     fn lost(&self, stream: Stream);
 
     /// Whether a peer is wanted that is who it says it is; asked for each stream, in either direction,
-    /// before [`Receiver::connected`].
+    /// before [`Receiver::connected`]. For a life of it that was not let in before this may wait for the disk.
     fn admit(&self, _peer: Introduction<'_>) -> Result<(), Denied> {
         Ok(())
     }

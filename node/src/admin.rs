@@ -15,13 +15,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use api::Source;
 use api::audit::{Actor, Attempt, Change, Intent, Outcome};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use bytes::Bytes;
 use fleet::registry::Timestamp;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use uuid::Uuid;
 
@@ -113,19 +116,31 @@ pub fn router(
 
 /// Bodies have to come in time: whose does not takes a connection from those who watch the node.
 async fn await_body(request: Request, next: Next) -> Response {
-    const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
     const LONGEST: usize = 2 << 20;
     let (head, body) = request.into_parts();
-    match tokio::time::timeout(ARRIVES_WITHIN, axum::body::to_bytes(body, LONGEST)).await {
-        Ok(Ok(body)) => next.run(Request::from_parts(head, body.into())).await,
+    match whole(body, LONGEST).await {
+        Ok(body) => next.run(Request::from_parts(head, body.into())).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// A body of at most so many bytes, or why there is none.
+async fn whole(body: Body, longest: usize) -> Result<Bytes, (StatusCode, String)> {
+    const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+    let arriving = tokio::time::timeout(ARRIVES_WITHIN, Limited::new(body, longest).collect());
+    match arriving.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than {longest} bytes\n"),
+        )),
         Ok(Err(error)) => {
-            let why = format!("the body has not come, or has more than {LONGEST} bytes: {error}\n");
-            (StatusCode::PAYLOAD_TOO_LARGE, why).into_response()
+            Err((StatusCode::BAD_REQUEST, format!("the body has not come: {error}\n")))
         }
         Err(_) => {
             let why =
                 format!("the body has not come within {} seconds\n", ARRIVES_WITHIN.as_secs());
-            (StatusCode::REQUEST_TIMEOUT, why).into_response()
+            Err((StatusCode::REQUEST_TIMEOUT, why))
         }
     }
 }

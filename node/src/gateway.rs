@@ -381,7 +381,7 @@ async fn serve(
     permit: &mut Permit,
 ) -> Result<Served, Failure> {
     stream.set_nodelay(true)?;
-    from.set(client_address(door, &stream, from.get(), permit).await?);
+    find_client(door, &stream, from, permit).await?;
     let (ip, port) = (Some(from.get().ip().to_canonical()), from.get().port());
     // Those that wait aside have none: one source could keep everybody else out with them.
     let place = Place::take(door).ok_or(Failure::Full)?;
@@ -420,26 +420,27 @@ async fn serve(
     }
 }
 
-/// The address of the client: the peer's, or what a trusted peer's PROXY header says.
-async fn client_address(
+/// Sets the address of the client, where a trusted peer's PROXY header says it.
+async fn find_client(
     door: &Door,
     stream: &TcpStream,
-    peer: SocketAddr,
+    from: &Cell<SocketAddr>,
     permit: &mut Permit,
-) -> Result<SocketAddr, Failure> {
-    if !door.believes(peer) {
-        return Ok(peer);
+) -> Result<(), Failure> {
+    if !door.believes(from.get()) {
+        return Ok(());
     }
     let limit = wire::proxy::MAX_V2_BYTES + 1;
     let parsed = peek(stream, limit, wire::proxy::parse).await?;
     let (header, length) = parsed.map_err(Failure::Proxy)?;
     discard(stream, length).await?;
     // Without a source it is the proxy itself that asks whether the node is well.
-    let Some(source) = header.source else { return Ok(peer) };
+    let Some(source) = header.source else { return Ok(()) };
+    from.set(source);
     if !permit.attribute(source.ip()).await {
         return Err(Failure::Source);
     }
-    Ok(source)
+    Ok(())
 }
 
 /// Ends TLS; gives the certificate that the client has shown, if it has one.

@@ -104,7 +104,7 @@ impl Mesh {
         });
         runtime.spawn(Fanout::run(Arc::clone(shared)));
         let _ = self.links.set(links);
-        // Nobody was dialled yet, or answered: a node that cannot listen does not begin a life.
+        // Nobody can have let it in yet: a node that cannot listen does not begin a life.
         life.begin()?;
         let _ = self.life.set(Arc::new(Mutex::new(life)));
         self.follow_roster();
@@ -308,13 +308,19 @@ impl links::Receiver for Ears {
     }
 
     fn refused(&self, peer: u64, address: &str) {
-        self.0.mesh.roster.miss(peer, address);
-        self.0.mesh.ended(peer);
+        let mesh = &self.0.mesh;
+        if !mesh.is_linked(peer) {
+            mesh.roster.miss(peer, address);
+        }
+        mesh.ended(peer);
         self.0.fanout.ended(&self.0, peer);
     }
 
     fn found(&self, peer: u64, address: &str, incarnation: u64) {
-        self.0.mesh.roster.find(peer, incarnation, address);
+        let mesh = &self.0.mesh;
+        if !mesh.is_linked(peer) {
+            mesh.roster.find(peer, incarnation, address);
+        }
     }
 
     fn received(&self, peer: u64, batch: Batch) {

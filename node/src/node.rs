@@ -88,7 +88,10 @@ impl Node {
                 mesh.start(cluster, life, &shared, &runtime)?;
                 Some(runtime)
             }
-            None => None,
+            None => {
+                life.begin()?;
+                None
+            }
         };
         let (tell, stopped) = oneshot::channel();
         let restored = kept::restored(&config.data)?.map(|it| it.outbox_ends).unwrap_or_default();

@@ -89,21 +89,30 @@ pub fn install_log(log: &Log) -> anyhow::Result<LogFilter> {
 /// commands no terminal.
 fn escaped_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     let field = |writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
-        if field.name() != "message" {
-            write!(writer, "{}=", field.name())?;
+        match field.name() {
+            // What the `log` crate says of where it was written.
+            name if name.starts_with("log.") => return Ok(()),
+            "message" => {}
+            name => write!(writer, "{name}=")?,
         }
         write!(Escaping(writer), "{value:?}")
     };
     debug_fn(field).delimited(" ")
 }
 
-/// Writes control characters as escapes.
+/// Whether a character does something to the text around it: ends its line, or turns its direction.
+fn commands(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
+/// Writes such characters as escapes.
 struct Escaping<'a, W>(&'a mut W);
 
 impl<W: fmt::Write> fmt::Write for Escaping<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(at) = rest.find(char::is_control) {
+        while let Some(at) = rest.find(commands) {
             let (before, after) = rest.split_at(at);
             let control = after.chars().next().expect("it was found");
             write!(self.0, "{before}{}", control.escape_default())?;
@@ -234,7 +243,7 @@ mod tests {
     #[test]
     fn what_clients_say_begins_no_line() {
         let mut text = String::new();
-        Escaping(&mut text).write_str("a\n2026 FAKE \u{1b}[31m \t ünî").unwrap();
-        assert_eq!(text, "a\\n2026 FAKE \\u{1b}[31m \\t ünî");
+        Escaping(&mut text).write_str("a\n2026 FAKE \u{1b}[31m \u{202e} ünî").unwrap();
+        assert_eq!(text, "a\\n2026 FAKE \\u{1b}[31m \\u{202e} ünî");
     }
 }

@@ -28,6 +28,18 @@ def test_ready_within_two_seconds(tmp_path):
     assert min(times) < 2, times
 
 
+def test_a_node_that_is_alone_remembers_its_lives_whatever_the_clock_says(fresh_broker):
+    fresh_broker.stop()
+    begun = fresh_broker.data / "incarnation"
+    lives = lambda: [int(line) for line in begun.read_text().splitlines()]
+    assert len(lives()) == 1
+    ahead = 1 << 60
+    begun.write_text(f"{ahead}\n")
+    for starts in (1, 2, 3):
+        fresh_broker.restart()
+        assert len(lives()) == 1 + starts and lives() == sorted(lives()) and lives()[0] == ahead
+
+
 def test_a_second_start_keeps_the_files(fresh_broker):
     files = {path: path.read_bytes() for path in fresh_broker.pki.iterdir()}
     files |= {path: path.read_bytes() for path in (fresh_broker.data / "aws").iterdir()}
@@ -580,7 +592,7 @@ def test_mistakes_are_logged_with_their_remedy(fresh_broker):
     hello = bytes.fromhex("16030100") + bytes(100)
     for listener, make, said in (
         ("plain", lambda: no_tls("plain", hello), "looks like TLS: use listeners.mqtts"),
-        ("tls", lambda: no_tls("tls", m.connect("x")), "for MQTT without it there is listeners.mqtt"),
+        ("tls", lambda: no_tls("tls", m.connect("x")), "without it there is MQTT on listeners.mqtt"),
         ("tls", lambda: tls("tls"), "peer sent no certificates"),
         ("wss", lambda: tls("wss", "-quiet", sent=m.connect("x")), "use ALPN x-amzn-mqtt-ca"),
         ("plain", lambda: no_tls("plain", b"GET / HTTP/1.1"), "the first packet is not CONNECT"),

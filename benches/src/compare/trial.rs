@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::broker::{Broker, Recipe};
 use crate::engine::Receivers;
@@ -175,8 +175,12 @@ impl Trial {
             }
             Load::HalfLatency { qos } => {
                 let flood = traffic(pairs, qos, quick);
-                let most = flood.run(target)?.figure(RATE).unwrap_or_default();
-                Traffic { rate: Some(most / 2.0), ..flood }.run(target)
+                let most = flood.run(target)?;
+                let rate = most.figure(RATE).filter(|rate| *rate > 0.0);
+                let rate = rate.context("nothing passed in the flood")? / 2.0;
+                let mut report = Traffic { rate: Some(rate), ..flood }.run(target)?;
+                report.failures.extend(most.failures);
+                Ok(report)
             }
             Load::Idle => {
                 let hold = Duration::from_secs(pick(10, 1) as u64);

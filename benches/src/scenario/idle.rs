@@ -41,7 +41,7 @@ impl Idle {
         // What the broker does once, after its start and for its first clients, is no connection's cost.
         let first = (0..FIRST).map(|index| self.connect(target, &format!("f{index}.{run}")));
         let mut first = first.collect::<Result<Vec<_>>>()?;
-        let mut unanswered = first.iter_mut().map(unanswered_by).sum::<usize>();
+        let mut unanswered = first.iter_mut().map(|it| usize::from(!answers(it))).sum::<usize>();
         sleep(REST);
         let before = process::resident_bytes(pid)?;
         let meter = Meter::start(&target.pids)?;
@@ -78,15 +78,14 @@ impl Idle {
         let unanswered = clients.iter_mut().enumerate().map(|(index, client)| {
             let due = self.hold.mul_f64(index as f64 / self.connections as f64);
             sleep(due.saturating_sub(start.elapsed()));
-            unanswered_by(client)
+            usize::from(!answers(client))
         });
         unanswered.sum()
     }
 }
 
-/// One if a client gets no answer to PINGREQ.
-fn unanswered_by(Client { stream, .. }: &mut Client) -> usize {
+/// Whether a client gets an answer to PINGREQ.
+fn answers(Client { stream, .. }: &mut Client) -> bool {
     let sent = stream.write_all(&PINGREQ).is_ok();
-    let answered = sent && read_packet(stream).is_ok_and(|(first, _)| first == 0xD0);
-    usize::from(!answered)
+    sent && read_packet(stream).is_ok_and(|(first, _)| first == 0xD0)
 }

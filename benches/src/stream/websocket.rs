@@ -20,9 +20,10 @@ const PONG: u8 = 0x8A;
 
 #[derive(Debug)]
 pub(super) struct WebSocket {
-    /// What was read, from `start` on not used yet.
+    /// What was read, from `start` to `end` not used yet.
     raw: Vec<u8>,
     start: usize,
+    end: usize,
     /// Bytes of the message whose front was read that are still to come.
     left: u64,
     /// What the stream below did not take.
@@ -49,7 +50,7 @@ impl WebSocket {
             let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
             bail!("no WebSocket: {}", String::from_utf8_lossy(line));
         }
-        Ok(Self { raw: Vec::new(), start: 0, left: 0, unsent: Vec::new() })
+        Ok(Self { raw: Vec::new(), start: 0, end: 0, left: 0, unsent: Vec::new() })
     }
 
     pub(super) fn is_behind(&self) -> bool {
@@ -58,7 +59,7 @@ impl WebSocket {
 
     pub(super) fn read(&mut self, bytes: &mut Bytes, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let there = &self.raw[self.start..];
+            let there = &self.raw[self.start..self.end];
             if self.left > 0 && !there.is_empty() {
                 let length = there.len().min(buffer.len());
                 let length = length.min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -70,21 +71,21 @@ impl WebSocket {
             if self.left == 0 && self.next_message(bytes)? {
                 continue;
             }
-            self.raw.drain(..self.start);
-            self.start = 0;
-            let kept = self.raw.len();
-            self.raw.resize(kept + READ_BYTES, 0);
-            let read = bytes.read(&mut self.raw[kept..]);
-            self.raw.truncate(kept + *read.as_ref().unwrap_or(&0));
-            if read? == 0 {
-                return Ok(0);
+            self.raw.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.raw.len() < self.end + READ_BYTES {
+                self.raw.resize(self.end + READ_BYTES, 0);
+            }
+            match bytes.read(&mut self.raw[self.end..])? {
+                0 => return Ok(0),
+                length => self.end += length,
             }
         }
     }
 
     /// Reads the front of a message, or a control message whole; false if more bytes are needed.
     fn next_message(&mut self, bytes: &mut Bytes) -> io::Result<bool> {
-        let there = &self.raw[self.start..];
+        let there = &self.raw[self.start..self.end];
         let Some((opcode, front, length)) = front(there) else { return Ok(false) };
         match opcode {
             0x0 | 0x2 => {

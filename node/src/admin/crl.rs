@@ -12,7 +12,7 @@ use api::audit::Watch;
 use api::backend::ProposeError;
 use api::x509::{self, InspectedList, LONGEST_LIST, ListError};
 use api::{Backend as _, Source};
-use axum::body::{self, Body};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -22,7 +22,6 @@ use fleet::registry::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use super::{Asked, Refused, attempt, ended, send};
 use crate::backend::Backend;
@@ -34,8 +33,6 @@ static ARRIVING: Semaphore = Semaphore::const_new(8);
 static READING: Semaphore = Semaphore::const_new(1);
 /// How many of the certificates that a list revokes are named: in the answer, the log and the audit record.
 const NAMED: usize = 250;
-/// How long a list may take to arrive.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
 /// How long whoever asks waits for the answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -140,23 +137,12 @@ async fn take(shared: &Arc<Shared>, file: Body, watch: &Watch) -> Result<Importe
 }
 
 async fn read(file: Body) -> Result<Bytes, Refused> {
-    let refused = |status, why: String| Err((status, format!("{why}\n")));
-    match timeout(ARRIVES_WITHIN, body::to_bytes(file, LONGEST_LIST)).await {
-        Ok(Ok(file)) if file.is_empty() => {
-            let why = "the body is empty; it is a revocation list in PEM or DER";
-            refused(StatusCode::BAD_REQUEST, why.into())
-        }
-        Ok(Ok(file)) => Ok(file),
-        Ok(Err(error)) => {
-            let why =
-                format!("the list has not come, or has more than {LONGEST_LIST} bytes: {error}");
-            refused(StatusCode::PAYLOAD_TOO_LARGE, why)
-        }
-        Err(_) => {
-            let why = format!("the list has not come within {} seconds", ARRIVES_WITHIN.as_secs());
-            refused(StatusCode::REQUEST_TIMEOUT, why)
-        }
+    let file = super::whole(file, LONGEST_LIST).await?;
+    if file.is_empty() {
+        let why = "the body is empty; it is a revocation list in PEM or DER\n";
+        return Err((StatusCode::BAD_REQUEST, why.to_owned()));
     }
+    Ok(file)
 }
 
 /// The control runtime has one thread.

@@ -2,7 +2,7 @@
 //!
 //! Two of them would vote and acknowledge in the name of one node, each without knowing what the other has
 //! promised. So each folder knows the lives that were begun on it, and a node lets in only a life that knows
-//! of the one it has let in last, and only once that has ended. What it has let in it remembers in its own
+//! of the one it has let in last, and only once that has ended or is not heard of any more. What it has let in it remembers in its own
 //! folder. Clocks decide nothing: whose history is the right one, of two, an operator has to say.
 
 use std::collections::BTreeMap;
@@ -28,8 +28,8 @@ pub struct Lives {
 }
 
 /// A life that a later one wants to follow may go on unseen: it is waited for so long. Longer than it takes
-/// it to dial this node again, and than a link that is dead is held for one.
-const UNSEEN_FOR: Duration = Duration::from_secs(10);
+/// it to dial this node again, also where a name leads to other places that do not answer.
+const UNSEEN_FOR: Duration = Duration::from_secs(20);
 
 /// What a life on a folder, or on a copy of it, is to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,8 @@ pub struct Incarnation {
     is_upgraded: bool,
     /// The file that remembers.
     file: PathBuf,
+    /// Whether the file has yet to be told who has let this life in.
+    is_news: bool,
     /// What it says of earlier ones: whole lines.
     before: String,
 }
@@ -48,7 +50,7 @@ impl Incarnation {
         }
     }
 
-    /// Has the directory remember it. Before that nobody may hear of it. Needs room on the disk at the
+    /// Has the directory remember it. Before that it may do nothing that is remembered elsewhere. Needs room on the disk at the
     /// first start alone, or after some hundred starts without any.
     pub fn begin(&self) -> Result<(), DataError> {
         let written = write(&self.begun, &self.file).or_else(|error| match is_full(&error) {
@@ -58,20 +60,19 @@ impl Incarnation {
         written.map_err(failed("write", &self.file))
     }
 
-    /// Notes that another node has let it in.
+    /// Notes that another node has let it in. What cannot be written is written with the next.
     pub fn note_let_in(&mut self, node: u64) -> Result<(), DataError> {
         let (last, before) = self.begun.split_last_mut().expect("it is one of them");
-        if last.let_in_by.contains(&node) {
-            return Ok(());
+        if !last.let_in_by.contains(&node) {
+            last.let_in_by.push(node);
+            before.iter_mut().for_each(|life| life.let_in_by.retain(|it| *it != node));
+            self.is_news = true;
         }
-        last.let_in_by.push(node);
-        before.iter_mut().for_each(|life| life.let_in_by.retain(|it| *it != node));
-        let written = write(&self.begun, &self.file);
-        if written.is_err() {
-            // Whoever asks again tries again.
-            self.begun.last_mut().expect("it is one of them").let_in_by.pop();
+        if self.is_news {
+            write(&self.begun, &self.file).map_err(failed("write", &self.file))?;
+            self.is_news = false;
         }
-        written.map_err(failed("write", &self.file))
+        Ok(())
     }
 }
 
@@ -100,7 +101,7 @@ impl DataDir {
             begun.remove(oldest);
         }
         begun.push(Begun { number, let_in_by: Vec::new() });
-        Ok(Incarnation { begun, is_upgraded, file, before })
+        Ok(Incarnation { begun, is_upgraded, file, is_news: false, before })
     }
 }
 
@@ -132,13 +133,13 @@ fn append(file: &Path, before: &str, number: u64) -> io::Result<()> {
     old.sync_all()
 }
 
-/// Copies of one directory must not begin lives of the same number where the clock is behind.
+/// Copies of one directory must not begin lives of the same number: at the same moment, or where the clock
+/// is behind.
 fn next_after(last: u64) -> u64 {
-    const SPREAD: u64 = 1 << 20;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = now.as_millis() as u64;
-    let chance = || RandomState::new().hash_one(last) % SPREAD;
-    if now > last { now } else { last.saturating_add(1 + chance()) }
+    let chance = RandomState::new().hash_one(last);
+    if now > last { now + chance % (1 << 10) } else { last.saturating_add(1 + chance % (1 << 20)) }
 }
 
 #[cfg(test)]

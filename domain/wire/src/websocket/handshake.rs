@@ -55,6 +55,11 @@ pub struct Refusal {
 }
 
 impl Upgrade {
+    /// The longest head that is read.
+    pub const MAX_BYTES: usize = 8 * 1024;
+    /// The most headers that are read.
+    pub const MAX_HEADERS: usize = 64;
+
     /// Whether the beginning of a request asks for a WebSocket, as far as it goes.
     pub fn is_asked(head: &[u8]) -> bool {
         let mut lines = head.split(|byte| *byte == b'\n').skip(1);
@@ -63,11 +68,6 @@ impl Upgrade {
         };
         lines.any(|line| begins(line, b"upgrade:") || begins(line, b"sec-websocket-"))
     }
-
-    /// The longest head that is read.
-    pub const MAX_BYTES: usize = 8 * 1024;
-    /// The most headers that are read.
-    pub const MAX_HEADERS: usize = 64;
 
     /// Reads the head at the front of what has arrived, and says how many bytes it takes. `None` means
     /// that more have to arrive.

@@ -24,7 +24,7 @@ fn connack_return_codes_of_mqtt_3() {
             UnsupportedProtocolVersion => 1,
             ClientIdentifierNotValid => 2,
             BadUserNameOrPassword | BadAuthenticationMethod => 4,
-            NotAuthorized | Banned => 5,
+            NotAuthorized | Banned | TopicNameInvalid => 5,
             reason if reason.is_error() => 3,
             _ => 0,
         };

@@ -30,7 +30,7 @@ use stream::Answering;
 
 pub use stream::{Lingering, refuse};
 
-/// Bytes of a request's head, and of what is read at once: the longest topic in a URL fits, and all
+/// Bytes of a request's head, or some more, and of what is read at once: the longest topic in a URL fits, and all
 /// properties in headers.
 const LONGEST_HEAD: usize = 128 << 10;
 

@@ -40,6 +40,22 @@ def copies(cluster):
             node.kill()
 
 
+def offer_to_nodes_just_started(cluster, copy, right):
+    """Nodes 1 and 2 hear of a copy before they hear of the right one, which goes on then. Gives back how
+    often the copy is told something."""
+    copy.start()
+    said = lambda words: copy.get("/readyz")[1].count(words)
+    wait_until("both others refuse it", lambda: said("is linked in its life before") == 2, 10)
+    right.process.send_signal(signal.SIGSTOP)
+    for node in (1, 2):
+        cluster[node].kill()
+    for node in (1, 2):
+        cluster[node].start()
+    wait_until("both still do", lambda: said("was in its life before") == 2, 10)
+    right.process.send_signal(signal.SIGCONT)
+    return said
+
+
 def test_a_copy_of_a_data_folder_whose_node_has_gone_on_is_refused(cluster, copies):
     settle(cluster)
     cluster[3].stop()
@@ -83,16 +99,7 @@ def test_a_copy_of_a_data_folder_in_use_is_not_let_in_before_its_node(cluster, c
     """By nodes that have only just been started, and hear of the copy first."""
     settle(cluster)
     copy, first = copies(3, "copy"), cluster[3]
-    copy.start()
-    said = lambda words: copy.get("/readyz")[1].count(words)
-    wait_until("both others refuse it", lambda: said("is linked in its life before") == 2, 10)
-    first.process.send_signal(signal.SIGSTOP)
-    for node in (1, 2):
-        cluster[node].kill()
-    for node in (1, 2):
-        cluster[node].start()
-    wait_until("both still do", lambda: said("was in its life before") == 2, 10)
-    first.process.send_signal(signal.SIGCONT)
+    said = offer_to_nodes_just_started(cluster, copy, first)
     wait_until("the right one serves", lambda: is_settled(cluster), 20)
     wait_until("both see it", lambda: said("is linked in its life before") == 2, 10)
     assert first.is_serving() and not copy.is_serving()
@@ -108,16 +115,7 @@ def test_a_copy_is_not_let_in_because_its_node_has_moved(cluster, copies):
     wait_until("it serves", moved.is_serving, 20)
     settle(cluster)
     copy = copies(3, "copy")
-    copy.start()
-    said = lambda words: copy.get("/readyz")[1].count(words)
-    wait_until("both others refuse it", lambda: said("is linked in its life before") == 2, 10)
-    moved.process.send_signal(signal.SIGSTOP)
-    for node in (1, 2):
-        cluster[node].kill()
-    for node in (1, 2):
-        cluster[node].start()
-    wait_until("both still do", lambda: said("was in its life before") == 2, 10)
-    moved.process.send_signal(signal.SIGCONT)
+    said = offer_to_nodes_just_started(cluster, copy, moved)
     wait_until("both see it", lambda: said("is linked in its life before") == 2, 20)
     assert moved.alive() and not copy.is_serving()
 

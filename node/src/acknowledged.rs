@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::GroupId;
@@ -37,7 +38,7 @@ struct State {
 }
 
 struct OfSession {
-    client: Rc<str>,
+    client: Arc<str>,
     /// Places in its queue.
     seqs: Vec<u64>,
     /// Those of them whose entries other members of a shared subscription may have.
@@ -76,7 +77,7 @@ impl Core {
         let state = &mut *self.acknowledged.0.borrow_mut();
         state.count += 1;
         let of_session = state.sessions.entry(record).or_insert_with(|| OfSession {
-            client: Rc::clone(&endpoint.profile.client),
+            client: Arc::clone(&endpoint.profile.client),
             seqs: Vec::new(),
             refused: Vec::new(),
             told: 0,

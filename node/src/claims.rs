@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use api::backend::Ending;
 use fleet::shard::{self, DisconnectReason, WillAction};
@@ -54,6 +55,7 @@ pub struct Eviction {
 /// Somebody who waits for a client id.
 #[derive(Debug)]
 struct Newcomer {
+    client: Arc<str>,
     granted: oneshot::Sender<Grant>,
     /// The inbox of the home core.
     home: mpsc::UnboundedSender<ToCore>,
@@ -63,14 +65,14 @@ struct Newcomer {
 /// to a newcomer who has just stopped waiting.
 #[derive(Debug)]
 struct Grant {
-    client: Box<str>,
+    client: Arc<str>,
     id: ClaimId,
     home: mpsc::UnboundedSender<ToCore>,
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let (client, id) = (std::mem::take(&mut self.client), self.id);
+        let (client, id) = (Arc::clone(&self.client), self.id);
         let release = move |home: &Rc<Core>| home.claims.borrow_mut().release(&client, id);
         // When the home has ended, so do all connections.
         let _ = self.home.send(ToCore::Run(Box::new(release)));
@@ -81,7 +83,7 @@ impl Drop for Grant {
 #[derive(Debug, Default)]
 pub struct Claims {
     /// Seeded, because clients choose the keys.
-    held: HashMap<Box<str>, Held>,
+    held: HashMap<Arc<str>, Held>,
     next: ClaimId,
 }
 
@@ -103,14 +105,14 @@ impl Claims {
         }
     }
 
-    fn claim(&mut self, client: &str, newcomer: Newcomer) -> Option<Live> {
-        match self.held.get_mut(client) {
+    fn claim(&mut self, newcomer: Newcomer) -> Option<Live> {
+        match self.held.get_mut(&newcomer.client) {
             Some(held) => {
                 held.contest.get_or_insert_default().waiting.push_back(newcomer);
                 held.tell_holder()
             }
             None => {
-                self.grant(client, VecDeque::from([newcomer]));
+                self.grant(VecDeque::from([newcomer]));
                 None
             }
         }
@@ -132,21 +134,21 @@ impl Claims {
         if self.held.get(client).is_some_and(|held| held.id == id)
             && let Some(held) = self.held.remove(client)
         {
-            self.grant(client, held.contest.map(|contest| contest.waiting).unwrap_or_default());
+            self.grant(held.contest.map(|contest| contest.waiting).unwrap_or_default());
         }
     }
 
-    /// Gives the client id to the first that still waits for it.
-    fn grant(&mut self, client: &str, mut waiting: VecDeque<Newcomer>) {
-        while let Some(Newcomer { granted, home }) = waiting.pop_front() {
+    /// Gives a client id to the first that still waits for it.
+    fn grant(&mut self, mut waiting: VecDeque<Newcomer>) {
+        while let Some(Newcomer { client, granted, home }) = waiting.pop_front() {
             self.next += 1;
             let id = self.next;
             // One that comes back here releases a claim that nobody holds: nothing happens.
-            if granted.send(Grant { client: client.into(), id, home }).is_ok() {
+            if granted.send(Grant { client: Arc::clone(&client), id, home }).is_ok() {
                 let contest = Contest { evicted: None, waiting };
                 let contest = (!contest.waiting.is_empty()).then(|| Box::new(contest));
                 let held = Held { id, live: None, told: false, contest };
-                self.held.insert(client.into(), held);
+                self.held.insert(client, held);
                 return;
             }
         }
@@ -183,9 +185,7 @@ impl Core {
 
     /// Ends a connection of this core because an operator wants that; false if it has ended.
     pub fn delete_connection(&self, live: Live, ending: Ending) -> bool {
-        let actor = self.actors.borrow().get(&live.slot).cloned();
-        let actor = actor.filter(|_| self.endpoint(live).is_some());
-        actor.is_some_and(|actor| actor.try_send(Delete { live, ending }).is_ok())
+        self.actor(live).is_some_and(|actor| actor.try_send(Delete { ending }).is_ok())
     }
 
     /// Ends a session that is taken for connected here, unless a connection has the client id or is
@@ -276,29 +276,26 @@ pub fn lost() -> shard::Disconnect {
 }
 
 /// A claim on a client id; given back when dropped.
-pub struct Claim {
-    core: Rc<Core>,
-    grant: Grant,
-}
+pub struct Claim(Grant);
 
 impl Claim {
     /// Claims a client id. Ends an older connection first, so it may take as long as that does.
-    pub async fn take(core: &Rc<Core>, client: Rc<str>) -> Option<Self> {
+    pub async fn take(core: &Rc<Core>, client: Arc<str>) -> Option<Self> {
         let (granted, grant) = oneshot::channel();
         let home = core.shared.home_of(&client);
-        let newcomer = Newcomer { granted, home: core.shared.cores[usize::from(home)].clone() };
-        let name: Box<str> = (&*client).into();
+        let inbox = core.shared.cores[usize::from(home)].clone();
+        let newcomer = Newcomer { client, granted, home: inbox };
         core.run_on(home, move |home| {
-            let told = home.claims.borrow_mut().claim(&name, newcomer);
+            let told = home.claims.borrow_mut().claim(newcomer);
             tell(home, told);
         });
-        Some(Self { core: Rc::clone(core), grant: grant.await.ok()? })
+        grant.await.ok().map(Self)
     }
 
     /// The connection runs and can be told to go.
-    pub fn established(&self, live: Live) {
-        let (name, id) = (self.grant.client.clone(), self.grant.id);
-        self.core.run_on(self.core.shared.home_of(&name), move |home| {
+    pub fn established(&self, core: &Rc<Core>, live: Live) {
+        let (name, id) = (Arc::clone(&self.0.client), self.0.id);
+        core.run_on(core.shared.home_of(&name), move |home| {
             let told = home.claims.borrow_mut().established(&name, id, live);
             tell(home, told);
             let evicted = home.claims.borrow_mut().evicted(&name, id);
@@ -329,7 +326,7 @@ mod tests {
     /// A newcomer and what it waits with.
     fn newcomer(home: &mpsc::UnboundedSender<ToCore>) -> (Newcomer, oneshot::Receiver<Grant>) {
         let (granted, grant) = oneshot::channel();
-        (Newcomer { granted, home: home.clone() }, grant)
+        (Newcomer { client: "c".into(), granted, home: home.clone() }, grant)
     }
 
     #[test]
@@ -337,14 +334,14 @@ mod tests {
         let (home, _inbox) = mpsc::unbounded_channel();
         let mut claims = Claims::default();
         let (waiting, mut first) = newcomer(&home);
-        assert_eq!(claims.claim("c", waiting), None);
+        assert_eq!(claims.claim(waiting), None);
         let first = first.try_recv().unwrap();
 
         let (waiting, mut second) = newcomer(&home);
-        assert_eq!(claims.claim("c", waiting), None, "it cannot be told before it runs");
+        assert_eq!(claims.claim(waiting), None, "it cannot be told before it runs");
         assert_eq!(claims.established("c", first.id, LIVE), Some(LIVE));
         let (waiting, mut third) = newcomer(&home);
-        assert_eq!(claims.claim("c", waiting), None, "it is told once");
+        assert_eq!(claims.claim(waiting), None, "it is told once");
         assert!(second.try_recv().is_err());
 
         claims.release("c", first.id + 10);
@@ -361,10 +358,10 @@ mod tests {
         let (home, _inbox) = mpsc::unbounded_channel();
         let mut claims = Claims::default();
         let (waiting, mut first) = newcomer(&home);
-        claims.claim("c", waiting);
+        claims.claim(waiting);
         let first = first.try_recv().unwrap();
         let (waiting, second) = newcomer(&home);
-        claims.claim("c", waiting);
+        claims.claim(waiting);
         drop(second);
         claims.release("c", first.id);
         assert!(claims.held.is_empty());
@@ -375,7 +372,7 @@ mod tests {
         let (home, mut inbox) = mpsc::unbounded_channel();
         let mut claims = Claims::default();
         let (waiting, grant) = newcomer(&home);
-        claims.claim("c", waiting);
+        claims.claim(waiting);
         assert!(inbox.try_recv().is_err());
         drop(grant);
         assert!(matches!(inbox.try_recv(), Ok(ToCore::Run(_))));

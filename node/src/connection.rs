@@ -23,7 +23,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use actix::fut::ActorFuture;
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Running};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult, Running};
 use cluster::OnFull;
 use hashbrown::HashMap;
 use mqtt::session::{Inbound, Owed, Receipt};
@@ -42,7 +42,6 @@ use crate::denial::Denial;
 use crate::endpoint::{Endpoint, Record};
 use crate::gateway::Place;
 use crate::identity::{self, Principal};
-use crate::interest::Live;
 use crate::metrics::Asked;
 use crate::propagated;
 use crate::provisioning;
@@ -65,10 +64,8 @@ pub struct Connection {
     unhandled: bool,
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
-    /// Its topic filters and the QoS they were granted.
-    filters: HashMap<Box<str>, QoS, Seeded>,
-    /// Shared by those who wait to send a SUBACK.
-    subscribing: Option<Rc<()>>,
+    /// Apart, because most connections are devices that only publish.
+    subscribed: Option<Box<Subscribed>>,
     /// Seconds the session outlives the connection.
     expiry: u32,
     /// A subscriber that has fallen behind: nothing is read until it has caught up.
@@ -85,19 +82,27 @@ pub struct Connection {
     crowded: bool,
     /// Whether the client has taken anything since its keep alive was last looked at.
     took: bool,
-    /// Seconds; zero when the client has none.
-    keep_alive: u16,
     /// When it last completed a packet, began one, or got on with one.
     heard: Instant,
     rate: Option<Box<Rate>>,
     end: Option<Box<End>>,
-    since: Instant,
     _claim: Claim,
     _place: Place,
 }
 
-/// With its context and its task 768 bytes; the allocator's next step is 128 bytes further.
-const _: () = assert!(size_of::<Connection>() <= 368 && size_of::<Context<Connection>>() <= 168);
+/// Topic filters and the QoS they were granted.
+type Filters = HashMap<Box<str>, QoS, Seeded>;
+
+/// What a connection is subscribed to.
+#[derive(Default)]
+struct Subscribed {
+    filters: Filters,
+    /// Shared by those who wait to send a SUBACK.
+    subscribing: Rc<()>,
+}
+
+/// With its context and its task 640 bytes; the allocator's next step is 128 bytes further.
+const _: () = assert!(size_of::<Connection>() <= 240 && size_of::<Context<Connection>>() <= 168);
 
 /// What a connection starts with.
 pub struct Start {
@@ -113,8 +118,6 @@ pub struct Start {
     pub partial: Vec<u8>,
     /// Seconds the session outlives the connection.
     pub expiry: u32,
-    /// Seconds; zero when the client has none.
-    pub keep_alive: u16,
     /// Its hold on the client id.
     pub claim: Claim,
     /// Its place among the connections of its listener.
@@ -135,8 +138,7 @@ impl Connection {
             unhandled: !start.partial.is_empty(),
             partial: start.partial,
             allowed_route: 0,
-            filters: HashMap::default(),
-            subscribing: None,
+            subscribed: None,
             expiry: start.expiry,
             pressed: None,
             uses: Uses::default(),
@@ -145,11 +147,9 @@ impl Connection {
             withheld: false,
             crowded: false,
             took: false,
-            keep_alive: start.keep_alive,
             heard: now,
             rate,
             end: None,
-            since: now,
             _claim: start.claim,
             _place: start.place,
         }
@@ -217,13 +217,14 @@ impl Connection {
         let expires_at =
             publish.expiry.map(|seconds| clock.epoch_ms + u64::from(seconds.max(1)) * 1000);
         let topic = self.inbound.topic(publish);
-        let client = Rc::clone(&self.endpoint.profile.client);
+        let endpoint = Rc::clone(&self.endpoint);
+        let client = &endpoint.profile.client;
         let properties;
         let mut publication =
             Publication::borrowed(topic, publish.payload, publish.qos, publish.retain);
         publication.properties = &publish.properties;
         publication.expires_at = expires_at;
-        publication.publisher = &client;
+        publication.publisher = client;
         publication.published_at = clock.epoch_ms;
         // Only a topic that may be published to is worth remembering.
         let known = core.known_route(topic).filter(|route| route.id == self.allowed_route);
@@ -444,7 +445,8 @@ impl Connection {
 
     /// When one and a half keep alive times will have passed without a packet [v5 MQTT-3.1.2-22].
     fn silent_by(&self) -> Instant {
-        self.heard + Duration::from_secs(self.keep_alive.into()).mul_f32(1.5)
+        let keep_alive = self.endpoint.profile.keep_alive;
+        self.heard + Duration::from_secs(keep_alive.into()).mul_f32(1.5)
     }
 }
 
@@ -454,9 +456,9 @@ impl Actor for Connection {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(4);
         let live = self.endpoint.profile.live;
-        self.core.actors.borrow_mut().insert(live.slot, ctx.address());
+        self.core.started(live, &ctx.address());
         self.core.metrics.connected();
-        if self.keep_alive > 0 {
+        if self.endpoint.profile.keep_alive > 0 {
             self.core.wheel.borrow_mut().set(self.silent_by(), Timer::KeepAlive(live));
         }
         self.mind_expiry();
@@ -497,7 +499,7 @@ impl Handler<LookAtTime> for Connection {
 
     fn handle(&mut self, LookAtTime(timer): LookAtTime, _: &mut Self::Context) {
         // The actor's future is polled after every message, so it acts on what is set here.
-        if timer.of() != self.endpoint.profile.live || self.end.is_some() {
+        if self.end.is_some() {
             return;
         }
         match timer {
@@ -567,8 +569,6 @@ impl Connection {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Delete {
-    /// The connection that is meant.
-    pub live: Live,
     /// What happens to its session and its will.
     pub ending: api::backend::Ending,
 }
@@ -576,10 +576,7 @@ pub struct Delete {
 impl Handler<Delete> for Connection {
     type Result = ();
 
-    fn handle(&mut self, Delete { live, ending }: Delete, _: &mut Self::Context) {
-        if live != self.endpoint.profile.live {
-            return;
-        }
+    fn handle(&mut self, Delete { ending }: Delete, _: &mut Self::Context) {
         if ending.clean_session {
             self.expiry = 0;
         }
@@ -588,36 +585,30 @@ impl Handler<Delete> for Connection {
     }
 }
 
-/// Asks for the address of this node that the client is connected to; `None` when another connection
-/// has taken its place. The socket knows: what is kept for each connection stays small.
+/// Asks for the address of this node that the client is connected to, if it came by a network. The socket
+/// knows: what is kept for each connection stays small.
 #[derive(Message)]
 #[rtype(result = "Option<SocketAddr>")]
-pub struct Target(pub Live);
+pub struct Target;
 
 impl Handler<Target> for Connection {
     type Result = Option<SocketAddr>;
 
-    fn handle(&mut self, Target(live): Target, _: &mut Self::Context) -> Self::Result {
-        (live == self.endpoint.profile.live).then(|| self.transport.local_addr()).flatten()
+    fn handle(&mut self, _: Target, _: &mut Self::Context) -> Self::Result {
+        self.transport.local_addr()
     }
 }
 
-/// Asks for the topic filters of the connection; `None` when another one has taken its place.
+/// Asks for the topic filters of the connection, with the QoS of each.
 #[derive(Message)]
-#[rtype(result = "Option<Vec<(String, u8)>>")]
-pub struct Subscriptions(pub Live);
+#[rtype(result = "Vec<(String, u8)>")]
+pub struct Subscriptions;
 
 impl Handler<Subscriptions> for Connection {
-    type Result = Option<Vec<(String, u8)>>;
+    type Result = MessageResult<Subscriptions>;
 
-    fn handle(
-        &mut self,
-        Subscriptions(live): Subscriptions,
-        _: &mut Self::Context,
-    ) -> Self::Result {
-        (live == self.endpoint.profile.live).then(|| {
-            let filters = self.filters.iter();
-            filters.map(|(filter, qos)| (filter.to_string(), *qos as u8)).collect()
-        })
+    fn handle(&mut self, _: Subscriptions, _: &mut Self::Context) -> Self::Result {
+        let filters = self.subscribed.iter().flat_map(|subscribed| &subscribed.filters);
+        MessageResult(filters.map(|(filter, qos)| (filter.to_string(), *qos as u8)).collect())
     }
 }

@@ -15,6 +15,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use actix::dev::SendError;
+use actix::{Addr, WeakAddr};
 use arc_swap::ArcSwap;
 use cluster::{Refusal, Refused};
 use fleet::shard;
@@ -24,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::acknowledged::Acknowledged;
 use crate::claims::Claims;
 use crate::clock::Clock;
-use crate::connection::LookAtTime;
+use crate::connection::{Connection, LookAtTime};
 use crate::courier::Couriers;
 use crate::domain_names::DomainNames;
 use crate::endpoint::{Endpoint, Permissions};
@@ -178,8 +179,8 @@ impl Ticket {
 /// The destinations that a publisher has used lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Uses {
-    /// Cores, a bit each; those from the 64th on share the last.
-    cores: u64,
+    /// Cores, a bit each; those from the 32nd on share the last.
+    cores: u32,
     /// Other nodes, a bit each; some share bits.
     peers: u64,
     /// Raft groups.
@@ -189,8 +190,8 @@ pub struct Uses {
 }
 
 impl Uses {
-    fn bit(core: u16) -> u64 {
-        1 << core.min(63)
+    fn bit(core: u16) -> u32 {
+        1 << core.min(31)
     }
 
     /// Whether a core is among them.
@@ -277,8 +278,8 @@ pub struct Core {
     pub shared: Arc<Shared>,
     /// Its connections.
     pub endpoints: RefCell<Slab<Rc<Endpoint>>>,
-    /// Its addresses, for control messages.
-    pub actors: RefCell<rustc_hash::FxHashMap<u32, actix::Addr<crate::connection::Connection>>>,
+    /// The actors of its connections by slot, for control messages. Weak: an address takes room of its own.
+    actors: RefCell<Vec<Option<WeakAddr<Connection>>>>,
     generation: Cell<u32>,
     /// Who is subscribed to what here.
     pub routes: RefCell<Routes>,
@@ -411,6 +412,30 @@ impl Core {
         let endpoint = make(Live { core: self.id, slot, generation });
         entry.insert(Rc::clone(&endpoint));
         endpoint
+    }
+
+    /// A connection runs now, and can be reached.
+    pub fn started(&self, live: Live, actor: &Addr<Connection>) {
+        let mut actors = self.actors.borrow_mut();
+        let slot = live.slot as usize;
+        if actors.len() <= slot {
+            actors.resize(slot + 1, None);
+        }
+        actors[slot] = Some(actor.downgrade());
+    }
+
+    /// A connection has ended: its place is free.
+    pub fn vacate(&self, live: Live) {
+        self.endpoints.borrow_mut().remove(live.slot as usize);
+        if let Some(actor) = self.actors.borrow_mut().get_mut(live.slot as usize) {
+            *actor = None;
+        }
+    }
+
+    /// The actor of a connection that runs.
+    pub fn actor(&self, live: Live) -> Option<Addr<Connection>> {
+        self.endpoint(live)?;
+        self.actors.borrow().get(live.slot as usize)?.as_ref()?.upgrade()
     }
 
     /// The connection with this name, if it is still there.
@@ -655,8 +680,7 @@ impl Core {
             self.loop_delay.set(delay);
             self.wheel.borrow_mut().turn(now, &mut due);
             for timer in due.drain(..) {
-                let actors = self.actors.borrow();
-                let Some(actor) = actors.get(&timer.of().slot) else { continue };
+                let Some(actor) = self.actor(timer.of()) else { continue };
                 if let Err(SendError::Full(LookAtTime(timer))) = actor.try_send(LookAtTime(timer)) {
                     // It is being told to end, or asked for something: nobody else sets this again.
                     self.wheel.borrow_mut().set(now, timer);

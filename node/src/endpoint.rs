@@ -102,7 +102,7 @@ pub enum DropReason {
 #[derive(Debug)]
 pub struct Profile {
     /// Client id.
-    pub client: Rc<str>,
+    pub client: Arc<str>,
     /// Protocol version.
     pub version: Version,
     /// Whether QoS 1 and 2 publications reach it through its session's queue: the session is to
@@ -177,7 +177,7 @@ pub struct Endpoint {
     depends_on_time: Cell<bool>,
     /// Set when the policy no longer allows its will.
     pub will_denied: Cell<bool>,
-    budget: Budget,
+    budget: Arc<Budget>,
     woken: Cell<bool>,
     /// Whether somebody wants to know what is decided.
     is_watched: Cell<bool>,
@@ -186,7 +186,8 @@ pub struct Endpoint {
     state: RefCell<State>,
 }
 
-const _: () = assert!(size_of::<Endpoint>() <= 496, "with its counts in half a kilobyte");
+const _: () =
+    assert!(size_of::<Endpoint>() <= 432, "with its counts 448 bytes, a size of the allocator");
 
 #[derive(Debug)]
 struct State {
@@ -197,11 +198,9 @@ struct State {
     pending_bytes: usize,
     aliases: Option<Box<OutboundAliases>>,
     acks: Acks,
-    pressed_since: Option<Instant>,
-    /// What few connections have: an endpoint is to fit into half a kilobyte.
+    /// What few connections have.
     rare: Option<Box<Rare>>,
     slow: bool,
-    waiters: Vec<Waker>,
     /// While retained messages are looked up: topics of which something newer was delivered.
     fresh: Option<Box<Fresh>>,
     /// Set when the connection has to end; the actor acts on it.
@@ -211,10 +210,20 @@ struct State {
     closed: bool,
 }
 
+/// How far it has fallen behind.
 #[derive(Debug, Default)]
-struct Rare {
+struct Pressure {
+    /// Since when it has made no progress.
+    since: Option<Instant>,
     /// Since when it has been behind, whatever progress it made.
     behind_since: Option<Instant>,
+    /// Publishers that wait for it.
+    waiters: Vec<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
+    pressure: Pressure,
     /// What was sent of shared subscriptions, where no queue has it.
     shared: Unacknowledged,
     /// Notes what is decided.
@@ -262,7 +271,7 @@ impl Endpoint {
     pub fn new(
         profile: Profile,
         permissions: Permissions,
-        budget: Budget,
+        budget: Arc<Budget>,
         receive_maximum: u16,
         topic_alias_maximum: u16,
     ) -> Self {
@@ -276,10 +285,8 @@ impl Endpoint {
             pending_bytes: 0,
             aliases,
             acks: Acks::default(),
-            pressed_since: None,
             rare: None,
             slow: false,
-            waiters: Vec::new(),
             fresh: None,
             doom: None,
             ending: false,

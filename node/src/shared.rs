@@ -13,6 +13,7 @@ use crate::config::{Config, Limits};
 use crate::core::ToCore;
 use crate::current::Currency;
 use crate::decisions::Watches;
+use crate::endpoint::Budget;
 use crate::fanout::Fanout;
 use crate::freshness::Freshness;
 use crate::host::Groups;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub arns: policy::Arns,
     /// Limits of sessions and packets.
     pub limits: Limits,
+    /// How much of them may wait for one connection.
+    pub budget: Arc<Budget>,
     /// Whether there are lifecycle events.
     pub lifecycle_events: bool,
     /// Traces, where they are configured.
@@ -134,6 +137,11 @@ impl Shared {
                 account: config.account.id.clone(),
             },
             limits: config.limits.clone(),
+            budget: Arc::new(Budget {
+                outbox: config.limits.outbox_bytes,
+                pending: config.limits.pending_bytes,
+                patience: config.limits.slow_consumer_patience,
+            }),
             lifecycle_events: config.lifecycle_events,
             traces,
             serving: AtomicBool::new(false),

@@ -1,12 +1,13 @@
-//! A message allocates nothing, once its connections have been there for a while. These tests are a program of
-//! their own for the sake of its allocator, which counts.
+//! What memory is asked for: nothing by a message, once its connections have been there for a while, and
+//! little by a connection that only stays. These tests are a program of their own for the sake of its
+//! allocator, which counts.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::alloc::System;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -174,8 +175,37 @@ fn allocations(run: impl FnOnce()) -> usize {
     change.allocations + change.reallocations
 }
 
+/// The allocator counts for the whole process, so that one test at a time may run.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn a_connection_that_only_stays_holds_little() {
+    const CONNECTIONS: usize = 400;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let node = Running::start();
+    let (client_id, ping) = (|number| format!("device-{number:013}"), b"\xc0\x00");
+    let mut first = client(&node, &client_id(CONNECTIONS));
+    let region = Region::new(ALLOCATOR);
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    for number in 0..CONNECTIONS {
+        clients.push(client(&node, &client_id(number)));
+    }
+    for client in clients.iter_mut().chain([&mut first]) {
+        client.write_all(ping).unwrap();
+        let mut pong = [0; 2];
+        client.read_exact(&mut pong).unwrap();
+        assert_eq!(pong, *b"\xd0\x00");
+    }
+    let change = region.change();
+    let own = size_of_val(&clients[..]) as isize;
+    let held = change.bytes_allocated as isize - change.bytes_deallocated as isize - own;
+    let each = held / CONNECTIONS as isize;
+    assert!(each <= 1_750, "{each} bytes each");
+}
+
 #[test]
 fn a_message_allocates_nothing_in_steady_state() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let node = Running::start();
     for (qos, count) in [(0, 1), (1, 1), (2, 1), (0, 5), (1, 5), (2, 5)] {
         let mut publisher = End::new(client(&node, "p"));

@@ -39,12 +39,12 @@ impl Backend {
     async fn target(&self, live: Live) -> Result<Option<(IpAddr, u16)>, Unavailable> {
         let Some(actor) = self.actor(live).await? else { return Ok(None) };
         // It may have ended meanwhile.
-        let target = actor.send(connection::Target(live)).await.ok().flatten();
+        let target = actor.send(connection::Target).await.ok().flatten();
         Ok(target.map(|at: SocketAddr| (at.ip().to_canonical(), at.port())))
     }
 
     async fn actor(&self, live: Live) -> Result<Option<Addr<connection::Connection>>, Unavailable> {
-        self.on_core(live.core, move |core| core.actors.borrow().get(&live.slot).cloned()).await
+        self.on_core(live.core, move |core| core.actor(live)).await
     }
 
     /// What a connection to this node is subscribed to, with the QoS of each.
@@ -53,12 +53,8 @@ impl Backend {
         client: &str,
     ) -> Result<Option<Vec<(String, u8)>>, Unavailable> {
         let Some(live) = self.live(client).await? else { return Ok(None) };
-        match self.actor(live).await? {
-            Some(actor) => {
-                actor.send(connection::Subscriptions(live)).await.map_err(|_| Unavailable)
-            }
-            None => Ok(None),
-        }
+        let Some(actor) = self.actor(live).await? else { return Ok(None) };
+        actor.send(connection::Subscriptions).await.map(Some).map_err(|_| Unavailable)
     }
 
     /// Asks the node that holds a client's connection; `None` when that is this one, or it does not

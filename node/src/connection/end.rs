@@ -216,14 +216,14 @@ impl Connection {
         self.endpoint.close(&mut pool);
         pool.release_inbound(self.partial_held);
         drop(pool);
-        for (filter, _) in std::mem::take(&mut self.filters) {
-            self.remove_subscription(&filter);
+        let subscribed = self.subscribed.take().unwrap_or_default();
+        for filter in subscribed.filters.keys() {
+            self.remove_subscription(filter);
         }
         self.core.pass_on(left, &profile.client);
-        let slot = profile.live.slot;
-        self.core.endpoints.borrow_mut().remove(slot as usize);
-        self.core.actors.borrow_mut().remove(&slot);
-        self.core.metrics.disconnected(end.cause, self.since.elapsed());
+        self.core.vacate(profile.live);
+        let passed = self.core.clock().epoch_ms.saturating_sub(profile.connected_at_ms);
+        self.core.metrics.disconnected(end.cause, Duration::from_millis(passed));
         let Some(record) = profile.record else {
             self.core.announce_end(profile, end.reason);
             self.core.flush();

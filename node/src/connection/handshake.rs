@@ -32,7 +32,7 @@ use crate::config::Limits;
 use crate::core::Core;
 use crate::decisions::Watch;
 use crate::denial::{self, Denial, Newcomer};
-use crate::endpoint::{Budget, Endpoint, Permissions, Profile, Record, WillTopic};
+use crate::endpoint::{Endpoint, Permissions, Profile, Record, WillTopic};
 use crate::gateway::Place;
 use crate::host::{Machine, Outcome, Proposal, Reply, Signal};
 use crate::identity::{self, Principal, Refused};
@@ -246,7 +246,7 @@ async fn say(transport: &mut Transport, version: Version, connack: &ConnAck<'_>)
 
 /// What was decided about a CONNECT.
 struct Accepted {
-    client: Rc<str>,
+    client: Arc<str>,
     assigned: bool,
     permissions: Permissions,
     /// The thing that its certificate is exclusively attached to.
@@ -283,7 +283,7 @@ async fn accept(
         return Err(Reason::ClientIdentifierNotValid.into());
     }
     let assigned = connect.client_id.is_empty();
-    let client: Rc<str> = match assigned {
+    let client: Arc<str> = match assigned {
         true => format!("auto-{}", uuid::Uuid::new_v4().simple()).into(),
         false => connect.client_id.into(),
     };
@@ -329,7 +329,7 @@ async fn accept(
     if !takes(connect, &offer(limits, connect, assigned_client_id, expiry, keep_alive)) {
         return Err(Reason::PacketTooLarge.into());
     }
-    let claim = Claim::take(core, Rc::clone(&client)).await.ok_or(Cause::Undecided)?;
+    let claim = Claim::take(core, Arc::clone(&client)).await.ok_or(Cause::Undecided)?;
     let session = open_session(core, connect, (peer, thing.as_ref()), &client, expiry).await?;
     Ok(Accepted {
         client,
@@ -455,7 +455,7 @@ async fn open_session(
     core: &Rc<Core>,
     connect: &Connect<'_>,
     (peer, thing): (&Peer, Option<&ThingName>),
-    client: &Rc<str>,
+    client: &Arc<str>,
     expiry: u32,
 ) -> Result<Option<Connected>, Cause> {
     let group = GroupId::from(core.shared.group_of(client));
@@ -494,7 +494,7 @@ async fn open_session(
     let (answer, opened) = oneshot::channel();
     let command = shard::Command::from(command).encoded();
     // On its own, because the handshake may run out of time while the group decides.
-    actix_rt::spawn(propose_session(Rc::clone(core), group, command, Rc::clone(client), answer));
+    actix_rt::spawn(propose_session(Rc::clone(core), group, command, Arc::clone(client), answer));
     let opened = opened.await.map_err(|_| Cause::Undecided)?;
     Ok(opened.into_connection())
 }
@@ -504,7 +504,7 @@ async fn propose_session(
     core: Rc<Core>,
     group: GroupId,
     command: Bytes,
-    client: Rc<str>,
+    client: Arc<str>,
     mut answer: oneshot::Sender<Opened>,
 ) {
     loop {
@@ -547,7 +547,7 @@ async fn propose_session(
 async fn disown_unseen(
     core: &Rc<Core>,
     group: GroupId,
-    client: Rc<str>,
+    client: Arc<str>,
     answer: &oneshot::Sender<Opened>,
 ) {
     let (name, own) = (client.to_string(), core.shared.mesh.own);
@@ -568,7 +568,7 @@ async fn disown_unseen(
 /// A session that its group takes for connected. Says that it is not when no connection takes it.
 struct Opened {
     core: Rc<Core>,
-    client: Rc<str>,
+    client: Arc<str>,
     connected: Option<Connected>,
 }
 
@@ -639,11 +639,6 @@ fn start(
         session,
         registry_changes,
     } = accepted;
-    let budget = Budget {
-        outbox: limits.outbox_bytes,
-        pending: limits.pending_bytes,
-        patience: limits.slow_consumer_patience,
-    };
     let record = session.as_ref().map(|session| Record {
         group: core.shared.group_of(&client),
         session: session.session,
@@ -653,7 +648,7 @@ fn start(
     let session = session.unwrap_or_default();
     let endpoint = core.place(|live| {
         let profile = Profile {
-            client: Rc::clone(&client),
+            client: Arc::clone(&client),
             version: connect.version,
             // A resumed session that is to end with this connection still has its queue.
             persistent: expiry > 0 || session_present,
@@ -674,7 +669,13 @@ fn start(
             live,
         };
         let alias_maximum = connect.topic_alias_maximum.min(limits.topic_alias_maximum);
-        Rc::new(Endpoint::new(profile, permissions, budget, connect.receive_maximum, alias_maximum))
+        Rc::new(Endpoint::new(
+            profile,
+            permissions,
+            Arc::clone(&core.shared.budget),
+            connect.receive_maximum,
+            alias_maximum,
+        ))
     });
     endpoint.set_propagated(propagated);
     if let Some(watch) = core.shared.watches.of(&client) {
@@ -701,7 +702,7 @@ fn start(
     };
     let unreleased = session.inbound.iter().filter_map(|id| PacketId::new(*id)).collect();
     let live = endpoint.profile.live;
-    claim.established(live);
+    claim.established(core, live);
     let mut connection = Connection::new(Start {
         core: Rc::clone(core),
         endpoint,
@@ -709,7 +710,6 @@ fn start(
         inbound: Inbound::new(inbound_limits, unreleased),
         partial,
         expiry,
-        keep_alive,
         claim,
         place,
     });

@@ -101,7 +101,10 @@ impl Connection {
         let owed = self.endpoint.owed() >= OWED
             || self.endpoint.lookups() >= LOOKUPS
             || self.endpoint.owes_suback()
-            || self.subscribing.as_ref().is_some_and(|owed| Rc::strong_count(owed) > LOOKUPS);
+            || self
+                .subscribed
+                .as_ref()
+                .is_some_and(|it| Rc::strong_count(&it.subscribing) > LOOKUPS);
         // An outbox may be long because this client is behind: then its acknowledgements are needed, up
         // to its next publication.
         self.only_acks = waited_for && !self.at_publish;

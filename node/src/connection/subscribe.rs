@@ -80,7 +80,7 @@ impl Connection {
             return Ok(());
         }
         self.core.flush();
-        let owed = Rc::clone(self.subscribing.get_or_insert_default());
+        let owed = Rc::clone(&self.subscribed.get_or_insert_default().subscribing);
         actix_rt::spawn(async move {
             let mut sync = sync;
             if let Some(safe) = safe {
@@ -116,8 +116,10 @@ impl Connection {
             Subscription::Shared(share) => share.filter,
             Subscription::Plain(filter) => filter,
         };
-        let is_known = self.filters.contains_key(filter);
-        let too_many = !is_known && self.filters.len() >= limits.subscriptions_per_connection;
+        let filters = self.subscribed.as_ref().map(|subscribed| &subscribed.filters);
+        let is_known = filters.is_some_and(|filters| filters.contains_key(filter));
+        let count = filters.map_or(0, |filters| filters.len());
+        let too_many = !is_known && count >= limits.subscriptions_per_connection;
         let levels = plain.split('/').count();
         if too_many || topic::is_wildcard(plain) && levels > limits.filter_levels {
             return Ok(Some(Reason::QuotaExceeded));
@@ -166,9 +168,10 @@ impl Connection {
                 index.set(filter, Destination::Core(self.core.id), changed.now);
             }
         }
-        match self.filters.get_mut(filter) {
+        let filters = &mut self.subscribed.get_or_insert_default().filters;
+        match filters.get_mut(filter) {
             Some(qos) => *qos = options.qos,
-            None => return self.filters.insert(filter.into(), options.qos).is_none(),
+            None => return filters.insert(filter.into(), options.qos).is_none(),
         }
         false
     }
@@ -177,7 +180,8 @@ impl Connection {
         let mut reasons: SmallVec<[Reason; 8]> = SmallVec::new();
         let mut filters = Vec::new();
         for filter in unsubscribe.filters() {
-            let known = self.filters.remove(filter).is_some();
+            let known =
+                self.subscribed.as_mut().is_some_and(|it| it.filters.remove(filter).is_some());
             reasons.push(match (known, topic::parse_subscription(filter)) {
                 (true, _) => Reason::Success,
                 (false, Ok(_)) => Reason::NoSubscriptionExisted,

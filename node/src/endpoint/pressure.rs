@@ -3,7 +3,7 @@
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::{Delivered, DropReason, Endpoint, State};
+use super::{Delivered, DropReason, Endpoint, Pressure, State};
 use crate::clock::Clock;
 use crate::outbox::Outbox;
 
@@ -22,9 +22,10 @@ impl Endpoint {
         if !pressed || state.slow {
             return Delivered::Taken;
         }
-        state.rare.get_or_insert_default().behind_since.get_or_insert(clock.now);
-        if state.pressed_since.is_none() {
-            state.pressed_since = Some(clock.now);
+        let pressure = &mut state.rare.get_or_insert_default().pressure;
+        pressure.behind_since.get_or_insert(clock.now);
+        if pressure.since.is_none() {
+            pressure.since = Some(clock.now);
             // It may itself wait for somebody, with its acknowledgements unread.
             self.wake(state);
         }
@@ -42,7 +43,7 @@ impl Endpoint {
     /// Whether publishers have to wait for this client.
     pub fn is_waited_for(&self) -> bool {
         let state = self.state.borrow();
-        state.pressed_since.is_some() && !state.slow
+        state.is_pressed() && !state.slow
     }
 
     /// Whether nobody waits for it any more, though it is behind.
@@ -62,18 +63,23 @@ impl Endpoint {
     /// Wakes `waiter` when the connection has caught up; false when it has already.
     pub fn wait_for_room(&self, waiter: &Waker) -> bool {
         let mut state = self.state.borrow_mut();
-        let waits = !state.closed && !state.slow && state.pressed_since.is_some();
-        if waits && !state.waiters.iter().any(|other| other.will_wake(waiter)) {
-            state.waiters.push(waiter.clone());
+        if state.closed || state.slow {
+            return false;
         }
-        waits
+        let Some(pressure) = state.pressure().filter(|pressure| pressure.since.is_some()) else {
+            return false;
+        };
+        if !pressure.waiters.iter().any(|other| other.will_wake(waiter)) {
+            pressure.waiters.push(waiter.clone());
+        }
+        true
     }
 
     /// Lets publishers go on when the connection made no progress for too long, or is behind for
     /// much longer than that. True while it is worth asking again.
     pub fn check_patience(&self, now: Instant) -> bool {
         let mut state = self.state.borrow_mut();
-        state.pressed_since.is_some() && !state.give_up(now, self.budget.patience) && !state.closed
+        state.is_pressed() && !state.give_up(now, self.budget.patience) && !state.closed
     }
 
     /// Runs `write` over the outbox with the actor's waker in place.
@@ -89,15 +95,15 @@ impl Endpoint {
             && state.pending_bytes <= self.budget.pending / 4;
         if calm {
             state.slow = false;
-            if let Some(rare) = &mut state.rare {
-                rare.behind_since = None;
-            }
-            if state.pressed_since.take().is_some() {
+            if let Some(pressure) = state.pressure() {
+                (pressure.since, pressure.behind_since) = (None, None);
                 state.wake_waiters();
             }
-        } else if state.outbox.len() < before {
+        } else if state.outbox.len() < before
+            && let Some(since) = state.pressure().and_then(|pressure| pressure.since.as_mut())
+        {
             // Progress counts as patience regained.
-            state.pressed_since = state.pressed_since.map(|_| Clock::read().now);
+            *since = Clock::read().now;
         }
         result
     }
@@ -107,10 +113,11 @@ impl State {
     /// Whether nobody is to wait for this connection any more; those who do go on.
     fn give_up(&mut self, now: Instant, patience: Duration) -> bool {
         let passed = |since: Instant| now.duration_since(since);
-        let behind_since = self.rare.as_ref().and_then(|rare| rare.behind_since);
-        self.slow = self.slow
-            || self.pressed_since.is_some_and(|since| passed(since) >= patience)
-            || behind_since.is_some_and(|since| passed(since) >= patience * BEHIND);
+        let is_over = |pressure: &mut Pressure| {
+            pressure.since.is_some_and(|since| passed(since) >= patience)
+                || pressure.behind_since.is_some_and(|since| passed(since) >= patience * BEHIND)
+        };
+        self.slow = self.slow || self.pressure().is_some_and(is_over);
         if self.slow {
             self.wake_waiters();
         }
@@ -118,8 +125,15 @@ impl State {
     }
 
     pub(super) fn wake_waiters(&mut self) {
-        for waiter in std::mem::take(&mut self.waiters) {
-            waiter.wake();
-        }
+        let waiters = self.pressure().map(|pressure| std::mem::take(&mut pressure.waiters));
+        waiters.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn pressure(&mut self) -> Option<&mut Pressure> {
+        self.rare.as_mut().map(|rare| &mut rare.pressure)
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.pressure.since.is_some())
     }
 }

@@ -29,7 +29,8 @@ fn endpoint(version: Version) -> Endpoint {
         live: Live { core: 0, slot: 0, generation: 0 },
     };
     let budget = Budget { outbox: OUTBOX, pending: OUTBOX, patience: PATIENCE };
-    Endpoint::new(profile, Arc::new(ArcSwap::from_pointee(Compiled::allow_all())), budget, 100, 0)
+    let permissions = Arc::new(ArcSwap::from_pointee(Compiled::allow_all()));
+    Endpoint::new(profile, permissions, Arc::new(budget), 100, 0)
 }
 
 /// An endpoint with what surrounds it on its core.

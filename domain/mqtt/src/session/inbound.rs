@@ -69,20 +69,28 @@ pub enum Receipt {
 #[derive(Debug)]
 pub struct Inbound {
     limits: InboundLimits,
+    /// QoS 1 and 2 publications without their last acknowledgement.
+    unacknowledged: u16,
+    /// Apart, because most connections never have any of it.
+    kept: Option<Box<Kept>>,
+}
+
+/// What is kept of publications for later ones.
+#[derive(Debug, Default)]
+struct Kept {
     aliases: FxHashMap<u16, Box<str>>,
     alias_bytes: usize,
     /// QoS 2 identifiers between PUBLISH and PUBREL; small, so a list.
     unreleased: Vec<PacketId>,
-    /// QoS 1 and 2 publications without their last acknowledgement.
-    unacknowledged: u16,
 }
 
 impl Inbound {
     /// Starts a connection; `unreleased` is what a resumed session remembers.
     pub fn new(limits: InboundLimits, unreleased: Vec<PacketId>) -> Self {
         // A new connection has its whole quota [v5 4.9].
-        let aliases = FxHashMap::default();
-        Self { limits, aliases, alias_bytes: 0, unreleased, unacknowledged: 0 }
+        let resumed = !unreleased.is_empty();
+        let kept = resumed.then(|| Box::new(Kept { unreleased, ..Kept::default() }));
+        Self { limits, unacknowledged: 0, kept }
     }
 
     /// Judges a PUBLISH. After `Ok(Receipt::New)` the topic is [`Inbound::topic`] of it.
@@ -96,7 +104,8 @@ impl Inbound {
             return Err(Violation::NoTopic);
         }
         let Some(id) = publish.packet_id else { return Ok(Receipt::New) };
-        if publish.qos == QoS::ExactlyOnce && self.unreleased.contains(&id) {
+        let is_open = |kept: &Kept| kept.unreleased.contains(&id);
+        if publish.qos == QoS::ExactlyOnce && self.kept.as_deref().is_some_and(is_open) {
             return Ok(Receipt::Again);
         }
         if self.unacknowledged >= self.limits.receive_maximum {
@@ -104,7 +113,7 @@ impl Inbound {
         }
         self.unacknowledged += 1;
         if publish.qos == QoS::ExactlyOnce {
-            self.unreleased.push(id);
+            self.kept.get_or_insert_default().unreleased.push(id);
         }
         Ok(Receipt::New)
     }
@@ -113,7 +122,8 @@ impl Inbound {
     pub fn topic<'a>(&'a self, publish: &Publish<'a>) -> &'a str {
         match publish.alias {
             Some(alias) if publish.topic.is_empty() => {
-                self.aliases.get(&alias).map_or("", |topic| topic)
+                let known = self.kept.as_ref().and_then(|kept| kept.aliases.get(&alias));
+                known.map_or("", |topic| topic)
             }
             _ => publish.topic,
         }
@@ -126,8 +136,9 @@ impl Inbound {
 
     /// PUBREL: whether its exchange was open; its identifier is free again.
     pub fn release(&mut self, id: PacketId) -> bool {
-        let Some(at) = self.unreleased.iter().position(|&open| open == id) else { return false };
-        self.unreleased.swap_remove(at);
+        let Some(kept) = &mut self.kept else { return false };
+        let Some(at) = kept.unreleased.iter().position(|&open| open == id) else { return false };
+        kept.unreleased.swap_remove(at);
         true
     }
 
@@ -141,15 +152,16 @@ impl Inbound {
         if alias == 0 || alias > maximum {
             return Err(Violation::AliasOutOfRange(alias, maximum));
         }
+        let kept = self.kept.get_or_insert_default();
         if !topic.is_empty() {
-            self.alias_bytes += topic.len();
-            if let Some(old) = self.aliases.insert(alias, topic.into()) {
-                self.alias_bytes -= old.len();
+            kept.alias_bytes += topic.len();
+            if let Some(old) = kept.aliases.insert(alias, topic.into()) {
+                kept.alias_bytes -= old.len();
             }
-            if self.alias_bytes > ALIAS_BYTES {
+            if kept.alias_bytes > ALIAS_BYTES {
                 return Err(Violation::AliasBytes);
             }
-        } else if !self.aliases.contains_key(&alias) {
+        } else if !kept.aliases.contains_key(&alias) {
             return Err(Violation::AliasUnknown(alias));
         }
         Ok(())

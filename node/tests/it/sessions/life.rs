@@ -62,7 +62,7 @@ impl Said {
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     pub(super) node: u64,
-    pub(super) client: Rc<str>,
+    pub(super) client: Arc<str>,
     pub(super) record: Option<Record>,
 }
 
@@ -222,7 +222,7 @@ impl Life {
             for (_, endpoint) in core.endpoints.borrow().iter() {
                 if endpoint.doomed().is_none() && !endpoint.is_closed() {
                     let (client, record) = (&endpoint.profile.client, endpoint.profile.record);
-                    served.push(Served { node, client: Rc::clone(client), record });
+                    served.push(Served { node, client: Arc::clone(client), record });
                 }
             }
         }

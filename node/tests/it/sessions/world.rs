@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use chaos_tests::check::{Promise, Verdict, check};
@@ -425,9 +425,9 @@ impl World {
         let now = self.cluster.millis;
         let running = self.lives.iter().filter(|(_, life)| !life.cores_stand_still(now));
         let all: Vec<Served> = running.flat_map(|(id, life)| life.served(*id)).collect();
-        let mut served: BTreeMap<Rc<str>, Served> = BTreeMap::new();
+        let mut served: BTreeMap<Arc<str>, Served> = BTreeMap::new();
         for one in all {
-            let Some(other) = served.insert(Rc::clone(&one.client), one.clone()) else { continue };
+            let Some(other) = served.insert(Arc::clone(&one.client), one.clone()) else { continue };
             // Whoever was let in last is right.
             let epoch = |it: &Served| it.record.map(|record| record.epoch);
             let (old, new) = if epoch(&one) < epoch(&other) { (one, other) } else { (other, one) };
@@ -435,7 +435,7 @@ impl World {
                 return Err(format!("a client is served twice: {old:?}, {new:?}"));
             }
             self.revenants.insert((old.node, epoch(&old)));
-            served.insert(Rc::clone(&new.client), new);
+            served.insert(Arc::clone(&new.client), new);
         }
         Ok(())
     }

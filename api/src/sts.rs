@@ -169,7 +169,7 @@ pub(crate) async fn answer<B: Backend>(
         Err(failure) => {
             let Failure { status, code, message } = &failure;
             if *status >= 500 {
-                tracing::warn!(%trace, code, message, "a request for STS failed");
+                tracing::warn!(%trace, code, why = message, "a request for STS failed");
             }
             (*status, xml::error(*status, code, message, trace))
         }

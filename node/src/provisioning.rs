@@ -125,9 +125,9 @@ impl Core {
                 Ok(body) => ("accepted", body),
                 Err(rejected) => {
                     let Rejected { code, message, .. } = &rejected;
-                    let [client, topic, message] =
+                    let [client, topic, why] =
                         [&*claimant.client, &*topic, &**message].map(denial::shortened);
-                    debug!(client, topic, code, message, "not provisioned");
+                    debug!(client, topic, code, why, "not provisioned");
                     ("rejected", rejected.body())
                 }
             };

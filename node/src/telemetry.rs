@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 
 use anyhow::Context;
 use opentelemetry::propagation::TextMapPropagator;
@@ -74,11 +74,14 @@ pub fn install_log(log: &Log) -> anyhow::Result<LogFilter> {
     let filter =
         parse_filter(&log.filter).map_err(|problem| anyhow::anyhow!("log.filter: {problem}"))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let colours = io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colours);
     let lines = match log.format {
         LogFormat::Human => lines.with_target(false).fmt_fields(escaped_fields()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => {
+            let lines = lines.with_writer(|| EscapedJson(io::stderr()));
+            lines.json().flatten_event(true).boxed()
+        }
     };
     let filter = filter.or(LevelFilter::WARN).and(filter_fn(|it| !is_of_clients(it)));
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
@@ -103,7 +106,8 @@ fn escaped_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + '
 /// Whether a character does something to the text around it: ends its line, or turns its direction.
 fn commands(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+        || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}')
 }
 
 /// Writes such characters as escapes.
@@ -119,6 +123,34 @@ impl<W: fmt::Write> fmt::Write for Escaping<'_, W> {
             rest = &after[control.len_utf8()..];
         }
         self.0.write_str(rest)
+    }
+}
+
+/// Passes lines of JSON on, with such characters as escapes where JSON would not have it so: some terminals
+/// obey them, and some readers end lines at them.
+struct EscapedJson<W>(W);
+
+impl<W: io::Write> io::Write for EscapedJson<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let odd = |character: char| character >= '\u{7f}' && commands(character);
+        match std::str::from_utf8(line) {
+            Ok(text) if text.contains(odd) => {
+                let mut escaped = String::with_capacity(line.len() + 16);
+                for character in text.chars() {
+                    match odd(character) {
+                        true => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+                        false => escaped.push(character),
+                    }
+                }
+                self.0.write_all(escaped.as_bytes())?;
+            }
+            _ => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -245,5 +277,15 @@ mod tests {
         let mut text = String::new();
         Escaping(&mut text).write_str("a\n2026 FAKE \u{1b}[31m \u{202e} ünî").unwrap();
         assert_eq!(text, "a\\n2026 FAKE \\u{1b}[31m \\u{202e} ünî");
+
+        let said = "a\n\u{9b}31m \u{7f}\u{85}\u{2028}\u{202e}\u{61c} ünî \u{1f600}";
+        let line = serde_json::to_string(said).unwrap();
+        let mut written = Vec::new();
+        let mut escaped = EscapedJson(&mut written);
+        io::Write::write_all(&mut escaped, line.as_bytes()).unwrap();
+        let written = String::from_utf8(written).unwrap();
+        assert!(!written.contains(commands), "{written:?}");
+        assert!(written.contains("ünî \u{1f600}"), "{written}");
+        assert_eq!(serde_json::from_str::<String>(&written).unwrap(), said);
     }
 }

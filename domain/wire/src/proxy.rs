@@ -66,6 +66,11 @@ pub enum ParseError {
     },
 }
 
+/// Whether what has arrived begins with a header, be it correct or not.
+pub fn is_begun(bytes: &[u8]) -> bool {
+    bytes.starts_with(V1_PREFIX) || bytes.starts_with(V2_SIGNATURE)
+}
+
 /// Reads the header at the front of what has arrived, and says how many bytes it takes. `None` means
 /// that more have to arrive.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ParseError> {

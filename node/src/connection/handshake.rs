@@ -220,6 +220,11 @@ async fn read_connect(core: &Core, transport: &mut Transport) -> Result<(Vec<u8>
         match buffer[0] {
             CONNECT => {}
             TLS => return Err(Failure::Mistaken("looks like TLS: use listeners.mqtts")),
+            _ if wire::proxy::is_begun(&buffer) => {
+                let why =
+                    "a PROXY header is read from the addresses in proxy_from of the listener only";
+                return Err(Failure::Mistaken(why));
+            }
             _ => return Err(Failure::NotConnect),
         }
         if let Some(length) = mqtt::frame(&buffer, limit).map_err(Failure::Malformed)?

@@ -57,6 +57,7 @@ fn headers_are_read() {
         (v2(0x20, 0x11, INET), unknown),
         (v2(0x20, 0x99, b"any"), unknown),
     ] {
+        assert!(is_begun(&bytes), "{bytes:?}");
         let size = bytes.len();
         for cut in 0..size {
             assert_eq!(

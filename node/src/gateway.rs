@@ -30,7 +30,7 @@ use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
 use crate::denial;
-use crate::http::Lingering;
+use crate::http::Bounds;
 use crate::identity::Principal;
 use crate::metrics;
 use crate::tls::{CERTIFICATE_ALPN, MQTT_ALPN};
@@ -89,7 +89,7 @@ pub struct Door {
 struct Open {
     count: AtomicU32,
     answer_within: Duration,
-    lingering: Lingering,
+    http: Bounds,
 }
 
 impl Door {
@@ -112,7 +112,7 @@ impl Door {
             open: Arc::new(Open {
                 count: AtomicU32::new(0),
                 answer_within: config.connect_timeout * 4 / 5,
-                lingering: Lingering::default(),
+                http: Bounds::default(),
             }),
         }))
     }
@@ -297,7 +297,8 @@ fn tls_remedy(error: &io::Error) -> Option<Option<&'static str>> {
             Some("devices show a certificate here; for other clients there is listeners.https")
         }
         rustls::Error::InvalidMessage(_) => Some(
-            "does not look like TLS: without it there is MQTT on listeners.mqtt, and HTTP on listeners.http",
+            "does not look like TLS: without it there is MQTT on listeners.mqtt, and HTTP on listeners.http; a \
+             PROXY header is read from the addresses in proxy_from of the listener only",
         ),
         rustls::Error::AlertReceived(
             AlertDescription::BadCertificate
@@ -348,9 +349,9 @@ impl Place {
         self.0.answer_within
     }
 
-    /// Where connections of the listener that end with an answer have their places.
-    fn lingering(&self) -> Lingering {
-        self.0.lingering.clone()
+    /// What the HTTP connections of the listener may do at once.
+    fn bounds(&self) -> Bounds {
+        self.0.http.clone()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
 //! sent the head of its next request within [`Listener::connect_timeout`], or takes nothing of an answer for
-//! half a minute.
+//! half a minute. Heads over [`stream::SMALL_HEAD`] are read of so many connections at once: nobody has
+//! proved anything before the head is there.
 
 mod stream;
 
@@ -26,9 +27,9 @@ use crate::config::Listener;
 use crate::gateway;
 use crate::metrics;
 
-use stream::Answering;
+use stream::{Answering, Progress};
 
-pub use stream::{Lingering, refuse};
+pub use stream::{Bounds, refuse};
 
 /// Bytes of a request's head, or some more, and of what is read at once: the longest topic in a URL fits, and all
 /// properties in headers.
@@ -38,37 +39,52 @@ const LONGEST_HEAD: usize = 128 << 10;
 pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
     let places = Arc::new(Semaphore::new(config.max_connections as usize));
     let head_timeout = config.connect_timeout;
-    let lingering = Lingering::default();
+    let bounds = Bounds::default();
     loop {
         let (stream, peer) = gateway::accept_next(&listener).await;
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             metrics::http_refused();
             continue;
         };
-        let (router, lingering) = (router.clone(), lingering.clone());
+        let (router, bounds) = (router.clone(), bounds.clone());
         tokio::spawn(async move {
             debug!(%peer, "HTTP connection");
             // Answers are written at once; without this they might still wait for the next.
             let _ = stream.set_nodelay(true);
             let source = Some(peer.ip().to_canonical());
-            answer(router, stream, head_timeout, source, lingering).await;
+            if answer(router, stream, head_timeout, source, bounds).await.is_err() {
+                metrics::http_unread();
+            }
             drop(place);
         });
     }
 }
 
+/// Why the head of a request was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It did not come to its end in time.
+    Late,
+    /// It is none.
+    Malformed,
+}
+
 /// Answers the requests of one connection, until it ends or is silent for so long. They carry where
-/// it comes from, if that is known.
+/// it comes from, if that is known. An error says that it has ended within a head.
 pub async fn answer<S>(
     router: Router,
     stream: S,
     head_timeout: Duration,
     source: Option<IpAddr>,
-    lingering: Lingering,
-) where
+    bounds: Bounds,
+) -> Result<(), Unread>
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let progress = Arc::<Progress>::default();
+    let read = Arc::clone(&progress);
     let with_source = move |request: Request<Incoming>| {
+        read.is_whole();
         let mut request = request.map(Body::new);
         if let Some(ip) = source {
             request.extensions_mut().insert(api::Source(ip));
@@ -78,9 +94,13 @@ pub async fn answer<S>(
     let service = TowerToHyperService::new(router.map_request(with_source));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(LONGEST_HEAD);
-    let stream = TokioIo::new(Answering::new(stream, lingering));
-    if let Err(error) = http.serve_connection(stream, service).await {
-        debug!(%error, "HTTP connection ended");
+    let stream = TokioIo::new(Answering::new(stream, bounds, Arc::clone(&progress)));
+    let Err(error) = http.serve_connection(stream, service).await else { return Ok(()) };
+    debug!(%error, "HTTP connection ended");
+    match () {
+        () if error.is_parse() => Err(Unread::Malformed),
+        () if error.is_timeout() && progress.is_begun() => Err(Unread::Late),
+        () => Ok(()),
     }
 }
 
@@ -172,7 +192,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1024);
         let left = tokio::time::timeout(
             stream::SILENCE * 2,
-            refuse(server, Vec::new(), Lingering::default()),
+            refuse(server, Vec::new(), Bounds::default()),
         );
         left.await.unwrap();
         let mut text = Vec::new();
@@ -181,7 +201,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_listener_has_places_of_its_own_to_linger() {
-        let taken = Lingering::default();
+        let taken = Bounds::default();
         let mut lingering = Vec::new();
         for _ in 0..stream::AT_ONCE {
             let (client, server) = tokio::io::duplex(64);
@@ -189,7 +209,7 @@ mod tests {
             assert!(refusing.as_mut().now_or_never().is_none());
             lingering.push((client, refusing));
         }
-        for (of, lingers) in [(taken.clone(), false), (Lingering::default(), true)] {
+        for (of, lingers) in [(taken.clone(), false), (Bounds::default(), true)] {
             let (_client, server) = tokio::io::duplex(64);
             assert_eq!(refuse(server, Vec::new(), of).now_or_never().is_none(), lingers);
         }
@@ -210,13 +230,13 @@ mod tests {
         ] {
             let (mut client, server) = tokio::io::duplex(64);
             let router = Router::new().route("/", get(much));
-            let lingering = Lingering::default();
-            let answering = answer(router, server, stream::STALLS * 10, None, lingering);
+            let bounds = Bounds::default();
+            let answering = answer(router, server, stream::STALLS * 10, None, bounds);
             let asking = async {
                 let _ = client.write_all(requests.as_bytes()).await;
             };
             let both = futures_util::future::join(answering, asking);
-            tokio::time::timeout(stream::STALLS * 2, both).await.expect(&requests);
+            let (_, ()) = tokio::time::timeout(stream::STALLS * 2, both).await.expect(&requests);
         }
     }
 
@@ -225,7 +245,7 @@ mod tests {
         let bytes = 64 << 10;
         let router = Router::new().route("/", get(move || async move { "x".repeat(bytes) }));
         let (mut client, server) = tokio::io::duplex(1 << 10);
-        tokio::spawn(answer(router, server, stream::STALLS, None, Lingering::default()));
+        tokio::spawn(answer(router, server, stream::STALLS, None, Bounds::default()));
         let request = String::from_utf8_lossy(REQUEST);
         let request = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
@@ -238,6 +258,80 @@ mod tests {
             }
         }
         assert!(read > bytes, "{read}");
+    }
+
+    /// Nobody has proved anything before the head is there, so it may not cost much to begin it.
+    #[tokio::test(start_paused = true)]
+    async fn so_many_heads_are_large_at_once() {
+        let bounds = Bounds::default();
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let large = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(stream::SMALL_HEAD));
+        let timeout = Duration::from_secs(10);
+        let connect = || {
+            let (client, server) = tokio::io::duplex(1 << 20);
+            let answering = answer(router.clone(), server, timeout, None, bounds.clone());
+            (client, tokio::spawn(answering))
+        };
+        let mut held = Vec::new();
+        for _ in 0..stream::LARGE_HEADS {
+            let (mut client, answering) = connect();
+            client.write_all(large.as_bytes()).await.unwrap();
+            held.push((client, answering));
+        }
+        tokio::task::yield_now().await;
+        let (mut client, answering) = connect();
+        client.write_all(large.as_bytes()).await.unwrap();
+        assert_eq!(answering.await.unwrap(), Ok(()), "it is closed before its time is up");
+
+        let (mut small, answering) = connect();
+        small.write_all(REQUEST).await.unwrap();
+        let mut text = vec![0; 15];
+        small.read_exact(&mut text).await.unwrap();
+        assert_eq!(text, b"HTTP/1.1 200 OK");
+        small.write_all(large.as_bytes()).await.unwrap();
+        assert_eq!(answering.await.unwrap(), Ok(()), "nor is a later head of a connection large");
+
+        let mut whole = held.split_off(1);
+        for (client, _) in &mut whole {
+            // Who has sent it whole gives its place to others.
+            client.write_all(b"\r\nConnection: close\r\n\r\n").await.unwrap();
+        }
+        for (mut client, answering) in whole {
+            let mut text = String::new();
+            client.read_to_string(&mut text).await.unwrap();
+            assert!(text.ends_with("here"), "{text}");
+            assert_eq!(answering.await.unwrap(), Ok(()));
+        }
+        let (mut client, answering) = connect();
+        client.write_all(large.as_bytes()).await.unwrap();
+        let (_first, late) = held.remove(0);
+        for answering in [answering, late] {
+            assert_eq!(answering.await.unwrap(), Err(Unread::Late));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_left_between_requests_has_not_failed() {
+        for (requests, then, ended) in [
+            (0, &b""[..], Ok(())),
+            (1, b"", Ok(())),
+            (0, b"GET", Err(Unread::Late)),
+            (1, b"GET", Err(Unread::Late)),
+            (0, b"what\r\n\r\n", Err(Unread::Malformed)),
+        ] {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            let router = Router::new().route("/", get(|| async { "here" }));
+            let timeout = Duration::from_secs(10);
+            let answering = tokio::spawn(answer(router, server, timeout, None, Bounds::default()));
+            for _ in 0..requests {
+                client.write_all(REQUEST).await.unwrap();
+                client.read_exact(&mut [0; 15]).await.unwrap();
+            }
+            client.write_all(then).await.unwrap();
+            client.read_to_end(&mut Vec::new()).await.unwrap();
+            drop(client);
+            assert_eq!(answering.await.unwrap(), ended, "{requests} {then:?}");
+        }
     }
 
     #[tokio::test]

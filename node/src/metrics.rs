@@ -89,6 +89,12 @@ pub fn describe() {
     );
     // There from the start: an alert on what has not happened yet has something to look at.
     counter!("http_connections_refused_total").increment(0);
+    describe_counter!(
+        "http_heads_unread_total",
+        count,
+        "Connections to the http and admin listeners whose request came late or is none"
+    );
+    counter!("http_heads_unread_total").increment(0);
     describe_counter!("gateway_disconnects_total", count, "Connections that ended, by cause");
     describe_counter!("gateway_publishes_received_total", count, "PUBLISH packets from clients");
     describe_counter!("gateway_publishes_sent_total", count, "PUBLISH packets to clients");
@@ -235,9 +241,15 @@ pub fn connect(result: &'static str) {
     counter!("gateway_connects_total", "result" => result).increment(1);
 }
 
-/// Counts a connection that a REST or admin listener has no place for.
+/// Counts a connection that a REST or admin listener has no place for, or whose head is large when too
+/// many are.
 pub fn http_refused() {
     counter!("http_connections_refused_total").increment(1);
+}
+
+/// Counts a connection of a REST or admin listener that ended within the head of a request.
+pub fn http_unread() {
+    counter!("http_heads_unread_total").increment(1);
 }
 
 impl CoreMetrics {

@@ -114,6 +114,7 @@ def test_a_head_that_is_too_large_is_answered_like_the_rest(https, skein):
     for answered in (
         https.post(f"{https.base}/topics/a", headers={"X-Long": "x" * 1_000_000}, data=b"x"),
         https.get(f"{https.base}/mqtt", headers={"Upgrade": "websocket", "X-Long": "x" * 20_000}),
+        https.get(f"{https.base}/mqtt?X-Amz-Signature=a&t={'x' * 9_000}", headers={"Upgrade": "websocket"}),
         requests.get(f"{skein.http_url}/things", headers={"X-Long": "x" * 1_000_000}, timeout=10),
         requests.get(f"{skein.http_url}/things", headers={f"X-{number}": "x" for number in range(200)}, timeout=10),
     ):

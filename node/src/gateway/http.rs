@@ -15,7 +15,7 @@ use axum::Router;
 use bytes::Bytes;
 use fleet::registry::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use wire::websocket::{Refusal, Upgrade};
+use wire::websocket::{Refusal, Upgrade, UpgradeError};
 
 use super::{Place, Served};
 use crate::backend::Backend;
@@ -23,12 +23,17 @@ use crate::clock::now_ms;
 use crate::connection::handshake::{self, Failure, Peer};
 use crate::connection::transport::{Stream, Transport};
 use crate::core::Core;
+use crate::http::Unread;
 use crate::identity::{self, Principal, Refused};
 use crate::just_in_time;
+use crate::metrics;
 use crate::websocket::WebSocket;
 
 /// The SigV4 services that may open a WebSocket.
 const SERVICES: [&str; 2] = ["iotdevicegateway", "iotdata"];
+
+/// Where WebSockets are.
+const PATH: &str = "/mqtt";
 
 /// The subprotocols that are MQTT, whatever its version: the standard's, and the one that the AWS IoT
 /// device SDK v1 for JavaScript offers alone.
@@ -56,8 +61,13 @@ pub(super) async fn serve(
         match Upgrade::parse(&head) {
             Ok(Some(found)) => break Some(found),
             Ok(None) => {}
+            Err(error @ UpgradeError::Malformed(_)) => {
+                return Ok(refuse(stream, place, error.refusal()));
+            }
             // Other requests have the bounds of those who answer them.
-            Err(_) if data_plane.router.is_some() && !Upgrade::is_asked(&head) => break None,
+            Err(_) if data_plane.router.is_some() && !Upgrade::is_asked(&head, PATH.as_bytes()) => {
+                break None;
+            }
             Err(error) => return Ok(refuse(stream, place, error.refusal())),
         }
         let filled = head.len();
@@ -88,7 +98,13 @@ pub(super) async fn serve(
             let ip = peer.ip;
             let stream = Rewound { head: head.into(), stream };
             return Ok(Served::Http(Box::pin(async move {
-                crate::http::answer(router, stream, head_timeout, ip, place.lingering()).await;
+                let ended =
+                    crate::http::answer(router, stream, head_timeout, ip, place.bounds()).await;
+                match ended {
+                    Ok(()) => {}
+                    Err(Unread::Late) => metrics::connect("timeout"),
+                    Err(Unread::Malformed) => metrics::connect("http"),
+                }
                 drop(place);
             })));
         }
@@ -98,7 +114,7 @@ pub(super) async fn serve(
         }
     };
     let refused = match sign_in(core, data_plane, &upgrade, peer).await {
-        Ok(peer) => match upgrade.accept(&["/mqtt"], &SUBPROTOCOLS) {
+        Ok(peer) => match upgrade.accept(&[PATH], &SUBPROTOCOLS) {
             Ok(response) => {
                 write(&mut stream, &response).await?;
                 let early = head[length..].to_vec();
@@ -120,7 +136,7 @@ fn refuse(stream: Stream, place: Place, refusal: Refusal) -> Served {
     let answer = refusal.response();
     let stream = Rewound { head: Bytes::new(), stream };
     let answering = async move {
-        crate::http::refuse(stream, answer, place.lingering()).await;
+        crate::http::refuse(stream, answer, place.bounds()).await;
         drop(place);
     };
     Served::Refused(Failure::Http(refusal.message), Box::pin(answering))

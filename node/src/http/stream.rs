@@ -13,6 +13,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 use wire::websocket::Refusal;
+
+use crate::metrics;
 
 /// How long whoever does not read is waited for.
 pub(super) const STALLS: Duration = Duration::from_secs(30);
@@ -34,22 +37,53 @@ pub(super) const AT_ONCE: usize = 64;
 /// Bytes that are read at a time then.
 const SCRATCH: usize = 8 * 1024;
 
-/// Places for the streams of a listener that linger, so that those of others find theirs.
-#[derive(Clone)]
-pub struct Lingering(Arc<Semaphore>);
+/// A head up to this size is read from everybody.
+pub(super) const SMALL_HEAD: usize = 8 * 1024;
+/// Larger heads of a listener's connections that are read at the same time.
+pub(super) const LARGE_HEADS: usize = 64;
 
-impl Default for Lingering {
+/// What only so many of a listener's connections do at once, so that those of others can.
+#[derive(Clone)]
+pub struct Bounds {
+    lingering: Arc<Semaphore>,
+    large_heads: Arc<Semaphore>,
+}
+
+impl Default for Bounds {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { lingering: places(AT_ONCE), large_heads: places(LARGE_HEADS) }
+    }
+}
+
+/// How far a connection has got with the head of a request. The stream counts its bytes; that it is whole is
+/// known to who answers it.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Bytes of it, at least; 0 when none is being read.
+    read: AtomicUsize,
+    is_answering: AtomicBool,
+}
+
+impl Progress {
+    /// The head has come to its end: what is read from now on belongs to the body.
+    pub(super) fn is_whole(&self) {
+        self.read.store(0, Ordering::Relaxed);
+        self.is_answering.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether some of a head is there and some is not.
+    pub(super) fn is_begun(&self) -> bool {
+        self.read.load(Ordering::Relaxed) > 0
     }
 }
 
 /// Ends a stream with an answer, so that it arrives.
-pub async fn refuse<S>(stream: S, answer: Vec<u8>, lingering: Lingering)
+pub async fn refuse<S>(stream: S, answer: Vec<u8>, bounds: Bounds)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stream = Answering::new(stream, lingering);
+    let mut stream = Answering::new(stream, bounds, Arc::default());
     stream.instead = (answer, 0);
     // It ends either way.
     let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
@@ -80,7 +114,10 @@ pub(super) struct Answering<S> {
     /// nothing about the other.
     writing: Patience,
     flushing: Patience,
-    lingering: Lingering,
+    progress: Arc<Progress>,
+    bounds: Bounds,
+    /// The place of a head that is large.
+    large_head: Option<OwnedSemaphorePermit>,
     leaving: Option<Leaving>,
 }
 
@@ -113,8 +150,8 @@ struct Leaving {
 }
 
 impl Leaving {
-    fn begin(lingering: &Lingering) -> Self {
-        let place = Arc::clone(&lingering.0).try_acquire_owned().ok();
+    fn begin(bounds: &Bounds) -> Self {
+        let place = Arc::clone(&bounds.lingering).try_acquire_owned().ok();
         Self {
             until: Box::pin(sleep(SILENCE)),
             at_last: Instant::now() + LINGERS,
@@ -125,9 +162,10 @@ impl Leaving {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
-    pub(super) fn new(stream: S, lingering: Lingering) -> Self {
+    pub(super) fn new(stream: S, bounds: Bounds, progress: Arc<Progress>) -> Self {
         let (writing, flushing) = Default::default();
-        Self { stream, instead: (Vec::new(), 0), writing, flushing, lingering, leaving: None }
+        let (instead, large_head, leaving) = Default::default();
+        Self { stream, instead, writing, flushing, progress, bounds, large_head, leaving }
     }
 
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -153,13 +191,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
     }
 }
 
+impl<S> Answering<S> {
+    /// Bytes were read; an error when they make a head large, and too many are.
+    fn have_read(&mut self, bytes: usize) -> io::Result<()> {
+        if self.progress.is_answering.load(Ordering::Relaxed) {
+            self.large_head = None;
+            return Ok(());
+        }
+        let before = self.progress.read.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > SMALL_HEAD && self.large_head.is_none() {
+            let place = Arc::clone(&self.bounds.large_heads).try_acquire_owned();
+            self.large_head = Some(place.map_err(|_| {
+                metrics::http_refused();
+                io::Error::other("too many heads of requests are large")
+            })?);
+        }
+        Ok(())
+    }
+
+    /// An answer is being written: what is read after it is the next head.
+    fn answers(&mut self, written: &[u8]) {
+        if !written.starts_with(b"HTTP/1.1 100 ") {
+            self.progress.is_answering.store(false, Ordering::Relaxed);
+            self.large_head = None;
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Answering<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        Poll::Ready(self.have_read(into.filled().len() - before))
     }
 }
 
@@ -170,6 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
+        self.answers(bytes);
         if self.replaces(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -183,6 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
+        self.answers(slices.first().map_or(&[], |slice| slice));
         if let [head] = slices
             && self.replaces(head)
         {
@@ -204,13 +273,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        let Self { stream, flushing, lingering, leaving, .. } = &mut *self;
+        let Self { stream, flushing, bounds, leaving, .. } = &mut *self;
         let leaving = match leaving {
             Some(leaving) => leaving,
             None => {
                 let attempt = Pin::new(&mut *stream).poll_shutdown(cx);
                 ready!(flushing.with(cx, attempt))?;
-                leaving.insert(Leaving::begin(lingering))
+                leaving.insert(Leaving::begin(bounds))
             }
         };
         while leaving.left > 0 && leaving.until.as_mut().poll(cx).is_pending() {

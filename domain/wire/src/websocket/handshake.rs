@@ -60,13 +60,21 @@ impl Upgrade {
     /// The most headers that are read.
     pub const MAX_HEADERS: usize = 64;
 
-    /// Whether the beginning of a request asks for a WebSocket, as far as it goes.
-    pub fn is_asked(head: &[u8]) -> bool {
-        let mut lines = head.split(|byte| *byte == b'\n').skip(1);
+    /// Whether the beginning of a request asks for a WebSocket, as far as it goes: by its path, or by a
+    /// header.
+    pub fn is_asked(head: &[u8], path: &[u8]) -> bool {
+        let mut lines = head.split(|byte| *byte == b'\n');
+        let target = lines.next().and_then(|line| line.split(|byte| *byte == b' ').nth(1));
+        let rest = target.and_then(|target| target.strip_prefix(path));
+        if rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'?')) {
+            return true;
+        }
         let begins = |line: &[u8], name: &[u8]| {
             line.get(..name.len()).is_some_and(|line| line.eq_ignore_ascii_case(name))
         };
-        lines.any(|line| begins(line, b"upgrade:") || begins(line, b"sec-websocket-"))
+        lines
+            .take_while(|line| !line.trim_ascii_end().is_empty())
+            .any(|line| begins(line, b"upgrade:") || begins(line, b"sec-websocket-"))
     }
 
     /// Reads the head at the front of what has arrived, and says how many bytes it takes. `None` means

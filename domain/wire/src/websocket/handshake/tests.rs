@@ -34,12 +34,17 @@ fn a_head_asks_for_a_websocket_before_it_is_whole() {
     for (head, is_asked) in [
         (REQUEST, true),
         (&REQUEST[..end], true),
-        ("GET /mqtt HTTP/1.1\r\nsec-websocket-key: x", true),
-        ("GET /mqtt HTTP/1.1\r\nX-Upgrade: websocket\r\n", false),
+        ("GET /chat HTTP/1.1\r\nsec-websocket-key: x", true),
+        ("GET /chat HTTP/1.1\r\nX-Upgrade: websocket\r\n", false),
+        ("GET /chat HTTP/1.1\r\nA: b\r\n\r\nUpgrade: websocket\r\n", false),
+        ("GET /chat HTTP/1.1\nA: b\n\nUpgrade: websocket\n", false),
+        ("GET /mqtt HTTP/1.1\r\nA: b", true),
+        ("GET /mqtt?a=b", true),
+        ("GET /mqttx HTTP/1.1\r\n", false),
         ("Upgrade: websocket", false),
         ("", false),
     ] {
-        assert_eq!(Upgrade::is_asked(head.as_bytes()), is_asked, "{head:?}");
+        assert_eq!(Upgrade::is_asked(head.as_bytes(), b"/mqtt"), is_asked, "{head:?}");
     }
 }
 

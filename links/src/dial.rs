@@ -116,7 +116,7 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     stream: Stream,
     outbox: Arc<Outbox>,
-    mut address: watch::Receiver<String>,
+    mut addresses: watch::Receiver<Vec<String>>,
     trouble: Trouble,
 ) {
     let Stream { peer, purpose, .. } = stream;
@@ -126,7 +126,7 @@ pub(crate) async fn run(
     let mut opened_before = false;
     let mut said = String::new();
     loop {
-        let at = address.borrow_and_update().clone();
+        let at = addresses.borrow_and_update().clone();
         match find(&shared, stream, &outbox, &at, &mut found).await {
             Ok(mut dialled) => {
                 *trouble.lock() = None;
@@ -144,43 +144,68 @@ pub(crate) async fn run(
                 warn!(peer, purpose = label, error, "link down");
             }
             Err(error) => {
-                if let Some(why) = error.denial(Code::PermissionDenied) {
-                    shared.receiver.denied(peer, why);
-                }
-                if let Some(incarnation) = error.incarnation() {
-                    shared.receiver.found(peer, &at, incarnation);
-                }
-                if error.is_doubt() {
-                    shared.receiver.doubted(peer);
-                }
-                if let Some(reason) = error.refusal() {
-                    metrics::refusals(Direction::Outgoing, reason).increment(1);
-                }
+                *trouble.lock() = Some(error.clone());
                 // The same error again and again is said once.
-                let error = error.to_string();
-                *trouble.lock() = Some(format!("{at}: {error}"));
                 if error == said {
-                    debug!(peer, purpose = label, address = at, error, "still cannot link");
+                    debug!(peer, purpose = label, error, "still cannot link");
                 } else {
-                    warn!(peer, purpose = label, address = at, error, "cannot link");
+                    warn!(peer, purpose = label, error, "cannot link");
                     said = error;
                 }
             }
         }
         tokio::select! {
             () = sleep(backoff.next(rand::random())) => {}
-            Ok(()) = address.changed() => backoff.reset(),
+            Ok(()) = addresses.changed() => backoff.reset(),
         }
     }
 }
 
-/// Dials a peer wherever its address leads, one place after the other: who is where, certificates say.
-/// `found` is where it was last.
+/// Dials a peer at each of its addresses in turn; an error tells of all of them. `found` is where it was
+/// last.
 async fn find(
     shared: &Shared,
     stream: Stream,
     outbox: &Arc<Outbox>,
-    address: &str,
+    addresses: &[String],
+    found: &mut Option<SocketAddr>,
+) -> Result<Dialled, String> {
+    let mut errors = Vec::new();
+    for (turn, address) in addresses.iter().enumerate() {
+        match find_at(shared, stream, outbox, (address, turn == 0), found).await {
+            Ok(dialled) => return Ok(dialled),
+            Err(error) => {
+                tell(shared, stream.peer, address, &error);
+                errors.push(format!("{address}: {error}"));
+            }
+        }
+    }
+    Err(errors.join("; "))
+}
+
+/// What others may conclude from a failure.
+fn tell(shared: &Shared, peer: u64, address: &str, error: &DialError) {
+    if let Some(why) = error.denial(Code::PermissionDenied) {
+        shared.receiver.denied(peer, why);
+    }
+    if let Some(incarnation) = error.incarnation() {
+        shared.receiver.found(peer, address, incarnation);
+    }
+    if error.is_doubt() {
+        shared.receiver.doubted(peer);
+    }
+    if let Some(reason) = error.refusal() {
+        metrics::refusals(Direction::Outgoing, reason).increment(1);
+    }
+}
+
+/// Dials a peer wherever an address leads, one place after the other: who is where, certificates say.
+/// `is_known` says whether it is the address where the peer should be.
+async fn find_at(
+    shared: &Shared,
+    stream: Stream,
+    outbox: &Arc<Outbox>,
+    (address, is_known): (&str, bool),
     found: &mut Option<SocketAddr>,
 ) -> Result<Dialled, DialError> {
     let patience = shared.config.handshake_timeout;
@@ -198,7 +223,7 @@ async fn find(
             Err(error) => error,
         };
         // Where nobody listens, the peer has ended if that is where it was: others may be there, too.
-        let is_its_own = found.map_or(places.len() == 1, |found| found == *place);
+        let is_its_own = found.map_or(is_known && places.len() == 1, |found| found == *place);
         if error.is_refused() && is_its_own {
             shared.receiver.refused(stream.peer, address);
         }

@@ -76,11 +76,12 @@ pub struct Denied {
 /// How certain it is that a peer is not wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certainty {
-    /// Something has to happen first: the node that says so starts, or an operator does something.
+    /// Something has to happen first: the node that says so loads its state, another process ends, or an
+    /// operator does something.
     ForNow,
     /// As far as the node knows that says so, which may not know enough.
     Unsure,
-    /// It never is.
+    /// It is not, and has to stop: it lacks what the node with its number has promised.
     ForGood,
 }
 
@@ -100,7 +101,8 @@ pub trait Receiver: Send + Sync + 'static {
     fn lost(&self, stream: Stream);
 
     /// Whether a peer is wanted that is who it says it is; asked for each stream, in either direction,
-    /// before [`Receiver::connected`]. For a life of it that was not let in before this may wait for the disk.
+    /// before [`Receiver::connected`]. For a life of it that was not let in before this may wait for the
+    /// disk.
     fn admit(&self, _peer: Introduction<'_>) -> Result<(), Denied> {
         Ok(())
     }
@@ -116,7 +118,8 @@ pub trait Receiver: Send + Sync + 'static {
     /// A peer does not want this node, but may know too little of it.
     fn doubted(&self, _peer: u64) {}
 
-    /// Nobody listens at the address where the peer is dialled, though its machine answers.
+    /// Nobody listens at the address where the peer is dialled, as its machine says, or a firewall that
+    /// speaks for it.
     fn refused(&self, _peer: u64, _address: &str) {}
 
     /// A life of the peer is at the address where it is dialled, whether or not it wants this node.
@@ -222,7 +225,8 @@ impl Links {
 
     /// The peers are these from now on; this node itself may be among them. Streams of peers that
     /// are not listed any more end. A new address of a peer is used when its streams are dialled
-    /// the next time.
+    /// the next time. A peer may be listed with several addresses: they are dialled in turn, and that
+    /// nobody listens counts at the first alone, until it was found at another.
     pub fn set_peers(&self, peers: Vec<PeerAddress>) {
         self.wanted.send_if_modified(|wanted| match wanted {
             Some(wanted) => {

@@ -82,9 +82,9 @@ impl Drop for Open {
     }
 }
 
-/// The tasks that dial a peer, and where they hear of its address.
+/// The tasks that dial a peer, and where they hear of its addresses.
 struct Dialling {
-    address: watch::Sender<String>,
+    addresses: watch::Sender<Vec<String>>,
     tasks: JoinSet<()>,
 }
 
@@ -104,17 +104,20 @@ pub(crate) async fn supervise(
         if ended {
             accepting.shutdown().await;
         }
-        let mut wanted: FxHashMap<u64, String> =
-            wanted.into_iter().flatten().map(|peer| (peer.node, peer.address)).collect();
+        let mut places: FxHashMap<u64, Vec<String>> = FxHashMap::default();
+        for peer in wanted.into_iter().flatten() {
+            places.entry(peer.node).or_default().push(peer.address);
+        }
+        let mut wanted = places;
         wanted.remove(&shared.config.node);
         for (node, gone) in dialling.extract_if(|node, _| !wanted.contains_key(node)) {
             remove(&shared, node, gone).await;
         }
-        for (node, address) in wanted {
-            let dialled = dialling.entry(node).or_insert_with(|| add(&shared, node, &address));
-            dialled.address.send_if_modified(|known| {
-                let changed = *known != address;
-                *known = address;
+        for (node, addresses) in wanted {
+            let dialled = dialling.entry(node).or_insert_with(|| add(&shared, node, &addresses));
+            dialled.addresses.send_if_modified(|known| {
+                let changed = *known != addresses;
+                *known = addresses;
                 changed
             });
         }
@@ -123,10 +126,10 @@ pub(crate) async fn supervise(
     }
 }
 
-fn add(shared: &Arc<Shared>, node: u64, address: &str) -> Dialling {
+fn add(shared: &Arc<Shared>, node: u64, addresses: &[String]) -> Dialling {
     let outbox = |purpose| Arc::new(Outbox::new(purpose, shared.config.queue_bytes.of(purpose)));
     let outgoing = Purpose::ALL.map(outbox);
-    let (address, changes) = watch::channel(address.to_owned());
+    let (addresses, changes) = watch::channel(addresses.to_owned());
     let trouble = Trouble::default();
     let mut tasks = JoinSet::new();
     for (purpose, outbox) in Purpose::ALL.into_iter().zip(&outgoing) {
@@ -136,7 +139,7 @@ fn add(shared: &Arc<Shared>, node: u64, address: &str) -> Dialling {
     }
     let incoming = Purpose::ALL.map(|_| Mutex::new(Some(JoinSet::new())));
     shared.peers.write().insert(node, Arc::new(Peer { outgoing, incoming, trouble }));
-    Dialling { address, tasks }
+    Dialling { addresses, tasks }
 }
 
 /// Returns when the receiver has heard of everything that it will hear of this peer, so that a peer

@@ -124,7 +124,7 @@ impl Mesh {
     /// Has the links follow the roster.
     pub fn follow_roster(&self) {
         if let Some(links) = self.links() {
-            links.set_peers(self.roster.peers());
+            links.set_peers(self.roster.places());
         }
     }
 

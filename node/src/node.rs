@@ -234,7 +234,8 @@ pub fn raft_config(config: &Config) -> cluster::Config {
     }
 }
 
-/// A thread for what nodes say to each other, so that no REST request delays a heartbeat.
+/// A thread for what nodes say to each other, so that no REST request delays a heartbeat. One: whether a node
+/// is let in is judged by the streams that there are, and two of its streams must not be judged at once.
 fn links_runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

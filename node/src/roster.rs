@@ -4,7 +4,7 @@
 //! A node that says who it is, is let in if it is a member with the data folder that it comes with;
 //! where it says that it is counts more than where it was. A node that joins knows no members yet and
 //! believes whoever has the certificate of a node. Of processes with copies of one data folder it lets in at
-//! most one, see [`Lives`].
+//! most one at a time, see [`Lives`].
 
 mod lives;
 
@@ -46,7 +46,7 @@ pub struct Roster {
     pub own: Option<Own>,
     configured: BTreeMap<u64, String>,
     state: RwLock<State>,
-    lives: Mutex<Lives>,
+    admitted: Mutex<Lives>,
     /// What is known of this node itself.
     standing: watch::Sender<Option<Member>>,
     /// Why this node may not go on.
@@ -122,7 +122,7 @@ impl Roster {
             own,
             configured: cluster.map(config::Cluster::known).unwrap_or_default(),
             state: RwLock::default(),
-            lives: Mutex::new(lives),
+            admitted: Mutex::new(lives),
             standing: watch::Sender::new(None),
             expelled: watch::Sender::new(None),
             deserted: AtomicBool::new(recovery.is_some()),
@@ -145,7 +145,7 @@ impl Roster {
         }
         self.state.write().members = Some(members.clone());
         let removed = members.iter().filter(|(_, it)| it.status == MemberStatus::Removed);
-        removed.for_each(|(node, _)| self.lives.lock().forget(*node));
+        removed.for_each(|(node, _)| self.admitted.lock().forget(*node));
         let own = self.own.as_ref().and_then(|own| members.get(&own.node));
         self.standing.send_if_modified(|standing| {
             let is_new = standing.as_ref() != own;
@@ -251,14 +251,24 @@ impl Roster {
     /// may have been let in while this node stood still is not denied for good. `is_linked` says whether
     /// there is a stream from or to that node.
     pub fn admit(&self, peer: Introduction<'_>, is_linked: bool) -> Result<bool, Denied> {
-        self.lives.lock().hear(peer.node, peer.incarnation);
+        self.admitted.lock().hear(peer.node, peer.incarnation);
         let joining = self.is_learning();
         self.judge(peer, joining)?;
+        // Where it is dialled, if it does not say.
+        let dialled = || self.peers().into_iter().find(|it| it.node == peer.node);
+        let address = match peer.address {
+            "" => dialled().map(|it| it.address).unwrap_or_default(),
+            address => address.to_owned(),
+        };
         {
-            let mut lives = self.lives.lock();
-            lives.judge(peer, is_linked)?;
+            let mut lives = self.admitted.lock();
+            lives.judge(peer, is_linked).map_err(|denied| match joining {
+                // Who is behind knows nothing for good.
+                true => Denied { certainty: Certainty::ForNow, ..denied },
+                false => denied,
+            })?;
             // Seldom, and it must be safe before it counts: this may wait for the disk.
-            lives.note(peer);
+            lives.note(Introduction { address: &address, ..peer });
         }
         let mut state = self.state.write();
         state.denied.remove(&(peer.node, peer.incarnation));
@@ -292,12 +302,26 @@ impl Roster {
 
     /// A life of a node is where it is dialled, whether or not it wants this node.
     pub fn find(&self, node: u64, life: u64, address: &str) {
-        self.lives.lock().find(node, life, address);
+        self.admitted.lock().find(node, life, address);
     }
 
     /// Nobody listens where a node is dialled.
     pub fn miss(&self, node: u64, address: &str) {
-        self.lives.lock().miss(node, address);
+        self.admitted.lock().miss(node, address);
+    }
+
+    /// Where to dial the other nodes: where they are, and then where the configuration has them, if that is
+    /// elsewhere. All of them may have moved while they were stopped.
+    pub fn places(&self) -> Vec<PeerAddress> {
+        let mut places = self.peers();
+        let configured = places.iter().filter_map(|known| {
+            let address = self.configured.get(&known.node)?;
+            let is_other = !address.is_empty() && *address != known.address;
+            is_other.then(|| PeerAddress { node: known.node, address: address.clone() })
+        });
+        let configured: Vec<_> = configured.collect();
+        places.extend(configured);
+        places
     }
 
     /// The other nodes, and where they are.
@@ -534,6 +558,53 @@ mod tests {
             let found = addresses(&state, &configured(), joining);
             let found: Vec<_> = found.into_iter().map(|peer| peer.address).collect();
             assert_eq!(found.join(" "), expected);
+        }
+    }
+
+    #[test]
+    fn a_node_is_dialled_where_it_should_be_and_then_where_it_was_configured() {
+        let peers = [1, 2, 3].map(|it| format!("[[peers]]\nnode = {it}\naddress = 'conf-{it}:1'"));
+        let config = format!("node = 1\n{}", peers.join("\n"));
+        let config: config::Cluster = toml::from_str(&config).unwrap();
+        let roster = Roster::new(Some(&config), String::new(), lives(), None);
+        let places = |roster: &Roster| -> Vec<_> {
+            roster.places().into_iter().map(|it| format!("{} {}", it.node, it.address)).collect()
+        };
+        assert_eq!(places(&roster), ["2 conf-2:1", "3 conf-3:1"]);
+        roster.note(&members(), Instant::now());
+        assert_eq!(places(&roster), ["2 new-2:1", "4 old-4:1", "2 conf-2:1"]);
+        let back = Introduction { folder: "b", address: "conf-2:1", ..introduction(2) };
+        assert_eq!(roster.admit(back, false), Ok(true));
+        assert_eq!(places(&roster), ["2 conf-2:1", "4 old-4:1"]);
+    }
+
+    #[test]
+    fn a_node_that_does_not_say_where_it_is_has_ended_when_nobody_listens_where_it_is_dialled() {
+        let roster = Roster::new(None, String::new(), lives(), None);
+        roster.note(&members(), Instant::now());
+        let life = |lives, incarnation| {
+            roster.admit(Introduction { folder: "b", lives, incarnation, ..introduction(2) }, false)
+        };
+        assert_eq!(life(&[7], 7), Ok(false));
+        assert_eq!(life(&[7, 8], 8).unwrap_err().certainty, Certainty::ForNow);
+        roster.miss(2, "old-2:1");
+        assert!(life(&[7, 8], 8).is_err());
+        roster.miss(2, "new-2:1");
+        assert_eq!(life(&[7, 8], 8), Ok(false));
+    }
+
+    #[test]
+    fn who_is_behind_knows_no_life_for_good() {
+        let roster = Roster::new(None, String::new(), lives(), None);
+        roster.note(&members(), Instant::now());
+        let life = |lives, incarnation, is_linked| {
+            let peer = Introduction { folder: "b", lives, incarnation, ..introduction(2) };
+            roster.admit(peer, is_linked)
+        };
+        assert_eq!(life(&[5, 7], 7, false), Ok(false));
+        for (is_damaged, expected) in [(false, Certainty::ForGood), (true, Certainty::ForNow)] {
+            roster.note_damage(is_damaged);
+            assert_eq!(life(&[5, 8], 8, true).unwrap_err().certainty, expected);
         }
     }
 

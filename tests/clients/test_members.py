@@ -10,7 +10,7 @@ import botocore.exceptions
 import pytest
 
 import rawmqtt as m
-from brokers import ClusterNode, SkeinCluster, free_port, is_settled, settle, skein_binary, start_in_vain, wait_until
+from brokers import ClusterNode, SkeinCluster, free_offset, free_port, is_settled, settle, skein_binary, start_in_vain, wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
@@ -219,6 +219,45 @@ def test_a_node_that_moves_is_followed(cluster, on, name):
     cluster[2].start()
     wait_until("it serves", cluster[2].is_serving, 20)
     settle(cluster, by=2)
+
+
+def test_all_nodes_have_moved_while_they_were_stopped(cluster):
+    """What the members say of them leads nowhere, and the configuration is right."""
+    settle(cluster)
+    for node in cluster.nodes.values():
+        node.kill()
+    for node in cluster.nodes.values():
+        node.offset = free_offset([other.offset for other in cluster.nodes.values()])
+    for node in cluster.nodes.values():
+        node.configure()
+    for node in cluster.nodes.values():
+        node.start()
+    cluster.wait_serving(30)
+    told = lambda: {number: node["address"] for number, node in settle(cluster)["members"].items()}
+    are = {str(node.node): f"127.0.0.1:{node.port('peer')}" for node in cluster.nodes.values()}
+    wait_until("all know where they are", lambda: told() == are, 20)
+
+
+def test_nodes_that_do_not_say_where_they_are_wait_for_nobody_when_they_come_back(cluster):
+    for node in cluster.nodes.values():
+        config, port = node.folder / "skein.toml", node.port("peer")
+        own = f'[[cluster.peers]]\nnode = {node.node}\naddress = "127.0.0.1:{port}"\n'
+        text = config.read_text()
+        assert own in text
+        config.write_text(text.replace(own, "").replace(f'listen = "127.0.0.1:{port}"', f'listen = "0.0.0.0:{port}"'))
+        node.kill()
+        node.start()
+        cluster.wait_serving(40)
+    settle(cluster)
+    for node in cluster.nodes.values():
+        node.kill()
+    for node in cluster.nodes.values():
+        node.start()
+    # Later lives are let in without a sign after twenty seconds.
+    cluster.wait_serving(16)
+    cluster[3].kill()
+    cluster[3].start()
+    wait_until("it serves", cluster[3].is_serving, 16)
 
 
 def test_a_live_node_is_drained_before_it_is_removed_and_refused_when_it_comes_back(cluster, on, name):

@@ -89,3 +89,27 @@ async fn a_peer_is_found_behind_a_name_of_several_and_when_it_has_moved() {
     one.until_linked(2).await;
     assert_eq!(one.links.troubles(), vec![]);
 }
+
+#[tokio::test]
+async fn a_peer_is_found_at_any_of_its_addresses() {
+    let authority = Authority::new();
+    let other = Node::start(config(&authority, 3));
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let gone = silent.local_addr().unwrap();
+    let places = |addresses: [SocketAddr; 2]| addresses.map(|it| at(2, it)).concat();
+    let mut own = config(&authority, 1);
+    own.peers = places([other.links.address(), gone]);
+    let mut one = Node::start(own);
+    until_troubled(&one, &format!("; {gone}: cannot connect: Connection refused")).await;
+
+    let mut dialling = config(&authority, 2);
+    dialling.peers = at(1, one.links.address());
+    let two = Node::start(dialling);
+    one.links.set_peers(places([other.links.address(), two.links.address()]));
+    one.until_linked(2).await;
+    assert_eq!((one.links.troubles(), one.refusals), (vec![], 0), "it need not have been there");
+
+    two.links.stop().await;
+    one.until(Event::Refused(2)).await;
+}

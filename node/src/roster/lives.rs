@@ -1,9 +1,14 @@
-//! The lives of other nodes' data folders: of processes with copies of one folder at most one is let in.
+//! The lives of other nodes' data folders: of processes with copies of one folder this node lets in at most
+//! one at a time, and never one that lacks what another has promised it.
 //!
 //! Two of them would vote and acknowledge in the name of one node, each without knowing what the other has
 //! promised. So each folder knows the lives that were begun on it, and a node lets in only a life that knows
-//! of the one it has let in last, and only once that has ended or is not heard of any more. What it has let in it remembers in its own
-//! folder. Clocks decide nothing: whose history is the right one, of two, an operator has to say.
+//! of the one it has let in last, and only once that has ended or is not heard of any more. What it has let
+//! in it remembers in its own folder. Clocks decide nothing: whose history is the right one, of two, an
+//! operator has to say.
+//!
+//! Each node judges for itself, by what it has heard: two copies that nobody has let in since they were made
+//! look the same, and one node may let in the one, another the other. When they hear of each other, both stop.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +52,7 @@ enum Relation {
 struct Known {
     /// The name of its folder.
     folder: String,
-    /// Where it was; empty if it did not say.
+    /// Where it was: as it said, or where it was dialled; empty if neither is known.
     address: String,
     life: u64,
     /// It and those before it on the folder, the oldest first; none if it did not say.

@@ -50,8 +50,8 @@ impl Incarnation {
         }
     }
 
-    /// Has the directory remember it. Before that it may do nothing that is remembered elsewhere. Needs room on the disk at the
-    /// first start alone, or after some hundred starts without any.
+    /// Has the directory remember it. Before that it may do nothing that is remembered elsewhere. Needs
+    /// room on the disk at the first start alone, or after some hundred starts without any.
     pub fn begin(&self) -> Result<(), DataError> {
         let written = write(&self.begun, &self.file).or_else(|error| match is_full(&error) {
             true if !self.before.is_empty() => append(&self.file, &self.before, self.number()),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use self::Bar::{AtMost, NoMoreThan, PartOf, Times};
 use crate::broker::{Broker, Recipe};
 use crate::engine::Receivers;
 use crate::frame::Qos;
@@ -16,17 +17,17 @@ use crate::scenario::subscriptions::Subscriptions;
 use crate::scenario::traffic::Traffic;
 use crate::stream::Carrier;
 
-/// What the subject must reach.
+/// What the subject must reach. Where it says another broker, only if that takes part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bar {
-    /// So many times mosquitto's figure, in the same round.
-    TimesMosquitto(f64),
+    /// At least so many times a broker's figure, in the same round.
+    Times(&'static str, f64),
+    /// At most so many times a broker's figure, in the same round.
+    NoMoreThan(&'static str, f64),
     /// Such a part of the subject's figure in another scenario, in the same round.
     PartOf(&'static str, f64),
     /// At most this figure.
     AtMost(f64),
-    /// Correctness only.
-    None,
 }
 
 /// One scenario of a comparison.
@@ -36,8 +37,8 @@ pub struct Trial {
     pub name: &'static str,
     /// The figure that is compared.
     pub figure: &'static str,
-    /// What the subject must reach.
-    pub bar: Bar,
+    /// What the subject must reach; without any, it must be correct.
+    pub bars: &'static [Bar],
     /// Whether the raw relay can take part.
     relay: bool,
     carrier: Carrier,
@@ -71,8 +72,13 @@ enum Load {
     Offline,
 }
 
-const fn trial(name: &'static str, figure: &'static str, bar: Bar, load: Load) -> Trial {
-    Trial { name, figure, bar, relay: false, carrier: Carrier::Tcp, load }
+const fn trial(
+    name: &'static str,
+    figure: &'static str,
+    bars: &'static [Bar],
+    load: Load,
+) -> Trial {
+    Trial { name, figure, bars, relay: false, carrier: Carrier::Tcp, load }
 }
 
 const fn with_relay(trial: Trial) -> Trial {
@@ -87,34 +93,36 @@ const P2P_0: Load = Load::P2p { qos: Qos::Zero, persistent: false };
 const P2P_1: Load = Load::P2p { qos: Qos::One, persistent: false };
 const P2P_2: Load = Load::P2p { qos: Qos::Two, persistent: false };
 const PERSISTENT_1: Load = Load::P2p { qos: Qos::One, persistent: true };
+const FANOUT_0: Load = Load::Fanout { qos: Qos::Zero };
+const LATENCY_1: Load = Load::Latency { qos: Qos::One };
+
+const M: &str = "mosquitto";
+const F: &str = "flashmq";
+const R: &str = "relay";
 
 /// Every scenario, in the order of the table.
-const TRIALS: [Trial; 20] = [
-    with_relay(trial("p2p-qos0", RATE, Bar::TimesMosquitto(6.0), P2P_0)),
-    with_relay(trial("p2p-qos1", RATE, Bar::TimesMosquitto(6.0), P2P_1)),
-    with_relay(trial("p2p-qos2", RATE, Bar::None, P2P_2)),
-    over(Carrier::Tls, trial("p2p-qos1-mtls", RATE, Bar::PartOf("p2p-qos1", 0.6), P2P_1)),
-    over(Carrier::WebSocket, trial("p2p-qos1-websocket", RATE, Bar::None, P2P_1)),
-    over(Carrier::Quic, trial("p2p-qos1-quic", RATE, Bar::None, P2P_1)),
-    trial("persistent-qos1", RATE, Bar::TimesMosquitto(1.0), PERSISTENT_1),
-    with_relay(trial(
-        "fanout-qos0",
-        RATE,
-        Bar::TimesMosquitto(8.0),
-        Load::Fanout { qos: Qos::Zero },
-    )),
-    trial("fanout-qos1", RATE, Bar::None, Load::Fanout { qos: Qos::One }),
-    trial("fanin-qos1", RATE, Bar::None, Load::Fanin { qos: Qos::One }),
-    with_relay(trial("latency-qos1", P99, Bar::None, Load::Latency { qos: Qos::One })),
-    trial("latency-half", P99, Bar::AtMost(5_000.0), Load::HalfLatency { qos: Qos::One }),
-    trial("idle", BYTES_EACH, Bar::AtMost(3.0 * 1024.0), Load::Idle),
-    trial("subscriptions", BYTES_EACH, Bar::AtMost(400.0), Load::Subscriptions),
-    trial("storm", RATE, Bar::None, Load::Storm),
-    over(Carrier::Tls, trial("storm-mtls", RATE, Bar::None, Load::Storm)),
-    trial("reconnect", RATE, Bar::None, Load::Reconnect),
-    over(Carrier::Tls, trial("reconnect-mtls", RATE, Bar::None, Load::Reconnect)),
-    trial("retained", RATE, Bar::None, Load::Retained),
-    trial("offline", RATE, Bar::None, Load::Offline),
+const TRIALS: [Trial; 21] = [
+    with_relay(trial("p2p-qos0", RATE, &[Times(M, 14.0), Times(R, 0.3)], P2P_0)),
+    with_relay(trial("p2p-qos1", RATE, &[Times(M, 11.0), Times(F, 1.3)], P2P_1)),
+    with_relay(trial("p2p-qos2", RATE, &[Times(M, 17.0), Times(F, 1.3)], P2P_2)),
+    over(Carrier::Tls, trial("p2p-qos1-mtls", RATE, &[PartOf("p2p-qos1", 0.6)], P2P_1)),
+    over(Carrier::WebSocket, trial("p2p-qos1-websocket", RATE, &[], P2P_1)),
+    over(Carrier::Quic, trial("p2p-qos1-quic", RATE, &[], P2P_1)),
+    trial("persistent-qos1", RATE, &[Times(M, 1.5)], PERSISTENT_1),
+    with_relay(trial("fanout-qos0", RATE, &[Times(M, 8.0), Times(F, 1.2)], FANOUT_0)),
+    trial("fanout-qos1", RATE, &[Times(F, 1.3)], Load::Fanout { qos: Qos::One }),
+    trial("fanin-qos1", RATE, &[Times(F, 1.3)], Load::Fanin { qos: Qos::One }),
+    with_relay(trial("latency-qos1", P99, &[NoMoreThan(M, 1.0), AtMost(1_000.0)], LATENCY_1)),
+    trial("latency-half", P99, &[AtMost(5_000.0)], Load::HalfLatency { qos: Qos::One }),
+    trial("idle", BYTES_EACH, &[AtMost(2.0 * 1024.0)], Load::Idle),
+    over(Carrier::Tls, trial("idle-mtls", BYTES_EACH, &[AtMost(14.0 * 1024.0)], Load::Idle)),
+    trial("subscriptions", BYTES_EACH, &[AtMost(250.0)], Load::Subscriptions),
+    trial("storm", RATE, &[Times(M, 1.0)], Load::Storm),
+    over(Carrier::Tls, trial("storm-mtls", RATE, &[Times(M, 1.5)], Load::Storm)),
+    trial("reconnect", RATE, &[], Load::Reconnect),
+    over(Carrier::Tls, trial("reconnect-mtls", RATE, &[], Load::Reconnect)),
+    trial("retained", RATE, &[], Load::Retained),
+    trial("offline", RATE, &[], Load::Offline),
 ];
 
 /// The names of all scenarios.

@@ -65,6 +65,7 @@ impl<'a> Ack<'a> {
 }
 
 /// Appends an acknowledgement in its shortest form.
+#[inline]
 pub fn encode_ack(
     version: Version,
     kind: AckKind,
@@ -80,10 +81,21 @@ pub fn encode_ack(
     } else if reason_string.is_none() {
         out.extend_from_slice(&[first_byte, 3, high, low, reason.code()]);
     } else {
-        put_packet(out, first_byte, |out| {
-            put_u16(out, packet_id.get());
-            out.push(reason.code());
-            put_properties(out, version, |p| p.text(PropertyId::ReasonString, reason_string));
-        });
+        encode_with_reason(version, first_byte, (packet_id, reason, reason_string), out);
     }
+}
+
+/// Seldom, and apart so that the common forms are written where they are asked for.
+#[cold]
+fn encode_with_reason(
+    version: Version,
+    first_byte: u8,
+    (packet_id, reason, reason_string): (PacketId, Reason, Option<&str>),
+    out: &mut Vec<u8>,
+) {
+    put_packet(out, first_byte, |out| {
+        put_u16(out, packet_id.get());
+        out.push(reason.code());
+        put_properties(out, version, |p| p.text(PropertyId::ReasonString, reason_string));
+    });
 }

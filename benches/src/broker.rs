@@ -161,12 +161,15 @@ impl Recipe {
                 fs::write(&config, mosquitto_config(offset, &pki))?;
                 vec![program.clone(), "-c".into(), config]
             }
-            Kind::Relay => vec![
-                std::env::current_exe()?,
-                "relay".into(),
-                "--address".into(),
-                format!("127.0.0.1:{}", 1883 + offset).into(),
-            ],
+            Kind::Relay => {
+                let pki = directory.join(PKI);
+                pki::write(&pki)?;
+                let at = |port: u16| PathBuf::from(format!("127.0.0.1:{}", port + offset));
+                let mut arguments = vec![std::env::current_exe()?, "relay".into()];
+                arguments.extend(["--address".into(), at(1883), "--tls-address".into(), at(8883)]);
+                arguments.extend(["--pki".into(), pki]);
+                arguments
+            }
             Kind::Other { program, config: template } => {
                 let text = fs::read_to_string(template)
                     .with_context(|| format!("reading {}", template.display()))?;

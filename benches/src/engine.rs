@@ -26,6 +26,7 @@ pub use self::verdict::Verdict;
 use crate::client::Client;
 use crate::frame::{Pace, Qos, Shape, Stamper, acknowledgement, packet_id};
 use crate::histogram::Histogram;
+use crate::live::Live;
 use crate::scan::{self, Packet, Publication};
 
 /// Bytes that one write takes at most.
@@ -231,6 +232,8 @@ impl<'a> Engine<'a> {
         mut stalled: impl FnMut(&mut Self, Instant) -> bool,
     ) -> Result<()> {
         let mut events = Events::with_capacity(2_048);
+        let mut live = Live::new("messages");
+        let before = self.received;
         let mut moved = (Instant::now(), self.progress());
         loop {
             let now = Instant::now();
@@ -243,6 +246,7 @@ impl<'a> Engine<'a> {
             } else if now - moved.0 > patience && stalled(self, moved.0) {
                 return Ok(());
             }
+            live.show(now, self.received - before);
             self.send_scheduled(now)?;
             self.turn(&mut events)?;
         }

@@ -6,10 +6,13 @@
 //! between a pair it does not even look for packet boundaries. It is no broker: filters are names,
 //! subscribers come first, and acknowledgements only work between pairs.
 
+mod greeter;
+
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use mio::net::{TcpListener, TcpStream};
@@ -45,8 +48,14 @@ struct Peer {
     pending: Vec<u8>,
 }
 
-/// Runs until the process is ended.
-pub fn run(address: SocketAddr) -> Result<Infallible> {
+/// Runs until the process is ended. With an address for TLS, and certificates, there is a [`greeter`], too.
+pub fn run(address: SocketAddr, tls: Option<(SocketAddr, PathBuf)>) -> Result<Infallible> {
+    if let Some((address, pki)) = tls {
+        std::thread::spawn(move || {
+            let Err(error) = greeter::run(address, &pki);
+            eprintln!("skein-load: {error:#}");
+        });
+    }
     let mut relay = Relay::bind(address)?;
     loop {
         relay.turn()?;

@@ -143,6 +143,12 @@ enum Command {
     Relay {
         #[arg(long, default_value = "127.0.0.1:1883")]
         address: SocketAddr,
+        /// Where handshakes are made and CONNECT is answered, and nothing else.
+        #[arg(long, requires = "pki")]
+        tls_address: Option<SocketAddr>,
+        /// A directory with ca.pem, server.pem and server.key.
+        #[arg(long)]
+        pki: Option<PathBuf>,
     },
     /// Starts brokers one after the other, runs scenarios against each, and prints the ratios.
     Compare(CompareArgs),
@@ -492,7 +498,9 @@ impl Command {
             Self::Offline(stored) => stored.stored().offline(&stored.target.target()?),
             Self::Registry(arguments) => arguments.registry().run(),
             Self::Rights(arguments) => arguments.rights().run(),
-            Self::Relay { address } => match relay::run(address)? {},
+            Self::Relay { address, tls_address, pki } => {
+                match relay::run(address, tls_address.zip(pki))? {}
+            }
             Self::Compare(_) | Self::Cluster(_) => unreachable!("have their own results"),
         }
     }

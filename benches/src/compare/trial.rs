@@ -93,6 +93,7 @@ const P2P_0: Load = Load::P2p { qos: Qos::Zero, persistent: false };
 const P2P_1: Load = Load::P2p { qos: Qos::One, persistent: false };
 const P2P_2: Load = Load::P2p { qos: Qos::Two, persistent: false };
 const PERSISTENT_1: Load = Load::P2p { qos: Qos::One, persistent: true };
+const MTLS_STORM: &[Bar] = &[Times(M, 1.5), Times(R, 0.8)];
 const FANOUT_0: Load = Load::Fanout { qos: Qos::Zero };
 const LATENCY_1: Load = Load::Latency { qos: Qos::One };
 
@@ -117,8 +118,8 @@ const TRIALS: [Trial; 21] = [
     trial("idle", BYTES_EACH, &[AtMost(2.0 * 1024.0)], Load::Idle),
     over(Carrier::Tls, trial("idle-mtls", BYTES_EACH, &[AtMost(14.0 * 1024.0)], Load::Idle)),
     trial("subscriptions", BYTES_EACH, &[AtMost(250.0)], Load::Subscriptions),
-    trial("storm", RATE, &[Times(M, 1.0)], Load::Storm),
-    over(Carrier::Tls, trial("storm-mtls", RATE, &[Times(M, 1.5)], Load::Storm)),
+    with_relay(trial("storm", RATE, &[Times(M, 1.0)], Load::Storm)),
+    over(Carrier::Tls, with_relay(trial("storm-mtls", RATE, MTLS_STORM, Load::Storm))),
     trial("reconnect", RATE, &[], Load::Reconnect),
     over(Carrier::Tls, trial("reconnect-mtls", RATE, &[], Load::Reconnect)),
     trial("retained", RATE, &[], Load::Retained),

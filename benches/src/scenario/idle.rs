@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::{Target, run_name};
 use crate::client::{Client, read_packet};
 use crate::frame::{Connect, PINGREQ};
+use crate::live::Live;
 use crate::process;
 use crate::report::{BYTES_EACH, Meter, Report};
 
@@ -45,9 +46,13 @@ impl Idle {
         sleep(REST);
         let before = process::resident_bytes(pid)?;
         let meter = Meter::start(&target.pids)?;
-        let clients =
-            (0..self.connections).map(|index| self.connect(target, &format!("i{index}.{run}")));
+        let mut live = Live::new("connections");
+        let clients = (0..self.connections).map(|index| {
+            live.show(Instant::now(), index as u64);
+            self.connect(target, &format!("i{index}.{run}"))
+        });
         let mut clients = clients.collect::<Result<Vec<_>>>()?;
+        drop(live);
         meter.stop(self.connections as u64, &mut report)?;
         sleep(REST);
         let quiet = process::resident_bytes(pid)?;

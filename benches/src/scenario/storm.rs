@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,11 @@ use super::{Target, run_name};
 use crate::client::Client;
 use crate::frame::{Connect, DISCONNECT};
 use crate::histogram::Histogram;
+use crate::live::Live;
 use crate::report::{Meter, Report};
+
+/// How often the line on the terminal is looked after.
+const LOOKS: Duration = Duration::from_millis(50);
 
 /// A storm of connections.
 #[derive(Clone, Debug)]
@@ -43,17 +48,25 @@ impl Storm {
             "storm of {kind} connections, {concurrency} at a time, {version:?}"
         ));
         let total = Mutex::new(Tally::default());
+        let connected = AtomicU64::new(0);
+        let mut live = Live::new("connections");
         let meter = Meter::start(&target.pids)?;
         let deadline = Instant::now() + self.duration;
         thread::scope(|scope| {
             for worker in 0..concurrency {
-                let (run, total) = (&run, &total);
+                let (run, total, connected) = (&run, &total, &connected);
                 scope.spawn(move || {
-                    let tally = self.work(target, &format!("c{worker}.{run}"), deadline);
+                    let id = format!("c{worker}.{run}");
+                    let tally = self.work(target, &id, deadline, connected);
                     total.lock().expect("no worker panics").add(tally);
                 });
             }
+            while Instant::now() < deadline {
+                live.show(Instant::now(), connected.load(Ordering::Relaxed));
+                thread::sleep(LOOKS);
+            }
         });
+        drop(live);
         let total = total.into_inner().expect("no worker panics");
         meter.stop(total.connected, &mut report)?;
         report.add_quantiles(&total.latencies);
@@ -63,7 +76,13 @@ impl Storm {
         Ok(report)
     }
 
-    fn work(&self, target: &Target, client_id: &str, deadline: Instant) -> Tally {
+    fn work(
+        &self,
+        target: &Target,
+        client_id: &str,
+        deadline: Instant,
+        connected: &AtomicU64,
+    ) -> Tally {
         let mut tally = Tally::default();
         loop {
             let start = Instant::now();
@@ -73,6 +92,7 @@ impl Storm {
             match connect_once(target, client_id) {
                 Ok(()) => {
                     tally.connected += 1;
+                    connected.fetch_add(1, Ordering::Relaxed);
                     tally.latencies.record(start.elapsed().as_nanos() as u64);
                 }
                 Err(error) => {

@@ -11,6 +11,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tracing::warn;
@@ -84,6 +86,17 @@ fn unframe<'a>(key: &[u8], framed: &'a [u8]) -> Result<&'a [u8], String> {
     }
 }
 
+/// How long sled's own threads may keep the lock of a store that was closed: the data folder's lock says that
+/// no other process has it.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOOKS: Duration = Duration::from_millis(10);
+
+/// Whether somebody has the lock of a store. sled has no other word for it than the text.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().starts_with("could not acquire lock"))
+}
+
 impl SledStore {
     /// Opens the store in a directory, or starts one; sled may cache about `cache_bytes`.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
@@ -148,10 +161,18 @@ impl SledStore {
             .cache_capacity(self.cache_bytes)
             .flush_every_ms(None);
         let mut damaged = true;
+        let begun = Instant::now();
         let opened = caught(|| {
-            let opened = config.open();
-            damaged = !matches!(opened, Err(sled::Error::Io(_)));
-            opened
+            loop {
+                let opened = config.open();
+                damaged = !matches!(opened, Err(sled::Error::Io(_)));
+                match opened {
+                    Err(error) if is_locked(&error) && begun.elapsed() < RELEASED_WITHIN => {
+                        thread::sleep(LOOKS);
+                    }
+                    opened => return opened,
+                }
+            }
         });
         opened.map_err(|failure| (failure, damaged))
     }
@@ -487,6 +508,21 @@ mod tests {
         let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let expected = [text("", "0"), text("a", "1"), text("c", "3")];
         assert_eq!(pairs(&mut store, 3).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_store_that_was_just_closed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SledStore::open(dir.path(), 1 << 20).unwrap();
+        let held = store.db.clone();
+        drop(store);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                thread::sleep(LOOKS * 5);
+                drop(held);
+            });
+            SledStore::open(dir.path(), 1 << 20).unwrap();
+        });
     }
 
     #[test]

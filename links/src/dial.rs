@@ -121,12 +121,16 @@ pub(crate) async fn run(
 ) {
     let Stream { peer, purpose, .. } = stream;
     let label = purpose.label();
-    let mut found = None;
+    let (mut at, mut found) = (Vec::new(), None);
     let mut backoff = Backoff::new(shared.config.backoff_min, shared.config.backoff_max);
     let mut opened_before = false;
     let mut said = String::new();
     loop {
-        let at = addresses.borrow_and_update().clone();
+        let now = addresses.borrow_and_update().clone();
+        if now != at {
+            // Where it was says nothing any more: it may be elsewhere.
+            (at, found) = (now, None);
+        }
         match find(&shared, stream, &outbox, &at, &mut found).await {
             Ok(mut dialled) => {
                 *trouble.lock() = None;
@@ -161,19 +165,36 @@ pub(crate) async fn run(
     }
 }
 
-/// Dials a peer at each of its addresses in turn; an error tells of all of them. `found` is where it was
-/// last.
+/// Where a peer was last.
+struct Found {
+    address: String,
+    place: SocketAddr,
+}
+
+/// Dials a peer at each of its addresses in turn, first where it was last; an error tells of all of them.
 async fn find(
     shared: &Shared,
     stream: Stream,
     outbox: &Arc<Outbox>,
     addresses: &[String],
-    found: &mut Option<SocketAddr>,
+    found: &mut Option<Found>,
 ) -> Result<Dialled, String> {
     let mut errors = Vec::new();
-    for (turn, address) in addresses.iter().enumerate() {
-        match find_at(shared, stream, outbox, (address, turn == 0), found).await {
-            Ok(dialled) => return Ok(dialled),
+    let mut in_turn: Vec<_> = addresses.iter().collect();
+    in_turn.sort_by_key(|address| found.as_ref().is_some_and(|it| it.address != **address));
+    for (turn, address) in in_turn.into_iter().enumerate() {
+        let before = found.as_ref().map(|it| it.place);
+        let trial = Trial {
+            address,
+            before,
+            is_known: *address == addresses[0],
+            patience: shared.config.handshake_timeout / if turn == 0 { 1 } else { ELSEWHERE },
+        };
+        match find_at(shared, stream, outbox, trial).await {
+            Ok((dialled, place)) => {
+                *found = Some(Found { address: address.clone(), place });
+                return Ok(dialled);
+            }
             Err(error) => {
                 tell(shared, stream.peer, address, &error);
                 errors.push(format!("{address}: {error}"));
@@ -199,31 +220,39 @@ fn tell(shared: &Shared, peer: u64, address: &str, error: &DialError) {
     }
 }
 
+/// How many times less patience there is with addresses where a peer only may be: where it should be is
+/// dialled again after them.
+const ELSEWHERE: u32 = 5;
+
+/// An address that is dialled.
+struct Trial<'a> {
+    address: &'a str,
+    /// Whether the peer should be there.
+    is_known: bool,
+    /// Where it was last.
+    before: Option<SocketAddr>,
+    patience: Duration,
+}
+
 /// Dials a peer wherever an address leads, one place after the other: who is where, certificates say.
-/// `is_known` says whether it is the address where the peer should be.
 async fn find_at(
     shared: &Shared,
     stream: Stream,
     outbox: &Arc<Outbox>,
-    (address, is_known): (&str, bool),
-    found: &mut Option<SocketAddr>,
-) -> Result<Dialled, DialError> {
-    let patience = shared.config.handshake_timeout;
+    Trial { address, is_known, before, patience }: Trial<'_>,
+) -> Result<(Dialled, SocketAddr), DialError> {
     let resolving = timeout(patience, shared.config.resolver.resolve(address)).await;
     let resolved = resolving.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-    let places = resolve::order(resolved.map_err(DialError::Name)?, *found);
+    let places = resolve::order(resolved.map_err(DialError::Name)?, before);
     let mut why = DialError::Nowhere(places.len());
     for place in &places {
         let dialling = timeout(patience, dial(shared, stream, outbox, (address, *place))).await;
         let error = match dialling.unwrap_or_else(|elapsed| Err(elapsed.into())) {
-            Ok(dialled) => {
-                *found = Some(*place);
-                return Ok(dialled);
-            }
+            Ok(dialled) => return Ok((dialled, *place)),
             Err(error) => error,
         };
         // Where nobody listens, the peer has ended if that is where it was: others may be there, too.
-        let is_its_own = found.map_or(is_known && places.len() == 1, |found| found == *place);
+        let is_its_own = before.map_or(is_known && places.len() == 1, |before| before == *place);
         if error.is_refused() && is_its_own {
             shared.receiver.refused(stream.peer, address);
         }

@@ -254,12 +254,8 @@ impl Roster {
         self.admitted.lock().hear(peer.node, peer.incarnation);
         let joining = self.is_learning();
         self.judge(peer, joining)?;
-        // Where it is dialled, if it does not say.
-        let dialled = || self.peers().into_iter().find(|it| it.node == peer.node);
-        let address = match peer.address {
-            "" => dialled().map(|it| it.address).unwrap_or_default(),
-            address => address.to_owned(),
-        };
+        let dialled = self.peers().into_iter().find(|it| it.node == peer.node);
+        let dialled = dialled.map(|it| it.address).unwrap_or_default();
         {
             let mut lives = self.admitted.lock();
             lives.judge(peer, is_linked).map_err(|denied| match joining {
@@ -268,7 +264,7 @@ impl Roster {
                 false => denied,
             })?;
             // Seldom, and it must be safe before it counts: this may wait for the disk.
-            lives.note(Introduction { address: &address, ..peer });
+            lives.note(peer, &dialled);
         }
         let mut state = self.state.write();
         state.denied.remove(&(peer.node, peer.incarnation));
@@ -591,6 +587,12 @@ mod tests {
         assert!(life(&[7, 8], 8).is_err());
         roster.miss(2, "new-2:1");
         assert_eq!(life(&[7, 8], 8), Ok(false));
+        // Unless it was found elsewhere.
+        roster.find(2, 8, "conf-2:1");
+        roster.miss(2, "new-2:1");
+        assert!(life(&[7, 8, 9], 9).is_err());
+        roster.miss(2, "conf-2:1");
+        assert_eq!(life(&[7, 8, 9], 9), Ok(false));
     }
 
     #[test]

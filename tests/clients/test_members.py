@@ -238,26 +238,44 @@ def test_all_nodes_have_moved_while_they_were_stopped(cluster):
     wait_until("all know where they are", lambda: told() == are, 20)
 
 
-def test_nodes_that_do_not_say_where_they_are_wait_for_nobody_when_they_come_back(cluster):
-    for node in cluster.nodes.values():
-        config, port = node.folder / "skein.toml", node.port("peer")
-        own = f'[[cluster.peers]]\nnode = {node.node}\naddress = "127.0.0.1:{port}"\n'
-        text = config.read_text()
-        assert own in text
-        config.write_text(text.replace(own, "").replace(f'listen = "127.0.0.1:{port}"', f'listen = "0.0.0.0:{port}"'))
-        node.kill()
-        node.start()
-        cluster.wait_serving(40)
-    settle(cluster)
-    for node in cluster.nodes.values():
-        node.kill()
-    for node in cluster.nodes.values():
-        node.start()
-    # Later lives are let in without a sign after twenty seconds.
-    cluster.wait_serving(16)
-    cluster[3].kill()
-    cluster[3].start()
-    wait_until("it serves", cluster[3].is_serving, 16)
+def do_not_say_where(node):
+    config, port = node.folder / "skein.toml", node.port("peer")
+    own = f'[[cluster.peers]]\nnode = {node.node}\naddress = "127.0.0.1:{port}"\n'
+    text = config.read_text()
+    assert own in text
+    config.write_text(text.replace(own, "").replace(f'listen = "127.0.0.1:{port}"', f'listen = "0.0.0.0:{port}"'))
+
+
+def test_nodes_that_do_not_say_where_they_are_wait_for_nobody_when_they_come_back(tmp_path):
+    cluster = SkeinCluster(tmp_path)
+    try:
+        for node in cluster.nodes.values():
+            node.configure()
+            do_not_say_where(node)
+        for moved in (False, True):
+            if moved:
+                # The members go on saying that they are where they were: nobody tells them.
+                for node in cluster.nodes.values():
+                    node.kill()
+                    node.offset = free_offset([other.offset for other in cluster.nodes.values()])
+                for node in cluster.nodes.values():
+                    node.configure()
+                    do_not_say_where(node)
+            for node in cluster.nodes.values():
+                node.start()
+            cluster.wait_serving(40)
+            settle(cluster)
+            for node in cluster.nodes.values():
+                node.kill()
+            for node in cluster.nodes.values():
+                node.start()
+            # Later lives are let in without a sign after twenty seconds.
+            cluster.wait_serving(16)
+            cluster[3].kill()
+            cluster[3].start()
+            wait_until("it serves", cluster[3].is_serving, 16)
+    finally:
+        cluster.stop()
 
 
 def test_a_live_node_is_drained_before_it_is_removed_and_refused_when_it_comes_back(cluster, on, name):

@@ -52,8 +52,11 @@ enum Relation {
 struct Known {
     /// The name of its folder.
     folder: String,
-    /// Where it was: as it said, or where it was dialled; empty if neither is known.
+    /// Where it was: as it said, or else where it was found or is dialled; empty if none is known.
     address: String,
+    /// Whether it said so itself.
+    #[serde(default = "yes")]
+    says_address: bool,
     life: u64,
     /// It and those before it on the folder, the oldest first; none if it did not say.
     lives: Vec<u64>,
@@ -86,8 +89,12 @@ impl Lives {
     /// A life of a node is at an address: another one that was let in there has ended.
     pub(super) fn find(&mut self, node: u64, life: u64, address: &str) {
         self.hear(node, life);
-        if let Some(known) = self.known.get_mut(&node).filter(|known| known.life != life) {
+        let Some(known) = self.known.get_mut(&node) else { return };
+        if known.life != life {
             known.has_ended |= known.address == address;
+        } else if !known.says_address && known.address != address {
+            address.clone_into(&mut known.address);
+            self.is_news = true;
         }
     }
 
@@ -103,14 +110,16 @@ impl Lives {
         self.is_news |= self.known.remove(&node).is_some();
     }
 
-    /// Notes that a life is let in. What cannot be kept is tried again with the next.
-    pub(super) fn note(&mut self, peer: Introduction<'_>) {
+    /// Notes that a life is let in; `dialled` is where this node dials it. What cannot be kept is tried again
+    /// with the next.
+    pub(super) fn note(&mut self, peer: Introduction<'_>, dialled: &str) {
         let before = self.known.get(&peer.node);
         if before.is_none_or(|it| it.life != peer.incarnation || it.folder != peer.folder) {
             let first = peer.lives.len().saturating_sub(LIVES_KEPT);
             let known = Known {
                 folder: peer.folder.to_owned(),
-                address: peer.address.to_owned(),
+                address: if peer.address.is_empty() { dialled } else { peer.address }.to_owned(),
+                says_address: !peer.address.is_empty(),
                 life: peer.incarnation,
                 lives: peer.lives[first..].to_vec(),
                 has_ended: false,
@@ -176,6 +185,11 @@ impl Lives {
         };
         Err(Denied { why, certainty })
     }
+}
+
+/// Lives that were kept before it was kept whether they said their address had said it, or had none.
+fn yes() -> bool {
+    true
 }
 
 impl Known {
@@ -250,7 +264,7 @@ mod tests {
             };
             let (known, peer) = (&*numbers(known), &*numbers(peer));
             let mut lives = forgetful();
-            lives.note(life(known, "a"));
+            lives.note(life(known, "a"), "");
             lives.miss(4, "here:1");
             let found = lives.judge(life(peer, "a"), is_linked).err();
             let found = found.as_ref().map(|it| (it.certainty, &*it.why));
@@ -286,7 +300,7 @@ mod tests {
         ];
         for (what, has_ended, happens) in happens {
             let mut lives = forgetful();
-            lives.note(life(&[3, 5], "a"));
+            lives.note(life(&[3, 5], "a"), "");
             happens(&mut lives);
             let later = life(&[3, 5, 6], "a");
             let is_let_in = |lives: &mut Lives| lives.judge(later, false).is_ok();
@@ -309,10 +323,10 @@ mod tests {
     fn a_copy_is_not_let_in_for_being_started_often() {
         let mut lives = forgetful();
         let told: Vec<u64> = (1..=9 + LIVES_KEPT as u64).collect();
-        lives.note(life(&told[..5], "a"));
+        lives.note(life(&told[..5], "a"), "");
         lives.miss(4, "here:1");
         assert!(lives.judge(life(&told[9..], "a"), false).is_err());
-        lives.note(life(&told, "a"));
+        lives.note(life(&told, "a"), "");
         assert_eq!(lives.known[&4].lives.len(), LIVES_KEPT);
     }
 
@@ -324,7 +338,7 @@ mod tests {
                 let of = life(lives, "a");
                 Introduction { lives: if tells { of.lives } else { &[] }, ..of }
             });
-            lives.note(before);
+            lives.note(before, "");
             lives.miss(4, "here:1");
             assert_eq!(lives.judge(after, false), Ok(()));
             assert!(lives.judge(after, true).is_err());
@@ -344,12 +358,12 @@ mod tests {
             Ok(())
         };
         let mut lives = Lives::remember(None, keep).unwrap();
-        lives.note(life(&[3], "a"));
+        lives.note(life(&[3], "a"), "");
         assert_eq!(*kept.lock(), None);
-        lives.note(life(&[3], "a"));
+        lives.note(life(&[3], "a"), "");
         assert!(kept.lock().as_ref().is_some_and(|text| text.contains("[3]")));
         lives.forget(4);
-        lives.note(Introduction { node: 5, ..life(&[9], "b") });
+        lives.note(Introduction { node: 5, ..life(&[9], "b") }, "");
         assert!(kept.lock().as_ref().is_some_and(|text| !text.contains("[3]")));
     }
 
@@ -363,7 +377,7 @@ mod tests {
         };
         let mut lives = Lives::remember(None, keep).unwrap();
         for told in [&[3][..], &[3], &[3, 5], &[3, 5]] {
-            lives.note(life(told, "a"));
+            lives.note(life(told, "a"), "");
         }
         let kept = kept.lock().clone();
         assert_eq!(kept.len(), 2, "once for each: {kept:?}");

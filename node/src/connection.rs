@@ -86,7 +86,7 @@ pub struct Connection {
     heard: Instant,
     rate: Option<Box<Rate>>,
     end: Option<Box<End>>,
-    _claim: Claim,
+    claim: Claim,
     _place: Place,
 }
 
@@ -150,7 +150,7 @@ impl Connection {
             heard: now,
             rate,
             end: None,
-            _claim: start.claim,
+            claim: start.claim,
             _place: start.place,
         }
     }
@@ -454,9 +454,10 @@ impl Actor for Connection {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(4);
         let live = self.endpoint.profile.live;
         self.core.started(live, &ctx.address());
+        // Not before it can be reached: somebody may wait to tell it to go.
+        self.claim.established(&self.core, live);
         self.core.metrics.connected();
         if self.endpoint.profile.keep_alive > 0 {
             self.core.wheel.borrow_mut().set(self.silent_by(), Timer::KeepAlive(live));

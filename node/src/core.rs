@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use actix::dev::SendError;
 use actix::{Addr, WeakAddr};
 use arc_swap::ArcSwap;
 use cluster::{Refusal, Refused};
@@ -681,10 +680,7 @@ impl Core {
             self.wheel.borrow_mut().turn(now, &mut due);
             for timer in due.drain(..) {
                 let Some(actor) = self.actor(timer.of()) else { continue };
-                if let Err(SendError::Full(LookAtTime(timer))) = actor.try_send(LookAtTime(timer)) {
-                    // It is being told to end, or asked for something: nobody else sets this again.
-                    self.wheel.borrow_mut().set(now, timer);
-                }
+                actor.do_send(LookAtTime(timer));
             }
             self.check_pressed();
             self.mind_the_registry();

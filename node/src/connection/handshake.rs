@@ -706,8 +706,6 @@ fn start(
         maximum_qos: QoS::ExactlyOnce,
     };
     let unreleased = session.inbound.iter().filter_map(|id| PacketId::new(*id)).collect();
-    let live = endpoint.profile.live;
-    claim.established(core, live);
     let mut connection = Connection::new(Start {
         core: Rc::clone(core),
         endpoint,

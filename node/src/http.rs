@@ -2,25 +2,27 @@
 //!
 //! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
 //! sent the head of its next request within [`Listener::connect_timeout`], or takes nothing of an answer for
-//! half a minute. Heads over [`stream::SMALL_HEAD`] are read of so many connections at once: nobody has
-//! proved anything before the head is there.
+//! half a minute. Heads over [`stream::SMALL_HEAD`] are read of [`stream::LARGE_HEADS`] connections at once:
+//! nobody has proved anything before the head is there.
 
 mod stream;
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
+use tower::util::Oneshot;
 use tracing::debug;
 
 use crate::config::Listener;
@@ -60,17 +62,17 @@ pub async fn serve(listener: TcpListener, config: Listener, router: Router) {
     }
 }
 
-/// Why the head of a request was not read.
+/// Why a connection was ended within the head of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
     /// It did not come to its end in time.
     Late,
-    /// It is none.
+    /// It is none, or too large.
     Malformed,
 }
 
 /// Answers the requests of one connection, until it ends or is silent for so long. They carry where
-/// it comes from, if that is known. An error says that it has ended within a head.
+/// it comes from, if that is known. An error says that it was ended within a head.
 pub async fn answer<S>(
     router: Router,
     stream: S,
@@ -82,16 +84,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let progress = Arc::<Progress>::default();
-    let read = Arc::clone(&progress);
-    let with_source = move |request: Request<Incoming>| {
-        read.is_whole();
-        let mut request = request.map(Body::new);
-        if let Some(ip) = source {
-            request.extensions_mut().insert(api::Source(ip));
-        }
-        request
-    };
-    let service = TowerToHyperService::new(router.map_request(with_source));
+    let service = Sourced { router, source, progress: Arc::clone(&progress) };
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(LONGEST_HEAD);
     let stream = TokioIo::new(Answering::new(stream, bounds, Arc::clone(&progress)));
@@ -104,11 +97,38 @@ where
     }
 }
 
+/// What answers the requests of a connection, which carry where it comes from.
+struct Sourced {
+    router: Router,
+    source: Option<IpAddr>,
+    progress: Arc<Progress>,
+}
+
+impl Service<Request<Incoming>> for Sourced {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Oneshot<Router, Request<Incoming>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        // At once, not when it is first looked at: hyper reads of the body before.
+        self.progress.is_whole();
+        if let Some(ip) = self.source {
+            request.extensions_mut().insert(api::Source(ip));
+        }
+        self.router.clone().oneshot(request)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use axum::routing::get;
     use futures_util::FutureExt;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
     use tokio::net::TcpStream;
 
     use super::*;
@@ -307,6 +327,73 @@ mod tests {
         let (_first, late) = held.remove(0);
         for answering in [answering, late] {
             assert_eq!(answering.await.unwrap(), Err(Unread::Late));
+        }
+    }
+
+    /// A stream of which each read gives a piece, and that takes what is written.
+    struct Pieces(VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let Some(mut piece) = self.0.pop_front() else { return Poll::Pending };
+            let rest = piece.split_off(piece.len().min(into.remaining()));
+            into.put_slice(&piece);
+            if !rest.is_empty() {
+                self.0.push_front(rest);
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Neither a body that follows on a small head, nor a large one that is whole, is in the way of others.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_an_answer_takes_no_place_of_a_head() {
+        let body = vec![b'x'; stream::SMALL_HEAD - 1];
+        for bytes in [0, stream::SMALL_HEAD] {
+            let head = format!(
+                "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nX: {}\r\n\r\n",
+                body.len(),
+                "x".repeat(bytes)
+            );
+            let bounds = Bounds::default();
+            let (sender, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+            let router = Router::new().route(
+                "/",
+                axum::routing::post(async move |body: axum::body::Bytes| {
+                    sender.send(body.len()).unwrap();
+                    std::future::pending::<()>().await;
+                }),
+            );
+            for _ in 0..=stream::LARGE_HEADS {
+                let stream = Pieces([head.clone().into_bytes(), body.clone()].into());
+                let timeout = Duration::from_secs(10);
+                tokio::spawn(answer(router.clone(), stream, timeout, None, bounds.clone()));
+            }
+            for _ in 0..=stream::LARGE_HEADS {
+                assert_eq!(arrived.recv().await, Some(body.len()), "{bytes}");
+            }
         }
     }
 

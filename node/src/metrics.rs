@@ -92,7 +92,7 @@ pub fn describe() {
     describe_counter!(
         "http_heads_unread_total",
         count,
-        "Connections to the http and admin listeners whose request came late or is none"
+        "Connections to the http and admin listeners that were ended within the head of a request"
     );
     counter!("http_heads_unread_total").increment(0);
     describe_counter!("gateway_disconnects_total", count, "Connections that ended, by cause");
@@ -247,7 +247,7 @@ pub fn http_refused() {
     counter!("http_connections_refused_total").increment(1);
 }
 
-/// Counts a connection of a REST or admin listener that ended within the head of a request.
+/// Counts a connection of a REST or admin listener that was ended within the head of a request.
 pub fn http_unread() {
     counter!("http_heads_unread_total").increment(1);
 }

@@ -13,10 +13,10 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
@@ -37,7 +37,8 @@ pub(super) const AT_ONCE: usize = 64;
 /// Bytes that are read at a time then.
 const SCRATCH: usize = 8 * 1024;
 
-/// A head up to this size is read from everybody.
+/// A head up to this size is read from everybody, or a little more. No more is read at once, so that no
+/// head that follows on something else is much longer before it is known to be one.
 pub(super) const SMALL_HEAD: usize = 8 * 1024;
 /// Larger heads of a listener's connections that are read at the same time.
 pub(super) const LARGE_HEADS: usize = 64;
@@ -59,22 +60,54 @@ impl Default for Bounds {
 /// How far a connection has got with the head of a request. The stream counts its bytes; that it is whole is
 /// known to who answers it.
 #[derive(Default)]
-pub(super) struct Progress {
-    /// Bytes of it, at least; 0 when none is being read.
-    read: AtomicUsize,
-    is_answering: AtomicBool,
+pub(super) struct Progress(Mutex<Head>);
+
+#[derive(Default)]
+struct Head {
+    /// What was read since the last answer began, or was the end of a head.
+    bytes: usize,
+    /// Its place, if it is large.
+    place: Option<OwnedSemaphorePermit>,
+    /// It is whole: what is read belongs to the body, until there is an answer.
+    is_whole: bool,
 }
 
 impl Progress {
-    /// The head has come to its end: what is read from now on belongs to the body.
+    /// The head has come to its end.
     pub(super) fn is_whole(&self) {
-        self.read.store(0, Ordering::Relaxed);
-        self.is_answering.store(true, Ordering::Relaxed);
+        *self.0.lock() = Head { is_whole: true, ..Head::default() };
     }
 
     /// Whether some of a head is there and some is not.
     pub(super) fn is_begun(&self) -> bool {
-        self.read.load(Ordering::Relaxed) > 0
+        self.0.lock().bytes > 0
+    }
+
+    /// Bytes were read; an error when they make a head large, and too many are.
+    fn read(&self, bytes: usize, bounds: &Bounds) -> io::Result<()> {
+        let mut head = self.0.lock();
+        if head.is_whole {
+            return Ok(());
+        }
+        head.bytes += bytes;
+        if head.bytes > SMALL_HEAD && head.place.is_none() {
+            let place = Arc::clone(&bounds.large_heads).try_acquire_owned();
+            head.place = Some(place.map_err(|_| {
+                metrics::http_refused();
+                io::Error::other("too many heads of requests are large")
+            })?);
+        }
+        Ok(())
+    }
+
+    /// Something is written: the next head follows, unless it asks for the body.
+    fn answers(&self, written: &[u8]) {
+        if written
+            .strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+            .is_none_or(|rest| !rest.is_empty())
+        {
+            *self.0.lock() = Head::default();
+        }
     }
 }
 
@@ -116,8 +149,6 @@ pub(super) struct Answering<S> {
     flushing: Patience,
     progress: Arc<Progress>,
     bounds: Bounds,
-    /// The place of a head that is large.
-    large_head: Option<OwnedSemaphorePermit>,
     leaving: Option<Leaving>,
 }
 
@@ -164,8 +195,8 @@ impl Leaving {
 impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
     pub(super) fn new(stream: S, bounds: Bounds, progress: Arc<Progress>) -> Self {
         let (writing, flushing) = Default::default();
-        let (instead, large_head, leaving) = Default::default();
-        Self { stream, instead, writing, flushing, progress, bounds, large_head, leaving }
+        let (instead, leaving) = Default::default();
+        Self { stream, instead, writing, flushing, progress, bounds, leaving }
     }
 
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -191,42 +222,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
     }
 }
 
-impl<S> Answering<S> {
-    /// Bytes were read; an error when they make a head large, and too many are.
-    fn have_read(&mut self, bytes: usize) -> io::Result<()> {
-        if self.progress.is_answering.load(Ordering::Relaxed) {
-            self.large_head = None;
-            return Ok(());
-        }
-        let before = self.progress.read.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > SMALL_HEAD && self.large_head.is_none() {
-            let place = Arc::clone(&self.bounds.large_heads).try_acquire_owned();
-            self.large_head = Some(place.map_err(|_| {
-                metrics::http_refused();
-                io::Error::other("too many heads of requests are large")
-            })?);
-        }
-        Ok(())
-    }
-
-    /// An answer is being written: what is read after it is the next head.
-    fn answers(&mut self, written: &[u8]) {
-        if !written.starts_with(b"HTTP/1.1 100 ") {
-            self.progress.is_answering.store(false, Ordering::Relaxed);
-            self.large_head = None;
-        }
-    }
-}
-
 impl<S: AsyncRead + Unpin> AsyncRead for Answering<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
-        Poll::Ready(self.have_read(into.filled().len() - before))
+        let room = into.remaining().min(SMALL_HEAD);
+        let mut read = ReadBuf::new(into.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        let bytes = read.filled().len();
+        into.advance(bytes);
+        Poll::Ready(self.progress.read(bytes, &self.bounds))
     }
 }
 
@@ -237,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        self.answers(bytes);
+        self.progress.answers(bytes);
         if self.replaces(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -251,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        self.answers(slices.first().map_or(&[], |slice| slice));
+        self.progress.answers(slices.first().map_or(&[], |slice| slice));
         if let [head] = slices
             && self.replaces(head)
         {

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -208,12 +209,18 @@ fn mosquitto_config(offset: u16, pki: &Path) -> String {
     )
 }
 
-/// Finds an offset at which all ports of a broker are free.
+/// Finds an offset at which all ports of a broker are free: never one that this process has found before, whose
+/// broker may not listen yet.
 fn free_offset() -> Result<u16> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    OFFSETS
-        .step_by(13)
-        .find(|offset| PORTS.iter().all(|port| free(port + offset)))
+    let offsets: Vec<u16> = OFFSETS.step_by(13).collect();
+    let mut tries = (0..offsets.len()).map(|_| NEXT.fetch_add(1, Ordering::Relaxed));
+    tries
+        .find_map(|number| {
+            let offset = offsets[number % offsets.len()];
+            PORTS.iter().all(|port| free(port + offset)).then_some(offset)
+        })
         .context("no free ports on the loopback interface")
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Bounds: a listener has at most [`Listener::max_connections`] open, and closes one that has not
 //! sent the head of its next request within [`Listener::connect_timeout`], or takes nothing of an answer for
-//! half a minute. Heads over [`stream::SMALL_HEAD`] are read of [`stream::LARGE_HEADS`] connections at once:
-//! nobody has proved anything before the head is there.
+//! half a minute. Heads over `SMALL_HEAD` are read of `LARGE_HEADS` connections at once: nobody has proved
+//! anything before the head is there.
 
 mod stream;
 

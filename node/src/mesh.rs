@@ -318,9 +318,7 @@ impl links::Receiver for Ears {
 
     fn found(&self, peer: u64, address: &str, incarnation: u64) {
         let mesh = &self.0.mesh;
-        if !mesh.is_linked(peer) {
-            mesh.roster.find(peer, incarnation, address);
-        }
+        mesh.roster.find(peer, incarnation, address, mesh.is_linked(peer));
     }
 
     fn received(&self, peer: u64, batch: Batch) {

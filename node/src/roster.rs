@@ -296,9 +296,10 @@ impl Roster {
         })
     }
 
-    /// A life of a node is where it is dialled, whether or not it wants this node.
-    pub fn find(&self, node: u64, life: u64, address: &str) {
-        self.admitted.lock().find(node, life, address);
+    /// A life of a node is where it is dialled, whether or not it wants this node. `is_linked` says whether
+    /// there is a stream from or to that node.
+    pub fn find(&self, node: u64, life: u64, address: &str, is_linked: bool) {
+        self.admitted.lock().find(node, life, address, is_linked);
     }
 
     /// Nobody listens where a node is dialled.
@@ -588,7 +589,7 @@ mod tests {
         roster.miss(2, "new-2:1");
         assert_eq!(life(&[7, 8], 8), Ok(false));
         // Unless it was found elsewhere.
-        roster.find(2, 8, "conf-2:1");
+        roster.find(2, 8, "conf-2:1", true);
         roster.miss(2, "new-2:1");
         assert!(life(&[7, 8, 9], 9).is_err());
         roster.miss(2, "conf-2:1");

@@ -86,12 +86,12 @@ impl Lives {
         }
     }
 
-    /// A life of a node is at an address: another one that was let in there has ended.
-    pub(super) fn find(&mut self, node: u64, life: u64, address: &str) {
+    /// A life of a node is at an address: another one that was let in there has ended, if it is not linked.
+    pub(super) fn find(&mut self, node: u64, life: u64, address: &str, is_linked: bool) {
         self.hear(node, life);
         let Some(known) = self.known.get_mut(&node) else { return };
         if known.life != life {
-            known.has_ended |= known.address == address;
+            known.has_ended |= !is_linked && known.address == address;
         } else if !known.says_address && known.address != address {
             address.clone_into(&mut known.address);
             self.is_news = true;
@@ -289,9 +289,9 @@ mod tests {
             ("nothing", false, |_| ()),
             ("nobody listens where it was", true, |it| it.miss(4, "here:1")),
             ("nobody listens where it was not", false, |it| it.miss(4, "there:1")),
-            ("another is where it was", true, |it| it.find(4, 6, "here:1")),
-            ("another is elsewhere", false, |it| it.find(4, 6, "there:1")),
-            ("it is where it was", false, |it| it.find(4, 5, "here:1")),
+            ("another is where it was", true, |it| it.find(4, 6, "here:1", false)),
+            ("another is elsewhere", false, |it| it.find(4, 6, "there:1", false)),
+            ("it is where it was", false, |it| it.find(4, 5, "here:1", false)),
             ("nobody listened there, and it is back", false, |it| {
                 it.miss(4, "here:1");
                 it.hear(4, 5);

@@ -43,6 +43,9 @@ pub(super) struct Member {
 pub(crate) const POLICY: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}"#;
 
+/// How often a disk that a node writes to is measured again.
+const TRIES: u32 = 50;
+
 impl Member {
     pub(super) fn new(number: u64, space: String, address: Ipv4Addr, folder: PathBuf) -> Self {
         let (child, starts, stopped, mounted, clock) = (None, 0, false, false, None);
@@ -203,9 +206,16 @@ impl Member {
 
     /// Leaves its disk so many bytes.
     pub(super) fn leave_free(&self, bytes: u64) -> Result<()> {
-        let stat = rustix::fs::statvfs(self.data())?;
-        let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
-        self.resize(&format!("remount,size={}", used + bytes))
+        let mut tries = 0..TRIES;
+        loop {
+            let stat = rustix::fs::statvfs(self.data())?;
+            let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
+            match self.resize(&format!("remount,size={}", used + bytes)) {
+                // The node has written more meanwhile than it would have room for.
+                Err(_) if tries.next().is_some() => {}
+                resized => return resized,
+            }
+        }
     }
 
     /// Makes its disk so large.

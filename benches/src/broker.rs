@@ -209,8 +209,8 @@ fn mosquitto_config(offset: u16, pki: &Path) -> String {
     )
 }
 
-/// Finds an offset at which all ports of a broker are free: never one that this process has found before, whose
-/// broker may not listen yet.
+/// Finds an offset at which all ports of a broker are free: not one that this process has found just before,
+/// whose broker may not listen yet.
 fn free_offset() -> Result<u16> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();

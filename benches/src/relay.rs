@@ -48,7 +48,8 @@ struct Peer {
     pending: Vec<u8>,
 }
 
-/// Runs until the process is ended. With an address for TLS, and certificates, there is a loop for handshakes, too.
+/// Runs until the process is ended. With an address for TLS, and certificates, there is a loop for
+/// handshakes, too.
 pub fn run(address: SocketAddr, tls: Option<(SocketAddr, PathBuf)>) -> Result<Infallible> {
     if let Some((address, pki)) = tls {
         std::thread::spawn(move || {

@@ -24,6 +24,7 @@ mod binary;
 mod control;
 mod crowd;
 mod dice;
+mod disk;
 mod faults;
 mod fleet;
 mod inbox;

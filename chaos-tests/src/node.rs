@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Dice, PATIENCE, admin, binary, eventually};
+use crate::{Dice, PATIENCE, admin, binary, disk, eventually};
 
 const MQTT: u16 = 1883;
 const ADMIN: u16 = 9464;
@@ -61,7 +61,7 @@ impl Node {
     pub fn on_small_disk(dice: &mut Dice, bytes: u64) -> Option<Self> {
         let mut node = Self::new(dice);
         fs::create_dir(node.data()).expect("the directory is new");
-        node.mounted = node.mount(&format!("size={bytes}"));
+        node.mounted = disk::mount(&node.data(), &format!("size={bytes}"));
         if !node.mounted {
             eprintln!("skipped: a small file system cannot be mounted here; run as root");
             return None;
@@ -76,17 +76,8 @@ impl Node {
     pub fn leave_free(&self, bytes: u64) {
         assert!(self.mounted, "the disk is not its own");
         eventually("the disk has another size", || {
-            let stat = rustix::fs::statvfs(self.data()).expect("it is mounted");
-            let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
-            // Not when the node has written more meanwhile than it would have room for.
-            self.mount(&format!("remount,size={}", used + bytes)).then_some(())
+            disk::leave_free(&self.data(), bytes).then_some(())
         });
-    }
-
-    fn mount(&self, options: &str) -> bool {
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "skein-chaos"]).arg(self.data());
-        mount.status().is_ok_and(|status| status.success())
     }
 
     /// Where MQTT is spoken without TLS.

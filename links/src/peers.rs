@@ -99,16 +99,15 @@ pub(crate) async fn supervise(
     let mut dialling: FxHashMap<u64, Dialling> = FxHashMap::default();
     let mut ended = false;
     while !ended {
-        let wanted = changes.borrow_and_update().clone();
-        ended = wanted.is_none();
+        let list = changes.borrow_and_update().clone();
+        ended = list.is_none();
         if ended {
             accepting.shutdown().await;
         }
-        let mut places: FxHashMap<u64, Vec<String>> = FxHashMap::default();
-        for peer in wanted.into_iter().flatten() {
-            places.entry(peer.node).or_default().push(peer.address);
+        let mut wanted: FxHashMap<u64, Vec<String>> = FxHashMap::default();
+        for peer in list.into_iter().flatten() {
+            wanted.entry(peer.node).or_default().push(peer.address);
         }
-        let mut wanted = places;
         wanted.remove(&shared.config.node);
         for (node, gone) in dialling.extract_if(|node, _| !wanted.contains_key(node)) {
             remove(&shared, node, gone).await;

@@ -64,7 +64,7 @@ pub struct Connection {
     unhandled: bool,
     /// The route this client was last allowed to publish to.
     allowed_route: u64,
-    /// Apart, because most connections are devices that only publish.
+    /// Apart, because a connection that only publishes has none of it.
     subscribed: Option<Box<Subscribed>>,
     /// Seconds the session outlives the connection.
     expiry: u32,

@@ -90,11 +90,11 @@ where
     let stream = TokioIo::new(Answering::new(stream, bounds, Arc::clone(&progress)));
     let Err(error) = http.serve_connection(stream, service).await else { return Ok(()) };
     debug!(%error, "HTTP connection ended");
-    match () {
-        () if error.is_parse() => Err(Unread::Malformed),
-        () if error.is_timeout() && progress.is_begun() => Err(Unread::Late),
-        () => Ok(()),
+    if error.is_parse() {
+        return Err(Unread::Malformed);
     }
+    let is_late = error.is_timeout() && progress.is_begun();
+    if is_late { Err(Unread::Late) } else { Ok(()) }
 }
 
 /// What answers the requests of a connection, which carry where it comes from.

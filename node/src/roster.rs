@@ -254,8 +254,10 @@ impl Roster {
         self.admitted.lock().hear(peer.node, peer.incarnation);
         let joining = self.is_learning();
         self.judge(peer, joining)?;
-        let dialled = self.peers().into_iter().find(|it| it.node == peer.node);
-        let dialled = dialled.map(|it| it.address).unwrap_or_default();
+        let dialled = match peer.address {
+            "" => self.peers().into_iter().find(|it| it.node == peer.node).map(|it| it.address),
+            _ => None,
+        };
         {
             let mut lives = self.admitted.lock();
             lives.judge(peer, is_linked).map_err(|denied| match joining {
@@ -264,7 +266,7 @@ impl Roster {
                 false => denied,
             })?;
             // Seldom, and it must be safe before it counts: this may wait for the disk.
-            lives.note(peer, &dialled);
+            lives.note(peer, dialled.as_deref().unwrap_or_default());
         }
         let mut state = self.state.write();
         state.denied.remove(&(peer.node, peer.incarnation));

@@ -32,7 +32,6 @@ pub struct Storm {
 
 #[derive(Default)]
 struct Tally {
-    connected: u64,
     failed: u64,
     error: Option<anyhow::Error>,
     latencies: Histogram,
@@ -68,7 +67,7 @@ impl Storm {
         });
         drop(live);
         let total = total.into_inner().expect("no worker panics");
-        meter.stop(total.connected, &mut report)?;
+        meter.stop(connected.into_inner(), &mut report)?;
         report.add_quantiles(&total.latencies);
         if let Some(error) = total.error {
             report.failures.push(format!("{} connects failed, e.g.: {error:#}", total.failed));
@@ -91,7 +90,6 @@ impl Storm {
             }
             match connect_once(target, client_id) {
                 Ok(()) => {
-                    tally.connected += 1;
                     connected.fetch_add(1, Ordering::Relaxed);
                     tally.latencies.record(start.elapsed().as_nanos() as u64);
                 }
@@ -117,7 +115,6 @@ fn connect_once(target: &Target, client_id: &str) -> Result<()> {
 
 impl Tally {
     fn add(&mut self, other: Self) {
-        self.connected += other.connected;
         self.failed += other.failed;
         self.error = self.error.take().or(other.error);
         self.latencies.merge(&other.latencies);

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::control::{ACCESS_KEY, SECRET};
-use crate::{admin, binary};
+use crate::{admin, binary, disk};
 
 pub(super) const MQTT: u16 = 1883;
 /// Where MQTT is spoken over TLS.
@@ -206,16 +206,9 @@ impl Member {
 
     /// Leaves its disk so many bytes.
     pub(super) fn leave_free(&self, bytes: u64) -> Result<()> {
-        let mut tries = 0..TRIES;
-        loop {
-            let stat = rustix::fs::statvfs(self.data())?;
-            let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
-            match self.resize(&format!("remount,size={}", used + bytes)) {
-                // The node has written more meanwhile than it would have room for.
-                Err(_) if tries.next().is_some() => {}
-                resized => return resized,
-            }
-        }
+        let left = (0..TRIES).any(|_| disk::leave_free(&self.data(), bytes));
+        ensure!(left, "the disk cannot be left {bytes} bytes");
+        Ok(())
     }
 
     /// Makes its disk so large.
@@ -224,9 +217,7 @@ impl Member {
     }
 
     fn resize(&self, options: &str) -> Result<()> {
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "skein-chaos"]).arg(self.data());
-        ensure!(mount.status()?.success(), "mount {options}");
+        ensure!(disk::mount(&self.data(), options), "mount {options}");
         Ok(())
     }
 

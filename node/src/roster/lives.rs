@@ -110,7 +110,7 @@ impl Lives {
         self.is_news |= self.known.remove(&node).is_some();
     }
 
-    /// Notes that a life is let in; `dialled` is where this node dials it. What cannot be kept is tried again
+    /// Notes that a life is let in; `dialled` is where this node dials one that does not say where it is. What cannot be kept is tried again
     /// with the next.
     pub(super) fn note(&mut self, peer: Introduction<'_>, dialled: &str) {
         let before = self.known.get(&peer.node);

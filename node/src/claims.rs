@@ -10,13 +10,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix::Addr;
 use api::backend::Ending;
 use fleet::shard::{self, DisconnectReason, WillAction};
 use hashbrown::HashMap;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::connection::Delete;
+use crate::connection::{Connection, Delete};
 use crate::core::{Core, ToCore};
 use crate::denial;
 use crate::endpoint::Endpoint;
@@ -292,8 +293,9 @@ impl Claim {
         grant.await.ok().map(Self)
     }
 
-    /// The connection runs and can be told to go.
-    pub fn established(&self, core: &Rc<Core>, live: Live) {
+    /// The connection runs and can be told to go: somebody may have waited for that.
+    pub fn established(&self, core: &Rc<Core>, live: Live, actor: &Addr<Connection>) {
+        core.started(live, actor);
         let (name, id) = (Arc::clone(&self.0.client), self.0.id);
         core.run_on(core.shared.home_of(&name), move |home| {
             let told = home.claims.borrow_mut().established(&name, id, live);

@@ -455,9 +455,7 @@ impl Actor for Connection {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let live = self.endpoint.profile.live;
-        self.core.started(live, &ctx.address());
-        // Not before it can be reached: somebody may wait to tell it to go.
-        self.claim.established(&self.core, live);
+        self.claim.established(&self.core, live, &ctx.address());
         self.core.metrics.connected();
         if self.endpoint.profile.keep_alive > 0 {
             self.core.wheel.borrow_mut().set(self.silent_by(), Timer::KeepAlive(live));

@@ -10,7 +10,8 @@ pub(crate) fn mount(at: &Path, options: &str) -> bool {
     mount.status().is_ok_and(|status| status.success())
 }
 
-/// Leaves so many bytes free on one; false if more has been written meanwhile than it would have room for.
+/// Leaves at most so many bytes free on one; false where that cannot be, as when more than that was written
+/// meanwhile.
 pub(crate) fn leave_free(at: &Path, bytes: u64) -> bool {
     rustix::fs::statvfs(at).is_ok_and(|stat| {
         let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;

@@ -33,8 +33,7 @@ use stream::{Answering, Progress};
 
 pub use stream::{Bounds, refuse};
 
-/// Bytes of a request's head, or some more, and of what is read at once: the longest topic in a URL fits, and all
-/// properties in headers.
+/// Bytes of a request's head, or some more: the longest topic in a URL fits, and all properties in headers.
 const LONGEST_HEAD: usize = 128 << 10;
 
 /// Serves a listener for as long as the runtime lives.
@@ -111,7 +110,7 @@ impl Service<Request<Incoming>> for Sourced {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         // At once, not when it is first looked at: hyper reads of the body before.
-        self.progress.is_whole();
+        self.progress.ends();
         if let Some(ip) = self.source {
             request.extensions_mut().insert(api::Source(ip));
         }
@@ -301,6 +300,9 @@ mod tests {
         tokio::task::yield_now().await;
         let (mut client, answering) = connect();
         client.write_all(large.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("try again"), "{text}");
         assert_eq!(answering.await.unwrap(), Ok(()), "it is closed before its time is up");
 
         let (mut small, answering) = connect();
@@ -370,14 +372,24 @@ mod tests {
     /// Neither a body that follows on a small head, nor a large one that is whole, is in the way of others.
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_an_answer_takes_no_place_of_a_head() {
-        let body = vec![b'x'; stream::SMALL_HEAD - 1];
-        for bytes in [0, stream::SMALL_HEAD] {
+        let body = vec![b'x'; stream::SMALL_HEAD];
+        // Alone, in two pieces, and together with the body.
+        let cuts = [usize::MAX, 20, 0];
+        for (bytes, cut) in cuts.iter().flat_map(|cut| [(0, *cut), (stream::SMALL_HEAD, *cut)]) {
             let head = format!(
                 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nX: {}\r\n\r\n",
                 body.len(),
                 "x".repeat(bytes)
             );
-            let bounds = Bounds::default();
+            let (bounds, timeout) = (Bounds::default(), Duration::from_secs(10));
+            if bytes == 0 {
+                for _ in 0..stream::LARGE_HEADS {
+                    let large = [&head[..head.len() - 2], &"x".repeat(stream::SMALL_HEAD)].concat();
+                    let stream = Pieces([large.into_bytes()].into());
+                    tokio::spawn(answer(Router::new(), stream, timeout, None, bounds.clone()));
+                }
+                tokio::task::yield_now().await;
+            }
             let (sender, mut arrived) = tokio::sync::mpsc::unbounded_channel();
             let router = Router::new().route(
                 "/",
@@ -387,12 +399,13 @@ mod tests {
                 }),
             );
             for _ in 0..=stream::LARGE_HEADS {
-                let stream = Pieces([head.clone().into_bytes(), body.clone()].into());
-                let timeout = Duration::from_secs(10);
+                let (first, rest) = head.as_bytes().split_at(cut.min(head.len()));
+                let pieces = [first.to_vec(), [rest, &*body].concat()].into_iter();
+                let stream = Pieces(pieces.filter(|piece| !piece.is_empty()).collect());
                 tokio::spawn(answer(router.clone(), stream, timeout, None, bounds.clone()));
             }
             for _ in 0..=stream::LARGE_HEADS {
-                assert_eq!(arrived.recv().await, Some(body.len()), "{bytes}");
+                assert_eq!(arrived.recv().await, Some(body.len()), "{bytes} {cut}");
             }
         }
     }

@@ -54,7 +54,8 @@ impl Backend {
     ) -> Result<Option<Vec<(String, u8)>>, Unavailable> {
         let Some(live) = self.live(client).await? else { return Ok(None) };
         let Some(actor) = self.actor(live).await? else { return Ok(None) };
-        actor.send(connection::Subscriptions).await.map(Some).map_err(|_| Unavailable)
+        // One that has ended meanwhile has none.
+        Ok(actor.send(connection::Subscriptions).await.ok())
     }
 
     /// Asks the node that holds a client's connection; `None` when that is this one, or it does not

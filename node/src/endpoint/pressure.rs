@@ -113,11 +113,11 @@ impl State {
     /// Whether nobody is to wait for this connection any more; those who do go on.
     fn give_up(&mut self, now: Instant, patience: Duration) -> bool {
         let passed = |since: Instant| now.duration_since(since);
-        let is_over = |pressure: &mut Pressure| {
+        let is_over = |pressure: &Pressure| {
             pressure.since.is_some_and(|since| passed(since) >= patience)
                 || pressure.behind_since.is_some_and(|since| passed(since) >= patience * BEHIND)
         };
-        self.slow = self.slow || self.pressure().is_some_and(is_over);
+        self.slow = self.slow || self.rare.as_ref().is_some_and(|rare| is_over(&rare.pressure));
         if self.slow {
             self.wake_waiters();
         }

@@ -37,11 +37,13 @@ pub(super) const AT_ONCE: usize = 64;
 /// Bytes that are read at a time then.
 const SCRATCH: usize = 8 * 1024;
 
-/// A head up to this size is read from everybody, or a little more. No more is read at once, so that no
-/// head that follows on something else is much longer before it is known to be one.
+/// A head up to this size is read from everybody, and of one that follows on something else, what was read
+/// with that. No more is read at once.
 pub(super) const SMALL_HEAD: usize = 8 * 1024;
 /// Larger heads of a listener's connections that are read at the same time.
 pub(super) const LARGE_HEADS: usize = 64;
+/// What the next one is told.
+const CROWDED: &str = "too many requests with large heads are being read: try again";
 
 /// What only so many of a listener's connections do at once, so that those of others can.
 #[derive(Clone)]
@@ -57,56 +59,62 @@ impl Default for Bounds {
     }
 }
 
-/// How far a connection has got with the head of a request. The stream counts its bytes; that it is whole is
+/// How far a connection has got with the head of a request. The stream counts its bytes; that it has ended is
 /// known to who answers it.
 #[derive(Default)]
 pub(super) struct Progress(Mutex<Head>);
 
 #[derive(Default)]
 struct Head {
-    /// What was read since the last answer began, or was the end of a head.
+    /// What was read of it; not what came together with something before it.
     bytes: usize,
     /// Its place, if it is large.
     place: Option<OwnedSemaphorePermit>,
-    /// It is whole: what is read belongs to the body, until there is an answer.
-    is_whole: bool,
+    /// It has ended: what is read belongs to the body, until an answer begins.
+    has_ended: bool,
 }
 
 impl Progress {
     /// The head has come to its end.
-    pub(super) fn is_whole(&self) {
-        *self.0.lock() = Head { is_whole: true, ..Head::default() };
+    pub(super) fn ends(&self) {
+        *self.0.lock() = Head { has_ended: true, ..Head::default() };
     }
 
-    /// Whether some of a head is there and some is not.
+    /// Whether some of a head was read, and not its end.
     pub(super) fn is_begun(&self) -> bool {
         self.0.lock().bytes > 0
     }
 
-    /// Bytes were read; an error when they make a head large, and too many are.
-    fn read(&self, bytes: usize, bounds: &Bounds) -> io::Result<()> {
+    /// How much may be read: of a head, no more than makes it large, so that a body is not taken for it.
+    /// None if this one is going to be large, and too many are.
+    fn room(&self, bounds: &Bounds) -> Option<usize> {
         let mut head = self.0.lock();
-        if head.is_whole {
-            return Ok(());
+        let left = SMALL_HEAD.saturating_sub(head.bytes);
+        if head.has_ended || left == 0 && head.place.is_some() {
+            return Some(SMALL_HEAD);
         }
-        head.bytes += bytes;
-        if head.bytes > SMALL_HEAD && head.place.is_none() {
-            let place = Arc::clone(&bounds.large_heads).try_acquire_owned();
-            head.place = Some(place.map_err(|_| {
-                metrics::http_refused();
-                io::Error::other("too many heads of requests are large")
-            })?);
+        if left == 0 {
+            head.place = Some(Arc::clone(&bounds.large_heads).try_acquire_owned().ok()?);
+            return Some(SMALL_HEAD);
         }
-        Ok(())
+        Some(left)
     }
 
-    /// Something is written: the next head follows, unless it asks for the body.
-    fn answers(&self, written: &[u8]) {
-        if written
-            .strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-            .is_none_or(|rest| !rest.is_empty())
-        {
-            *self.0.lock() = Head::default();
+    /// So many bytes were read.
+    fn read(&self, bytes: usize) {
+        let mut head = self.0.lock();
+        if !head.has_ended {
+            head.bytes += bytes;
+        }
+    }
+
+    /// Something is written. Where an answer begins the next head follows: nothing here answers before a body
+    /// has come and goes on reading it.
+    fn writes(&self, written: &[u8]) {
+        let asks_for_body = written == b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut head = self.0.lock();
+        if head.has_ended && !asks_for_body {
+            *head = Head::default();
         }
     }
 }
@@ -149,6 +157,8 @@ pub(super) struct Answering<S> {
     flushing: Patience,
     progress: Arc<Progress>,
     bounds: Bounds,
+    /// Its head was large when too many were.
+    is_refused: bool,
     leaving: Option<Leaving>,
 }
 
@@ -196,7 +206,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
     pub(super) fn new(stream: S, bounds: Bounds, progress: Arc<Progress>) -> Self {
         let (writing, flushing) = Default::default();
         let (instead, leaving) = Default::default();
-        Self { stream, instead, writing, flushing, progress, bounds, leaving }
+        let is_refused = false;
+        Self { stream, instead, writing, flushing, progress, bounds, is_refused, leaving }
     }
 
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -222,18 +233,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answering<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Answering<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Answering<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = into.remaining().min(SMALL_HEAD);
-        let mut read = ReadBuf::new(into.initialize_unfilled_to(room));
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-        let bytes = read.filled().len();
-        into.advance(bytes);
-        Poll::Ready(self.progress.read(bytes, &self.bounds))
+        if !self.is_refused {
+            if let Some(room) = self.progress.room(&self.bounds) {
+                let room = into.remaining().min(room);
+                let mut read = ReadBuf::new(into.initialize_unfilled_to(room));
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+                let bytes = read.filled().len();
+                into.advance(bytes);
+                self.progress.read(bytes);
+                return Poll::Ready(Ok(()));
+            }
+            metrics::http_refused();
+            self.is_refused = true;
+            self.instead = (Refusal::new(503, CROWDED).response(), 0);
+        }
+        // hyper answers nothing to one that fails.
+        ready!(self.poll_shutdown(cx))?;
+        Poll::Ready(Err(io::Error::other(CROWDED)))
     }
 }
 
@@ -244,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        self.progress.answers(bytes);
+        self.progress.writes(bytes);
         if self.replaces(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -258,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        self.progress.answers(slices.first().map_or(&[], |slice| slice));
+        self.progress.writes(slices.first().map_or(&[], |slice| slice));
         if let [head] = slices
             && self.replaces(head)
         {

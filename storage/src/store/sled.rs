@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Applied, Changes, Store, StoreError, Sum, Visit, last_of_each, pair_crc};
 use crate::disk::{is_damage, is_full};
@@ -120,7 +120,6 @@ impl SledStore {
 
     fn db(&mut self) -> Result<&sled::Db, StoreError> {
         if self.db.is_none() {
-            self.remove_snapshots(".generating");
             let mut opened = self.open_db();
             if let Err((Failure { reason, .. }, true)) = &opened {
                 // Its snapshots only spare sled a scan. That the result is whole, we check.
@@ -164,10 +163,12 @@ impl SledStore {
         let begun = Instant::now();
         let opened = caught(|| {
             loop {
+                self.remove_snapshots(".generating");
                 let opened = config.open();
                 damaged = !matches!(opened, Err(sled::Error::Io(_)));
                 match opened {
                     Err(error) if is_locked(&error) && begun.elapsed() < RELEASED_WITHIN => {
+                        debug!(path = %self.path.display(), "sled has not let go of the store yet");
                         thread::sleep(LOOKS);
                     }
                     opened => return opened,

@@ -168,7 +168,7 @@ impl peer_server::Peer for Accepted {
         if !tls::is_of(&self.certificate, node) {
             return Err(self.refuse(Refusal::Node(node)));
         }
-        let admitted = handshake::admit(&*self.shared.receiver, &hello);
+        let admitted = handshake::admit(&*self.shared.receiver, &hello, "");
         admitted.map_err(|refusal| self.refuse(refusal))?;
         let unknown = || self.refuse(Refusal::UnknownPeer(node));
         let peer = self.shared.peers.read().get(&node).cloned().ok_or_else(unknown)?;

@@ -121,16 +121,13 @@ pub(crate) async fn run(
 ) {
     let Stream { peer, purpose, .. } = stream;
     let label = purpose.label();
-    let (mut at, mut found) = (Vec::new(), None);
+    let mut found = None;
     let mut backoff = Backoff::new(shared.config.backoff_min, shared.config.backoff_max);
     let mut opened_before = false;
     let mut said = String::new();
     loop {
-        let now = addresses.borrow_and_update().clone();
-        if now != at {
-            // Where it was says nothing any more: it may be elsewhere.
-            (at, found) = (now, None);
-        }
+        let at = addresses.borrow_and_update().clone();
+        found = found.filter(|it: &Found| at.contains(&it.address));
         match find(&shared, stream, &outbox, &at, &mut found).await {
             Ok(mut dialled) => {
                 *trouble.lock() = None;
@@ -139,6 +136,7 @@ pub(crate) async fn run(
                 opened_before = true;
                 backoff.reset();
                 said.clear();
+                warn_if_astray(peer, &at[0], found.as_ref());
                 let error = match dialled.answers.message().await {
                     Ok(None) => "the peer ended the stream".to_owned(),
                     Ok(Some(_)) => "the peer sends where it may not".to_owned(),
@@ -171,7 +169,22 @@ struct Found {
     place: SocketAddr,
 }
 
+/// Says that a peer is not where it should be.
+fn warn_if_astray(peer: u64, address: &str, found: Option<&Found>) {
+    if let Some(Found { address: found, .. }) = found.filter(|found| found.address != address) {
+        warn!(
+            peer,
+            address,
+            found,
+            "a node is not reached at its address, but at another that is known of it: is its \
+             cluster.address right?"
+        );
+    }
+}
+
 /// Dials a peer at each of its addresses in turn, first where it was last; an error tells of all of them.
+/// If it is nowhere, and nobody listens where it was, it has ended. Where that was not known, it may be at
+/// any of its addresses.
 async fn find(
     shared: &Shared,
     stream: Stream,
@@ -179,27 +192,28 @@ async fn find(
     addresses: &[String],
     found: &mut Option<Found>,
 ) -> Result<Dialled, String> {
-    let mut errors = Vec::new();
+    let (mut errors, mut vacant) = (Vec::new(), Vec::new());
+    let before = found.as_ref().map(|it| it.place);
     let mut in_turn: Vec<_> = addresses.iter().collect();
     in_turn.sort_by_key(|address| found.as_ref().is_some_and(|it| it.address != **address));
     for (turn, address) in in_turn.into_iter().enumerate() {
-        let before = found.as_ref().map(|it| it.place);
-        let trial = Trial {
-            address,
-            before,
-            is_known: *address == addresses[0],
-            patience: shared.config.handshake_timeout / if turn == 0 { 1 } else { ELSEWHERE },
-        };
-        match find_at(shared, stream, outbox, trial).await {
+        // There is less patience where it only may be: where it should be is dialled again after that.
+        let is_likely = turn == 0 || *address == addresses[0];
+        let patience = shared.config.handshake_timeout / if is_likely { 1 } else { ELSEWHERE };
+        match find_at(shared, stream, outbox, Trial { address, before, patience }).await {
             Ok((dialled, place)) => {
                 *found = Some(Found { address: address.clone(), place });
                 return Ok(dialled);
             }
-            Err(error) => {
+            Err(Failure { error, is_vacant }) => {
                 tell(shared, stream.peer, address, &error);
                 errors.push(format!("{address}: {error}"));
+                vacant.extend(is_vacant.then_some(address));
             }
         }
+    }
+    if before.is_some() || vacant.len() == addresses.len() {
+        vacant.into_iter().for_each(|address| shared.receiver.refused(stream.peer, address));
     }
     Err(errors.join("; "))
 }
@@ -220,18 +234,23 @@ fn tell(shared: &Shared, peer: u64, address: &str, error: &DialError) {
     }
 }
 
-/// How many times less patience there is with addresses where a peer only may be: where it should be is
-/// dialled again after them.
+/// How many times less patience there is with addresses where a peer only may be.
 const ELSEWHERE: u32 = 5;
 
 /// An address that is dialled.
 struct Trial<'a> {
     address: &'a str,
-    /// Whether the peer should be there.
-    is_known: bool,
-    /// Where it was last.
+    /// Where the peer was last.
     before: Option<SocketAddr>,
     patience: Duration,
+}
+
+/// Why a peer is not reached at an address.
+struct Failure {
+    error: DialError,
+    /// Nobody listens where it was last; if that is not known, at the only place to which the address leads.
+    /// At one of several others may be, too.
+    is_vacant: bool,
 }
 
 /// Dials a peer wherever an address leads, one place after the other: who is where, certificates say.
@@ -239,11 +258,14 @@ async fn find_at(
     shared: &Shared,
     stream: Stream,
     outbox: &Arc<Outbox>,
-    Trial { address, is_known, before, patience }: Trial<'_>,
-) -> Result<(Dialled, SocketAddr), DialError> {
+    Trial { address, before, patience }: Trial<'_>,
+) -> Result<(Dialled, SocketAddr), Failure> {
     let resolving = timeout(patience, shared.config.resolver.resolve(address)).await;
     let resolved = resolving.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-    let places = resolve::order(resolved.map_err(DialError::Name)?, before);
+    let mut is_vacant = false;
+    let resolved =
+        resolved.map_err(|error| Failure { error: DialError::Name(error), is_vacant })?;
+    let places = resolve::order(resolved, before);
     let mut why = DialError::Nowhere(places.len());
     for place in &places {
         let dialling = timeout(patience, dial(shared, stream, outbox, (address, *place))).await;
@@ -251,19 +273,16 @@ async fn find_at(
             Ok(dialled) => return Ok((dialled, *place)),
             Err(error) => error,
         };
-        // Where nobody listens, the peer has ended if that is where it was: others may be there, too.
-        let is_its_own = before.map_or(is_known && places.len() == 1, |before| before == *place);
-        if error.is_refused() && is_its_own {
-            shared.receiver.refused(stream.peer, address);
-        }
+        let is_its_own = before.map_or(places.len() == 1, |before| before == *place);
+        is_vacant |= error.is_refused() && is_its_own;
         if places.len() == 1 || !error.is_elsewhere() {
-            return Err(error);
+            return Err(Failure { error, is_vacant });
         }
         if !matches!(error, DialError::Refused(Refusal::Node(_))) {
             why = error;
         }
     }
-    Err(why)
+    Err(Failure { error: why, is_vacant })
 }
 
 async fn dial(
@@ -301,8 +320,7 @@ async fn dial(
     if answered != purpose {
         return Err(Refusal::Contract("it answers for another purpose").into());
     }
-    shared.receiver.found(peer, address, hello.incarnation);
-    handshake::admit(&*shared.receiver, &hello)?;
+    handshake::admit(&*shared.receiver, &hello, address)?;
     Ok(Dialled { answers, hello, _connection: driving })
 }
 

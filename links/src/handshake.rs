@@ -113,14 +113,14 @@ fn introduction(config: &Config, purpose: Purpose) -> Hello {
 }
 
 /// Asks the node whether it wants a peer that is who it says it is.
-pub(crate) fn admit(receiver: &dyn Receiver, hello: &Hello) -> Result<(), Refusal> {
+pub(crate) fn admit(receiver: &dyn Receiver, hello: &Hello, found: &str) -> Result<(), Refusal> {
     let Hello { node, incarnation, folder, lives, address, joins, .. } = hello;
     let (node, incarnation, joins) = (*node, *incarnation, *joins);
     let others = hello.others.iter().cloned();
     let others: Vec<_> =
         others.map(|Whereabouts { node, address }| PeerAddress { node, address }).collect();
     let others = &others;
-    let peer = Introduction { node, incarnation, folder, lives, address, joins, others };
+    let peer = Introduction { node, incarnation, folder, lives, address, found, joins, others };
     let admitted = receiver.admit(peer);
     admitted.map_err(|denied| Refusal::Denied { node, denied })
 }

@@ -58,6 +58,8 @@ pub struct Introduction<'a> {
     pub lives: &'a [u64],
     /// Where it wants to be dialled; empty if it does not know.
     pub address: &'a str,
+    /// Where it was dialled; empty if it has dialled this node.
+    pub found: &'a str,
     /// Whether it is none of the founders.
     pub joins: bool,
     /// Where it knows other nodes to be. It says so to one that joins alone.
@@ -118,11 +120,11 @@ pub trait Receiver: Send + Sync + 'static {
     /// A peer does not want this node, but may know too little of it.
     fn doubted(&self, _peer: u64) {}
 
-    /// Nobody listens at the address where the peer is dialled, as its machine says, or a firewall that
-    /// speaks for it.
+    /// The peer is at none of its addresses, and nobody listens at this one, where it was last or may have
+    /// been, as its machine says, or a firewall that speaks for it.
     fn refused(&self, _peer: u64, _address: &str) {}
 
-    /// A life of the peer is at the address where it is dialled, whether or not it wants this node.
+    /// A life of the peer is at this address, and does not want this node.
     fn found(&self, _peer: u64, _address: &str, _incarnation: u64) {}
 
     /// The peer has sent these, in this order. They share the memory of what was read from the
@@ -225,8 +227,8 @@ impl Links {
 
     /// The peers are these from now on; this node itself may be among them. Streams of peers that
     /// are not listed any more end. A new address of a peer is used when its streams are dialled
-    /// the next time. A peer may be listed with several addresses: they are dialled in turn, and that
-    /// nobody listens counts at the first alone, until it was found at another.
+    /// the next time. A peer may be listed with several addresses, of which the first should be its: they are
+    /// dialled in turn, first where it was last.
     pub fn set_peers(&self, peers: Vec<PeerAddress>) {
         self.wanted.send_if_modified(|wanted| match wanted {
             Some(wanted) => {

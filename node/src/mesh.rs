@@ -270,7 +270,7 @@ impl links::Receiver for Ears {
     }
 
     fn others(&self) -> Vec<PeerAddress> {
-        self.0.mesh.roster.peers()
+        self.0.mesh.roster.whereabouts()
     }
 
     fn denied(&self, peer: u64, why: &str) {

@@ -251,13 +251,12 @@ impl Roster {
     /// may have been let in while this node stood still is not denied for good. `is_linked` says whether
     /// there is a stream from or to that node.
     pub fn admit(&self, peer: Introduction<'_>, is_linked: bool) -> Result<bool, Denied> {
-        self.admitted.lock().hear(peer.node, peer.incarnation);
+        match peer.found {
+            "" => self.admitted.lock().hear(peer.node, peer.incarnation),
+            found => self.find(peer.node, peer.incarnation, found, is_linked),
+        }
         let joining = self.is_learning();
         self.judge(peer, joining)?;
-        let dialled = match peer.address {
-            "" => self.peers().into_iter().find(|it| it.node == peer.node).map(|it| it.address),
-            _ => None,
-        };
         {
             let mut lives = self.admitted.lock();
             lives.judge(peer, is_linked).map_err(|denied| match joining {
@@ -266,7 +265,7 @@ impl Roster {
                 false => denied,
             })?;
             // Seldom, and it must be safe before it counts: this may wait for the disk.
-            lives.note(peer, dialled.as_deref().unwrap_or_default());
+            lives.note(peer);
         }
         let mut state = self.state.write();
         state.denied.remove(&(peer.node, peer.incarnation));
@@ -298,8 +297,7 @@ impl Roster {
         })
     }
 
-    /// A life of a node is where it is dialled, whether or not it wants this node. `is_linked` says whether
-    /// there is a stream from or to that node.
+    /// A life of a node is at an address. `is_linked` says whether there is a stream from or to that node.
     pub fn find(&self, node: u64, life: u64, address: &str, is_linked: bool) {
         self.admitted.lock().find(node, life, address, is_linked);
     }
@@ -309,18 +307,44 @@ impl Roster {
         self.admitted.lock().miss(node, address);
     }
 
-    /// Where to dial the other nodes: where they are, and then where the configuration has them, if that is
-    /// elsewhere. All of them may have moved while they were stopped.
+    /// Where to dial the other nodes: where they are, and then wherever else this node has found them, or is
+    /// told that they are. All of them may have moved while they were stopped.
     pub fn places(&self) -> Vec<PeerAddress> {
-        let mut places = self.peers();
-        let configured = places.iter().filter_map(|known| {
-            let address = self.configured.get(&known.node)?;
-            let is_other = !address.is_empty() && *address != known.address;
-            is_other.then(|| PeerAddress { node: known.node, address: address.clone() })
-        });
-        let configured: Vec<_> = configured.collect();
-        places.extend(configured);
+        let (mut places, found) = (self.peers(), self.found());
+        let state = self.state.read();
+        for at in 0..places.len() {
+            let node = places[at].node;
+            for address in [&found, &self.configured, &state.hearsay].map(|it| it.get(&node)) {
+                let place = address.map(|address| PeerAddress { node, address: address.clone() });
+                let place = place.filter(|it| !it.address.is_empty() && !places.contains(it));
+                places.extend(place);
+            }
+        }
         places
+    }
+
+    /// Where nodes were found that did not say where they were, or were not there.
+    fn found(&self) -> BTreeMap<u64, String> {
+        self.admitted.lock().found().map(|(node, found)| (node, found.at)).collect()
+    }
+
+    /// Where nodes were found that were not where they said.
+    pub fn astray(&self) -> BTreeMap<u64, String> {
+        let lives = self.admitted.lock();
+        let astray = lives.found().filter(|(_, found)| found.is_astray);
+        astray.map(|(node, found)| (node, found.at)).collect()
+    }
+
+    /// Where others that have yet to learn it find the other nodes.
+    pub fn whereabouts(&self) -> Vec<PeerAddress> {
+        let mut found = self.found();
+        let mut peers = self.peers();
+        for peer in &mut peers {
+            if let Some(address) = found.remove(&peer.node) {
+                peer.address = address;
+            }
+        }
+        peers
     }
 
     /// The other nodes, and where they are.
@@ -451,8 +475,8 @@ mod tests {
     }
 
     fn introduction(node: u64) -> Introduction<'static> {
-        let (folder, address, others, lives) = ("", "", &[], &[]);
-        Introduction { node, incarnation: 1, folder, lives, address, joins: false, others }
+        let (folder, address, found, others, lives) = ("", "", "", &[], &[]);
+        Introduction { node, incarnation: 1, folder, lives, address, found, joins: false, others }
     }
 
     #[test]
@@ -575,27 +599,38 @@ mod tests {
         let back = Introduction { folder: "b", address: "conf-2:1", ..introduction(2) };
         assert_eq!(roster.admit(back, false), Ok(true));
         assert_eq!(places(&roster), ["2 conf-2:1", "4 old-4:1"]);
+        let lives = &[1, 2];
+        let astray = Introduction { address: "new-2:1", found: "there-2:1", lives, ..back };
+        roster.miss(2, "conf-2:1");
+        assert_eq!(roster.admit(Introduction { incarnation: 2, ..astray }, false), Ok(true));
+        assert_eq!(places(&roster), ["2 new-2:1", "4 old-4:1", "2 there-2:1", "2 conf-2:1"]);
     }
 
     #[test]
-    fn a_node_that_does_not_say_where_it_is_has_ended_when_nobody_listens_where_it_is_dialled() {
+    fn a_node_that_is_not_where_it_says_has_ended_when_nobody_listens_where_it_was_found() {
         let roster = Roster::new(None, String::new(), lives(), None);
         roster.note(&members(), Instant::now());
-        let life = |lives, incarnation| {
-            roster.admit(Introduction { folder: "b", lives, incarnation, ..introduction(2) }, false)
+        let life = |lives, incarnation, address, found| {
+            let peer = introduction(2);
+            let peer = Introduction { folder: "b", lives, incarnation, address, found, ..peer };
+            roster.admit(peer, false)
         };
-        assert_eq!(life(&[7], 7), Ok(false));
-        assert_eq!(life(&[7, 8], 8).unwrap_err().certainty, Certainty::ForNow);
-        roster.miss(2, "old-2:1");
-        assert!(life(&[7, 8], 8).is_err());
-        roster.miss(2, "new-2:1");
-        assert_eq!(life(&[7, 8], 8), Ok(false));
-        // Unless it was found elsewhere.
-        roster.find(2, 8, "conf-2:1", true);
-        roster.miss(2, "new-2:1");
-        assert!(life(&[7, 8, 9], 9).is_err());
+        let of_two =
+            |peers: Vec<PeerAddress>| peers.into_iter().find(|it| it.node == 2).unwrap().address;
+        let whereabouts = || of_two(roster.whereabouts());
+        assert_eq!(life(&[7], 7, "", "new-2:1"), Ok(false));
+        assert_eq!(life(&[7, 8], 8, "", "").unwrap_err().certainty, Certainty::ForNow);
         roster.miss(2, "conf-2:1");
-        assert_eq!(life(&[7, 8, 9], 9), Ok(false));
+        assert!(life(&[7, 8], 8, "", "").is_err());
+        roster.miss(2, "new-2:1");
+        assert_eq!(life(&[7, 8], 8, "wrong-2:1", "conf-2:1"), Ok(true));
+        assert_eq!(of_two(roster.peers()), "wrong-2:1");
+        assert_eq!(whereabouts(), "conf-2:1");
+        roster.miss(2, "wrong-2:1");
+        assert!(life(&[7, 8, 9], 9, "wrong-2:1", "").is_err());
+        roster.miss(2, "conf-2:1");
+        assert_eq!(life(&[7, 8, 9], 9, "wrong-2:1", ""), Ok(false));
+        assert_eq!(whereabouts(), "wrong-2:1");
     }
 
     #[test]

@@ -278,6 +278,34 @@ def test_nodes_that_do_not_say_where_they_are_wait_for_nobody_when_they_come_bac
         cluster.stop()
 
 
+def test_a_node_that_is_not_where_it_says_is_named_and_in_nobodys_way(tmp_path):
+    cluster = SkeinCluster(tmp_path)
+    wrong = f"127.0.0.1:{free_port()}"
+    for node in cluster.nodes.values():
+        node.configure()
+    config = cluster[3].folder / "skein.toml"
+    config.write_text(config.read_text().replace("[cluster]\n", f'[cluster]\naddress = "{wrong}"\n'))
+    try:
+        for node in cluster.nodes.values():
+            node.start()
+        cluster.wait_serving(40)
+        right = "127.0.0.1:%d" % cluster[3].port("peer")
+        said = f"node 3 is reached at {right}, and not at its address, which is {wrong}"
+        wait_until("it is named", lambda: said in cluster.operate("status")[1], 20)
+        for _ in range(2):
+            cluster[3].kill()
+            cluster[3].start()
+            wait_until("it serves", cluster[3].is_serving, 16)
+        # Whoever joins is told where it was found, and remembers that.
+        node = add(cluster, 4)
+        node.kill()
+        node.start()
+        wait_until("it serves", node.is_serving, 16)
+        assert said in cluster.operate("status", by=4)[1]
+    finally:
+        cluster.stop()
+
+
 def test_a_live_node_is_drained_before_it_is_removed_and_refused_when_it_comes_back(cluster, on, name):
     add(cluster, 4)
     settle(cluster)

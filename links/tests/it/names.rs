@@ -3,15 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use links::{Config, PeerAddress, Resolve};
 use parking_lot::Mutex;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 
-use crate::support::{Authority, Event, HANG, Node, at, config};
+use crate::support::{Authority, Event, HANG, Node, at, config, outgoing};
 
 /// Name servers of which a test is the master.
 #[derive(Default)]
@@ -110,6 +111,33 @@ async fn a_peer_is_found_at_any_of_its_addresses() {
     one.until_linked(2).await;
     assert_eq!((one.links.troubles(), one.refusals), (vec![], 0), "it need not have been there");
 
+    // It goes on where it was, whoever else has gone.
+    let found = two.links.address();
+    one.links.set_peers(places([gone, found]));
+    two.links.set_peers(vec![]);
+    one.until(Event::Lost(outgoing(2))).await;
+    until_troubled(&one, &format!("{gone}: cannot connect: Connection refused")).await;
+    two.links.set_peers(at(1, one.links.address()));
+    one.until_linked(2).await;
+    assert_eq!((one.links.troubles(), one.refusals), (vec![], 0));
+
     two.links.stop().await;
     one.until(Event::Refused(2)).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_may_be_where_somebody_listens_has_not_ended() {
+    let authority = Authority::new();
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let gone = silent.local_addr().unwrap();
+    let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut own = config(&authority, 1);
+    own.handshake_timeout = Duration::from_millis(50);
+    own.peers = [gone, deaf.local_addr().unwrap()].map(|it| at(2, it)).concat();
+    let mut one = Node::start(own);
+    until_troubled(&one, "no handshake in time").await;
+    one.links.set_peers(at(3, gone));
+    one.until(Event::Refused(3)).await;
+    assert_eq!(one.refusals, 1);
 }

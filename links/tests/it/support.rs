@@ -113,6 +113,10 @@ impl Receiver for Remembering {
         if !peer.others.is_empty() {
             let _ = self.0.send(Event::Told(peer.node, peer.others.to_vec()));
         }
+        if !peer.found.is_empty() {
+            let found = peer.found.to_owned();
+            let _ = self.0.send(Event::Found(peer.node, found, peer.incarnation));
+        }
         if !peer.lives.is_empty() {
             let _ = self.0.send(Event::Lived(peer.node, peer.lives.to_vec()));
         }

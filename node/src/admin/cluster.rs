@@ -30,6 +30,9 @@ pub struct Standing {
     /// Why those cannot be linked that are not, as far as is known.
     #[serde(default)]
     pub troubles: BTreeMap<u64, String>,
+    /// Where nodes were found, that were not where they said.
+    #[serde(default)]
+    pub astray: BTreeMap<u64, String>,
     /// The groups by their number.
     pub groups: BTreeMap<u32, Group>,
 }
@@ -90,7 +93,8 @@ impl Standing {
         let mut peers: BTreeMap<u64, bool> = peers.chain(lives).collect();
         peers.retain(|node, _| *node != own && is_expected(&members, *node));
         let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
-        Some(Self { node: own, members, peers, troubles: troubles.into_iter().collect(), groups })
+        let (troubles, astray) = (troubles.into_iter().collect(), shared.mesh.roster.astray());
+        Some(Self { node: own, members, peers, troubles, astray, groups })
     }
 
     /// Asks a node by its admin listener.
@@ -111,6 +115,16 @@ impl Standing {
         let gone = gone.map(|(node, _)| match self.troubles.get(node) {
             Some(why) => format!("node {node} is not linked ({why})"),
             None => format!("node {node} is not linked"),
+        });
+        let astray = self.astray.iter().filter_map(|(node, found)| {
+            let address = &self.members.get(node)?.address;
+            let is_astray = !address.is_empty() && address != found;
+            let what = || {
+                format!(
+                    "node {node} is reached at {found}, and not at its address, which is {address}"
+                )
+            };
+            is_astray.then(what)
         });
         let damaged = self.groups.iter().filter(|(_, group)| group.damaged);
         let node = self.node;
@@ -133,8 +147,13 @@ impl Standing {
         let unsettled = unsettled.map(|(node, what)| format!("node {node} is {what}"));
         let has_begun = self.peers.is_empty() || !self.members.is_empty();
         let unfounded = (!has_begun).then(|| "the cluster has not noted its nodes yet".to_owned());
-        let complaints =
-            gone.chain(damaged).chain(leaderless).chain(changing).chain(misplaced).chain(unsettled);
+        let complaints = gone
+            .chain(astray)
+            .chain(damaged)
+            .chain(leaderless)
+            .chain(changing)
+            .chain(misplaced)
+            .chain(unsettled);
         complaints.chain(unfounded).collect()
     }
 
@@ -227,6 +246,7 @@ mod tests {
             members: BTreeMap::new(),
             peers: [(2, true), (3, true)].into(),
             troubles: [(3, "host-3:7400: cannot connect".to_owned())].into(),
+            astray: [(2, "host-2:7400".to_owned())].into(),
             groups: [(0, group(Some(2)))].into(),
         };
         assert_eq!(standing.complaints(), ["the cluster has not noted its nodes yet"]);
@@ -235,6 +255,11 @@ mod tests {
         registry.apply(Command::FoundCluster { nodes }).unwrap();
         standing.members.clone_from(registry.members());
         assert_eq!(standing.complaints(), Vec::<String>::new());
+        standing.astray.insert(2, "other:7400".to_owned());
+        let astray =
+            "node 2 is reached at other:7400, and not at its address, which is host-2:7400";
+        assert_eq!(standing.complaints(), [astray]);
+        standing.astray.clear();
         standing.peers.insert(3, false);
         standing.groups.insert(1, group(None));
         let gone = "node 3 is not linked (host-3:7400: cannot connect)";

@@ -33,7 +33,7 @@ pub struct Lives {
 }
 
 /// A life that a later one wants to follow may go on unseen: it is waited for so long. Longer than it takes
-/// it to dial this node again, also where a name leads to other places that do not answer.
+/// it to dial this node again, also where names lead to some other places that do not answer.
 const UNSEEN_FOR: Duration = Duration::from_secs(20);
 
 /// What a life on a folder, or on a copy of it, is to another.
@@ -47,16 +47,23 @@ enum Relation {
     Diverged,
 }
 
+/// Where a node was found.
+pub(super) struct Found {
+    pub(super) at: String,
+    /// Whether it has said that it is elsewhere.
+    pub(super) is_astray: bool,
+}
+
 /// A life that was let in.
 #[derive(Debug, Deserialize, Serialize)]
 struct Known {
     /// The name of its folder.
     folder: String,
-    /// Where it was: as it said, or else where it was found or is dialled; empty if none is known.
+    /// Where it said that it was; empty if it did not.
     address: String,
-    /// Whether it said so itself.
-    #[serde(default = "yes")]
-    says_address: bool,
+    /// Where else this node has found it; empty if nowhere.
+    #[serde(default)]
+    found: String,
     life: u64,
     /// It and those before it on the folder, the oldest first; none if it did not say.
     lives: Vec<u64>,
@@ -86,23 +93,31 @@ impl Lives {
         }
     }
 
-    /// A life of a node is at an address: another one that was let in there has ended, if it is not linked.
+    /// A life of a node is at an address: another one that was there has ended, if it is not linked.
     pub(super) fn find(&mut self, node: u64, life: u64, address: &str, is_linked: bool) {
         self.hear(node, life);
         let Some(known) = self.known.get_mut(&node) else { return };
         if known.life != life {
-            known.has_ended |= !is_linked && known.address == address;
-        } else if !known.says_address && known.address != address {
-            address.clone_into(&mut known.address);
+            known.has_ended |= !is_linked && known.at() == address;
+        } else if known.at() != address {
+            address.clone_into(&mut known.found);
             self.is_news = true;
         }
     }
 
-    /// Nobody listens at the address of a node: if its life was let in there, that has ended.
+    /// Nobody listens at an address of a node: if its life was there, that has ended.
     pub(super) fn miss(&mut self, node: u64, address: &str) {
         if let Some(known) = self.known.get_mut(&node) {
-            known.has_ended |= known.address == address;
+            known.has_ended |= known.at() == address;
         }
+    }
+
+    /// Where nodes were found that did not say where they were, or were not there.
+    pub(super) fn found(&self) -> impl Iterator<Item = (u64, Found)> {
+        let found = self.known.iter().filter(|(_, known)| !known.found.is_empty());
+        found.map(|(node, known)| {
+            (*node, Found { at: known.found.clone(), is_astray: !known.address.is_empty() })
+        })
     }
 
     /// Forgets a node that is no member any more, and is not let in with the folder that it had.
@@ -110,16 +125,15 @@ impl Lives {
         self.is_news |= self.known.remove(&node).is_some();
     }
 
-    /// Notes that a life is let in; `dialled` is where this node dials one that does not say where it is. What cannot be kept is tried again
-    /// with the next.
-    pub(super) fn note(&mut self, peer: Introduction<'_>, dialled: &str) {
+    /// Notes that a life is let in. What cannot be kept is tried again with the next.
+    pub(super) fn note(&mut self, peer: Introduction<'_>) {
         let before = self.known.get(&peer.node);
         if before.is_none_or(|it| it.life != peer.incarnation || it.folder != peer.folder) {
             let first = peer.lives.len().saturating_sub(LIVES_KEPT);
             let known = Known {
                 folder: peer.folder.to_owned(),
-                address: if peer.address.is_empty() { dialled } else { peer.address }.to_owned(),
-                says_address: !peer.address.is_empty(),
+                address: peer.address.to_owned(),
+                found: if peer.found == peer.address { "" } else { peer.found }.to_owned(),
                 life: peer.incarnation,
                 lives: peer.lives[first..].to_vec(),
                 has_ended: false,
@@ -155,7 +169,7 @@ impl Lives {
             return Ok(());
         };
         let relation = known.relation(peer);
-        let at = match known.address.as_str() {
+        let at = match known.at() {
             "" => String::new(),
             address => format!(" at {address}"),
         };
@@ -187,12 +201,12 @@ impl Lives {
     }
 }
 
-/// Lives that were kept before it was kept whether they said their address had said it, or had none.
-fn yes() -> bool {
-    true
-}
-
 impl Known {
+    /// Where it was; empty if that is not known.
+    fn at(&self) -> &str {
+        if self.found.is_empty() { &self.address } else { &self.found }
+    }
+
     /// Whether this life has ended, or nothing was heard of it since a later one came.
     fn is_gone(&mut self) -> bool {
         let now = Instant::now();
@@ -224,8 +238,9 @@ mod tests {
 
     /// A life of node 4, whose number is the last.
     fn life<'a>(lives: &'a [u64], folder: &'a str) -> Introduction<'a> {
-        let (address, others, incarnation) = ("here:1", &[], *lives.last().unwrap());
-        Introduction { node: 4, incarnation, folder, lives, address, joins: false, others }
+        let (address, found, others) = ("here:1", "", &[]);
+        let (incarnation, joins) = (*lives.last().unwrap(), false);
+        Introduction { node: 4, incarnation, folder, lives, address, found, joins, others }
     }
 
     fn forgetful() -> Lives {
@@ -264,7 +279,7 @@ mod tests {
             };
             let (known, peer) = (&*numbers(known), &*numbers(peer));
             let mut lives = forgetful();
-            lives.note(life(known, "a"), "");
+            lives.note(life(known, "a"));
             lives.miss(4, "here:1");
             let found = lives.judge(life(peer, "a"), is_linked).err();
             let found = found.as_ref().map(|it| (it.certainty, &*it.why));
@@ -300,7 +315,7 @@ mod tests {
         ];
         for (what, has_ended, happens) in happens {
             let mut lives = forgetful();
-            lives.note(life(&[3, 5], "a"), "");
+            lives.note(life(&[3, 5], "a"));
             happens(&mut lives);
             let later = life(&[3, 5, 6], "a");
             let is_let_in = |lives: &mut Lives| lives.judge(later, false).is_ok();
@@ -320,13 +335,51 @@ mod tests {
     }
 
     #[test]
+    fn a_life_has_ended_when_nobody_listens_where_it_was_found() {
+        let said_and_found = [("said:1", ""), ("", "found:1"), ("said:1", "found:1")];
+        for ((address, found), first_dials) in
+            said_and_found.into_iter().flat_map(|it| [(it, true), (it, false)])
+        {
+            let kept = Arc::new(Mutex::new(String::new()));
+            let keeps = Arc::clone(&kept);
+            let keep = move |text: &str| {
+                text.clone_into(&mut keeps.lock());
+                Ok(())
+            };
+            let mut lives = Lives::remember(None, keep).unwrap();
+            let dials = Introduction { address, ..life(&[3], "a") };
+            let dialled = Introduction { found, ..dials };
+            let both = if first_dials { [dials, dialled] } else { [dialled, dials] };
+            for peer in both {
+                if !peer.found.is_empty() {
+                    lives.find(4, 3, found, true);
+                }
+                lives.note(peer);
+            }
+            let known = lives.found().next();
+            let expected = (!found.is_empty()).then_some((found, !address.is_empty()));
+            assert_eq!(known.as_ref().map(|(_, it)| (&*it.at, it.is_astray)), expected);
+
+            let mut lives = Lives::remember(Some(&kept.lock()), |_| Ok(())).unwrap();
+            let at = if found.is_empty() { address } else { found };
+            for missed in
+                ["said:1", "found:1"].into_iter().filter(|missed| *missed != at).chain([at])
+            {
+                lives.miss(4, missed);
+                let is_let_in = lives.judge(life(&[3, 5], "a"), false).is_ok();
+                assert_eq!(is_let_in, missed == at, "{address}, {found}: {missed}");
+            }
+        }
+    }
+
+    #[test]
     fn a_copy_is_not_let_in_for_being_started_often() {
         let mut lives = forgetful();
         let told: Vec<u64> = (1..=9 + LIVES_KEPT as u64).collect();
-        lives.note(life(&told[..5], "a"), "");
+        lives.note(life(&told[..5], "a"));
         lives.miss(4, "here:1");
         assert!(lives.judge(life(&told[9..], "a"), false).is_err());
-        lives.note(life(&told, "a"), "");
+        lives.note(life(&told, "a"));
         assert_eq!(lives.known[&4].lives.len(), LIVES_KEPT);
     }
 
@@ -338,7 +391,7 @@ mod tests {
                 let of = life(lives, "a");
                 Introduction { lives: if tells { of.lives } else { &[] }, ..of }
             });
-            lives.note(before, "");
+            lives.note(before);
             lives.miss(4, "here:1");
             assert_eq!(lives.judge(after, false), Ok(()));
             assert!(lives.judge(after, true).is_err());
@@ -358,12 +411,12 @@ mod tests {
             Ok(())
         };
         let mut lives = Lives::remember(None, keep).unwrap();
-        lives.note(life(&[3], "a"), "");
+        lives.note(life(&[3], "a"));
         assert_eq!(*kept.lock(), None);
-        lives.note(life(&[3], "a"), "");
+        lives.note(life(&[3], "a"));
         assert!(kept.lock().as_ref().is_some_and(|text| text.contains("[3]")));
         lives.forget(4);
-        lives.note(Introduction { node: 5, ..life(&[9], "b") }, "");
+        lives.note(Introduction { node: 5, ..life(&[9], "b") });
         assert!(kept.lock().as_ref().is_some_and(|text| !text.contains("[3]")));
     }
 
@@ -377,7 +430,7 @@ mod tests {
         };
         let mut lives = Lives::remember(None, keep).unwrap();
         for told in [&[3][..], &[3], &[3, 5], &[3, 5]] {
-            lives.note(life(told, "a"), "");
+            lives.note(life(told, "a"));
         }
         let kept = kept.lock().clone();
         assert_eq!(kept.len(), 2, "once for each: {kept:?}");

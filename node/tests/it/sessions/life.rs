@@ -201,7 +201,8 @@ impl Life {
         let joins = |life: &Self| life.ears.0.mesh.roster.own.as_ref().is_some_and(|own| own.joins);
         let others = if answers && joins(self) { other.ears.others() } else { Vec::new() };
         let (joins, others) = (joins(other), &*others);
-        let peer = Introduction { node, incarnation, folder, lives, address, joins, others };
+        let found = if answers { address } else { "" };
+        let peer = Introduction { node, incarnation, folder, lives, address, found, joins, others };
         self.ears.admit(peer)
     }
 

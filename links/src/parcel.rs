@@ -137,7 +137,8 @@ impl<'a> Publication<'a> {
             + number_len(self.published_at)
     }
 
-    fn encode(&self, to: &mut Vec<u8>) {
+    /// Adds it, encoded.
+    pub fn encode(&self, to: &mut Vec<u8>) {
         bytes(1, self.topic, to);
         bytes(2, self.payload, to);
         bytes(3, self.properties, to);
@@ -151,7 +152,8 @@ impl<'a> Publication<'a> {
         number(8, self.published_at, to);
     }
 
-    fn decode(mut from: &'a [u8]) -> Result<Self, Unreadable> {
+    /// One that was encoded.
+    pub fn decode(mut from: &'a [u8]) -> Result<Self, Unreadable> {
         let mut publication = Self::default();
         while !from.is_empty() {
             match field(&mut from)? {

@@ -419,7 +419,7 @@ impl Endpoint {
             let id = state.window.open_next(terms.qos);
             if let Some(share) = terms.share {
                 let sent = (id, terms.qos);
-                state.keep_shared(sent, share, self.budget.pending, pool, || publication.keep());
+                state.keep_shared(sent, share, self.budget.pending, pool, publication);
             }
             let sent = self.send(state, publication, terms, Some(id), clock, pool);
             return self.after(state, sent, clock);
@@ -649,8 +649,7 @@ impl Endpoint {
             let id = state.window.open_next(pending.qos);
             if let Some(share) = &pending.share {
                 let sent = (id, pending.qos);
-                let keep = || pending.publication.clone();
-                state.keep_shared(sent, share, self.budget.pending, pool, keep);
+                state.keep_shared(sent, share, self.budget.pending, pool, &publication);
             }
             self.send(state, &publication, terms, Some(id), clock, pool);
         }

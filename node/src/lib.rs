@@ -14,6 +14,7 @@ pub mod claims;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod copies;
 pub mod core;
 pub mod courier;
 pub mod current;

@@ -179,11 +179,13 @@ impl Pool {
     const KEEP: usize = 64;
     const CAPACITY: usize = 16 * 1024;
 
-    fn take(&mut self) -> Vec<u8> {
+    /// An empty buffer with room.
+    pub fn take(&mut self) -> Vec<u8> {
         self.free.pop().unwrap_or_else(|| Vec::with_capacity(Self::CAPACITY))
     }
 
-    fn put(&mut self, mut buffer: Vec<u8>) {
+    /// Gives a buffer to whoever wants one next.
+    pub fn put(&mut self, mut buffer: Vec<u8>) {
         let worth = (Self::CAPACITY..=16 * Self::CAPACITY).contains(&buffer.capacity());
         if worth && self.free.len() < Self::KEEP {
             buffer.clear();

@@ -76,6 +76,20 @@ impl<'a> Publication<'a> {
         }
     }
 
+    /// What a batch for a peer has of it.
+    pub fn to_peer(&self) -> links::Publication<'a> {
+        links::Publication {
+            topic: self.topic.as_bytes(),
+            payload: self.payload,
+            properties: self.properties,
+            qos: self.qos as u32,
+            retain: self.retain,
+            expires_at: self.expires_at,
+            publisher: self.publisher.as_bytes(),
+            published_at: self.published_at,
+        }
+    }
+
     /// The payload.
     pub fn payload(&self) -> &'a [u8] {
         self.payload

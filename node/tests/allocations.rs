@@ -84,9 +84,12 @@ fn client(node: &Running, id: &str) -> TcpStream {
     client
 }
 
-fn subscribe(client: &mut TcpStream, qos: u8) {
-    let mut subscribe = b"\x82\x08\x00\x01\x00\x03t/+\x00".to_vec();
-    *subscribe.last_mut().unwrap() = qos;
+fn subscribe(client: &mut TcpStream, filter: &str, qos: u8) {
+    let mut subscribe = b"\x82\x00\x00\x01\x00".to_vec();
+    subscribe.push(filter.len() as u8);
+    subscribe.extend_from_slice(filter.as_bytes());
+    subscribe.push(qos);
+    subscribe[1] = subscribe.len() as u8 - 2;
     client.write_all(&subscribe).unwrap();
     let mut suback = [0; 5];
     client.read_exact(&mut suback).unwrap();
@@ -207,12 +210,14 @@ fn a_connection_that_only_stays_holds_little() {
 fn a_message_allocates_nothing_in_steady_state() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let node = Running::start();
-    for (qos, count) in [(0, 1), (1, 1), (2, 1), (0, 5), (1, 5), (2, 5)] {
+    let all = [(0, 1), (1, 1), (2, 1), (0, 5), (1, 5), (2, 5)].map(|it| (it, "t/+"));
+    let shared = [0, 1, 2].map(|qos| ((qos, 1), "$share/group/t/+"));
+    for ((qos, count), filter) in all.into_iter().chain(shared) {
         let mut publisher = End::new(client(&node, "p"));
         let mut subscribers = Vec::new();
         for number in 0..count {
             let mut subscriber = client(&node, &format!("s{number}"));
-            subscribe(&mut subscriber, qos);
+            subscribe(&mut subscriber, filter, qos);
             subscribers.push(End::new(subscriber));
         }
         let batch = publications(qos);
@@ -231,7 +236,7 @@ fn a_message_allocates_nothing_in_steady_state() {
         let more = made.saturating_sub(2 * idle);
         assert!(
             more < COUNTED / 2,
-            "QoS {qos} to {count}: {made} in {COUNTED} batches, {idle} in none"
+            "QoS {qos} to {count} of {filter}: {made} in {COUNTED} batches, {idle} in none"
         );
     }
 }

@@ -10,19 +10,70 @@ use std::sync::Arc;
 use mqtt::{PacketId, QoS};
 
 use super::{Endpoint, Pending, State};
+use crate::copies::{Copies, Place};
 use crate::interest::ShareGroup;
 use crate::outbox::Pool;
-use crate::publication::Kept;
+use crate::publication::{Kept, Publication};
 
 /// What was sent and is not acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Unacknowledged {
-    sent: VecDeque<(PacketId, Kept, Arc<ShareGroup>)>,
-    bytes: usize,
+    sent: VecDeque<(PacketId, Sent, Arc<ShareGroup>)>,
+    copies: Copies,
+    /// Bytes of the large ones.
+    large: usize,
+}
+
+/// A publication that was sent.
+#[derive(Debug)]
+enum Sent {
+    Small(Place),
+    /// Its payload is shared with sockets.
+    Large(Box<Kept>),
 }
 
 fn bytes_of(kept: &Kept) -> usize {
     kept.bytes() + 128
+}
+
+impl Unacknowledged {
+    fn bytes(&self) -> usize {
+        self.copies.held() + self.large
+    }
+
+    fn add(&mut self, publication: &Publication<'_>, pool: &mut Pool) -> Sent {
+        if publication.large_payload().is_none() {
+            return Sent::Small(self.copies.add(publication, pool));
+        }
+        let kept = Box::new(publication.keep());
+        self.large += bytes_of(&kept);
+        pool.hold(bytes_of(&kept));
+        Sent::Large(kept)
+    }
+
+    fn remove(&mut self, sent: &Sent, pool: &mut Pool) {
+        match sent {
+            Sent::Small(place) => self.copies.remove(place, pool),
+            Sent::Large(kept) => {
+                self.large -= bytes_of(kept);
+                pool.release(bytes_of(kept));
+            }
+        }
+    }
+
+    /// What was sent, in order.
+    fn take(&mut self, pool: &mut Pool) -> Vec<(Kept, Arc<ShareGroup>)> {
+        let mut taken = Vec::with_capacity(self.sent.len());
+        for (_, sent, share) in std::mem::take(&mut self.sent) {
+            let kept = match &sent {
+                Sent::Small(place) => self.copies.get(place).map(|copy| copy.keep()),
+                Sent::Large(kept) => Some(Kept::clone(kept)),
+            };
+            self.remove(&sent, pool);
+            taken.extend(kept.map(|kept| (kept, share)));
+        }
+        taken
+    }
 }
 
 impl Endpoint {
@@ -35,9 +86,7 @@ impl Endpoint {
         if of.is_none()
             && let Some(rare) = &mut state.rare
         {
-            let unacknowledged = std::mem::take(&mut rare.shared);
-            pool.release(unacknowledged.bytes);
-            taken.extend(unacknowledged.sent.into_iter().map(|(_, kept, share)| (kept, share)));
+            taken = rare.shared.take(pool);
         }
         let is_taken = |pending: &Pending| {
             let share = pending.share.as_ref();
@@ -66,19 +115,17 @@ impl State {
         share: &Arc<ShareGroup>,
         budget: usize,
         pool: &mut Pool,
-        keep: impl FnOnce() -> Kept,
+        publication: &Publication<'_>,
     ) {
         if qos != QoS::AtLeastOnce {
             return;
         }
         let unacknowledged = &mut self.rare.get_or_insert_default().shared;
-        if unacknowledged.bytes >= budget {
+        if unacknowledged.bytes() >= budget {
             return;
         }
-        let kept = keep();
-        unacknowledged.bytes += bytes_of(&kept);
-        pool.hold(bytes_of(&kept));
-        unacknowledged.sent.push_back((id, kept, Arc::clone(share)));
+        let sent = unacknowledged.add(publication, pool);
+        unacknowledged.sent.push_back((id, sent, Arc::clone(share)));
     }
 
     /// The client has acknowledged a publication.
@@ -86,9 +133,8 @@ impl State {
         let Some(rare) = &mut self.rare else { return };
         let unacknowledged = &mut rare.shared;
         let at = unacknowledged.sent.iter().position(|(sent, ..)| *sent == id);
-        if let Some((_, kept, _)) = at.and_then(|at| unacknowledged.sent.remove(at)) {
-            unacknowledged.bytes -= bytes_of(&kept);
-            pool.release(bytes_of(&kept));
+        if let Some((_, sent, _)) = at.and_then(|at| unacknowledged.sent.remove(at)) {
+            unacknowledged.remove(&sent, pool);
         }
     }
 }

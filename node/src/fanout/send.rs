@@ -165,7 +165,7 @@ impl Core {
         published.uses.add_peer(node);
         published.waiting += u16::from(ticket.is_some());
         let parcel = Parcel {
-            publication: to_contract(publication),
+            publication: publication.to_peer(),
             member: copy.as_ref().map(|copy| links::Member {
                 share: &copy.share.name,
                 filter: &copy.share.filter,
@@ -284,18 +284,5 @@ impl Core {
         } else {
             self.shared.send(ticket.core(), ToCore::Taken { results, credit: None });
         }
-    }
-}
-
-fn to_contract<'a>(publication: &Publication<'a>) -> links::Publication<'a> {
-    links::Publication {
-        topic: publication.topic.as_bytes(),
-        payload: publication.payload(),
-        properties: publication.properties,
-        qos: publication.qos as u32,
-        retain: publication.retain,
-        expires_at: publication.expires_at,
-        publisher: publication.publisher.as_bytes(),
-        published_at: publication.published_at,
     }
 }

@@ -121,22 +121,32 @@ pub(crate) async fn run(
 ) {
     let Stream { peer, purpose, .. } = stream;
     let label = purpose.label();
-    let mut found = None;
+    let (mut at, mut found) = (Vec::new(), None);
     let mut backoff = Backoff::new(shared.config.backoff_min, shared.config.backoff_max);
     let mut opened_before = false;
     let mut said = String::new();
     loop {
-        let at = addresses.borrow_and_update().clone();
+        let dialled_before = std::mem::replace(&mut at, addresses.borrow_and_update().clone());
         found = found.filter(|it: &Found| at.contains(&it.address));
+        if let Some(found) = found.as_mut().filter(|_| dialled_before != at) {
+            found.is_first = false;
+        }
         match find(&shared, stream, &outbox, &at, &mut found).await {
             Ok(mut dialled) => {
-                *trouble.lock() = None;
+                let elsewhere = found.as_ref().and_then(|found| found.elsewhere.clone());
+                let elsewhere = elsewhere.map(|(_, why)| why);
+                if let Some(why) = &elsewhere {
+                    warn!(
+                        peer,
+                        why, "a node is not where it says that it is, and was found elsewhere"
+                    );
+                }
+                *trouble.lock() = elsewhere;
                 let open = Open::new(&shared, stream, &dialled.hello, Some(outbox.clone()));
                 metrics::reconnects(purpose).increment(opened_before.into());
                 opened_before = true;
                 backoff.reset();
                 said.clear();
-                warn_if_astray(peer, &at[0], found.as_ref());
                 let error = match dialled.answers.message().await {
                     Ok(None) => "the peer ended the stream".to_owned(),
                     Ok(Some(_)) => "the peer sends where it may not".to_owned(),
@@ -167,24 +177,16 @@ pub(crate) async fn run(
 struct Found {
     address: String,
     place: SocketAddr,
-}
-
-/// Says that a peer is not where it should be.
-fn warn_if_astray(peer: u64, address: &str, found: Option<&Found>) {
-    if let Some(Found { address: found, .. }) = found.filter(|found| found.address != address) {
-        warn!(
-            peer,
-            address,
-            found,
-            "a node is not reached at its address, but at another that is known of it: is its \
-             cluster.address right?"
-        );
-    }
+    life: u64,
+    /// Whether it is dialled there first: not when its addresses have changed since then.
+    is_first: bool,
+    /// The address that it has said, and why it was not found there.
+    elsewhere: Option<(String, String)>,
 }
 
 /// Dials a peer at each of its addresses in turn, first where it was last; an error tells of all of them.
-/// If it is nowhere, and nobody listens where it was, it has ended. Where that was not known, it may be at
-/// any of its addresses.
+/// When nobody listens where it was, that life has ended. Where that is not known, it may be at any of its
+/// addresses.
 async fn find(
     shared: &Shared,
     stream: Stream,
@@ -193,29 +195,44 @@ async fn find(
     found: &mut Option<Found>,
 ) -> Result<Dialled, String> {
     let (mut errors, mut vacant) = (Vec::new(), Vec::new());
-    let before = found.as_ref().map(|it| it.place);
+    let before = found.as_ref().map(|it| (it.place, it.life));
     let mut in_turn: Vec<_> = addresses.iter().collect();
-    in_turn.sort_by_key(|address| found.as_ref().is_some_and(|it| it.address != **address));
+    let first = found.as_ref().filter(|it| it.is_first).map(|it| &it.address);
+    in_turn.sort_by_key(|address| first.is_some_and(|first| first != *address));
     for (turn, address) in in_turn.into_iter().enumerate() {
         // There is less patience where it only may be: where it should be is dialled again after that.
         let is_likely = turn == 0 || *address == addresses[0];
         let patience = shared.config.handshake_timeout / if is_likely { 1 } else { ELSEWHERE };
-        match find_at(shared, stream, outbox, Trial { address, before, patience }).await {
+        let place = before.map(|(place, _)| place);
+        match find_at(shared, stream, outbox, Trial { address, before: place, patience }).await {
             Ok((dialled, place)) => {
-                *found = Some(Found { address: address.clone(), place });
+                let (said, life) = (&dialled.hello.address, dialled.hello.incarnation);
+                // What was not tried this time is as it was.
+                let before = found.take().filter(|it| it.address == *address);
+                let before = before.and_then(|it| it.elsewhere).filter(|(tried, _)| tried == said);
+                let error = errors.into_iter().find(|(tried, _)| *tried == said);
+                let why = error.map(|(_, error)| format!("found at {address}: {error}"));
+                let elsewhere = why.map(|why| (said.clone(), why)).or(before);
+                let address = address.clone();
+                *found = Some(Found { address, place, life, is_first: true, elsewhere });
                 return Ok(dialled);
             }
             Err(Failure { error, is_vacant }) => {
                 tell(shared, stream.peer, address, &error);
-                errors.push(format!("{address}: {error}"));
-                vacant.extend(is_vacant.then_some(address));
+                errors.push((address, format!("{address}: {error}")));
+                match before {
+                    Some((_, life)) if is_vacant => {
+                        shared.receiver.refused(stream.peer, address, Some(life));
+                    }
+                    _ => vacant.extend(is_vacant.then_some(address)),
+                }
             }
         }
     }
-    if before.is_some() || vacant.len() == addresses.len() {
-        vacant.into_iter().for_each(|address| shared.receiver.refused(stream.peer, address));
+    if vacant.len() == addresses.len() {
+        vacant.iter().for_each(|address| shared.receiver.refused(stream.peer, address, None));
     }
-    Err(errors.join("; "))
+    Err(errors.into_iter().map(|(_, error)| error).collect::<Vec<_>>().join("; "))
 }
 
 /// What others may conclude from a failure.

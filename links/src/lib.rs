@@ -120,9 +120,10 @@ pub trait Receiver: Send + Sync + 'static {
     /// A peer does not want this node, but may know too little of it.
     fn doubted(&self, _peer: u64) {}
 
-    /// The peer is at none of its addresses, and nobody listens at this one, where it was last or may have
-    /// been, as its machine says, or a firewall that speaks for it.
-    fn refused(&self, _peer: u64, _address: &str) {}
+    /// Nobody listens at this address of the peer, as its machine says, or a firewall that speaks for it. That
+    /// life was reached there last; without one, nobody listens at any of its addresses, and it was not
+    /// reached before.
+    fn refused(&self, _peer: u64, _address: &str, _life: Option<u64>) {}
 
     /// A life of the peer is at this address, and does not want this node.
     fn found(&self, _peer: u64, _address: &str, _incarnation: u64) {}
@@ -215,7 +216,8 @@ impl Links {
         peers.get(&peer).is_some_and(|peer| peer.outgoing.iter().all(|outbox| outbox.is_open()))
     }
 
-    /// The peers that cannot be linked, and what is in the way; in the order of their ids.
+    /// The peers that cannot be linked, or were not found where they say that they are, and what is in the
+    /// way; in the order of their ids.
     pub fn troubles(&self) -> Vec<(u64, String)> {
         let peers = self.shared.peers.read();
         let trouble =

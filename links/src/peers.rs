@@ -38,11 +38,12 @@ pub(crate) struct Peer {
     /// when the older one, which may be half dead, is read no more. `None` once the peer was taken
     /// out of the list.
     pub(crate) incoming: [Mutex<Option<JoinSet<()>>>; 3],
-    /// Why it cannot be linked.
+    /// Why it cannot be linked, or only elsewhere than at its address.
     pub(crate) trouble: Trouble,
 }
 
-/// What the tasks that dial a peer have last failed with; none once one has not.
+/// What the tasks that dial a peer have last failed with, where they have not found it since at the address
+/// that it says.
 pub(crate) type Trouble = Arc<parking_lot::Mutex<Option<String>>>;
 
 /// A stream after its handshake, as the receiver sees it. Dropping it is its end, in whichever way

@@ -65,8 +65,10 @@ struct State {
     members: Option<BTreeMap<u64, Member>>,
     /// Where nodes that were let in have last said that they are.
     heard: BTreeMap<u64, String>,
-    /// Where others have said that nodes are, to this one when it joined.
-    hearsay: BTreeMap<u64, String>,
+    /// Where others have said that nodes are, to this one when it joined; where each should be comes first.
+    hearsay: BTreeMap<u64, Vec<String>>,
+    /// Where this node has found others that were not where they said.
+    found: BTreeMap<u64, Vec<String>>,
     /// The members are those that there were then, or later; none until it has been looked.
     as_of: Option<Instant>,
     /// Lives of nodes that are not let in, and when each first wanted to be.
@@ -85,11 +87,14 @@ impl State {
             self.hearsay.clear();
             return false;
         }
-        let others = others.iter().filter(|other| is_address(&other.address));
+        let mut said = BTreeMap::<u64, Vec<String>>::new();
+        for PeerAddress { node, address } in others.iter().filter(|it| is_address(&it.address)) {
+            said.entry(*node).or_default().push(address.clone());
+        }
         let mut is_news = false;
-        for PeerAddress { node, address } in others {
-            let before = self.hearsay.insert(*node, address.clone());
-            is_news |= before.as_ref() != Some(address);
+        for (node, addresses) in said {
+            is_news |= self.hearsay.get(&node) != Some(&addresses);
+            self.hearsay.insert(node, addresses);
         }
         is_news
     }
@@ -121,7 +126,7 @@ impl Roster {
         Self {
             own,
             configured: cluster.map(config::Cluster::known).unwrap_or_default(),
-            state: RwLock::default(),
+            state: RwLock::new(State { found: lives.found(), ..State::default() }),
             admitted: Mutex::new(lives),
             standing: watch::Sender::new(None),
             expelled: watch::Sender::new(None),
@@ -267,6 +272,7 @@ impl Roster {
             // Seldom, and it must be safe before it counts: this may wait for the disk.
             lives.note(peer);
         }
+        self.note_found();
         let mut state = self.state.write();
         state.denied.remove(&(peer.node, peer.incarnation));
         let before = state.heard.get(&peer.node).cloned();
@@ -300,6 +306,13 @@ impl Roster {
     /// A life of a node is at an address. `is_linked` says whether there is a stream from or to that node.
     pub fn find(&self, node: u64, life: u64, address: &str, is_linked: bool) {
         self.admitted.lock().find(node, life, address, is_linked);
+        self.note_found();
+    }
+
+    /// Lives may be waiting for the disk when somebody asks where nodes were found.
+    fn note_found(&self) {
+        let found = self.admitted.lock().found();
+        self.state.write().found = found;
     }
 
     /// Nobody listens where a node is dialled.
@@ -310,41 +323,26 @@ impl Roster {
     /// Where to dial the other nodes: where they are, and then wherever else this node has found them, or is
     /// told that they are. All of them may have moved while they were stopped.
     pub fn places(&self) -> Vec<PeerAddress> {
-        let (mut places, found) = (self.peers(), self.found());
+        let mut places = self.whereabouts();
+        let peers: Vec<u64> = self.peers().iter().map(|peer| peer.node).collect();
         let state = self.state.read();
-        for at in 0..places.len() {
-            let node = places[at].node;
-            for address in [&found, &self.configured, &state.hearsay].map(|it| it.get(&node)) {
-                let place = address.map(|address| PeerAddress { node, address: address.clone() });
-                let place = place.filter(|it| !it.address.is_empty() && !places.contains(it));
-                places.extend(place);
-            }
+        for node in peers {
+            let heard = state.hearsay.get(&node).into_iter().flatten();
+            add_places(&mut places, node, self.configured.get(&node).into_iter().chain(heard));
         }
         places
     }
 
-    /// Where nodes were found that did not say where they were, or were not there.
-    fn found(&self) -> BTreeMap<u64, String> {
-        self.admitted.lock().found().map(|(node, found)| (node, found.at)).collect()
-    }
-
-    /// Where nodes were found that were not where they said.
-    pub fn astray(&self) -> BTreeMap<u64, String> {
-        let lives = self.admitted.lock();
-        let astray = lives.found().filter(|(_, found)| found.is_astray);
-        astray.map(|(node, found)| (node, found.at)).collect()
-    }
-
-    /// Where others that have yet to learn it find the other nodes.
+    /// Where others that have yet to learn it may find the other nodes: where they are, and then where this
+    /// node has found them.
     pub fn whereabouts(&self) -> Vec<PeerAddress> {
-        let mut found = self.found();
-        let mut peers = self.peers();
-        for peer in &mut peers {
-            if let Some(address) = found.remove(&peer.node) {
-                peer.address = address;
+        let (mut places, state) = (self.peers(), self.state.read());
+        for (node, found) in &state.found {
+            if places.iter().any(|peer| peer.node == *node) {
+                add_places(&mut places, *node, found.iter());
             }
         }
-        peers
+        places
     }
 
     /// The other nodes, and where they are.
@@ -356,6 +354,19 @@ impl Roster {
             .into_iter()
             .filter(|peer| peer.node != own)
             .collect()
+    }
+}
+
+fn add_places<'a>(
+    places: &mut Vec<PeerAddress>,
+    node: u64,
+    addresses: impl Iterator<Item = &'a String>,
+) {
+    for address in addresses.filter(|address| !address.is_empty()) {
+        let place = PeerAddress { node, address: address.clone() };
+        if !places.contains(&place) {
+            places.push(place);
+        }
     }
 }
 
@@ -409,9 +420,9 @@ fn begins_anew(former: &Member, peer: Introduction<'_>) -> bool {
         && former.former_folders.iter().all(is_other)
 }
 
-fn addresses(
-    State { members, heard, hearsay, .. }: &State,
-    configured: &BTreeMap<u64, String>,
+fn addresses<'a>(
+    State { members, heard, hearsay, .. }: &'a State,
+    configured: &'a BTreeMap<u64, String>,
     joining: bool,
 ) -> Vec<PeerAddress> {
     let mut all = BTreeMap::<u64, &str>::new();
@@ -420,7 +431,8 @@ fn addresses(
         all.extend(configured.iter().map(|(node, address)| (*node, address.as_str())));
     }
     if joining {
-        all.extend(hearsay.iter().map(|(node, address)| (*node, address.as_str())));
+        let first = |(node, said): (&u64, &'a Vec<String>)| Some((*node, said.first()?.as_str()));
+        all.extend(hearsay.iter().filter_map(first));
     }
     for (node, member) in members.into_iter().flatten() {
         if member.status == MemberStatus::Removed {
@@ -575,7 +587,7 @@ mod tests {
             let state = State {
                 members: Some(members.clone()),
                 heard,
-                hearsay: [1, 3, 8].map(|it| said(it, "hearsay")).into(),
+                hearsay: [1, 3, 8].map(|it| (it, vec![said(it, "hearsay").1])).into(),
                 ..State::default()
             };
             let found = addresses(&state, &configured(), joining);
@@ -615,22 +627,26 @@ mod tests {
             let peer = Introduction { folder: "b", lives, incarnation, address, found, ..peer };
             roster.admit(peer, false)
         };
-        let of_two =
-            |peers: Vec<PeerAddress>| peers.into_iter().find(|it| it.node == 2).unwrap().address;
-        let whereabouts = || of_two(roster.whereabouts());
+        let whereabouts = || {
+            let of_two = roster.whereabouts().into_iter().filter(|it| it.node == 2);
+            of_two.map(|it| it.address).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(life(&[7], 7, "", "new-2:1"), Ok(false));
         assert_eq!(life(&[7, 8], 8, "", "").unwrap_err().certainty, Certainty::ForNow);
         roster.miss(2, "conf-2:1");
         assert!(life(&[7, 8], 8, "", "").is_err());
         roster.miss(2, "new-2:1");
         assert_eq!(life(&[7, 8], 8, "wrong-2:1", "conf-2:1"), Ok(true));
-        assert_eq!(of_two(roster.peers()), "wrong-2:1");
-        assert_eq!(whereabouts(), "conf-2:1");
+        assert_eq!(
+            whereabouts(),
+            "wrong-2:1 conf-2:1 new-2:1",
+            "where it was before may be right again"
+        );
         roster.miss(2, "wrong-2:1");
         assert!(life(&[7, 8, 9], 9, "wrong-2:1", "").is_err());
         roster.miss(2, "conf-2:1");
         assert_eq!(life(&[7, 8, 9], 9, "wrong-2:1", ""), Ok(false));
-        assert_eq!(whereabouts(), "wrong-2:1");
+        assert_eq!(whereabouts(), "wrong-2:1 conf-2:1", "it is likely to be there again");
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Receiver for Remembering {
         let _ = self.0.send(Event::Doubted(peer));
     }
 
-    fn refused(&self, peer: u64, _: &str) {
+    fn refused(&self, peer: u64, _: &str, _: Option<u64>) {
         let _ = self.0.send(Event::Refused(peer));
     }
 

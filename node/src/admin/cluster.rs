@@ -27,12 +27,9 @@ pub struct Standing {
     pub members: BTreeMap<u64, Member>,
     /// The other nodes it has heard of, and whether they are linked.
     pub peers: BTreeMap<u64, bool>,
-    /// Why those cannot be linked that are not, as far as is known.
+    /// Why those cannot be linked that are not, as far as is known; of others, why not where they say.
     #[serde(default)]
     pub troubles: BTreeMap<u64, String>,
-    /// Where nodes were found, that were not where they said.
-    #[serde(default)]
-    pub astray: BTreeMap<u64, String>,
     /// The groups by their number.
     pub groups: BTreeMap<u32, Group>,
 }
@@ -93,8 +90,7 @@ impl Standing {
         let mut peers: BTreeMap<u64, bool> = peers.chain(lives).collect();
         peers.retain(|node, _| *node != own && is_expected(&members, *node));
         let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
-        let (troubles, astray) = (troubles.into_iter().collect(), shared.mesh.roster.astray());
-        Some(Self { node: own, members, peers, troubles, astray, groups })
+        Some(Self { node: own, members, peers, troubles: troubles.into_iter().collect(), groups })
     }
 
     /// Asks a node by its admin listener.
@@ -116,16 +112,9 @@ impl Standing {
             Some(why) => format!("node {node} is not linked ({why})"),
             None => format!("node {node} is not linked"),
         });
-        let astray = self.astray.iter().filter_map(|(node, found)| {
-            let address = &self.members.get(node)?.address;
-            let is_astray = !address.is_empty() && address != found;
-            let what = || {
-                format!(
-                    "node {node} is reached at {found}, and not at its address, which is {address}"
-                )
-            };
-            is_astray.then(what)
-        });
+        let is_linked = |node: &u64| self.peers.get(node).is_some_and(|linked| *linked);
+        let astray = self.troubles.iter().filter(|(node, _)| is_linked(node));
+        let astray = astray.map(|(node, why)| format!("node {node} is not where it says ({why})"));
         let damaged = self.groups.iter().filter(|(_, group)| group.damaged);
         let node = self.node;
         let damaged = counted(damaged, "is damaged on", "are damaged on");
@@ -246,21 +235,19 @@ mod tests {
             members: BTreeMap::new(),
             peers: [(2, true), (3, true)].into(),
             troubles: [(3, "host-3:7400: cannot connect".to_owned())].into(),
-            astray: [(2, "host-2:7400".to_owned())].into(),
             groups: [(0, group(Some(2)))].into(),
         };
+        let astray = "node 3 is not where it says (host-3:7400: cannot connect)";
+        assert_eq!(standing.complaints(), [astray, "the cluster has not noted its nodes yet"]);
+        let troubles = std::mem::take(&mut standing.troubles);
         assert_eq!(standing.complaints(), ["the cluster has not noted its nodes yet"]);
         let mut registry = Registry::default();
         let nodes = (1..=3).map(|node| (node, format!("host-{node}:7400"))).collect();
         registry.apply(Command::FoundCluster { nodes }).unwrap();
         standing.members.clone_from(registry.members());
         assert_eq!(standing.complaints(), Vec::<String>::new());
-        standing.astray.insert(2, "other:7400".to_owned());
-        let astray =
-            "node 2 is reached at other:7400, and not at its address, which is host-2:7400";
-        assert_eq!(standing.complaints(), [astray]);
-        standing.astray.clear();
         standing.peers.insert(3, false);
+        standing.troubles = troubles;
         standing.groups.insert(1, group(None));
         let gone = "node 3 is not linked (host-3:7400: cannot connect)";
         assert_eq!(standing.complaints(), [gone, "group 1 has no leader"]);

@@ -148,7 +148,9 @@ fn is_deaf(shared: &Shared, node: u64) -> bool {
 
 /// The nodes that this one cannot reach, and why: what it waits for when it is not ready.
 fn unlinked(shared: &Shared) -> String {
-    let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
+    let Some(links) = shared.mesh.links() else { return String::new() };
+    let mut troubles = links.troubles();
+    troubles.retain(|(node, _)| !links.reachable(*node));
     troubles.iter().map(|(node, why)| format!("; node {node} is not linked, {why}")).collect()
 }
 

@@ -93,11 +93,16 @@ impl Progress {
         if head.has_ended || left == 0 && head.place.is_some() {
             return Some(SMALL_HEAD);
         }
-        if left == 0 {
-            head.place = Some(Arc::clone(&bounds.large_heads).try_acquire_owned().ok()?);
-            return Some(SMALL_HEAD);
+        if left > 0 {
+            return Some(left);
         }
-        Some(left)
+        head.place = Arc::clone(&bounds.large_heads).try_acquire_owned().ok();
+        if head.place.is_none() {
+            // Who is told so is not waited for.
+            *head = Head::default();
+            return None;
+        }
+        Some(SMALL_HEAD)
     }
 
     /// So many bytes were read.
@@ -109,7 +114,7 @@ impl Progress {
     }
 
     /// Something is written. Where an answer begins the next head follows: nothing here answers before a body
-    /// has come and goes on reading it.
+    /// has come and goes on reading it. Of one that nobody wants hyper reads once, at most [`SMALL_HEAD`].
     fn writes(&self, written: &[u8]) {
         let asks_for_body = written == b"HTTP/1.1 100 Continue\r\n\r\n";
         let mut head = self.0.lock();

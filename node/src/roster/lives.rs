@@ -47,13 +47,6 @@ enum Relation {
     Diverged,
 }
 
-/// Where a node was found.
-pub(super) struct Found {
-    pub(super) at: String,
-    /// Whether it has said that it is elsewhere.
-    pub(super) is_astray: bool,
-}
-
 /// A life that was let in.
 #[derive(Debug, Deserialize, Serialize)]
 struct Known {
@@ -64,6 +57,9 @@ struct Known {
     /// Where else this node has found it; empty if nowhere.
     #[serde(default)]
     found: String,
+    /// Where else a life before it was.
+    #[serde(default)]
+    before: String,
     life: u64,
     /// It and those before it on the folder, the oldest first; none if it did not say.
     lives: Vec<u64>,
@@ -99,8 +95,11 @@ impl Lives {
         let Some(known) = self.known.get_mut(&node) else { return };
         if known.life != life {
             known.has_ended |= !is_linked && known.at() == address;
-        } else if known.at() != address {
-            address.clone_into(&mut known.found);
+            return;
+        }
+        let found = if address == known.address { "" } else { address };
+        if known.found != found {
+            found.clone_into(&mut known.found);
             self.is_news = true;
         }
     }
@@ -113,11 +112,12 @@ impl Lives {
     }
 
     /// Where nodes were found that did not say where they were, or were not there.
-    pub(super) fn found(&self) -> impl Iterator<Item = (u64, Found)> {
-        let found = self.known.iter().filter(|(_, known)| !known.found.is_empty());
-        found.map(|(node, known)| {
-            (*node, Found { at: known.found.clone(), is_astray: !known.address.is_empty() })
-        })
+    pub(super) fn found(&self) -> BTreeMap<u64, Vec<String>> {
+        let found = |known: &Known| {
+            let places = [&known.found, &known.before].into_iter();
+            places.filter(|it| !it.is_empty()).cloned().collect()
+        };
+        self.known.iter().map(|(node, known)| (*node, found(known))).collect()
     }
 
     /// Forgets a node that is no member any more, and is not let in with the folder that it had.
@@ -130,7 +130,10 @@ impl Lives {
         let before = self.known.get(&peer.node);
         if before.is_none_or(|it| it.life != peer.incarnation || it.folder != peer.folder) {
             let first = peer.lives.len().saturating_sub(LIVES_KEPT);
+            let elsewhere =
+                before.map(|it| if it.found.is_empty() { &it.before } else { &it.found });
             let known = Known {
+                before: elsewhere.cloned().unwrap_or_default(),
                 folder: peer.folder.to_owned(),
                 address: peer.address.to_owned(),
                 found: if peer.found == peer.address { "" } else { peer.found }.to_owned(),
@@ -356,9 +359,7 @@ mod tests {
                 }
                 lives.note(peer);
             }
-            let known = lives.found().next();
-            let expected = (!found.is_empty()).then_some((found, !address.is_empty()));
-            assert_eq!(known.as_ref().map(|(_, it)| (&*it.at, it.is_astray)), expected);
+            assert_eq!(lives.found()[&4].concat(), found);
 
             let mut lives = Lives::remember(Some(&kept.lock()), |_| Ok(())).unwrap();
             let at = if found.is_empty() { address } else { found };
@@ -439,5 +440,11 @@ mod tests {
         assert!(lives.judge(life(&[3, 6], "a"), false).is_err());
         assert_eq!(lives.judge(life(&[3, 5, 6], "a"), false), Ok(()));
         assert!(Lives::remember(Some("{"), |_| Ok(())).is_err());
+
+        // As a version before kept one that did not say where it was.
+        let kept = r#"{"4": {"folder": "a", "address": "there:1", "says_address": false, "life": 5, "lives": [5]}}"#;
+        let mut lives = Lives::remember(Some(kept), |_| Ok(())).unwrap();
+        lives.miss(4, "there:1");
+        assert_eq!(lives.judge(life(&[5, 6], "a"), false), Ok(()));
     }
 }

@@ -215,7 +215,7 @@ impl Streams {
                 begin(sender, (to, receiver.incarnation), Direction::Outgoing);
             }
             // Nobody listens there.
-            (Some(sender), None) if !is_cut => sender.ears.refused(to, &address_of(to)),
+            (Some(sender), None) if !is_cut => sender.ears.refused(to, &address_of(to), None),
             _ => {}
         }
     }

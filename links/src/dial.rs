@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use crate::handshake::{self, Refusal};
 use crate::message::{Direction, Stream};
 use crate::outbox::Outbox;
-use crate::peers::{Open, Shared, Trouble};
+use crate::peers::{Open, Shared, Trouble, Troubled};
 use crate::proto::{Frame, Hello, peer_client::PeerClient};
 use crate::{metrics, resolve, tls};
 
@@ -117,7 +117,7 @@ pub(crate) async fn run(
     stream: Stream,
     outbox: Arc<Outbox>,
     mut addresses: watch::Receiver<Vec<String>>,
-    trouble: Trouble,
+    trouble: Troubled,
 ) {
     let Stream { peer, purpose, .. } = stream;
     let label = purpose.label();
@@ -132,21 +132,16 @@ pub(crate) async fn run(
             found.is_first = false;
         }
         match find(&shared, stream, &outbox, &at, &mut found).await {
-            Ok(mut dialled) => {
-                let elsewhere = found.as_ref().and_then(|found| found.elsewhere.clone());
-                let elsewhere = elsewhere.map(|(_, why)| why);
-                if let Some(why) = &elsewhere {
-                    warn!(
-                        peer,
-                        why, "a node is not where it says that it is, and was found elsewhere"
-                    );
+            Ok((mut dialled, elsewhere)) => {
+                if let Some(why) = elsewhere.as_ref().filter(|why| **why != said) {
+                    warn!(peer, purpose = label, why, "a node is not where it says");
                 }
-                *trouble.lock() = elsewhere;
+                said = elsewhere.clone().unwrap_or_default();
+                *trouble.lock() = elsewhere.map(Trouble::Elsewhere);
                 let open = Open::new(&shared, stream, &dialled.hello, Some(outbox.clone()));
                 metrics::reconnects(purpose).increment(opened_before.into());
                 opened_before = true;
                 backoff.reset();
-                said.clear();
                 let error = match dialled.answers.message().await {
                     Ok(None) => "the peer ended the stream".to_owned(),
                     Ok(Some(_)) => "the peer sends where it may not".to_owned(),
@@ -156,7 +151,7 @@ pub(crate) async fn run(
                 warn!(peer, purpose = label, error, "link down");
             }
             Err(error) => {
-                *trouble.lock() = Some(error.clone());
+                *trouble.lock() = Some(Trouble::NotLinked(error.clone()));
                 // The same error again and again is said once.
                 if error == said {
                     debug!(peer, purpose = label, error, "still cannot link");
@@ -178,22 +173,22 @@ struct Found {
     address: String,
     place: SocketAddr,
     life: u64,
-    /// Whether it is dialled there first: not when its addresses have changed since then.
+    /// Whether it is dialled there first: not if it should be elsewhere, or its addresses have changed.
     is_first: bool,
-    /// The address that it has said, and why it was not found there.
-    elsewhere: Option<(String, String)>,
 }
 
-/// Dials a peer at each of its addresses in turn, first where it was last; an error tells of all of them.
-/// When nobody listens where it was, that life has ended. Where that is not known, it may be at any of its
-/// addresses.
+/// Dials a peer at each of its addresses in turn; an error tells of all of them. Also gives back why it was
+/// not found where it says that it is.
+///
+/// When it is nowhere, and nobody listens where it was, it has ended. Where that is not known, it may be at
+/// any of its addresses.
 async fn find(
     shared: &Shared,
     stream: Stream,
     outbox: &Arc<Outbox>,
     addresses: &[String],
     found: &mut Option<Found>,
-) -> Result<Dialled, String> {
+) -> Result<(Dialled, Option<String>), String> {
     let (mut errors, mut vacant) = (Vec::new(), Vec::new());
     let before = found.as_ref().map(|it| (it.place, it.life));
     let mut in_turn: Vec<_> = addresses.iter().collect();
@@ -203,34 +198,26 @@ async fn find(
         // There is less patience where it only may be: where it should be is dialled again after that.
         let is_likely = turn == 0 || *address == addresses[0];
         let patience = shared.config.handshake_timeout / if is_likely { 1 } else { ELSEWHERE };
-        let place = before.map(|(place, _)| place);
-        match find_at(shared, stream, outbox, Trial { address, before: place, patience }).await {
+        match find_at(shared, stream, outbox, Trial { address, before, patience }).await {
             Ok((dialled, place)) => {
-                let (said, life) = (&dialled.hello.address, dialled.hello.incarnation);
-                // What was not tried this time is as it was.
-                let before = found.take().filter(|it| it.address == *address);
-                let before = before.and_then(|it| it.elsewhere).filter(|(tried, _)| tried == said);
+                let Hello { address: said, incarnation: life, .. } = &dialled.hello;
                 let error = errors.into_iter().find(|(tried, _)| *tried == said);
-                let why = error.map(|(_, error)| format!("found at {address}: {error}"));
-                let elsewhere = why.map(|why| (said.clone(), why)).or(before);
-                let address = address.clone();
-                *found = Some(Found { address, place, life, is_first: true, elsewhere });
-                return Ok(dialled);
+                let elsewhere = error.map(|(_, error)| format!("found at {address}: {error}"));
+                let (address, life, is_first) = (address.clone(), *life, elsewhere.is_none());
+                *found = Some(Found { address, place, life, is_first });
+                return Ok((dialled, elsewhere));
             }
-            Err(Failure { error, is_vacant }) => {
+            Err(Failure { error, vacant: is_vacant }) => {
                 tell(shared, stream.peer, address, &error);
                 errors.push((address, format!("{address}: {error}")));
-                match before {
-                    Some((_, life)) if is_vacant => {
-                        shared.receiver.refused(stream.peer, address, Some(life));
-                    }
-                    _ => vacant.extend(is_vacant.then_some(address)),
-                }
+                vacant.extend(is_vacant.map(|left| (address, left.life)));
             }
         }
     }
-    if vacant.len() == addresses.len() {
-        vacant.iter().for_each(|address| shared.receiver.refused(stream.peer, address, None));
+    if before.is_some() || vacant.len() == addresses.len() {
+        for (address, life) in vacant {
+            shared.receiver.refused(stream.peer, address, life);
+        }
     }
     Err(errors.into_iter().map(|(_, error)| error).collect::<Vec<_>>().join("; "))
 }
@@ -257,8 +244,8 @@ const ELSEWHERE: u32 = 5;
 /// An address that is dialled.
 struct Trial<'a> {
     address: &'a str,
-    /// Where the peer was last.
-    before: Option<SocketAddr>,
+    /// Where the peer was last, and in which life.
+    before: Option<(SocketAddr, u64)>,
     patience: Duration,
 }
 
@@ -266,8 +253,13 @@ struct Trial<'a> {
 struct Failure {
     error: DialError,
     /// Nobody listens where it was last; if that is not known, at the only place to which the address leads.
-    /// At one of several others may be, too.
-    is_vacant: bool,
+    vacant: Option<Vacant>,
+}
+
+/// That nobody listens at a place.
+struct Vacant {
+    /// The life that was there, if the address leads to other places, too: another one may be at those.
+    life: Option<u64>,
 }
 
 /// Dials a peer wherever an address leads, one place after the other: who is where, certificates say.
@@ -279,10 +271,9 @@ async fn find_at(
 ) -> Result<(Dialled, SocketAddr), Failure> {
     let resolving = timeout(patience, shared.config.resolver.resolve(address)).await;
     let resolved = resolving.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-    let mut is_vacant = false;
-    let resolved =
-        resolved.map_err(|error| Failure { error: DialError::Name(error), is_vacant })?;
-    let places = resolve::order(resolved, before);
+    let mut vacant = None;
+    let unresolved = |error| Failure { error: DialError::Name(error), vacant: None };
+    let places = resolve::order(resolved.map_err(unresolved)?, before.map(|(place, _)| place));
     let mut why = DialError::Nowhere(places.len());
     for place in &places {
         let dialling = timeout(patience, dial(shared, stream, outbox, (address, *place))).await;
@@ -290,16 +281,19 @@ async fn find_at(
             Ok(dialled) => return Ok((dialled, *place)),
             Err(error) => error,
         };
-        let is_its_own = before.map_or(places.len() == 1, |before| before == *place);
-        is_vacant |= error.is_refused() && is_its_own;
-        if places.len() == 1 || !error.is_elsewhere() {
-            return Err(Failure { error, is_vacant });
+        let is_alone = places.len() == 1;
+        let is_its_own = before.map_or(is_alone, |(before, _)| before == *place);
+        if error.is_refused() && is_its_own {
+            vacant = Some(Vacant { life: before.map(|(_, life)| life).filter(|_| !is_alone) });
+        }
+        if is_alone || !error.is_elsewhere() {
+            return Err(Failure { error, vacant });
         }
         if !matches!(error, DialError::Refused(Refusal::Node(_))) {
             why = error;
         }
     }
-    Err(Failure { error: why, is_vacant })
+    Err(Failure { error: why, vacant })
 }
 
 async fn dial(

@@ -42,6 +42,7 @@ pub use handshake::{MIN_VERSION, VERSION};
 pub use message::{Batch, Direction, MAX_MESSAGE_BYTES, Message, Purpose, Stream};
 pub use outbox::Refused;
 pub use parcel::{Member, Parcel, Publication, Unreadable, encode_parcel, encoded_parcels};
+pub use peers::Trouble;
 pub use resolve::{Resolve, System};
 pub use tls::{Identity, Part, Unfit, certificate_name};
 
@@ -120,9 +121,9 @@ pub trait Receiver: Send + Sync + 'static {
     /// A peer does not want this node, but may know too little of it.
     fn doubted(&self, _peer: u64) {}
 
-    /// Nobody listens at this address of the peer, as its machine says, or a firewall that speaks for it. That
-    /// life was reached there last; without one, nobody listens at any of its addresses, and it was not
-    /// reached before.
+    /// The peer was not reached at any of its addresses, and nobody listens at this one, as its machine says, or
+    /// a firewall that speaks for it: there it was last, or may have been if that is not known. A life is
+    /// named where only that is known to have been there.
     fn refused(&self, _peer: u64, _address: &str, _life: Option<u64>) {}
 
     /// A life of the peer is at this address, and does not want this node.
@@ -216,9 +217,8 @@ impl Links {
         peers.get(&peer).is_some_and(|peer| peer.outgoing.iter().all(|outbox| outbox.is_open()))
     }
 
-    /// The peers that cannot be linked, or were not found where they say that they are, and what is in the
-    /// way; in the order of their ids.
-    pub fn troubles(&self) -> Vec<(u64, String)> {
+    /// What is wrong with the links that this node dials, in the order of the peers' ids.
+    pub fn troubles(&self) -> Vec<(u64, Trouble)> {
         let peers = self.shared.peers.read();
         let trouble =
             |(node, peer): (&u64, &Arc<Peer>)| Some((*node, peer.trouble.lock().clone()?));
@@ -230,7 +230,7 @@ impl Links {
     /// The peers are these from now on; this node itself may be among them. Streams of peers that
     /// are not listed any more end. A new address of a peer is used when its streams are dialled
     /// the next time. A peer may be listed with several addresses, of which the first should be its: they are
-    /// dialled in turn, first where it was last.
+    /// dialled in turn, mostly first where it was last.
     pub fn set_peers(&self, peers: Vec<PeerAddress>) {
         self.wanted.send_if_modified(|wanted| match wanted {
             Some(wanted) => {

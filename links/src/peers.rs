@@ -38,13 +38,21 @@ pub(crate) struct Peer {
     /// when the older one, which may be half dead, is read no more. `None` once the peer was taken
     /// out of the list.
     pub(crate) incoming: [Mutex<Option<JoinSet<()>>>; 3],
-    /// Why it cannot be linked, or only elsewhere than at its address.
-    pub(crate) trouble: Trouble,
+    /// What is wrong with the links that are dialled.
+    pub(crate) trouble: Troubled,
 }
 
-/// What the tasks that dial a peer have last failed with, where they have not found it since at the address
-/// that it says.
-pub(crate) type Trouble = Arc<parking_lot::Mutex<Option<String>>>;
+/// What the tasks that dial a peer have come upon last; none if all is well.
+pub(crate) type Troubled = Arc<parking_lot::Mutex<Option<Trouble>>>;
+
+/// What is wrong with the links that are dialled to a peer, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// There are none.
+    NotLinked(String),
+    /// It was not found where it says that it is, but elsewhere.
+    Elsewhere(String),
+}
 
 /// A stream after its handshake, as the receiver sees it. Dropping it is its end, in whichever way
 /// the task that holds it ends.
@@ -130,7 +138,7 @@ fn add(shared: &Arc<Shared>, node: u64, addresses: &[String]) -> Dialling {
     let outbox = |purpose| Arc::new(Outbox::new(purpose, shared.config.queue_bytes.of(purpose)));
     let outgoing = Purpose::ALL.map(outbox);
     let (addresses, changes) = watch::channel(addresses.to_owned());
-    let trouble = Trouble::default();
+    let trouble = Troubled::default();
     let mut tasks = JoinSet::new();
     for (purpose, outbox) in Purpose::ALL.into_iter().zip(&outgoing) {
         let stream = Stream { peer: node, purpose, direction: Direction::Outgoing };

@@ -1,9 +1,8 @@
 //! Copies of publications that are kept for a while, one behind the other in few buffers.
 //!
-//! Nothing is allocated for each: buffers come from the core's pool and go back when all copies in them were
-//! removed. What is kept longer than its neighbours keeps their buffer, too, so buffers are what counts.
-
-use std::collections::VecDeque;
+//! Nothing is allocated for each: buffers come from the core's pool, of the size that it keeps for others, and
+//! go back when all copies in them were removed. What is kept longer than its neighbours keeps their buffer,
+//! too, so buffers are what counts.
 
 use crate::outbox::Pool;
 use crate::publication::Publication;
@@ -14,14 +13,15 @@ const OVERHEAD: usize = 64;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Copies {
-    /// Removed ones before the last have no memory.
-    buffers: VecDeque<Buffer>,
-    /// The number of the first buffer.
-    first: u32,
+    buffers: Vec<Buffer>,
+    /// Those without copies, which have no memory.
+    free: Vec<u32>,
+    /// The one to which copies are added.
+    open: Option<u32>,
     held: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Buffer {
     bytes: Vec<u8>,
     copies: usize,
@@ -41,36 +41,51 @@ impl Copies {
         self.held
     }
 
+    /// Whether a copy goes into a buffer that is there already.
+    pub fn has_room(&self, publication: &Publication<'_>) -> bool {
+        self.open.is_some_and(|open| {
+            let bytes = &self.buffers[open as usize].bytes;
+            bytes.capacity() - bytes.len() >= most_bytes(publication)
+        })
+    }
+
     /// Adds a copy.
     pub fn add(&mut self, publication: &Publication<'_>, pool: &mut Pool) -> Place {
-        let needs = publication.bytes() + publication.publisher.len() + OVERHEAD;
-        let has_room = |it: &Buffer| it.bytes.capacity() - it.bytes.len() >= needs;
-        if !self.buffers.back().is_some_and(has_room) {
-            let mut bytes = pool.take();
-            bytes.reserve(needs);
-            self.held += bytes.capacity();
-            pool.hold(bytes.capacity());
-            self.buffers.push_back(Buffer { bytes, copies: 0 });
-        }
-        let buffer = self.first.wrapping_add(self.buffers.len() as u32 - 1);
-        let last = self.buffers.back_mut().expect("one was added");
-        let start = last.bytes.len() as u32;
-        publication.to_peer().encode(&mut last.bytes);
-        last.copies += 1;
-        Place { buffer, start, end: last.bytes.len() as u32 }
+        let open = self.open.filter(|_| self.has_room(publication));
+        let open = open.unwrap_or_else(|| self.take_buffer(most_bytes(publication), pool));
+        let buffer = &mut self.buffers[open as usize];
+        let start = buffer.bytes.len() as u32;
+        publication.to_peer().encode(&mut buffer.bytes);
+        buffer.copies += 1;
+        Place { buffer: open, start, end: buffer.bytes.len() as u32 }
+    }
+
+    fn take_buffer(&mut self, room: usize, pool: &mut Pool) -> u32 {
+        let mut bytes = pool.take();
+        bytes.shrink_to(room.max(Pool::CAPACITY));
+        bytes.reserve(room);
+        self.held += bytes.capacity();
+        pool.hold(bytes.capacity());
+        let free = self.free.pop();
+        let open = free.unwrap_or_else(|| {
+            self.buffers.push(Buffer::default());
+            self.buffers.len() as u32 - 1
+        });
+        self.buffers[open as usize].bytes = bytes;
+        self.open = Some(open);
+        open
     }
 
     /// A copy.
     pub fn get(&self, place: &Place) -> Option<Publication<'_>> {
-        let buffer = self.buffers.get(place.buffer.wrapping_sub(self.first) as usize)?;
-        let encoded = buffer.bytes.get(place.start as usize..place.end as usize)?;
+        let bytes = &self.buffers.get(place.buffer as usize)?.bytes;
+        let encoded = bytes.get(place.start as usize..place.end as usize)?;
         Some(Publication::from_peer(&links::Publication::decode(encoded).ok()?))
     }
 
     /// Removes a copy.
-    pub fn remove(&mut self, place: &Place, pool: &mut Pool) {
-        let at = place.buffer.wrapping_sub(self.first) as usize;
-        let Some(buffer) = self.buffers.get_mut(at) else { return };
+    pub fn remove(&mut self, place: Place, pool: &mut Pool) {
+        let buffer = &mut self.buffers[place.buffer as usize];
         buffer.copies -= 1;
         if buffer.copies > 0 {
             return;
@@ -79,11 +94,13 @@ impl Copies {
         self.held -= bytes.capacity();
         pool.release(bytes.capacity());
         pool.put(bytes);
-        while self.buffers.front().is_some_and(|buffer| buffer.copies == 0) {
-            self.buffers.pop_front();
-            self.first = self.first.wrapping_add(1);
-        }
+        self.free.push(place.buffer);
+        self.open = self.open.filter(|open| *open != place.buffer);
     }
+}
+
+fn most_bytes(publication: &Publication<'_>) -> usize {
+    publication.bytes() + publication.publisher.len() + OVERHEAD
 }
 
 #[cfg(test)]
@@ -115,10 +132,24 @@ mod tests {
                 let at = dice.below(kept.len() as u64) * dice.below(4) / 3;
                 let (place, kept) = kept.remove(at as usize % kept.len());
                 assert_eq!(copies.get(&place).unwrap().keep(), kept);
-                copies.remove(&place, &mut pool);
+                copies.remove(place, &mut pool);
             }
         }
-        kept.drain(..).for_each(|(place, _)| copies.remove(&place, &mut pool));
-        assert_eq!((copies.held(), copies.buffers.len(), pool.held()), (0, 0, 0));
+        kept.drain(..).for_each(|(place, _)| copies.remove(place, &mut pool));
+        assert_eq!((copies.held(), copies.free.len(), pool.held()), (0, copies.buffers.len(), 0));
+    }
+
+    #[test]
+    fn one_that_stays_costs_no_more_than_its_buffer() {
+        let (mut copies, mut pool) = (Copies::default(), Pool::new(0));
+        let publication = Publication::borrowed("topic", &[0; 100], QoS::AtLeastOnce, false);
+        let first = copies.add(&publication, &mut pool);
+        for _ in 0..100_000 {
+            let next = copies.add(&publication, &mut pool);
+            copies.remove(next, &mut pool);
+        }
+        assert!(copies.buffers.len() <= 2 && copies.held() <= 2 * Pool::CAPACITY);
+        copies.remove(first, &mut pool);
+        assert_eq!(pool.held(), copies.held());
     }
 }

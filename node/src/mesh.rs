@@ -212,14 +212,12 @@ impl Mesh {
         }
     }
 
-    /// Nobody listens where a life of a node was, or where any can be. A node that lives always does: it
-    /// opens that port first and closes it last. False if another life was heard of.
-    fn ended(&self, node: u64, which: Option<u64>) -> bool {
-        let mut lives = self.lives.write();
-        let Some(life) = lives.get_mut(&node) else { return true };
-        let is_it = which.is_none_or(|which| life.instance == Instance::new(node, which));
-        life.has_ended |= is_it && life.lost.is_some();
-        is_it
+    /// Nobody listens where the node was. A node that lives always does: it opens that port first and closes
+    /// it last.
+    fn ended(&self, node: u64) {
+        if let Some(life) = self.lives.write().get_mut(&node) {
+            life.has_ended |= life.lost.is_some();
+        }
     }
 }
 
@@ -311,10 +309,8 @@ impl links::Receiver for Ears {
 
     fn refused(&self, peer: u64, address: &str, life: Option<u64>) {
         let mesh = &self.0.mesh;
-        if !mesh.is_linked(peer) {
-            mesh.roster.miss(peer, address);
-        }
-        if mesh.ended(peer, life) {
+        if mesh.roster.miss(peer, address, life, mesh.is_linked(peer)) {
+            mesh.ended(peer);
             self.0.fanout.ended(&self.0, peer);
         }
     }
@@ -374,12 +370,8 @@ mod tests {
         mesh.meet(Instance::new(2, 50));
         assert_eq!(life(2).and_then(|it| it.lost), met.lost);
 
-        assert!(!mesh.ended(2, Some(49)), "that is another life");
-        assert!(life(2).is_some_and(|it| !it.has_ended));
-        for which in [Some(50), None] {
-            assert!(mesh.ended(2, which));
-            assert!(life(2).is_some_and(|it| it.has_ended));
-        }
+        mesh.ended(2);
+        assert!(life(2).is_some_and(|it| it.has_ended));
         mesh.meet(Instance::new(2, 51));
         assert!(life(2).is_some_and(|it| it.instance == Instance::new(2, 51) && !it.has_ended));
 

@@ -177,7 +177,8 @@ impl Pool {
     }
 
     const KEEP: usize = 64;
-    const CAPACITY: usize = 16 * 1024;
+    /// Bytes of a buffer that nobody has used yet.
+    pub const CAPACITY: usize = 16 * 1024;
 
     /// An empty buffer with room.
     pub fn take(&mut self) -> Vec<u8> {

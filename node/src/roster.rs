@@ -151,6 +151,7 @@ impl Roster {
         self.state.write().members = Some(members.clone());
         let removed = members.iter().filter(|(_, it)| it.status == MemberStatus::Removed);
         removed.for_each(|(node, _)| self.admitted.lock().forget(*node));
+        self.note_found();
         let own = self.own.as_ref().and_then(|own| members.get(&own.node));
         self.standing.send_if_modified(|standing| {
             let is_new = standing.as_ref() != own;
@@ -311,13 +312,14 @@ impl Roster {
 
     /// Lives may be waiting for the disk when somebody asks where nodes were found.
     fn note_found(&self) {
-        let found = self.admitted.lock().found();
-        self.state.write().found = found;
+        let lives = self.admitted.lock();
+        self.state.write().found = lives.found();
     }
 
-    /// Nobody listens where a node is dialled.
-    pub fn miss(&self, node: u64, address: &str) {
-        self.admitted.lock().miss(node, address);
+    /// Nobody listens at an address of a node; a life is named where only that is known to have been there.
+    /// False if another life, or one that was elsewhere, is what is known of the node: that goes on.
+    pub fn miss(&self, node: u64, address: &str, life: Option<u64>, is_linked: bool) -> bool {
+        self.admitted.lock().miss(node, address, life, is_linked)
     }
 
     /// Where to dial the other nodes: where they are, and then wherever else this node has found them, or is
@@ -613,7 +615,7 @@ mod tests {
         assert_eq!(places(&roster), ["2 conf-2:1", "4 old-4:1"]);
         let lives = &[1, 2];
         let astray = Introduction { address: "new-2:1", found: "there-2:1", lives, ..back };
-        roster.miss(2, "conf-2:1");
+        roster.miss(2, "conf-2:1", None, false);
         assert_eq!(roster.admit(Introduction { incarnation: 2, ..astray }, false), Ok(true));
         assert_eq!(places(&roster), ["2 new-2:1", "4 old-4:1", "2 there-2:1", "2 conf-2:1"]);
     }
@@ -633,18 +635,18 @@ mod tests {
         };
         assert_eq!(life(&[7], 7, "", "new-2:1"), Ok(false));
         assert_eq!(life(&[7, 8], 8, "", "").unwrap_err().certainty, Certainty::ForNow);
-        roster.miss(2, "conf-2:1");
+        roster.miss(2, "conf-2:1", None, false);
         assert!(life(&[7, 8], 8, "", "").is_err());
-        roster.miss(2, "new-2:1");
+        roster.miss(2, "new-2:1", None, false);
         assert_eq!(life(&[7, 8], 8, "wrong-2:1", "conf-2:1"), Ok(true));
         assert_eq!(
             whereabouts(),
             "wrong-2:1 conf-2:1 new-2:1",
             "where it was before may be right again"
         );
-        roster.miss(2, "wrong-2:1");
+        roster.miss(2, "wrong-2:1", None, false);
         assert!(life(&[7, 8, 9], 9, "wrong-2:1", "").is_err());
-        roster.miss(2, "conf-2:1");
+        roster.miss(2, "conf-2:1", None, false);
         assert_eq!(life(&[7, 8, 9], 9, "wrong-2:1", ""), Ok(false));
         assert_eq!(whereabouts(), "wrong-2:1 conf-2:1", "it is likely to be there again");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use links::{Config, PeerAddress, Resolve};
+use links::{Config, PeerAddress, Resolve, Trouble};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
@@ -43,7 +43,10 @@ fn by_name(authority: &Authority, names: &Arc<Names>) -> Config {
 /// Waits until a node says why it cannot link node 2.
 async fn until_troubled(node: &Node, why: &str) {
     let troubled = async {
-        while !node.links.troubles().iter().any(|(peer, said)| *peer == 2 && said.contains(why)) {
+        let says = |(peer, trouble): &(u64, Trouble)| {
+            *peer == 2 && matches!(trouble, Trouble::NotLinked(said) if said.contains(why))
+        };
+        while !node.links.troubles().iter().any(says) {
             tokio::task::yield_now().await;
         }
     };

@@ -524,6 +524,7 @@ mod tests {
             members: registry.members().clone(),
             peers: [2, 3, 4].map(|node| (node, linked.contains(&node))).into(),
             troubles: BTreeMap::new(),
+            astray: BTreeMap::new(),
             groups: [(0, group)].into(),
         }
     }

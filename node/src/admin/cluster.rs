@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use fleet::placement::{Placement, next_change};
 use fleet::registry::{Drain, Member, MemberStatus};
+use links::Trouble;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Machine;
@@ -27,9 +28,12 @@ pub struct Standing {
     pub members: BTreeMap<u64, Member>,
     /// The other nodes it has heard of, and whether they are linked.
     pub peers: BTreeMap<u64, bool>,
-    /// Why those cannot be linked that are not, as far as is known; of others, why not where they say.
+    /// Why those cannot be linked that are not, as far as is known.
     #[serde(default)]
     pub troubles: BTreeMap<u64, String>,
+    /// Where those were found that are not where they say, and why not there.
+    #[serde(default)]
+    pub astray: BTreeMap<u64, String>,
     /// The groups by their number.
     pub groups: BTreeMap<u32, Group>,
 }
@@ -90,7 +94,14 @@ impl Standing {
         let mut peers: BTreeMap<u64, bool> = peers.chain(lives).collect();
         peers.retain(|node, _| *node != own && is_expected(&members, *node));
         let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
-        Some(Self { node: own, members, peers, troubles: troubles.into_iter().collect(), groups })
+        let (mut not_linked, mut astray) = (BTreeMap::new(), BTreeMap::new());
+        for (node, trouble) in troubles {
+            match trouble {
+                Trouble::NotLinked(why) => not_linked.insert(node, why),
+                Trouble::Elsewhere(why) => astray.insert(node, why),
+            };
+        }
+        Some(Self { node: own, members, peers, troubles: not_linked, astray, groups })
     }
 
     /// Asks a node by its admin listener.
@@ -112,8 +123,7 @@ impl Standing {
             Some(why) => format!("node {node} is not linked ({why})"),
             None => format!("node {node} is not linked"),
         });
-        let is_linked = |node: &u64| self.peers.get(node).is_some_and(|linked| *linked);
-        let astray = self.troubles.iter().filter(|(node, _)| is_linked(node));
+        let astray = self.astray.iter();
         let astray = astray.map(|(node, why)| format!("node {node} is not where it says ({why})"));
         let damaged = self.groups.iter().filter(|(_, group)| group.damaged);
         let node = self.node;
@@ -235,11 +245,12 @@ mod tests {
             members: BTreeMap::new(),
             peers: [(2, true), (3, true)].into(),
             troubles: [(3, "host-3:7400: cannot connect".to_owned())].into(),
+            astray: [(2, "found elsewhere".to_owned())].into(),
             groups: [(0, group(Some(2)))].into(),
         };
-        let astray = "node 3 is not where it says (host-3:7400: cannot connect)";
+        let astray = "node 2 is not where it says (found elsewhere)";
         assert_eq!(standing.complaints(), [astray, "the cluster has not noted its nodes yet"]);
-        let troubles = std::mem::take(&mut standing.troubles);
+        standing.astray.clear();
         assert_eq!(standing.complaints(), ["the cluster has not noted its nodes yet"]);
         let mut registry = Registry::default();
         let nodes = (1..=3).map(|node| (node, format!("host-{node}:7400"))).collect();
@@ -247,7 +258,6 @@ mod tests {
         standing.members.clone_from(registry.members());
         assert_eq!(standing.complaints(), Vec::<String>::new());
         standing.peers.insert(3, false);
-        standing.troubles = troubles;
         standing.groups.insert(1, group(None));
         let gone = "node 3 is not linked (host-3:7400: cannot connect)";
         assert_eq!(standing.complaints(), [gone, "group 1 has no leader"]);

@@ -9,6 +9,7 @@ use ::cluster::Blocked;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleet::registry::MemberStatus;
+use links::Trouble;
 use metrics::{Unit, describe_gauge, gauge};
 
 use crate::audit;
@@ -148,10 +149,12 @@ fn is_deaf(shared: &Shared, node: u64) -> bool {
 
 /// The nodes that this one cannot reach, and why: what it waits for when it is not ready.
 fn unlinked(shared: &Shared) -> String {
-    let Some(links) = shared.mesh.links() else { return String::new() };
-    let mut troubles = links.troubles();
-    troubles.retain(|(node, _)| !links.reachable(*node));
-    troubles.iter().map(|(node, why)| format!("; node {node} is not linked, {why}")).collect()
+    let troubles = shared.mesh.links().map(links::Links::troubles).unwrap_or_default();
+    let unlinked = troubles.iter().filter_map(|(node, trouble)| match trouble {
+        Trouble::NotLinked(why) => Some(format!("; node {node} is not linked, {why}")),
+        Trouble::Elsewhere(_) => None,
+    });
+    unlinked.collect()
 }
 
 /// The nodes that one which joins has found.

@@ -37,8 +37,10 @@ fn bytes_of(kept: &Kept) -> usize {
 }
 
 impl Unacknowledged {
-    fn bytes(&self) -> usize {
-        self.copies.held() + self.large
+    /// Whether another one adds nothing to what is held, or that is below a bound.
+    fn has_room(&self, publication: &Publication<'_>, budget: usize) -> bool {
+        let is_small = publication.large_payload().is_none();
+        self.copies.held() + self.large < budget || is_small && self.copies.has_room(publication)
     }
 
     fn add(&mut self, publication: &Publication<'_>, pool: &mut Pool) -> Sent {
@@ -51,12 +53,12 @@ impl Unacknowledged {
         Sent::Large(kept)
     }
 
-    fn remove(&mut self, sent: &Sent, pool: &mut Pool) {
+    fn remove(&mut self, sent: Sent, pool: &mut Pool) {
         match sent {
             Sent::Small(place) => self.copies.remove(place, pool),
             Sent::Large(kept) => {
-                self.large -= bytes_of(kept);
-                pool.release(bytes_of(kept));
+                self.large -= bytes_of(&kept);
+                pool.release(bytes_of(&kept));
             }
         }
     }
@@ -67,9 +69,10 @@ impl Unacknowledged {
         for (_, sent, share) in std::mem::take(&mut self.sent) {
             let kept = match &sent {
                 Sent::Small(place) => self.copies.get(place).map(|copy| copy.keep()),
+                // Its content is shared.
                 Sent::Large(kept) => Some(Kept::clone(kept)),
             };
-            self.remove(&sent, pool);
+            self.remove(sent, pool);
             taken.extend(kept.map(|kept| (kept, share)));
         }
         taken
@@ -121,7 +124,7 @@ impl State {
             return;
         }
         let unacknowledged = &mut self.rare.get_or_insert_default().shared;
-        if unacknowledged.bytes() >= budget {
+        if !unacknowledged.has_room(publication, budget) {
             return;
         }
         let sent = unacknowledged.add(publication, pool);
@@ -134,7 +137,7 @@ impl State {
         let unacknowledged = &mut rare.shared;
         let at = unacknowledged.sent.iter().position(|(sent, ..)| *sent == id);
         if let Some((_, sent, _)) = at.and_then(|at| unacknowledged.sent.remove(at)) {
-            unacknowledged.remove(&sent, pool);
+            unacknowledged.remove(sent, pool);
         }
     }
 }

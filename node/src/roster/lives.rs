@@ -104,11 +104,19 @@ impl Lives {
         }
     }
 
-    /// Nobody listens at an address of a node: if its life was there, that has ended.
-    pub(super) fn miss(&mut self, node: u64, address: &str) {
-        if let Some(known) = self.known.get_mut(&node) {
-            known.has_ended |= known.at() == address;
-        }
+    /// Nobody listens at an address of a node: if its life was there, that has ended if it is not linked. A life
+    /// is named where only that is known to have been there. False if the one that is known was not.
+    pub(super) fn miss(
+        &mut self,
+        node: u64,
+        address: &str,
+        life: Option<u64>,
+        is_linked: bool,
+    ) -> bool {
+        let Some(known) = self.known.get_mut(&node) else { return true };
+        let was_there = known.at() == address && life.is_none_or(|life| life == known.life);
+        known.has_ended |= was_there && !is_linked;
+        was_there
     }
 
     /// Where nodes were found that did not say where they were, or were not there.
@@ -283,7 +291,7 @@ mod tests {
             let (known, peer) = (&*numbers(known), &*numbers(peer));
             let mut lives = forgetful();
             lives.note(life(known, "a"));
-            lives.miss(4, "here:1");
+            lives.miss(4, "here:1", None, false);
             let found = lives.judge(life(peer, "a"), is_linked).err();
             let found = found.as_ref().map(|it| (it.certainty, &*it.why));
             let is_as_expected = match (found, expected) {
@@ -303,18 +311,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_later_life_waits_until_the_one_before_has_ended() {
         type Happens = fn(&mut Lives);
-        let happens: [(&str, bool, Happens); 8] = [
+        let happens: [(&str, bool, Happens); 11] = [
             ("nothing", false, |_| ()),
-            ("nobody listens where it was", true, |it| it.miss(4, "here:1")),
-            ("nobody listens where it was not", false, |it| it.miss(4, "there:1")),
+            ("nobody listens where it was", true, |it| _ = it.miss(4, "here:1", None, false)),
+            ("nobody listens where it was not", false, |it| _ = it.miss(4, "there:1", None, false)),
             ("another is where it was", true, |it| it.find(4, 6, "here:1", false)),
             ("another is elsewhere", false, |it| it.find(4, 6, "there:1", false)),
             ("it is where it was", false, |it| it.find(4, 5, "here:1", false)),
             ("nobody listened there, and it is back", false, |it| {
-                it.miss(4, "here:1");
+                it.miss(4, "here:1", None, false);
                 it.hear(4, 5);
             }),
-            ("another node has ended", false, |it| it.miss(3, "here:1")),
+            ("another node has ended", false, |it| _ = it.miss(3, "here:1", None, false)),
+            ("another life has ended there", false, |it| _ = it.miss(4, "here:1", Some(4), false)),
+            ("it has ended there", true, |it| _ = it.miss(4, "here:1", Some(5), false)),
+            ("it is linked", false, |it| _ = it.miss(4, "here:1", None, true)),
         ];
         for (what, has_ended, happens) in happens {
             let mut lives = forgetful();
@@ -366,7 +377,7 @@ mod tests {
             for missed in
                 ["said:1", "found:1"].into_iter().filter(|missed| *missed != at).chain([at])
             {
-                lives.miss(4, missed);
+                lives.miss(4, missed, None, false);
                 let is_let_in = lives.judge(life(&[3, 5], "a"), false).is_ok();
                 assert_eq!(is_let_in, missed == at, "{address}, {found}: {missed}");
             }
@@ -378,7 +389,7 @@ mod tests {
         let mut lives = forgetful();
         let told: Vec<u64> = (1..=9 + LIVES_KEPT as u64).collect();
         lives.note(life(&told[..5], "a"));
-        lives.miss(4, "here:1");
+        lives.miss(4, "here:1", None, false);
         assert!(lives.judge(life(&told[9..], "a"), false).is_err());
         lives.note(life(&told, "a"));
         assert_eq!(lives.known[&4].lives.len(), LIVES_KEPT);
@@ -393,7 +404,7 @@ mod tests {
                 Introduction { lives: if tells { of.lives } else { &[] }, ..of }
             });
             lives.note(before);
-            lives.miss(4, "here:1");
+            lives.miss(4, "here:1", None, false);
             assert_eq!(lives.judge(after, false), Ok(()));
             assert!(lives.judge(after, true).is_err());
             assert!(lives.judge(Introduction { incarnation: 4, ..after }, false).is_err());
@@ -436,7 +447,7 @@ mod tests {
         let kept = kept.lock().clone();
         assert_eq!(kept.len(), 2, "once for each: {kept:?}");
         let mut lives = Lives::remember(Some(&kept[1]), |_| Ok(())).unwrap();
-        lives.miss(4, "here:1");
+        lives.miss(4, "here:1", None, false);
         assert!(lives.judge(life(&[3, 6], "a"), false).is_err());
         assert_eq!(lives.judge(life(&[3, 5, 6], "a"), false), Ok(()));
         assert!(Lives::remember(Some("{"), |_| Ok(())).is_err());
@@ -444,7 +455,7 @@ mod tests {
         // As a version before kept one that did not say where it was.
         let kept = r#"{"4": {"folder": "a", "address": "there:1", "says_address": false, "life": 5, "lives": [5]}}"#;
         let mut lives = Lives::remember(Some(kept), |_| Ok(())).unwrap();
-        lives.miss(4, "there:1");
+        lives.miss(4, "there:1", None, false);
         assert_eq!(lives.judge(life(&[5, 6], "a"), false), Ok(()));
     }
 }

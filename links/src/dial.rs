@@ -179,9 +179,6 @@ struct Found {
 
 /// Dials a peer at each of its addresses in turn; an error tells of all of them. Also gives back why it was
 /// not found where it says that it is.
-///
-/// When it is nowhere, and nobody listens where it was, it has ended. Where that is not known, it may be at
-/// any of its addresses.
 async fn find(
     shared: &Shared,
     stream: Stream,
@@ -189,14 +186,15 @@ async fn find(
     addresses: &[String],
     found: &mut Option<Found>,
 ) -> Result<(Dialled, Option<String>), String> {
-    let (mut errors, mut vacant) = (Vec::new(), Vec::new());
+    let mut errors = Vec::new();
     let before = found.as_ref().map(|it| (it.place, it.life));
     let mut in_turn: Vec<_> = addresses.iter().collect();
+    let was_at = found.as_ref().map(|it| it.address.clone());
     let first = found.as_ref().filter(|it| it.is_first).map(|it| &it.address);
     in_turn.sort_by_key(|address| first.is_some_and(|first| first != *address));
     for (turn, address) in in_turn.into_iter().enumerate() {
         // There is less patience where it only may be: where it should be is dialled again after that.
-        let is_likely = turn == 0 || *address == addresses[0];
+        let is_likely = turn == 0 || *address == addresses[0] || was_at.as_ref() == Some(address);
         let patience = shared.config.handshake_timeout / if is_likely { 1 } else { ELSEWHERE };
         match find_at(shared, stream, outbox, Trial { address, before, patience }).await {
             Ok((dialled, place)) => {
@@ -207,16 +205,10 @@ async fn find(
                 *found = Some(Found { address, place, life, is_first });
                 return Ok((dialled, elsewhere));
             }
-            Err(Failure { error, vacant: is_vacant }) => {
+            Err(error) => {
                 tell(shared, stream.peer, address, &error);
                 errors.push((address, format!("{address}: {error}")));
-                vacant.extend(is_vacant.map(|left| (address, left.life)));
             }
-        }
-    }
-    if before.is_some() || vacant.len() == addresses.len() {
-        for (address, life) in vacant {
-            shared.receiver.refused(stream.peer, address, life);
         }
     }
     Err(errors.into_iter().map(|(_, error)| error).collect::<Vec<_>>().join("; "))
@@ -249,31 +241,17 @@ struct Trial<'a> {
     patience: Duration,
 }
 
-/// Why a peer is not reached at an address.
-struct Failure {
-    error: DialError,
-    /// Nobody listens where it was last; if that is not known, at the only place to which the address leads.
-    vacant: Option<Vacant>,
-}
-
-/// That nobody listens at a place.
-struct Vacant {
-    /// The life that was there, if the address leads to other places, too: another one may be at those.
-    life: Option<u64>,
-}
-
 /// Dials a peer wherever an address leads, one place after the other: who is where, certificates say.
 async fn find_at(
     shared: &Shared,
     stream: Stream,
     outbox: &Arc<Outbox>,
     Trial { address, before, patience }: Trial<'_>,
-) -> Result<(Dialled, SocketAddr), Failure> {
+) -> Result<(Dialled, SocketAddr), DialError> {
     let resolving = timeout(patience, shared.config.resolver.resolve(address)).await;
     let resolved = resolving.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-    let mut vacant = None;
-    let unresolved = |error| Failure { error: DialError::Name(error), vacant: None };
-    let places = resolve::order(resolved.map_err(unresolved)?, before.map(|(place, _)| place));
+    let resolved = resolved.map_err(DialError::Name)?;
+    let places = resolve::order(resolved, before.map(|(place, _)| place));
     let mut why = DialError::Nowhere(places.len());
     for place in &places {
         let dialling = timeout(patience, dial(shared, stream, outbox, (address, *place))).await;
@@ -282,18 +260,20 @@ async fn find_at(
             Err(error) => error,
         };
         let is_alone = places.len() == 1;
-        let is_its_own = before.map_or(is_alone, |(before, _)| before == *place);
-        if error.is_refused() && is_its_own {
-            vacant = Some(Vacant { life: before.map(|(_, life)| life).filter(|_| !is_alone) });
+        // Where nobody listens, what was there has ended. At the other places of a name others may be.
+        let life_there = before.filter(|(before, _)| before == place).map(|(_, life)| life);
+        if error.is_refused() && (is_alone || life_there.is_some()) {
+            let life = life_there.filter(|_| !is_alone);
+            shared.receiver.refused(stream.peer, address, life);
         }
         if is_alone || !error.is_elsewhere() {
-            return Err(Failure { error, vacant });
+            return Err(error);
         }
         if !matches!(error, DialError::Refused(Refusal::Node(_))) {
             why = error;
         }
     }
-    Err(Failure { error: why, vacant })
+    Err(why)
 }
 
 async fn dial(

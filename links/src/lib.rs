@@ -121,9 +121,8 @@ pub trait Receiver: Send + Sync + 'static {
     /// A peer does not want this node, but may know too little of it.
     fn doubted(&self, _peer: u64) {}
 
-    /// The peer was not reached at any of its addresses, and nobody listens at this one, as its machine says, or
-    /// a firewall that speaks for it: there it was last, or may have been if that is not known. A life is
-    /// named where only that is known to have been there.
+    /// Nobody listens at an address of the peer, as its machine says, or a firewall that speaks for it: whatever
+    /// life of it was there has ended. Where a name leads to several places that is known of one life alone.
     fn refused(&self, _peer: u64, _address: &str, _life: Option<u64>) {}
 
     /// A life of the peer is at this address, and does not want this node.

@@ -42,13 +42,13 @@ pub(crate) struct Peer {
     pub(crate) trouble: Troubled,
 }
 
-/// What the tasks that dial a peer have come upon last; none if all is well.
+/// What the last of the tasks that dial a peer has come upon; none if all is well.
 pub(crate) type Troubled = Arc<parking_lot::Mutex<Option<Trouble>>>;
 
 /// What is wrong with the links that are dialled to a peer, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
-    /// There are none.
+    /// One of them cannot be had.
     NotLinked(String),
     /// It was not found where it says that it is, but elsewhere.
     Elsewhere(String),

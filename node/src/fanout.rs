@@ -282,10 +282,14 @@ impl Fanout {
         shared.on_every_core(|core| core.look_at_peers());
     }
 
-    /// Nobody listens any more where a peer did: what its streams had a lease for is over.
-    pub fn ended(&self, shared: &Arc<Shared>, node: u64) {
+    /// Nobody listens any more where a life of a peer did: what its streams had a lease for is over, unless
+    /// they are of a later one.
+    pub fn ended(&self, shared: &Arc<Shared>, node: u64, life: u64) {
         let Some(peer) = u16::try_from(node).ok().and_then(|node| self.peer(node)) else { return };
         let mut state = peer.state.lock();
+        if state.incarnation.is_some_and(|incarnation| incarnation > life) {
+            return;
+        }
         state.incoming.died();
         state.outgoing.died();
         drop(state);

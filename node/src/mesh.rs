@@ -212,11 +212,11 @@ impl Mesh {
         }
     }
 
-    /// Nobody listens where the node was. A node that lives always does: it opens that port first and closes
-    /// it last.
-    fn ended(&self, node: u64) {
-        if let Some(life) = self.lives.write().get_mut(&node) {
-            life.has_ended |= life.lost.is_some();
+    /// Nobody listens where a life was. A node that lives always does: it opens that port first and closes it
+    /// last. Others have heard of a later one before this node does.
+    fn ended(&self, instance: Instance) {
+        if let Some(life) = self.lives.write().get_mut(&instance.node()) {
+            life.has_ended |= life.lost.is_some() && life.instance <= instance;
         }
     }
 }
@@ -309,9 +309,9 @@ impl links::Receiver for Ears {
 
     fn refused(&self, peer: u64, address: &str, life: Option<u64>) {
         let mesh = &self.0.mesh;
-        if mesh.roster.miss(peer, address, life, mesh.is_linked(peer)) {
-            mesh.ended(peer);
-            self.0.fanout.ended(&self.0, peer);
+        if let Some(life) = mesh.roster.miss(peer, address, life, mesh.is_linked(peer)) {
+            mesh.ended(Instance::new(peer, life));
+            self.0.fanout.ended(&self.0, peer, life);
         }
     }
 
@@ -370,7 +370,9 @@ mod tests {
         mesh.meet(Instance::new(2, 50));
         assert_eq!(life(2).and_then(|it| it.lost), met.lost);
 
-        mesh.ended(2);
+        mesh.ended(Instance::new(2, 49));
+        assert!(life(2).is_some_and(|it| !it.has_ended), "that is a life before it");
+        mesh.ended(Instance::new(2, 50));
         assert!(life(2).is_some_and(|it| it.has_ended));
         mesh.meet(Instance::new(2, 51));
         assert!(life(2).is_some_and(|it| it.instance == Instance::new(2, 51) && !it.has_ended));

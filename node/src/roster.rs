@@ -68,7 +68,7 @@ struct State {
     /// Where others have said that nodes are, to this one when it joined; where each should be comes first.
     hearsay: BTreeMap<u64, Vec<String>>,
     /// Where this node has found others that were not where they said.
-    found: BTreeMap<u64, Vec<String>>,
+    found: BTreeMap<u64, String>,
     /// The members are those that there were then, or later; none until it has been looked.
     as_of: Option<Instant>,
     /// Lives of nodes that are not let in, and when each first wanted to be.
@@ -150,8 +150,10 @@ impl Roster {
         }
         self.state.write().members = Some(members.clone());
         let removed = members.iter().filter(|(_, it)| it.status == MemberStatus::Removed);
-        removed.for_each(|(node, _)| self.admitted.lock().forget(*node));
-        self.note_found();
+        let forgotten = removed.filter(|(node, _)| self.admitted.lock().forget(**node)).count();
+        if forgotten > 0 {
+            self.note_found();
+        }
         let own = self.own.as_ref().and_then(|own| members.get(&own.node));
         self.standing.send_if_modified(|standing| {
             let is_new = standing.as_ref() != own;
@@ -316,9 +318,15 @@ impl Roster {
         self.state.write().found = lives.found();
     }
 
-    /// Nobody listens at an address of a node; a life is named where only that is known to have been there.
-    /// False if another life, or one that was elsewhere, is what is known of the node: that goes on.
-    pub fn miss(&self, node: u64, address: &str, life: Option<u64>, is_linked: bool) -> bool {
+    /// Nobody listens at an address of a node; a life is named where that is known of it alone. Tells which
+    /// life has ended, if the one that was let in last was there.
+    pub fn miss(
+        &self,
+        node: u64,
+        address: &str,
+        life: Option<u64>,
+        is_linked: bool,
+    ) -> Option<u64> {
         self.admitted.lock().miss(node, address, life, is_linked)
     }
 
@@ -341,7 +349,7 @@ impl Roster {
         let (mut places, state) = (self.peers(), self.state.read());
         for (node, found) in &state.found {
             if places.iter().any(|peer| peer.node == *node) {
-                add_places(&mut places, *node, found.iter());
+                add_places(&mut places, *node, [found].into_iter());
             }
         }
         places
@@ -639,11 +647,7 @@ mod tests {
         assert!(life(&[7, 8], 8, "", "").is_err());
         roster.miss(2, "new-2:1", None, false);
         assert_eq!(life(&[7, 8], 8, "wrong-2:1", "conf-2:1"), Ok(true));
-        assert_eq!(
-            whereabouts(),
-            "wrong-2:1 conf-2:1 new-2:1",
-            "where it was before may be right again"
-        );
+        assert_eq!(whereabouts(), "wrong-2:1 conf-2:1");
         roster.miss(2, "wrong-2:1", None, false);
         assert!(life(&[7, 8, 9], 9, "wrong-2:1", "").is_err());
         roster.miss(2, "conf-2:1", None, false);

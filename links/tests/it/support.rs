@@ -93,7 +93,8 @@ pub(crate) enum Event {
     Lived(u64, Vec<u64>),
     /// Where, and in which life.
     Found(u64, String, u64),
-    Refused(u64),
+    /// Where.
+    Refused(u64, String),
     /// Where a peer says that others are.
     Told(u64, Vec<PeerAddress>),
 }
@@ -135,8 +136,8 @@ impl Receiver for Remembering {
         let _ = self.0.send(Event::Doubted(peer));
     }
 
-    fn refused(&self, peer: u64, _: &str, _: Option<u64>) {
-        let _ = self.0.send(Event::Refused(peer));
+    fn refused(&self, peer: u64, address: &str, _: Option<u64>) {
+        let _ = self.0.send(Event::Refused(peer, address.to_owned()));
     }
 
     fn found(&self, peer: u64, address: &str, incarnation: u64) {
@@ -164,7 +165,7 @@ pub(crate) struct Node {
     pub(crate) open: HashSet<Stream>,
     pub(crate) denials: usize,
     /// How often nobody listened where a peer should be.
-    pub(crate) refusals: usize,
+    pub(crate) refusals: Vec<String>,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -173,7 +174,7 @@ impl Node {
         let (sender, events) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
         let links = Links::start(config, Remembering(sender), &runtime).unwrap();
-        Self { links, open: HashSet::new(), denials: 0, refusals: 0, events }
+        Self { links, open: HashSet::new(), denials: 0, refusals: Vec::new(), events }
     }
 
     /// The next event, which must be one that may follow on those before it.
@@ -185,7 +186,7 @@ impl Node {
             Event::Lost(stream) => assert!(self.open.remove(stream), "{stream:?} is not open"),
             Event::Denied(..) => self.denials += 1,
             Event::Doubted(_) | Event::Lived(..) | Event::Found(..) | Event::Told(..) => {}
-            Event::Refused(_) => self.refusals += 1,
+            Event::Refused(_, at) => self.refusals.push(at.clone()),
             Event::Received(peer, _) => assert!(self.open.contains(&incoming(*peer))),
         }
         event

@@ -123,7 +123,11 @@ impl Standing {
             Some(why) => format!("node {node} is not linked ({why})"),
             None => format!("node {node} is not linked"),
         });
-        let astray = self.astray.iter();
+        let linked = |(node, _): &(&u64, &String)| self.peers.get(node).is_some_and(|it| *it);
+        let deaf = self.troubles.iter().filter(linked);
+        let deaf =
+            deaf.map(|(node, why)| format!("node {node} is heard, and cannot be dialled ({why})"));
+        let astray = self.astray.iter().filter(linked);
         let astray = astray.map(|(node, why)| format!("node {node} is not where it says ({why})"));
         let damaged = self.groups.iter().filter(|(_, group)| group.damaged);
         let node = self.node;
@@ -147,6 +151,7 @@ impl Standing {
         let has_begun = self.peers.is_empty() || !self.members.is_empty();
         let unfounded = (!has_begun).then(|| "the cluster has not noted its nodes yet".to_owned());
         let complaints = gone
+            .chain(deaf)
             .chain(astray)
             .chain(damaged)
             .chain(leaderless)
@@ -248,9 +253,14 @@ mod tests {
             astray: [(2, "found elsewhere".to_owned())].into(),
             groups: [(0, group(Some(2)))].into(),
         };
-        let astray = "node 2 is not where it says (found elsewhere)";
-        assert_eq!(standing.complaints(), [astray, "the cluster has not noted its nodes yet"]);
+        let [deaf, astray, unfounded] = [
+            "node 3 is heard, and cannot be dialled (host-3:7400: cannot connect)",
+            "node 2 is not where it says (found elsewhere)",
+            "the cluster has not noted its nodes yet",
+        ];
+        assert_eq!(standing.complaints(), [deaf, astray, unfounded]);
         standing.astray.clear();
+        let troubles = std::mem::take(&mut standing.troubles);
         assert_eq!(standing.complaints(), ["the cluster has not noted its nodes yet"]);
         let mut registry = Registry::default();
         let nodes = (1..=3).map(|node| (node, format!("host-{node}:7400"))).collect();
@@ -258,6 +268,7 @@ mod tests {
         standing.members.clone_from(registry.members());
         assert_eq!(standing.complaints(), Vec::<String>::new());
         standing.peers.insert(3, false);
+        standing.troubles = troubles;
         standing.groups.insert(1, group(None));
         let gone = "node 3 is not linked (host-3:7400: cannot connect)";
         assert_eq!(standing.complaints(), [gone, "group 1 has no leader"]);

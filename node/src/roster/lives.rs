@@ -57,9 +57,6 @@ struct Known {
     /// Where else this node has found it; empty if nowhere.
     #[serde(default)]
     found: String,
-    /// Where else a life before it was.
-    #[serde(default)]
-    before: String,
     life: u64,
     /// It and those before it on the folder, the oldest first; none if it did not say.
     lives: Vec<u64>,
@@ -104,33 +101,33 @@ impl Lives {
         }
     }
 
-    /// Nobody listens at an address of a node: if its life was there, that has ended if it is not linked. A life
-    /// is named where only that is known to have been there. False if the one that is known was not.
+    /// Nobody listens at an address of a node; a life is named where that is known of it alone. If the one that
+    /// was let in last was there, that has ended, and is given back; it counts for others when it is not linked.
     pub(super) fn miss(
         &mut self,
         node: u64,
         address: &str,
         life: Option<u64>,
         is_linked: bool,
-    ) -> bool {
-        let Some(known) = self.known.get_mut(&node) else { return true };
+    ) -> Option<u64> {
+        let known = self.known.get_mut(&node)?;
         let was_there = known.at() == address && life.is_none_or(|life| life == known.life);
         known.has_ended |= was_there && !is_linked;
-        was_there
+        was_there.then_some(known.life)
     }
 
     /// Where nodes were found that did not say where they were, or were not there.
-    pub(super) fn found(&self) -> BTreeMap<u64, Vec<String>> {
-        let found = |known: &Known| {
-            let places = [&known.found, &known.before].into_iter();
-            places.filter(|it| !it.is_empty()).cloned().collect()
-        };
-        self.known.iter().map(|(node, known)| (*node, found(known))).collect()
+    pub(super) fn found(&self) -> BTreeMap<u64, String> {
+        let found = self.known.iter().filter(|(_, known)| !known.found.is_empty());
+        found.map(|(node, known)| (*node, known.found.clone())).collect()
     }
 
-    /// Forgets a node that is no member any more, and is not let in with the folder that it had.
-    pub(super) fn forget(&mut self, node: u64) {
-        self.is_news |= self.known.remove(&node).is_some();
+    /// Forgets a node that is no member any more, and is not let in with the folder that it had; false if it
+    /// was not known.
+    pub(super) fn forget(&mut self, node: u64) -> bool {
+        let is_known = self.known.remove(&node).is_some();
+        self.is_news |= is_known;
+        is_known
     }
 
     /// Notes that a life is let in. What cannot be kept is tried again with the next.
@@ -138,13 +135,16 @@ impl Lives {
         let before = self.known.get(&peer.node);
         if before.is_none_or(|it| it.life != peer.incarnation || it.folder != peer.folder) {
             let first = peer.lives.len().saturating_sub(LIVES_KEPT);
-            let elsewhere =
-                before.map(|it| if it.found.is_empty() { &it.before } else { &it.found });
+            let found = match peer.found {
+                // One that says what the one before has said is where that was found, as far as is known.
+                "" => before.filter(|it| it.address == peer.address).map_or("", |it| &it.found),
+                found if found == peer.address => "",
+                found => found,
+            };
             let known = Known {
-                before: elsewhere.cloned().unwrap_or_default(),
                 folder: peer.folder.to_owned(),
                 address: peer.address.to_owned(),
-                found: if peer.found == peer.address { "" } else { peer.found }.to_owned(),
+                found: found.to_owned(),
                 life: peer.incarnation,
                 lives: peer.lives[first..].to_vec(),
                 has_ended: false,
@@ -370,7 +370,7 @@ mod tests {
                 }
                 lives.note(peer);
             }
-            assert_eq!(lives.found()[&4].concat(), found);
+            assert_eq!(lives.found().remove(&4).unwrap_or_default(), found);
 
             let mut lives = Lives::remember(Some(&kept.lock()), |_| Ok(())).unwrap();
             let at = if found.is_empty() { address } else { found };

@@ -137,9 +137,13 @@ fn append(file: &Path, before: &str, number: u64) -> io::Result<()> {
 /// is behind.
 fn next_after(last: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = now.as_millis() as u64;
-    let chance = RandomState::new().hash_one(last);
-    if now > last { now + chance % (1 << 10) } else { last.saturating_add(1 + chance % (1 << 20)) }
+    number_after(last, now.as_millis() as u64, RandomState::new().hash_one(last))
+}
+
+/// Not far ahead of the clock, whatever it was before: a directory that takes this one's place knows nothing
+/// of its lives, and must begin a later one.
+fn number_after(last: u64, now: u64, chance: u64) -> u64 {
+    if now > last { now + chance % (1 << 10) } else { last.saturating_add(1 + chance % (1 << 12)) }
 }
 
 #[cfg(test)]
@@ -164,6 +168,14 @@ mod tests {
         assert_eq!(life.lives(), told[3..]);
         assert_ne!(data.next_incarnation().unwrap().number(), life.number());
         assert_eq!(begin(&data).lives()[..LIVES_KEPT - 1], told[4..], "it was never begun");
+    }
+
+    #[test]
+    fn a_clock_that_was_behind_puts_numbers_seconds_ahead_at_most() {
+        let (now, chance) = (1_000_000, u64::MAX);
+        let behind = number_after(now, now - 30_000, chance);
+        assert!(behind > now && behind < now + 5_000);
+        assert!(number_after(behind, now + 10_000, chance) < now + 15_000, "it is caught up with");
     }
 
     #[test]

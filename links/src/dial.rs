@@ -260,10 +260,11 @@ async fn find_at(
             Err(error) => error,
         };
         let is_alone = places.len() == 1;
-        // Where nobody listens, what was there has ended. At the other places of a name others may be.
-        let life_there = before.filter(|(before, _)| before == place).map(|(_, life)| life);
-        if error.is_refused() && (is_alone || life_there.is_some()) {
-            let life = life_there.filter(|_| !is_alone);
+        // Where nobody listens, what was there has ended. At the other places of a name others may be, and
+        // what was elsewhere goes on where the name led before.
+        let is_its_own = before.map_or(is_alone, |(before, _)| before == *place);
+        if error.is_refused() && is_its_own {
+            let life = before.map(|(_, life)| life).filter(|_| !is_alone);
             shared.receiver.refused(stream.peer, address, life);
         }
         if is_alone || !error.is_elsewhere() {

@@ -83,6 +83,16 @@ async fn a_peer_is_found_behind_a_name_of_several_and_when_it_has_moved() {
     one.until_linked(2).await;
     assert_eq!((one.links.troubles(), one.refusals.len()), (vec![], 0));
 
+    // Nobody listens where its name leads now, and it goes on where it was.
+    names.lead_to(&[gone]);
+    first.links.set_peers(vec![]);
+    one.until(Event::Lost(outgoing(2))).await;
+    until_troubled(&one, "skein:7400: cannot connect: Connection refused").await;
+    names.lead_to(&[gone, third, first.links.address()]);
+    first.links.set_peers(at(1, address));
+    one.until_linked(2).await;
+    assert_eq!(one.refusals.len(), 0);
+
     // Nobody listens any more where it was: it has ended.
     first.links.stop().await;
     one.until(Event::Refused(2, "skein:7400".to_owned())).await;

@@ -237,6 +237,7 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
     }
 
     fn turn_unstarted(&mut self, now: Now) -> Result<(), Error> {
+        self.groups.iter().try_for_each(Group::check_life)?;
         self.stand_alone()?;
         self.settle(now)?;
         if self.held.is_none() && self.groups.iter().all(Group::is_caught_up) {

@@ -116,14 +116,16 @@ pub enum Error {
     },
     /// A later life of this node has proposed something.
     #[error(
-        "group {group}: there are commands of a later life of node {node}: set the clock, if it is \
-         behind, and make sure that no other process runs as node {node}; then start it again"
+        "group {group}: there are commands of a later life of node {node}: make sure that no other \
+         process runs as node {node}; then start it again, it begins one that is later still"
     )]
     Outlived {
         /// The group.
         group: GroupId,
         /// This node.
         node: u64,
+        /// That life's number.
+        life: u64,
     },
     /// The Raft library refused what the log holds; an invariant is broken.
     #[error("group {group}: raft: {reason}")]

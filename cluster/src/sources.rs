@@ -44,6 +44,12 @@ impl Sources {
         Some(self.last(source)?.max(appended.last(source)?))
     }
 
+    /// The later life that the node of a source has had, if any.
+    pub(crate) fn outlived_by(&self, source: Source) -> Option<u64> {
+        let life = self.0.get(&source.node).map(|&(incarnation, _)| incarnation);
+        life.filter(|life| *life > source.incarnation)
+    }
+
     /// Notes that all commands up to a number are there.
     pub(crate) fn note(&mut self, source: Source, last: u64) {
         self.0.insert(source.node, (source.incarnation, last));
@@ -95,6 +101,8 @@ mod tests {
         assert_eq!(sources.last(in_life(5)), None);
         assert_eq!(sources.last(in_life(6)), Some(2));
         assert_eq!(sources.last(in_life(7)), Some(0));
+        let outlived_by = [5, 6, 7].map(|life| sources.outlived_by(in_life(life)));
+        assert_eq!(outlived_by, [Some(6), None, None]);
         let mut bytes = Vec::new();
         sources.encode(&mut bytes);
         assert_eq!(Sources::decode(&bytes), Ok(sources));

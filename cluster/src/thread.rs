@@ -135,6 +135,11 @@ where
     refuse_waiting(engine.host(), inbox);
     if let Err(error) = &result {
         error!(%error, "the raft thread ends");
+        if let Error::Outlived { life, .. } = error
+            && let Err(error) = data.begin_after(*life)
+        {
+            error!(%error, "the next life of this node may be too early again");
+        }
     }
     let result = engine.end(result);
     drop(data);

@@ -78,8 +78,8 @@ impl<M: StateMachine, H: Host<M>> Engine<M, H> {
         let own = group.proposals.source();
         let is_own = run.source == Some(own);
         let outlives = |it: &Source| it.node == own.node && it.incarnation > own.incarnation;
-        if run.source.as_ref().is_some_and(outlives) {
-            return Err(Error::Outlived { group: id, node: own.node });
+        if let Some(Source { node, incarnation: life }) = run.source.filter(outlives) {
+            return Err(Error::Outlived { group: id, node, life });
         }
         for (number, bytes) in (run.first..).zip(run.commands) {
             if run.source.is_some_and(|source| !group.members.sources.admit(source, number)) {

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::machine::GroupId;
 use crate::members::{Members, change_in};
 use crate::pack::{Run, pack, packed_len, unpack};
-use crate::sources::{Source, Sources};
+use crate::sources::Sources;
 use crate::view::View;
 
 /// An entry that this node has appended as a leader.
@@ -241,10 +241,10 @@ impl<R, S> Group<R, S> {
 
     /// A command of this node's later life shows that this is not its last one.
     pub(super) fn check_life(&self) -> Result<(), Error> {
-        let Source { node, .. } = self.proposals.source();
-        match self.members.sources.last(self.proposals.source()) {
-            Some(_) => Ok(()),
-            None => Err(Error::Outlived { group: self.id, node }),
+        let own = self.proposals.source();
+        match self.members.sources.outlived_by(own) {
+            None => Ok(()),
+            Some(life) => Err(Error::Outlived { group: self.id, node: own.node, life }),
         }
     }
 

@@ -4,7 +4,8 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::Duration;
 
 use cluster::{
-    Config, DataDir, GroupBackup, GroupId, Groups, NoPeers, Refusal, Restoration, Running, start,
+    Config, DataDir, Error, GroupBackup, GroupId, Groups, NoPeers, Refusal, Restoration, Running,
+    start,
 };
 
 use crate::chronicle::{Chronicle, Ledger, command};
@@ -12,14 +13,17 @@ use crate::chronicle::{Chronicle, Ledger, command};
 type Told = Receiver<Result<u64, Refusal>>;
 
 fn run(config: &Config) -> (Groups<u64, u64>, Running, Told) {
+    try_run(config).unwrap()
+}
+
+fn try_run(config: &Config) -> Result<(Groups<u64, u64>, Running, Told), Error> {
     let (groups, inbox) = Groups::new(config);
     let (told, hear) = channel();
     let host = Ledger { told: Some(told), ..Ledger::default() };
     let data = DataDir::open(&config.data).unwrap();
-    let mut running =
-        start(config.clone(), data, inbox, |_| Chronicle::default(), host, NoPeers).unwrap();
-    running.wait_started().unwrap();
-    (groups, running, hear)
+    let mut running = start(config.clone(), data, inbox, |_| Chronicle::default(), host, NoPeers)?;
+    running.wait_started()?;
+    Ok((groups, running, hear))
 }
 
 fn hear(told: &Told) -> Result<u64, Refusal> {
@@ -45,6 +49,23 @@ fn commands_survive_a_restart() {
         let late = groups.try_propose(GroupId(0), command(0, 1), 0).unwrap_err();
         assert_eq!(late.why, Refusal::Stopping);
     }
+}
+
+#[test]
+fn a_life_that_is_too_early_ends_and_the_next_is_not() {
+    const AHEAD: u64 = 1 << 60;
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { segment_bytes: 1 << 20, ..Config::new(dir.path(), 1) };
+    let (groups, running, told) = run(&Config { incarnation: AHEAD, ..config.clone() });
+    groups.try_propose(GroupId(0), command(1, 10), 1).unwrap();
+    hear(&told).unwrap();
+    running.stop().unwrap();
+    let error = try_run(&config).err().unwrap();
+    assert!(matches!(error, Error::Outlived { node: 1, life: AHEAD, .. }), "{error}");
+    let (groups, running, told) = run(&config);
+    groups.try_propose(GroupId(0), command(2, 10), 2).unwrap();
+    assert_eq!(hear(&told), Ok(2));
+    running.stop().unwrap();
 }
 
 #[test]

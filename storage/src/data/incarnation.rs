@@ -13,6 +13,9 @@ use crate::disk::is_full;
 /// has let in last.
 pub const LIVES_KEPT: usize = 64;
 
+/// The file that names the latest life of this node on another directory.
+const OUTLIVED: &str = "outlived";
+
 /// A life of a node on a data directory: from one start to the next.
 #[derive(Debug)]
 pub struct Incarnation {
@@ -81,20 +84,15 @@ impl DataDir {
     /// is about the time in milliseconds, so that it grows also where an older directory was brought back.
     pub fn next_incarnation(&self) -> Result<Incarnation, DataError> {
         let file = self.path.join("incarnation");
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(failed("read", &file)(error)),
-        };
+        let text = read(&file)?;
         // That version ended no line. Behind the last line of this one is what a full disk cut short.
         let is_upgraded = !text.is_empty() && !text.contains('\n');
         let whole = if is_upgraded { text.len() } else { text.rfind('\n').map_or(0, |at| at + 1) };
         let before = text[..whole].to_owned();
         let begun = before.lines().map(parse).collect::<Option<Vec<_>>>();
-        let mut begun = begun.ok_or_else(|| {
-            failed("read", &file)(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
-        })?;
-        let number = next_after(begun.last().map_or(0, |life| life.number));
+        let mut begun = begun.ok_or_else(|| damaged(&file))?;
+        let last = begun.last().map_or(0, |life| life.number);
+        let number = next_after(last.max(self.outlived()?));
         while begun.len() >= LIVES_KEPT
             && let Some(oldest) = begun.iter().position(|life| life.let_in_by.is_empty())
         {
@@ -103,6 +101,34 @@ impl DataDir {
         begun.push(Begun { number, let_in_by: Vec::new() });
         Ok(Incarnation { begun, is_upgraded, file, is_news: false, before })
     }
+
+    /// Has the next life be later than one of this node on another directory, whose place this one takes:
+    /// a clock that was ahead is all that it takes to have begun that.
+    pub fn begin_after(&self, life: u64) -> Result<(), DataError> {
+        let file = self.path.join(OUTLIVED);
+        replace(&file, &format!("{life}\n")).map_err(failed("write", &file))
+    }
+
+    /// The latest life of this node on another directory, as far as it is known; or else 0.
+    fn outlived(&self) -> Result<u64, DataError> {
+        let file = self.path.join(OUTLIVED);
+        match read(&file)?.as_str() {
+            "" => Ok(0),
+            text => text.trim_end().parse().map_err(|_| damaged(&file)),
+        }
+    }
+}
+
+/// What a file says; nothing if there is none.
+fn read(file: &Path) -> Result<String, DataError> {
+    match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(failed("read", file)),
+    }
+}
+
+fn damaged(file: &Path) -> DataError {
+    failed("read", file)(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
 }
 
 /// A line: the number of a life, and those of the nodes that have let it in last.
@@ -113,12 +139,18 @@ fn parse(line: &str) -> Option<Begun> {
 }
 
 fn write(begun: &[Begun], file: &Path) -> io::Result<()> {
+    let line = |Begun { number, let_in_by }: &Begun| {
+        let nodes = let_in_by.iter().map(|node| format!(" {node}")).collect::<String>();
+        format!("{number}{nodes}\n")
+    };
+    replace(file, &begun.iter().map(line).collect::<String>())
+}
+
+/// All of the new text or all of the old one is there, whenever the power fails.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
     let new = file.with_extension("new");
     let mut written = File::create(&new)?;
-    for Begun { number, let_in_by } in begun {
-        let nodes = let_in_by.iter().map(|node| format!(" {node}")).collect::<String>();
-        writeln!(written, "{number}{nodes}")?;
-    }
+    written.write_all(text.as_bytes())?;
     written.sync_all()?;
     fs::rename(&new, file)?;
     File::open(file.parent().expect("it is in a directory"))?.sync_all()
@@ -141,7 +173,7 @@ fn next_after(last: u64) -> u64 {
 }
 
 /// Not far ahead of the clock, whatever it was before: a directory that takes this one's place knows nothing
-/// of its lives, and must begin a later one.
+/// of its lives, and must begin a later one, at once if it can.
 fn number_after(last: u64, now: u64, chance: u64) -> u64 {
     if now > last { now + chance % (1 << 10) } else { last.saturating_add(1 + chance % (1 << 12)) }
 }
@@ -176,6 +208,20 @@ mod tests {
         let behind = number_after(now, now - 30_000, chance);
         assert!(behind > now && behind < now + 5_000);
         assert!(number_after(behind, now + 10_000, chance) < now + 15_000, "it is caught up with");
+    }
+
+    #[test]
+    fn a_life_is_later_than_those_on_another_directory() {
+        const AHEAD: u64 = 1 << 60;
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        data.begin_after(AHEAD).unwrap();
+        let life = begin(&data);
+        assert!(life.number() > AHEAD);
+        assert_eq!(life.lives(), [life.number()], "that one was not begun here");
+        fs::write(dir.path().join("outlived"), "soon\n").unwrap();
+        let error = data.next_incarnation().unwrap_err().to_string();
+        assert!(error.contains("outlived") && error.contains("damaged"), "{error}");
     }
 
     #[test]

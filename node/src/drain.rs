@@ -159,8 +159,9 @@ async fn wait_for_ends(shared: &Arc<Shared>) {
     let until = Instant::now() + GOODBYE;
     loop {
         let open = ask_cores(shared, |core| core.endpoints.borrow().len()).await;
-        // What their ends left to be stored must be on its way before the groups stop.
-        let unsaid = ask_cores(shared, |core| core.unproposed()).await;
+        // What their ends left to be stored must be on its way before the groups stop, and what they left to
+        // others before the links do.
+        let unsaid = ask_cores(shared, |core| core.unproposed() + core.owed_to_peers()).await;
         if open + unsaid == 0 {
             info!("drained");
             return;

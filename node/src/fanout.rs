@@ -133,6 +133,20 @@ struct State {
     unsaid: Vec<u64>,
 }
 
+impl State {
+    /// Nobody listens where a life was; false if it goes on all the same, or a later one does.
+    fn end(&mut self, life: u64) -> bool {
+        let is_of_before = self.incarnation.is_some_and(|incarnation| incarnation > life);
+        let is_heard = self.incoming == Link::Up && self.heard == Some(life);
+        if is_of_before || is_heard {
+            return false;
+        }
+        self.incoming.died();
+        self.outgoing.died();
+        true
+    }
+}
+
 impl Peer {
     fn new(node: u16) -> Self {
         Self {
@@ -286,14 +300,9 @@ impl Fanout {
     /// they are of a later one.
     pub fn ended(&self, shared: &Arc<Shared>, node: u64, life: u64) {
         let Some(peer) = u16::try_from(node).ok().and_then(|node| self.peer(node)) else { return };
-        let mut state = peer.state.lock();
-        if state.incarnation.is_some_and(|incarnation| incarnation > life) {
-            return;
+        if peer.state.lock().end(life) {
+            self.end_leases(shared, &peer);
         }
-        state.incoming.died();
-        state.outgoing.died();
-        drop(state);
-        self.end_leases(shared, &peer);
     }
 
     /// Waits until this node knows what is wanted on the others, so that nobody publishes past their
@@ -431,6 +440,21 @@ mod tests {
         link = Link::Down(Instant::now());
         link.died();
         assert!(link.ends() && !link.ends());
+    }
+
+    #[test]
+    fn a_life_ends_where_nobody_listens_unless_it_is_heard_or_a_later_one_is() {
+        let peer = Peer::new(2);
+        let mut state = peer.state.lock();
+        (state.incarnation, state.heard) = (Some(5), Some(5));
+        (state.incoming, state.outgoing) = (Link::Up, Link::Down(Instant::now()));
+        assert!(!state.end(5), "it is heard");
+        assert!(!state.outgoing.ends());
+        state.incoming.lost();
+        assert!(!state.end(4), "that was the one before");
+        assert!(!state.outgoing.ends());
+        assert!(state.end(5));
+        assert!(state.incoming.ends() && state.outgoing.ends());
     }
 
     #[test]

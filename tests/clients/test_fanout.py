@@ -185,6 +185,26 @@ def test_what_a_silent_node_missed_it_gets_once_when_it_is_back(cluster, on, nam
     subscriber.nothing_more()
 
 
+def test_what_a_member_leaves_waits_for_a_silent_node(cluster, on, name):
+    """Its publishers were told that it was taken, so nobody would send it again."""
+    filter = f"$share/group/{name}/#"
+    leaver = on(1, f"{name}-leaver")
+    leaver.subscribe(filter, qos=1)
+    publisher = on(3, f"{name}-publisher")
+    for number in range(20):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=1)
+    assert [leaver.receive(ack_it=False).payload for _ in range(20)] == numbers(20)
+    heir = on(2, f"{name}-heir")
+    heir.subscribe(filter, qos=1)
+    cluster[2].process.send_signal(signal.SIGSTOP)
+    time.sleep(8.5)
+    assert "link down" in cluster[1].log.read_text()
+    leaver.disconnect()
+    cluster[2].process.send_signal(signal.SIGCONT)
+    assert sorted(payloads(heir, 20)) == sorted(numbers(20))
+    heir.nothing_more()
+
+
 def test_a_share_goes_on_without_the_members_of_a_killed_node(cluster, on, name):
     gone, here = on(2, f"{name}-gone"), on(3, f"{name}-here")
     for member in (gone, here):

@@ -1,8 +1,9 @@
 //! The sending side of a core: publications for peers, batched per turn and encoded once.
 //!
 //! Bounds: at most [`CREDIT`] bytes under way per core and peer, and one turn; publishers that use a peer
-//! that has more wait. What nobody waits for is dropped while there is no stream to the peer; the rest
-//! is kept until the peer has placed it, is back in another life, or its lease has ended.
+//! that has more wait. What nobody waits for is dropped while there is no stream to the peer; the rest,
+//! and what was acknowledged before, is kept until the peer has placed it, is back in another life, or its
+//! lease has ended.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -40,7 +41,8 @@ pub struct Copy {
     pub without: Without,
     /// What was published.
     pub publication: Kept,
-    /// It comes from an outbox: it must not be refused.
+    /// It comes from an outbox, or from a member that has left: whoever published it was told that it is
+    /// taken.
     pub owed: bool,
 }
 
@@ -51,6 +53,12 @@ struct Waiting {
     parcel: u32,
     ticket: Option<Ticket>,
     copy: Option<Box<Copy>>,
+}
+
+impl Waiting {
+    fn is_owed(&self) -> bool {
+        self.copy.as_ref().is_some_and(|copy| copy.owed)
+    }
 }
 
 /// What a core has for one peer.
@@ -102,7 +110,7 @@ impl ToPeer {
             self.stream = stream;
             self.window.rewind();
             if stream == 0 {
-                self.lost += self.window.drop_unasked(|waiting| waiting.ticket.is_some());
+                self.lost += self.window.drop_unasked(|it| it.ticket.is_some() || it.is_owed());
             }
         }
     }
@@ -157,7 +165,8 @@ impl Core {
         to_peer.look();
         let ticket = errand.ticket.filter(|_| publication.qos != QoS::AtMostOnce);
         let is_over = to_peer.peer.is_over.load(Ordering::Acquire);
-        if to_peer.stream == 0 && (ticket.is_none() || is_over) {
+        let is_awaited = ticket.is_some() || copy.as_ref().is_some_and(|copy| copy.owed);
+        if to_peer.stream == 0 && (!is_awaited || is_over) {
             metrics.dropped(Dropped::Unreachable, 1);
             return;
         }
@@ -187,6 +196,13 @@ impl Core {
     pub(crate) fn is_peer_behind(&self, uses: Uses) -> bool {
         let to_peers = self.to_peers.borrow();
         to_peers.iter().any(|to_peer| uses.peer(to_peer.peer.node) && to_peer.is_behind())
+    }
+
+    /// How much of what was acknowledged is on its way to members on other nodes.
+    pub(crate) fn owed_to_peers(&self) -> usize {
+        let to_peers = self.to_peers.borrow();
+        let waiting = to_peers.iter().flat_map(|it| it.waiting.iter().chain(it.window.waiting()));
+        waiting.filter(|waiting| waiting.is_owed()).count()
     }
 
     /// Something has happened to a peer or to its stream.

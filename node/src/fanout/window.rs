@@ -60,6 +60,11 @@ impl<W> Window<W> {
         self.under_way
     }
 
+    /// Everybody who waits.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &W> {
+        self.unplaced.iter().flat_map(|batch| &batch.waiting)
+    }
+
     /// Adds a batch of `count` parcels that is charged with `cost` bytes.
     pub(super) fn seal(&mut self, parcels: Bytes, count: u64, cost: usize, waiting: Vec<W>) {
         let sequence = self.next;

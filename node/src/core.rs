@@ -142,7 +142,7 @@ pub struct ToMember {
     pub share: Arc<ShareGroup>,
     /// Members that could not.
     pub without: Without,
-    /// It comes from an outbox: it must not be refused.
+    /// It must not be refused: see [`crate::publish::Errand::owed`].
     pub owed: bool,
 }
 

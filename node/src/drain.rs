@@ -23,6 +23,9 @@ use crate::shared::Shared;
 
 /// How long connections get to say goodbye once they are all told.
 const GOODBYE: Duration = Duration::from_secs(10);
+/// How long what members of shared subscriptions have left may be on its way to others: longer than it takes to
+/// notice that a node is gone, and to choose again.
+const LAST_COPIES: Duration = Duration::from_secs(20);
 /// How long it may take until other nodes lead.
 const HANDING_OVER: Duration = Duration::from_secs(5);
 /// Between two looks, and two portions of connections.
@@ -156,18 +159,25 @@ async fn tell(shared: &Arc<Shared>, reason: Reason, rate: Option<u32>) {
 }
 
 async fn wait_for_ends(shared: &Arc<Shared>) {
-    let until = Instant::now() + GOODBYE;
+    let told = Instant::now();
     loop {
         let open = ask_cores(shared, |core| core.endpoints.borrow().len()).await;
         // What their ends left to be stored must be on its way before the groups stop, and what they left to
-        // others before the links do.
-        let unsaid = ask_cores(shared, |core| core.unproposed() + core.owed_to_peers()).await;
-        if open + unsaid == 0 {
+        // others must be there before the links do.
+        let unsaid = ask_cores(shared, |core| core.unproposed()).await;
+        let owed = ask_cores(shared, |core| core.owed_to_peers()).await;
+        if open + unsaid + owed == 0 {
             info!("drained");
             return;
         }
-        if Instant::now() >= until {
-            warn!(open, unsaid, "connections did not end in time and are cut");
+        let patience = if owed == 0 { GOODBYE } else { LAST_COPIES };
+        if told.elapsed() >= patience {
+            warn!(
+                open,
+                unsaid,
+                owed,
+                "not all is done in time: connections are cut, what is owed to others is lost"
+            );
             return;
         }
         tokio::time::sleep(STEP).await;

@@ -6,8 +6,8 @@
 //! hold is none of this: every node has a replica of them.
 //!
 //! A peer's routes outlive its stream for [`LEASE`], and are gone when it comes back in another life.
-//! As long, publications that somebody waits for are kept for it. A node that is alone has no peers
-//! here, and pays for none.
+//! As long, publications that somebody waits for, or that a member of a shared subscription has left, are
+//! kept for it. A node that is alone has no peers here, and pays for none.
 
 mod announcer;
 mod inbound;
@@ -65,6 +65,17 @@ pub struct Fanout {
     announcer: Arc<Announcer>,
     peers: RwLock<BTreeMap<u16, Arc<Peer>>>,
     metrics: metrics::Metrics,
+}
+
+/// Whether publications get to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// There is a stream to it.
+    Linked,
+    /// There is none, and what must get there is kept.
+    Lost,
+    /// There has been none for so long that nothing is kept for it.
+    Over,
 }
 
 /// One of the streams between this node and a peer.
@@ -217,10 +228,13 @@ impl Fanout {
         self.peers.read().get(&node).cloned()
     }
 
-    /// Whether publications can be sent to a node now.
-    pub fn is_linked(&self, node: u16) -> bool {
-        let peers = self.peers.read();
-        peers.get(&node).is_some_and(|peer| peer.stream.load(Ordering::Acquire) != 0)
+    /// Whether publications can be sent to a node.
+    pub fn reach(&self, node: u16) -> Reach {
+        match self.peers.read().get(&node) {
+            Some(peer) if peer.stream.load(Ordering::Acquire) != 0 => Reach::Linked,
+            Some(peer) if !peer.is_over.load(Ordering::Acquire) => Reach::Lost,
+            _ => Reach::Over,
+        }
     }
 
     /// Whether a node can be heard of now.
@@ -297,7 +311,7 @@ impl Fanout {
     }
 
     /// Nobody listens any more where a life of a peer did: what its streams had a lease for is over, unless
-    /// they are of a later one.
+    /// they are of a later one, or it is heard all the same.
     pub fn ended(&self, shared: &Arc<Shared>, node: u64, life: u64) {
         let Some(peer) = u16::try_from(node).ok().and_then(|node| self.peer(node)) else { return };
         if peer.state.lock().end(life) {

@@ -52,7 +52,8 @@ pub struct Errand {
     pub ticket: Option<Ticket>,
     /// The outbox it comes from.
     pub origin: Option<Origin>,
-    /// It comes from an outbox, perhaps by way of another core: it must not be refused.
+    /// It comes from an outbox, perhaps by way of another core, or from a member of a shared subscription that
+    /// has left: it must not be refused.
     pub owed: bool,
     /// A member of a shared subscription had it.
     pub returned: bool,

@@ -205,6 +205,27 @@ def test_what_a_member_leaves_waits_for_a_silent_node(cluster, on, name):
     heir.nothing_more()
 
 
+def test_what_members_of_a_drained_node_leave_goes_to_another_node(cluster, on, name):
+    """Not to one another: all of them are about to end."""
+    filter = f"$share/group/{name}/#"
+    leavers = [on(2, f"{name}-{number}") for number in range(4)]
+    for leaver in leavers:
+        leaver.subscribe(filter, qos=1)
+    publisher = on(1, f"{name}-publisher")
+    for number in range(40):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=1)
+    for leaver in leavers:
+        assert len([leaver.receive(ack_it=False) for _ in range(10)]) == 10
+    heir = on(3, f"{name}-heir")
+    heir.subscribe(filter, qos=1)
+    cluster[2].terminate()
+    assert sorted(payloads(heir, 40)) == sorted(numbers(40))
+    heir.nothing_more()
+    assert cluster[2].stop() == 0
+    cluster[2].start()
+    cluster.wait_serving()
+
+
 def test_a_share_goes_on_without_the_members_of_a_killed_node(cluster, on, name):
     gone, here = on(2, f"{name}-gone"), on(3, f"{name}-here")
     for member in (gone, here):

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use mqtt::Reason;
+use mqtt::{QoS, Reason};
 
 use super::Endpoint;
 use crate::outbox::{Outbox, Pool};
@@ -38,6 +38,13 @@ impl Endpoint {
     /// Nothing follows what is in the outbox now.
     pub fn end(&self) {
         self.state.borrow_mut().ending = true;
+    }
+
+    /// Whether it takes publications of a QoS. One that was asked to end has until then to have what it was
+    /// sent acknowledged, and is given no more of that kind.
+    pub fn takes(&self, qos: QoS) -> bool {
+        let state = self.state.borrow();
+        !state.closed && !state.ending && (qos == QoS::AtMostOnce || state.doom.is_none())
     }
 
     /// Whether the connection is over.

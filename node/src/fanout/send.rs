@@ -1,9 +1,9 @@
 //! The sending side of a core: publications for peers, batched per turn and encoded once.
 //!
 //! Bounds: at most [`CREDIT`] bytes under way per core and peer, and one turn; publishers that use a peer
-//! that has more wait. What nobody waits for is dropped while there is no stream to the peer; the rest,
-//! and what was acknowledged before, is kept until the peer has placed it, is back in another life, or its
-//! lease has ended.
+//! that has more wait. What nobody waits for is dropped while there is no stream to the peer; the rest is
+//! kept until the peer has placed it, is back in another life, or its lease has ended. So is what members
+//! that have left had not acknowledged, whoever publishes: until that comes to [`OWED_BYTES`].
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -21,11 +21,14 @@ use super::window::Window;
 use crate::core::{CREDIT, Core, Ticket, ToCore, Uses};
 use crate::host::Failure;
 use crate::interest::{Member, ShareGroup, Without};
-use crate::publication::{Kept, Publication};
+use crate::publication::{Kept, Publication, qos_of};
 use crate::publish::{Errand, Published};
 
 /// A batch is closed once it is this large.
 const BATCH_BYTES: usize = 256 << 10;
+
+/// While there is no stream nothing is added for a member that has left if there is more under way.
+const OWED_BYTES: usize = 16 * CREDIT;
 
 /// What a parcel costs beside its publication.
 const OVERHEAD: usize = 64;
@@ -46,6 +49,13 @@ pub struct Copy {
     pub owed: bool,
 }
 
+impl Copy {
+    /// What the member is sent it with.
+    fn qos(&self) -> QoS {
+        self.member.qos.min(qos_of(self.publication.qos))
+    }
+}
+
 /// Who waits for a parcel.
 #[derive(Debug)]
 struct Waiting {
@@ -56,9 +66,14 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Whether a member that has left had it, and its publisher has its acknowledgement.
     fn is_owed(&self) -> bool {
-        self.copy.as_ref().is_some_and(|copy| copy.owed)
+        self.ticket.is_none() && is_owed(self.copy.as_deref())
     }
+}
+
+fn is_owed(copy: Option<&Copy>) -> bool {
+    copy.is_some_and(|copy| copy.owed && copy.qos() != QoS::AtMostOnce)
 }
 
 /// What a core has for one peer.
@@ -100,7 +115,12 @@ impl ToPeer {
         let life = self.peer.life.load(Ordering::Acquire);
         if life != self.life {
             self.life = life;
-            self.given_up.extend(self.window.give_up());
+            let may_be_there = |(mut waiting, was_sent): (Waiting, bool)| {
+                // Once more is not more often than at least once.
+                waiting.copy.take_if(|copy| was_sent && copy.qos() != QoS::AtLeastOnce);
+                waiting
+            };
+            self.given_up.extend(self.window.give_up().into_iter().map(may_be_there));
             self.given_up.append(&mut self.waiting);
             self.parcels.clear();
             (self.count, self.bytes) = (0, 0);
@@ -110,7 +130,7 @@ impl ToPeer {
             self.stream = stream;
             self.window.rewind();
             if stream == 0 {
-                self.lost += self.window.drop_unasked(|it| it.ticket.is_some() || it.is_owed());
+                self.lost += self.window.drop_unless(|it| it.ticket.is_some() || it.is_owed());
             }
         }
     }
@@ -134,8 +154,12 @@ impl ToPeer {
         }
     }
 
+    fn held(&self) -> usize {
+        self.window.under_way() + self.bytes
+    }
+
     fn is_behind(&self) -> bool {
-        self.window.under_way() + self.bytes > CREDIT
+        self.held() > CREDIT
     }
 }
 
@@ -165,8 +189,8 @@ impl Core {
         to_peer.look();
         let ticket = errand.ticket.filter(|_| publication.qos != QoS::AtMostOnce);
         let is_over = to_peer.peer.is_over.load(Ordering::Acquire);
-        let is_awaited = ticket.is_some() || copy.as_ref().is_some_and(|copy| copy.owed);
-        if to_peer.stream == 0 && (!is_awaited || is_over) {
+        let is_kept = ticket.is_some() || is_owed(copy.as_deref()) && to_peer.held() <= OWED_BYTES;
+        if to_peer.stream == 0 && (!is_kept || is_over) {
             metrics.dropped(Dropped::Unreachable, 1);
             return;
         }
@@ -198,7 +222,7 @@ impl Core {
         to_peers.iter().any(|to_peer| uses.peer(to_peer.peer.node) && to_peer.is_behind())
     }
 
-    /// How much of what was acknowledged is on its way to members on other nodes.
+    /// How much of what members that have left had not acknowledged is on its way to other nodes.
     pub(crate) fn owed_to_peers(&self) -> usize {
         let to_peers = self.to_peers.borrow();
         let waiting = to_peers.iter().flat_map(|it| it.waiting.iter().chain(it.window.waiting()));
@@ -250,8 +274,7 @@ impl Core {
     fn settle_given_up(self: &Rc<Self>, given_up: Vec<(u16, Waiting)>) {
         self.read_clock();
         for (node, waiting) in given_up {
-            // Once more is not more often than at least once.
-            match waiting.copy.filter(|copy| copy.publication.qos == QoS::AtLeastOnce as u32) {
+            match waiting.copy {
                 Some(copy) => self.choose_again(node, *copy, waiting.ticket),
                 None => self.settle_anywhere(waiting.ticket, Ok(())),
             }

@@ -2,7 +2,7 @@
 //!
 //! The peer takes each number once and in order ([`super::inbound`]), so everything that is not known
 //! to be placed may be sent again on the next stream. Credit comes back by number too, so what an
-//! answer says twice counts once. Bounded by [`crate::core::CREDIT`] and one turn: publishers wait.
+//! answer says twice counts once. Who puts what there bounds it ([`super::send`]).
 
 use std::collections::VecDeque;
 
@@ -15,6 +15,8 @@ struct Sealed<W> {
     parcels: Bytes,
     count: u64,
     waiting: Vec<W>,
+    /// It may be there, though nothing says so.
+    was_sent: bool,
 }
 
 /// A batch that is to be sent.
@@ -71,7 +73,7 @@ impl<W> Window<W> {
         self.next += 1;
         self.under_way += cost;
         self.unreleased.push_back((sequence, cost));
-        self.unplaced.push_back(Sealed { sequence, parcels, count, waiting });
+        self.unplaced.push_back(Sealed { sequence, parcels, count, waiting, was_sent: false });
     }
 
     /// The next batch to send.
@@ -84,6 +86,9 @@ impl<W> Window<W> {
 
     /// It was sent.
     pub(super) fn sent(&mut self) {
+        if let Some(batch) = self.unplaced.get_mut(self.sent) {
+            batch.was_sent = true;
+        }
         self.sent += 1;
     }
 
@@ -92,12 +97,12 @@ impl<W> Window<W> {
         self.sent = 0;
     }
 
-    /// The stream has ended. Batches that nobody waits for lose what they carry, and keep their number;
-    /// gives back how many parcels that were.
-    pub(super) fn drop_unasked(&mut self, asks: impl Fn(&W) -> bool) -> u64 {
+    /// The stream has ended. Batches that have nothing to be kept lose what they carry, and keep their
+    /// number; gives back how many parcels that were.
+    pub(super) fn drop_unless(&mut self, is_kept: impl Fn(&W) -> bool) -> u64 {
         let mut dropped = 0;
         for batch in &mut self.unplaced {
-            if batch.waiting.iter().any(&asks) {
+            if batch.waiting.iter().any(&is_kept) {
                 continue;
             }
             dropped += std::mem::take(&mut batch.count);
@@ -134,12 +139,14 @@ impl<W> Window<W> {
         news
     }
 
-    /// Gives up whatever is under way; gives back who waited.
-    pub(super) fn give_up(&mut self) -> Vec<W> {
+    /// Gives up whatever is under way; gives back who waited, and for each whether it may be there.
+    pub(super) fn give_up(&mut self) -> Vec<(W, bool)> {
         self.sent = 0;
         self.under_way = 0;
         self.unreleased.clear();
-        self.unplaced.drain(..).flat_map(|batch| batch.waiting).collect()
+        let of =
+            |Sealed { waiting, was_sent, .. }| waiting.into_iter().map(move |it| (it, was_sent));
+        self.unplaced.drain(..).flat_map(of).collect()
     }
 }
 
@@ -180,6 +187,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_ever_sent_may_be_there() {
+        let mut window = window(&[10, 20]);
+        window.unsent();
+        window.sent();
+        window.rewind();
+        assert_eq!(window.give_up(), [(1, true), (2, false)]);
+    }
+
+    #[test]
     fn credit_comes_back_once() {
         let mut window = window(&[10, 20, 30]);
         assert_eq!(window.under_way(), 60);
@@ -189,7 +205,7 @@ mod tests {
         assert!(!window.released(2));
         assert!(!window.released(1));
         assert_eq!(window.under_way(), 30);
-        assert_eq!(window.give_up(), Vec::<u32>::new());
+        assert_eq!(window.give_up(), Vec::new());
         assert_eq!(window.under_way(), 0);
         assert!(!window.released(3));
     }
@@ -198,14 +214,14 @@ mod tests {
     fn what_nobody_waits_for_is_dropped_with_its_stream() {
         let mut window = window(&[10, 20, 30]);
         send(&mut window);
-        assert_eq!(window.drop_unasked(|waiting| *waiting == 2), 2);
-        assert_eq!(window.drop_unasked(|waiting| *waiting == 2), 0);
+        assert_eq!(window.drop_unless(|waiting| *waiting == 2), 2);
+        assert_eq!(window.drop_unless(|waiting| *waiting == 2), 0);
         assert_eq!(window.under_way(), 20);
         window.rewind();
         assert_eq!(send(&mut window), [(1, 1), (2, 1), (3, 1)], "the numbers have no gap");
         assert!(window.released(3));
         assert_eq!(window.under_way(), 0);
-        assert_eq!(window.give_up(), [2]);
+        assert_eq!(window.give_up(), [(2, true)]);
         window.seal(Bytes::new(), 0, 1, vec![4]);
         assert_eq!(send(&mut window), [(4, 4)], "what was given up is not sent again");
     }

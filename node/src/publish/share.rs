@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::{Errand, GroupShare, Published, group_share};
 use crate::core::{Core, Publisher, Ticket, ToMember};
 use crate::endpoint::{DropReason, Endpoint, Terms};
-use crate::fanout::Copy;
+use crate::fanout::{Copy, Reach};
 use crate::interest::{Member, ShareGroup, Without};
 use crate::metrics::Asked;
 use crate::publication::{Kept, Publication};
@@ -31,14 +31,16 @@ impl Core {
         groups: &mut SmallVec<[GroupShare; 2]>,
         published: &mut Published,
     ) {
-        // The first of a node that cannot be reached now: better than nobody.
-        let mut unreachable = None;
-        while let Some(member) =
-            share.choose(publication.topic, &without).or_else(|| unreachable.take())
+        // The first of a node that cannot be reached now, and of one that was not for long: better than nobody.
+        let (mut lost, mut over) = (None, None);
+        while let Some(member) = share
+            .choose(publication.topic, &without)
+            .or_else(|| lost.take())
+            .or_else(|| over.take())
         {
             let qos = member.qos.min(publication.qos);
             let here = member.live.filter(|live| live.core == self.id);
-            let endpoint = here.and_then(|live| self.endpoint(live));
+            let endpoint = here.and_then(|live| self.endpoint(live)).filter(|it| it.takes(qos));
             let clock = self.clock();
             let allowed = match &endpoint {
                 Some(endpoint) => endpoint.may_receive(publication.topic, clock),
@@ -61,8 +63,13 @@ impl Core {
                 (_, None) if let Some(node) = member.node => {
                     if !without.contains(&member.client) {
                         without.push(Arc::clone(&member.client));
-                        if !self.shared.fanout.is_linked(node) {
-                            unreachable.get_or_insert(member);
+                        let later = match self.shared.fanout.reach(node) {
+                            Reach::Linked => None,
+                            Reach::Lost => Some(&mut lost),
+                            Reach::Over => Some(&mut over),
+                        };
+                        if let Some(later) = later {
+                            later.get_or_insert(member);
                             continue;
                         }
                     }
@@ -91,7 +98,7 @@ impl Core {
                         let to = (share, &member);
                         self.deliver_as(to, &endpoint, publication, groups, published);
                     }
-                    // It has just gone.
+                    // It has just gone, or is about to.
                     None if here.is_some() => {
                         without.push(member.client);
                         continue;
@@ -158,7 +165,9 @@ impl Core {
         published: &mut Published,
     ) {
         let endpoint = to.member.live.and_then(|live| self.endpoint(live));
-        let allowed = |it: &Rc<Endpoint>| it.may_receive(publication.topic, self.clock());
+        let qos = to.member.qos.min(publication.qos);
+        let allowed =
+            |it: &Rc<Endpoint>| it.takes(qos) && it.may_receive(publication.topic, self.clock());
         let (owed, mut groups) = (to.owed, SmallVec::new());
         let errand = Errand { ticket, owed, returned: owed, origin: None, by };
         if let Some(endpoint) = endpoint.filter(allowed) {

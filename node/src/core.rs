@@ -657,7 +657,7 @@ impl Core {
                 Ticket::Connection { live, number } => {
                     let Some(endpoint) = self.endpoint(live) else { continue };
                     match taken {
-                        Ok(()) => endpoint.taken(number),
+                        Ok(()) | Err(Failure::NoMember) => endpoint.taken(number),
                         Err(failure) => endpoint.failed(number, failure.reason()),
                     }
                 }

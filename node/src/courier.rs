@@ -235,7 +235,7 @@ impl Core {
             Some(Failure::Refused(Refusal::Unseen)) => {}
             // The node is stopping: nothing that an outbox holds is refused for less.
             Some(Failure::Refused(_)) => return,
-            Some(Failure::Outcome(_)) | None => {}
+            Some(Failure::Outcome(_) | Failure::NoMember) | None => {}
         }
         self.couriers.borrow_mut().safe(group, seq);
     }

@@ -162,10 +162,10 @@ async fn wait_for_ends(shared: &Arc<Shared>) {
     let told = Instant::now();
     loop {
         let open = ask_cores(shared, |core| core.endpoints.borrow().len()).await;
-        // What their ends left to be stored must be on its way before the groups stop, and what they left to
-        // others must be there before the links do.
-        let unsaid = ask_cores(shared, |core| core.unproposed()).await;
+        // What their ends left to others must be there before the links stop, and what is to be stored, also
+        // because nobody there could have it, on its way before the groups do.
         let owed = ask_cores(shared, |core| core.owed_to_peers()).await;
+        let unsaid = ask_cores(shared, |core| core.unproposed()).await;
         if open + unsaid + owed == 0 {
             info!("drained");
             return;

@@ -60,7 +60,9 @@ impl Core {
     pub fn pending_taken(&self, number: u32, taken: Result<(), Failure>) {
         if let Some(pending) = self.pendings.borrow_mut().open.get_mut(number as usize) {
             pending.waiting -= 1;
-            pending.failure = pending.failure.or(taken.err());
+            let is_peer = matches!(pending.asker, Asker::Peer(..));
+            let failure = taken.err().filter(|why| is_peer || *why != Failure::NoMember);
+            pending.failure = pending.failure.or(failure);
         }
         self.pending_done(number);
     }
@@ -74,11 +76,13 @@ impl Core {
         drop(pendings);
         match asker {
             Asker::Outbox { group, seq } => self.outbox_entry_done(group, seq, failure),
-            Asker::Peer(placing, parcel) => {
-                if let Some(failure) = failure {
+            Asker::Peer(placing, parcel) => match failure {
+                Some(Failure::NoMember) => placing.unplaced(parcel, 0),
+                Some(failure) => {
                     placing.unplaced(parcel, failure.reason_for_peer().code().into());
                 }
-            }
+                None => {}
+            },
             // Whoever asked may have gone away.
             Asker::Request(answer) => drop(answer.send(failure.map_or(Ok(()), Err))),
         }

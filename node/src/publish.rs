@@ -309,12 +309,14 @@ impl Core {
                     }
                 }
             }
+            let has_no_member = parcel.to.is_some() && !published.reached;
+            let taken = if has_no_member { Err(Failure::NoMember) } else { Ok(()) };
             // Whoever took it instead reports.
             match parcel.ticket.filter(|_| published.waiting == 0) {
-                Some(ticket) if ticket.core() == batch.from => results.push((ticket, Ok(()))),
+                Some(ticket) if ticket.core() == batch.from => results.push((ticket, taken)),
                 // It came by way of a core whose member could not take it.
                 Some(ticket) => {
-                    let results = vec![(ticket, Ok(()))];
+                    let results = vec![(ticket, taken)];
                     self.shared.send(ticket.core(), ToCore::Taken { results, credit: None });
                 }
                 None => {}

@@ -219,7 +219,9 @@ def test_what_members_of_a_drained_node_leave_goes_to_another_node(cluster, on, 
     heir = on(3, f"{name}-heir")
     heir.subscribe(filter, qos=1)
     cluster[2].terminate()
-    assert sorted(payloads(heir, 40)) == sorted(numbers(40))
+    for number in range(40, 400):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=1)
+    assert sorted(payloads(heir, 400)) == sorted(numbers(400))
     heir.nothing_more()
     assert cluster[2].stop() == 0
     cluster[2].start()

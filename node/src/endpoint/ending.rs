@@ -40,11 +40,14 @@ impl Endpoint {
         self.state.borrow_mut().ending = true;
     }
 
-    /// Whether it takes publications of a QoS. One that was asked to end has until then to have what it was
-    /// sent acknowledged, and is given no more of that kind.
+    /// Whether it, or its queue, takes publications of a QoS. One that was asked to end has until then to
+    /// have what it was sent acknowledged, and is given no more of that kind.
     pub fn takes(&self, qos: QoS) -> bool {
+        let is_acknowledged = qos != QoS::AtMostOnce;
+        let keeps = is_acknowledged && self.profile.persistent && self.profile.record.is_some();
         let state = self.state.borrow();
-        !state.closed && !state.ending && (qos == QoS::AtMostOnce || state.doom.is_none())
+        let is_ending = state.closed || state.ending || is_acknowledged && state.doom.is_some();
+        keeps || !is_ending
     }
 
     /// Whether the connection is over.

@@ -204,7 +204,7 @@ impl Core {
                 filter: &copy.share.filter,
                 client: &copy.member.client,
             }),
-            asks: ticket.is_some(),
+            asks: ticket.is_some() || is_owed(copy.as_deref()),
             owed: errand.owed,
         };
         let place = to_peer.add(&parcel, publication.bytes() + OVERHEAD);

@@ -157,6 +157,9 @@ pub enum Failure {
     Refused(Refusal),
     /// It took it, and this came of it.
     Outcome(Reason),
+    /// No member of a shared subscription here could have it: a peer that asked looks elsewhere, and to
+    /// everybody else it is none.
+    NoMember,
 }
 
 impl Failure {
@@ -174,6 +177,7 @@ impl Failure {
         match self {
             Self::Refused(why) => refusal_reason(why),
             Self::Outcome(reason) => reason,
+            Self::NoMember => Reason::NoMatchingSubscribers,
         }
     }
 }

@@ -130,6 +130,12 @@ impl Arns {
 
     /// Reads what policies can be attached to: that, or the ARN of a thing group.
     pub(crate) fn parse_target(&self, text: &str) -> Result<Principal, Error> {
+        if let Ok(id) = CertificateId::new(&text.to_ascii_lowercase()) {
+            let arn = self.certificate(&id);
+            return Err(Error::Invalid(format!(
+                "'{text}' is the id of a certificate: give its ARN, {arn}"
+            )));
+        }
         if !text.starts_with("arn:") {
             return Ok(Principal::Cognito(CognitoIdentity::new(text)?));
         }

@@ -37,7 +37,7 @@ pub(crate) enum Refusal {
         min_version: u32,
     },
     /// It is a node of another cluster.
-    #[error("the peer belongs to another cluster")]
+    #[error("it is of another cluster: cluster.id, shards or cluster.restored_from differ")]
     Cluster,
     /// Its certificate, or what it says, names another node.
     #[error("the peer is not node {0}")]

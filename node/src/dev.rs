@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::backend::Backend;
 use crate::clock::now_ms;
-use crate::config::{AccessKey, Account, Config, Listener, Log, LogFormat};
+use crate::config::{AccessKey, Account, Config, Findings, Listener, Log, LogFormat};
 use crate::kept;
 use crate::pki::{Pki, write_public, write_secret};
 
@@ -68,6 +68,13 @@ impl Dev {
         fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let data = fs::canonicalize(&data)?;
         refuse_other_account(&data, &account)?;
+        if kept::has_state(&data)? && !data.join("pki").exists() {
+            bail!(
+                "--data {}: `skein serve` has made it, and `skein dev` would register a device there that \
+                 may do everything; use another folder",
+                data.display()
+            );
+        }
         let pki = Pki::open(&data.join("pki"))?;
         let access_key = access_key(&data.join("aws"), &account.region)?;
         let port = |port: u16| Some(([127, 0, 0, 1], port + port_offset).into());
@@ -204,6 +211,24 @@ Try it (a second client with -i dev-thing takes over from the first):
             port(9464),
         )
     }
+}
+
+/// Finds that a folder is one that `skein dev` has made, and lets in whoever has the key of its device.
+pub fn check_device(config: &Config, found: &mut Findings) {
+    let key = device_key(&config.data);
+    if key.exists() {
+        let text = format!(
+            "`skein dev` has made {}: whoever has {} may do everything as {THING}; detach dev-policy from its \
+             certificate, delete both and the file, or use another folder",
+            config.data.display(),
+            key.display()
+        );
+        found.warning("data", text);
+    }
+}
+
+fn device_key(data: &Path) -> PathBuf {
+    data.join("pki").join("device.key")
 }
 
 /// Refuses another account and region than the folder was made with, in the words of the command line.

@@ -106,10 +106,15 @@ pub fn settled(config: &Config) -> anyhow::Result<Config> {
     Ok(if is_otherwise { otherwise } else { config.clone() })
 }
 
+/// Whether a node has started on the folder.
+pub fn has_state(data: &Path) -> anyhow::Result<bool> {
+    Ok(read(data, SHARDS)?.is_some())
+}
+
 /// What the folder says; one with state that says nothing is of a version without clusters.
 fn place_kept(config: &Config) -> anyhow::Result<Option<String>> {
     let kept = read(&config.data, CLUSTER)?;
-    let has_state = read(&config.data, SHARDS)?.is_some();
+    let has_state = has_state(&config.data)?;
     Ok(kept.or_else(|| has_state.then(|| ALONE.into())))
 }
 

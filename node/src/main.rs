@@ -16,7 +16,7 @@ use node::admin::replay::{Replay, Trial, Watched, Watching};
 use node::audit;
 use node::backup::{self, Standing};
 use node::config::{Config, S3};
-use node::dev::{Dev, Options};
+use node::dev::{self, Dev, Options};
 use node::{login, preflight, run};
 use rustix::fs::Mode;
 use tokio::runtime::Runtime;
@@ -321,7 +321,7 @@ struct ConfigFile {
     /// The configuration, in TOML. `SKEIN__A__B=value` in the environment overrides `a.b`.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The same.
+    /// The configuration; the same as --config FILE.
     file: Option<PathBuf>,
 }
 
@@ -565,7 +565,8 @@ fn keys(out: &Path, nodes: &[u64]) -> anyhow::Result<()> {
 fn check(path: &Path) -> anyhow::Result<()> {
     let refused = "the configuration cannot be used";
     let config = Config::read(path, std::env::vars()).context(refused)?;
-    let found = preflight::check(&config);
+    let mut found = preflight::check(&config);
+    dev::check_device(&config, &mut found);
     for warning in &found.warnings {
         eprintln!("warning: {warning}");
     }

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::admin;
 use crate::backend::Backend;
 use crate::config::{Config, Listener};
-use crate::dev::Dev;
+use crate::dev::{self, Dev};
 use crate::hsm::HsmKey;
 use crate::http;
 use crate::node::{Node, cannot_listen};
@@ -30,7 +30,11 @@ use crate::telemetry;
 
 /// Runs a node until it is told to stop or cannot go on.
 pub fn run(config: Config, dev: Option<Dev>) -> anyhow::Result<()> {
-    let warnings = preflight::check(&config).refuse_problems()?;
+    let mut found = preflight::check(&config);
+    if dev.is_none() {
+        dev::check_device(&config, &mut found);
+    }
+    let warnings = found.refuse_problems()?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("skein-control")

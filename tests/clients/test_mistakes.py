@@ -170,3 +170,21 @@ def test_a_mistyped_access_key_is_not_shown(tmp_path):
         code, said = skein(*words, env=mistyped)
         assert code == 1 and "hidden" not in said, said
         assert 'SKEIN__ACCESS_KEYS: character' in said and 'it is TOML: [{ id = "…", secret = "…" }]' in said, said
+
+
+def test_folders_of_dev_and_of_production_are_told_apart(tmp_path):
+    """What `skein dev` registers may do everything."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "shards").write_text("16")
+    code, said = skein("dev", "--data", data)
+    assert code == 1 and "`skein serve` has made it" in said, said
+    assert not (data / "pki").exists()
+    path = tmp_path / "skein.toml"
+    path.write_text(f'data = "{data}"\n')
+    code, said = skein("config", "check", path)
+    assert code == 0 and "skein dev" not in said, said
+    (data / "pki").mkdir()
+    (data / "pki" / "device.key").write_text("")
+    code, said = skein("config", "check", path)
+    assert code == 0 and "`skein dev` has made" in said, said

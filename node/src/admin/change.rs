@@ -333,6 +333,13 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
             |it: &&super::cluster::Group| it.voters.contains(&node) || it.learners.contains(&node);
         standing.groups.values().filter(has).count()
     };
+    let led_by = |node: u64| standing.groups.values().filter(|it| it.leader == Some(node)).count();
+    let serves = |node: u64| {
+        let is_open = |it: &Member| it.status == MemberStatus::Active && it.drain == Drain::No;
+        is_live(&node) && member(&node).is_some_and(is_open)
+    };
+    let others_serve =
+        |node: u64| standing.members.keys().any(|other| *other != node && serves(*other));
     match wish {
         Wish::Add { node, .. } => match member(node).map(|it| it.status) {
             Some(MemberStatus::Active) => Progress::Done(format!(
@@ -374,12 +381,27 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
             )),
             Some(Drain::No) if *undo => Progress::Done(format!("node {node} serves clients again")),
             Some(Drain::Done) if !undo => Progress::Done(format!(
-                "node {node} is drained: it has no clients and leads nothing"
+                "node {node} is drained: it has no clients{}{}",
+                match led_by(*node) {
+                    0 => " and leads nothing".to_owned(),
+                    led => format!(
+                        ", and still leads {led} of {groups} groups, which nobody else may lead"
+                    ),
+                },
+                if others_serve(*node) {
+                    ""
+                } else {
+                    ". No other node serves clients: none is served now"
+                }
             )),
             Some(Drain::Wanted) if !undo && !is_live(node) => Progress::Stuck(undrained(*node)),
-            Some(Drain::Wanted) if !undo => {
-                Progress::Going(format!("node {node} is draining: its clients go elsewhere"))
-            }
+            Some(Drain::Wanted) if !undo => Progress::Going(format!(
+                "node {node} is draining: {}",
+                match others_serve(*node) {
+                    true => "its clients go elsewhere",
+                    false => "no other node serves clients, so that they have nowhere to go",
+                }
+            )),
             _ => Progress::Failed(format!("node {node} was told otherwise meanwhile")),
         },
         Wish::Transfer { group, node } => {
@@ -596,6 +618,8 @@ mod tests {
         let removing = Wish::Remove { node: 3, dead: true };
         let going = |text: &str| Progress::Going(text.into());
         let drain = |undo| Wish::Drain { node: 3, undo };
+        let drain_begins = |node| Command::DrainMember { node, drain: Drain::Wanted };
+        let drain_ends = |node| Command::DrainMember { node, drain: Drain::Done };
         for (commands, wish, expected) in [
             (
                 join(),
@@ -626,6 +650,30 @@ mod tests {
                 ),
             ),
             (vec![], drain(true), Progress::Done("node 3 serves clients again".into())),
+            (
+                [1, 2, 3].map(drain_begins).into(),
+                drain(false),
+                going("node 3 is draining: no other node serves clients, so that they have nowhere to go"),
+            ),
+            (
+                vec![drain_begins(3)],
+                drain(false),
+                going("node 3 is draining: its clients go elsewhere"),
+            ),
+            (
+                vec![drain_begins(3), drain_ends(3)],
+                drain(false),
+                Progress::Done("node 3 is drained: it has no clients and leads nothing".into()),
+            ),
+            (
+                [1, 2, 3].into_iter().flat_map(|it| [drain_begins(it), drain_ends(it)]).collect(),
+                Wish::Drain { node: 1, undo: false },
+                Progress::Done(
+                    "node 1 is drained: it has no clients, and still leads 1 of 1 groups, which nobody else may \
+                     lead. No other node serves clients: none is served now"
+                        .into(),
+                ),
+            ),
             (vec![], drain(false), Progress::Failed("node 3 was told otherwise meanwhile".into())),
             (
                 vec![],

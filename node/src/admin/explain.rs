@@ -22,7 +22,8 @@ use crate::shared::Shared;
 pub struct Question {
     /// The id of the certificate, or its ARN.
     pub certificate: String,
-    /// The client id of the connection; none for HTTP.
+    /// The client id of the connection; none for HTTP. Of `iot:Connect` the one that the resource names, unless
+    /// it is given.
     #[serde(default)]
     pub client_id: Option<String>,
     /// Where the client is.
@@ -87,6 +88,10 @@ pub(super) async fn explain(
     if !question.resource.starts_with(action.resource("").as_str()) {
         let expected = action.resource("…");
         return Err(wrong(format!("the resource of {} is like {expected:?}", question.action)));
+    }
+    if action == Action::Connect && question.client_id.is_none() {
+        let named = question.resource.strip_prefix(action.resource("").as_str());
+        question.client_id = named.map(str::to_owned);
     }
     let id = certificate(&question.certificate, &shared.arns).map_err(wrong)?;
     if let Some(asked) = &question.domain_name {

@@ -131,6 +131,16 @@ impl Cluster {
         self.wait(&format!("node {node} is ready"), || self.member(node).is_ready())
     }
 
+    /// Waits until every group has all its voters, as `skein cluster status` says it.
+    pub fn wait_settled(&self) -> Result<()> {
+        let admin = self.member(1).admin().to_string();
+        self.wait("all is well", || {
+            let mut asking = Command::new(binary());
+            asking.args(["cluster", "status", "--admin", &admin]);
+            Ok(asking.output()?.status.success())
+        })
+    }
+
     fn wait(&self, what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
         let asked = Instant::now();
         while !ask()? {

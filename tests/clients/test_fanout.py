@@ -19,6 +19,19 @@ def numbers(count):
     return [b"%d" % number for number in range(count)]
 
 
+def flood_until_slowed(publisher, packet):
+    """Publishes to those who read nothing until the broker does not take any more."""
+    publisher.socket.settimeout(1)
+    sent = 0
+    try:
+        while sent < 400 << 20:
+            publisher.socket.sendall(4 * packet)
+            sent += 4 * len(packet)
+    except TimeoutError:
+        pass
+    assert sent < 200 << 20, "the publisher is never slowed down"
+
+
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_reaches_clean_sessions_on_other_nodes_once(on, name, qos):
     subscribers = [on(node, f"{name}-{node}-{filter[0]}") for node in (1, 2, 3) for filter in ("a", "b")]
@@ -151,17 +164,7 @@ def test_a_subscriber_that_reads_nothing_slows_publishers_on_other_nodes(on, nam
     slow.subscribe(f"{name}/much", qos=0)
     other = on(3, f"{name}-other")
     other.subscribe(f"{name}/little", qos=1)
-    flood = m.publish(f"{name}/much", b"x" * 60_000) * 4
-    publisher = on(1, f"{name}-publisher")
-    publisher.socket.settimeout(1)
-    sent = 0
-    try:
-        while sent < 400 << 20:
-            publisher.socket.sendall(flood)
-            sent += len(flood)
-    except TimeoutError:
-        pass
-    assert sent < 200 << 20, "the publisher is never slowed down"
+    flood_until_slowed(on(1, f"{name}-publisher"), m.publish(f"{name}/much", b"x" * 60_000))
     on(1, f"{name}-calm").publish(f"{name}/little", b"x", qos=1)
     assert other.receive().payload == b"x"
 
@@ -222,6 +225,28 @@ def test_what_members_of_a_drained_node_leave_goes_to_another_node(cluster, on, 
     for number in range(40, 400):
         publisher.publish(f"{name}/t", b"%d" % number, qos=1)
     assert sorted(payloads(heir, 400)) == sorted(numbers(400))
+    heir.nothing_more()
+    assert cluster[2].stop() == 0
+    cluster[2].start()
+    cluster.wait_serving()
+
+
+def test_what_no_member_of_a_node_can_have_goes_to_another_node(cluster, on, name):
+    """All there are about to end, on both cores, and none of them reads its last word."""
+    filter = f"$share/group/{name}/#"
+    leavers = [on(2, f"{name}-{number}") for number in range(8)]
+    for leaver in leavers:
+        leaver.subscribe(filter, qos=1)
+        leaver.subscribe(f"{name}-much", qos=0)
+    heir = on(3, f"{name}-heir")
+    heir.subscribe(filter, qos=1)
+    flood_until_slowed(on(2, f"{name}-flood"), m.publish(f"{name}-much", b"x" * 60_000))
+    publisher = on(1, f"{name}-publisher")
+    cluster[2].terminate()
+    wait_until("they are told", lambda: "no more connections are taken" in cluster[2].log.read_text(), 20)
+    for number in range(40):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=1)
+    assert sorted(payloads(heir, 40)) == sorted(numbers(40))
     heir.nothing_more()
     assert cluster[2].stop() == 0
     cluster[2].start()

@@ -68,10 +68,11 @@ impl Dev {
         fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let data = fs::canonicalize(&data)?;
         refuse_other_account(&data, &account)?;
-        if kept::has_state(&data)? && !data.join("pki").exists() {
+        let made_here = ["aws/credentials", "pki/device.pem"];
+        if kept::has_state(&data)? && !made_here.iter().any(|file| data.join(file).exists()) {
             bail!(
-                "--data {}: `skein serve` has made it, and `skein dev` would register a device there that \
-                 may do everything; use another folder",
+                "--data {}: `skein serve` has made it, since neither aws/credentials nor pki/device.pem is \
+                 there; `skein dev` would register a device there that may do everything: use another folder",
                 data.display()
             );
         }

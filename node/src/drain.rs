@@ -176,7 +176,8 @@ async fn wait_for_ends(shared: &Arc<Shared>) {
                 open,
                 unsaid,
                 owed,
-                "not all is done in time: connections are cut, what is owed to others is lost"
+                "not all is done in time: a stop now cuts these connections, and what is owed to others is \
+                 lost with it"
             );
             return;
         }

@@ -67,8 +67,8 @@ pub struct Fanout {
     metrics: metrics::Metrics,
 }
 
-/// Whether publications get to a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether publications get to a node, soonest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     /// There is a stream to it.
     Linked,
@@ -485,7 +485,7 @@ mod tests {
         };
         let members = vec![name("moved"), name("stayed")];
         take_away(&index, 1, Gone { filters: Vec::new(), members });
-        let left = index.share_group(share).map(|group| group.elsewhere(None));
+        let left = index.share_group(share).map(|group| group.elsewhere(None, QoS::AtMostOnce));
         assert_eq!(left.unwrap().as_slice(), ["moved".into()]);
     }
 }

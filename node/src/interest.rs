@@ -175,6 +175,13 @@ impl Member {
         self.is_connected() && !self.refused.is(topic)
     }
 
+    /// Whether a publication of a QoS gets to it by way of another node that it is connected to, and not of
+    /// its queue.
+    pub fn is_elsewhere(&self, qos: QoS) -> bool {
+        let has_queue = self.group.is_some() && self.qos.min(qos) != QoS::AtMostOnce;
+        self.live.is_none() && self.node.is_some() && !has_queue
+    }
+
     fn is_gone(&self) -> bool {
         self.live.is_none() && self.group.is_none() && self.node.is_none()
     }
@@ -197,10 +204,10 @@ impl Member {
 pub type Without = SmallVec<[Arc<str>; 2]>;
 
 impl ShareGroup {
-    /// The member whose turn it is, without those that cannot take this publication: connected
+    /// The member whose turn it is, of those that are not out, as they cannot take this publication: connected
     /// ones first, of them those that could not have another on its topic last, then persistent ones that
     /// are away.
-    pub fn choose(&self, topic: &str, without: &[Arc<str>]) -> Option<Member> {
+    pub fn choose(&self, topic: &str, is_out: impl Fn(&Member) -> bool) -> Option<Member> {
         let members = self.members.read();
         if members.is_empty() {
             return None;
@@ -208,7 +215,7 @@ impl ShareGroup {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let in_turn = || {
             let in_turn = (0..members.len()).map(|step| &members[(turn + step) % members.len()]);
-            in_turn.filter(|member| !without.contains(&member.client))
+            in_turn.filter(|member| !is_out(member))
         };
         let passed_over = || in_turn().find(|member| member.is_connected());
         let found = in_turn().find(|member| member.takes(topic)).or_else(passed_over);
@@ -254,12 +261,11 @@ impl ShareGroup {
         named.or_else(|| here.next()).cloned()
     }
 
-    /// Members that are connected to other nodes, or to one of them, and not here.
-    pub fn elsewhere(&self, node: Option<u16>) -> Without {
+    /// Members that are elsewhere, or on one other node, for a publication of a QoS.
+    pub fn elsewhere(&self, node: Option<u16>, qos: QoS) -> Without {
         let members = self.members.read();
         let elsewhere = members.iter().filter(|member| {
-            member.live.is_none()
-                && member.node.is_some_and(|at| node.is_none_or(|node| at == node))
+            member.is_elsewhere(qos) && node.is_none_or(|node| member.node == Some(node))
         });
         elsewhere.map(|member| Arc::clone(&member.client)).collect()
     }
@@ -541,19 +547,28 @@ mod tests {
         index.share(share, "there", |member| member.node = Some(3));
         index.share(share, "here", |member| member.live = Some(live));
         let group = index.share_group(share).unwrap();
-        let choose =
-            |without: &[Arc<str>]| group.choose("a/b", without).map(|it| it.client.to_string());
+        let choose = |without: &[Arc<str>]| {
+            let chosen = group.choose("a/b", |member| without.contains(&member.client));
+            chosen.map(|it| it.client.to_string())
+        };
         let turns: std::collections::BTreeSet<_> = (0..4).filter_map(|_| choose(&[])).collect();
         assert_eq!(turns.into_iter().collect::<Vec<_>>(), ["here", "there"]);
 
-        assert_eq!(group.elsewhere(Some(4)).len(), 0);
-        let mut without = group.elsewhere(Some(3));
-        assert_eq!(without, group.elsewhere(None));
+        let elsewhere = |node| group.elsewhere(node, QoS::AtLeastOnce);
+        assert_eq!(elsewhere(Some(4)).len(), 0);
+        let mut without = elsewhere(Some(3));
+        assert_eq!(without, elsewhere(None));
         assert_eq!(choose(&without).as_deref(), Some("here"));
         without.push("here".into());
         assert_eq!(choose(&without).as_deref(), Some("away"));
         without.push("away".into());
         assert_eq!(choose(&without), None);
+
+        index.share(share, "there", |member| {
+            (member.group, member.qos) = (Some(2), QoS::AtLeastOnce);
+        });
+        assert_eq!(elsewhere(None).len(), 0, "its queue is reached otherwise");
+        assert_eq!(group.elsewhere(None, QoS::AtMostOnce).as_slice(), ["there".into()]);
 
         let here = |client| group.here(client).map(|it| it.client.to_string());
         assert_eq!(here("here").as_deref(), Some("here"));
@@ -576,7 +591,7 @@ mod tests {
         assert_eq!(takers(), ["two"]);
         assert!(!group.has_taker_beside(b"two"));
         let chosen = |topic| {
-            let choose = |_| group.choose(topic, &[]).unwrap().client.to_string();
+            let choose = |_| group.choose(topic, |_| false).unwrap().client.to_string();
             (0..4).map(choose).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
         };
         let (two, both): (Vec<_>, Vec<_>) = (chosen("a/b"), chosen("a/c"));
@@ -593,7 +608,7 @@ mod tests {
             assert_eq!(chosen("a/c"), two, "so many that any may be among them");
         }
         group.pass_over("two", "a/b");
-        assert!(group.choose("a/b", &[]).is_some(), "better than nobody");
+        assert!(group.choose("a/b", |_| false).is_some(), "better than nobody");
         index.share(share, "one", |member| member.group = Some(1));
         assert_eq!(takers(), Vec::<String>::new());
         for live in [None, live(3)] {
@@ -611,7 +626,7 @@ mod tests {
         index.share(share, "here", |member| member.live = Some(live));
         let choose = || {
             let mut chosen = None;
-            index.resolve("a/b", |interest| chosen = interest.shares[0].choose("a/b", &[]));
+            index.resolve("a/b", |interest| chosen = interest.shares[0].choose("a/b", |_| false));
             chosen.map(|member| member.client.to_string())
         };
         assert_eq!(choose().as_deref(), Some("here"));

@@ -339,7 +339,11 @@ def policy(*statements):
 class ClusterNode(Skein):
     """A node of a cluster: `skein serve` with a configuration of its own."""
 
-    POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
+    # Everybody may do everything, but for one thing that a test needs nobody else may not.
+    POLICY = (
+        '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"},'
+        '{"Effect":"Deny","Action":"iot:Receive","Resource":"arn:aws:iot:*:*:topic/*/not-for/${iot:ClientId}"}]}'
+    )
     KEYS = ("AKIATESTTESTTEST", "testtesttesttesttest")
 
     def __init__(self, cluster, node, joins=None):

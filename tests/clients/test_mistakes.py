@@ -177,14 +177,19 @@ def test_folders_of_dev_and_of_production_are_told_apart(tmp_path):
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
     (data / "shards").write_text("16")
-    code, said = skein("dev", "--data", data)
-    assert code == 1 and "`skein serve` has made it" in said, said
-    assert not (data / "pki").exists()
+    own_key = data / "pki" / "ca.key"
+    for there_are_own_keys in (False, True):
+        if there_are_own_keys:
+            own_key.parent.mkdir()
+            own_key.write_text("its own")
+        code, said = skein("dev", "--data", data)
+        assert code == 1 and "`skein serve` has made it" in said, said
+        assert sorted(file.name for file in data.iterdir()) == ["pki", "shards"][not there_are_own_keys:]
+    assert own_key.read_text() == "its own"
     path = tmp_path / "skein.toml"
     path.write_text(f'data = "{data}"\n')
     code, said = skein("config", "check", path)
     assert code == 0 and "skein dev" not in said, said
-    (data / "pki").mkdir()
     (data / "pki" / "device.key").write_text("")
     code, said = skein("config", "check", path)
     assert code == 0 and "`skein dev` has made" in said, said

@@ -108,6 +108,22 @@ def test_a_newcomer_that_keeps_no_session_gets_it_too(cluster, on, name):
     newcomer.nothing_more()
 
 
+@pytest.mark.parametrize("node", [1, 2, 3])
+def test_what_a_newcomer_may_not_receive_waits_on(cluster, on, name, node):
+    """The leader of the subscription's queue has given it to whoever keeps none, wherever that is."""
+    members_away(cluster, on, name, 1)
+    publisher = on(2, f"{name}-publisher")
+    publisher.publish(f"{name}/for-all", b"first", qos=1)
+    for number in range(COUNT):
+        publisher.publish(f"{name}/not-for/{name}-newcomer", b"%d" % number, qos=1)
+    newcomer = member(on, node, f"{name}-newcomer", name, props=None)
+    assert newcomer.receive().payload == b"first"
+    back = on(3, f"{name}-1", clean=False, props=LASTING)
+    assert sorted(payloads(back, COUNT)) == sorted(numbers(COUNT))
+    newcomer.nothing_more()
+    back.nothing_more()
+
+
 def test_what_waits_outlives_every_node(cluster, on, name):
     members_away(cluster, on, name, 1, 2)
     feed(on(1, f"{name}-publisher"), name, COUNT)

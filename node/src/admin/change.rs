@@ -385,7 +385,8 @@ fn progress(wish: &Wish, standing: &Standing) -> Progress {
                 match led_by(*node) {
                     0 => " and leads nothing".to_owned(),
                     led => format!(
-                        ", and still leads {led} of {groups} groups, which nobody else may lead"
+                        ", and still leads {led} of {groups} groups, which nobody else may lead or has \
+                         taken in time"
                     ),
                 },
                 if others_serve(*node) {

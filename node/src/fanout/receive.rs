@@ -176,7 +176,7 @@ fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unre
             };
             let Some(live) = member.live else { continue };
             // Nobody passes it on to a third node.
-            let without = share.elsewhere(None);
+            let without = share.elsewhere(None, qos_of(publication.qos));
             let to = Some(Box::new(ToMember { member, share, without, owed }));
             for_cores[usize::from(live.core)].push(Received { at, parcel, to, asks });
             continue;

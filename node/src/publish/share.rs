@@ -21,7 +21,8 @@ use crate::metrics::Asked;
 use crate::publication::{Kept, Publication};
 
 impl Core {
-    /// Delivers to one member of a shared subscription: the first in turn that may receive it.
+    /// Delivers to one member of a shared subscription: the first in turn that may receive it. What was
+    /// taken before and nobody can have waits for all of them, if any keeps a queue.
     pub(super) fn deliver_to_one(
         &self,
         share: &Arc<ShareGroup>,
@@ -31,13 +32,19 @@ impl Core {
         groups: &mut SmallVec<[GroupShare; 2]>,
         published: &mut Published,
     ) {
-        // The first of a node that cannot be reached now, and of one that was not for long: better than nobody.
-        let (mut lost, mut over) = (None, None);
-        while let Some(member) = share
-            .choose(publication.topic, &without)
-            .or_else(|| lost.take())
-            .or_else(|| over.take())
-        {
+        // Of each node that cannot be reached now the first member: better than nobody. Whoever looks again
+        // for this publication may still choose it.
+        let mut put_off: SmallVec<[(Reach, Member); 1]> = SmallVec::new();
+        let mut is_away = false;
+        loop {
+            let is_out = |member: &Member| {
+                let is_there = |(_, other): &(_, Member)| other.node == member.node;
+                without.contains(&member.client)
+                    || member.is_elsewhere(publication.qos) && put_off.iter().any(is_there)
+            };
+            let best = share.choose(publication.topic, is_out);
+            let is_best = best.is_some();
+            let Some(member) = best.or_else(|| take_nearest(&mut put_off)) else { break };
             let qos = member.qos.min(publication.qos);
             let here = member.live.filter(|live| live.core == self.id);
             let endpoint = here.and_then(|live| self.endpoint(live)).filter(|it| it.takes(qos));
@@ -61,18 +68,12 @@ impl Core {
                     group_share(groups, group).directed.push(copy);
                 }
                 (_, None) if let Some(node) = member.node => {
-                    if !without.contains(&member.client) {
-                        without.push(Arc::clone(&member.client));
-                        let later = match self.shared.fanout.reach(node) {
-                            Reach::Linked => None,
-                            Reach::Lost => Some(&mut lost),
-                            Reach::Over => Some(&mut over),
-                        };
-                        if let Some(later) = later {
-                            later.get_or_insert(member);
-                            continue;
-                        }
+                    let reach = self.shared.fanout.reach(node);
+                    if is_best && reach != Reach::Linked {
+                        put_off.push((reach, member));
+                        continue;
                     }
+                    without.push(Arc::clone(&member.client));
                     let copy = Copy {
                         member,
                         share: Arc::clone(share),
@@ -100,14 +101,25 @@ impl Core {
                     }
                     // It has just gone, or is about to.
                     None if here.is_some() => {
+                        share.pass_over(&member.client, publication.topic);
                         without.push(member.client);
                         continue;
                     }
-                    // QoS 0 for somebody who is away.
-                    None => self.metrics.dropped(DropReason::Gone),
+                    // It is away, and what it has of QoS 0 is not kept.
+                    None => {
+                        is_away = true;
+                        without.push(member.client);
+                        continue;
+                    }
                 },
             }
             return;
+        }
+        let is_kept = errand.owed && publication.qos != QoS::AtMostOnce;
+        if is_kept && share.keeps_queues() && self.shared.has_share_queues() {
+            self.keep_for(&share.subscribed, groups);
+        } else if is_away {
+            self.metrics.dropped(DropReason::Gone);
         }
     }
 
@@ -115,8 +127,8 @@ impl Core {
     /// elsewhere.
     pub(crate) fn choose_again(&self, node: u16, copy: Copy, ticket: Option<Ticket>) {
         let Copy { share, mut without, publication, owed, .. } = copy;
-        let refusing = share.elsewhere(Some(node));
         let publication = Publication::kept(&publication);
+        let refusing = share.elsewhere(Some(node), publication.qos);
         refusing.iter().for_each(|client| share.pass_over(client, publication.topic));
         without.extend(refusing);
         // Its commands can no longer become durable together with the entry's others.
@@ -286,4 +298,10 @@ impl Core {
             assigned: false,
         }
     }
+}
+
+/// Takes the first member of those that a publication gets to soonest.
+fn take_nearest(put_off: &mut SmallVec<[(Reach, Member); 1]>) -> Option<Member> {
+    let nearest = (0..put_off.len()).min_by_key(|at| put_off[*at].0)?;
+    Some(put_off.remove(nearest).1)
 }

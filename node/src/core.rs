@@ -34,6 +34,7 @@ use crate::interest::{Live, Member, ShareGroup, Without};
 use crate::metrics::CoreMetrics;
 use crate::outbox::Pool;
 use crate::publication::Kept;
+use crate::publish::Among;
 use crate::route::Routes;
 use crate::shared::Shared;
 use crate::wheel::{TICK, Wheel};
@@ -144,6 +145,8 @@ pub struct ToMember {
     pub without: Without,
     /// It must not be refused: see [`crate::publish::Errand::owed`].
     pub owed: bool,
+    /// Which others may have it.
+    pub among: Among,
 }
 
 /// Names who waits for a publication to be safe.

@@ -217,7 +217,7 @@ impl Core {
         let publication = Publication::kept(&kept);
         let route = self.route(publication.topic);
         let (origin, by) = (Some(origin), Some(by));
-        let errand = Errand { ticket, origin, owed: true, returned: false, by };
+        let errand = Errand { ticket, origin, owed: true, by, ..Errand::default() };
         let published = self.publish(&publication, &route, errand);
         self.pending_sent(number, published.waiting);
         published

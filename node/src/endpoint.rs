@@ -241,6 +241,8 @@ pub struct NotSent {
     pub queued: Vec<(u64, QoS, bool)>,
     /// What has to leave the queue because it has expired meanwhile.
     pub expired: Vec<u64>,
+    /// Those of shared subscriptions, for other members.
+    pub shared: Vec<(Kept, Arc<ShareGroup>)>,
 }
 
 #[derive(Debug)]
@@ -640,10 +642,12 @@ impl Endpoint {
                 }
                 continue;
             }
-            if !allowed
-                || publication.remaining(clock.epoch_ms) == Some(None)
-                || !self.fits(&publication, terms)
-            {
+            let is_expired = publication.remaining(clock.epoch_ms) == Some(None);
+            if !allowed && !is_expired {
+                denied.shared.extend(pending.share.map(|share| (pending.publication, share)));
+                continue;
+            }
+            if is_expired || !self.fits(&publication, terms) {
                 continue;
             }
             let id = state.window.open_next(pending.qos);

@@ -175,11 +175,20 @@ impl Member {
         self.is_connected() && !self.refused.is(topic)
     }
 
-    /// Whether a publication of a QoS gets to it by way of another node that it is connected to, and not of
-    /// its queue.
-    pub fn is_elsewhere(&self, qos: QoS) -> bool {
-        let has_queue = self.group.is_some() && self.qos.min(qos) != QoS::AtMostOnce;
-        self.live.is_none() && self.node.is_some() && !has_queue
+    /// Whether a publication of a QoS gets to it by way of another node, where it is connected, and not by way
+    /// of its queue.
+    pub fn is_elsewhere(&self, node: u16, qos: QoS) -> bool {
+        self.live.is_none() && self.node == Some(node) && !self.queues(qos)
+    }
+
+    /// Whether nothing of a publication of a QoS gets to it, as it is away or nobody knows where.
+    pub fn is_out_of_reach(&self, qos: QoS) -> bool {
+        self.live.is_none() && self.node.is_none() && !self.queues(qos)
+    }
+
+    /// Whether what it gets of a publication of a QoS goes to its queue.
+    pub fn queues(&self, qos: QoS) -> bool {
+        self.group.is_some() && self.qos.min(qos) != QoS::AtMostOnce
     }
 
     fn is_gone(&self) -> bool {
@@ -240,11 +249,9 @@ impl ShareGroup {
         self.members.read().iter().any(|member| member.group.is_some())
     }
 
-    /// Members that keep queues.
-    pub fn lasting(&self) -> Without {
-        let members = self.members.read();
-        let lasting = members.iter().filter(|member| member.group.is_some());
-        lasting.map(|member| Arc::clone(&member.client)).collect()
+    /// Whether a member that keeps no queue has a connection, and is not passed over for any topic.
+    pub fn has_brief_taker(&self) -> bool {
+        self.members.read().iter().any(|member| member.group.is_none() && member.takes_any())
     }
 
     /// Whether a member has a connection, is not passed over for any topic, and is not this client.
@@ -261,13 +268,18 @@ impl ShareGroup {
         named.or_else(|| here.next()).cloned()
     }
 
-    /// Members that are elsewhere, or on one other node, for a publication of a QoS.
-    pub fn elsewhere(&self, node: Option<u16>, qos: QoS) -> Without {
+    /// Members to which a publication of a QoS gets by way of another node.
+    pub fn elsewhere(&self, node: u16, qos: QoS) -> Without {
         let members = self.members.read();
-        let elsewhere = members.iter().filter(|member| {
-            member.is_elsewhere(qos) && node.is_none_or(|node| member.node == Some(node))
-        });
+        let elsewhere = members.iter().filter(|member| member.is_elsewhere(node, qos));
         elsewhere.map(|member| Arc::clone(&member.client)).collect()
+    }
+
+    /// None of them could have what it was to be given on a topic.
+    pub fn pass_over_elsewhere(&self, node: u16, qos: QoS, topic: &str) {
+        let mut members = self.members.write();
+        let elsewhere = members.iter_mut().filter(|member| member.is_elsewhere(node, qos));
+        elsewhere.for_each(|member| member.refused.add(topic));
     }
 }
 
@@ -555,9 +567,8 @@ mod tests {
         assert_eq!(turns.into_iter().collect::<Vec<_>>(), ["here", "there"]);
 
         let elsewhere = |node| group.elsewhere(node, QoS::AtLeastOnce);
-        assert_eq!(elsewhere(Some(4)).len(), 0);
-        let mut without = elsewhere(Some(3));
-        assert_eq!(without, elsewhere(None));
+        assert_eq!(elsewhere(4).len(), 0);
+        let mut without = elsewhere(3);
         assert_eq!(choose(&without).as_deref(), Some("here"));
         without.push("here".into());
         assert_eq!(choose(&without).as_deref(), Some("away"));
@@ -567,8 +578,8 @@ mod tests {
         index.share(share, "there", |member| {
             (member.group, member.qos) = (Some(2), QoS::AtLeastOnce);
         });
-        assert_eq!(elsewhere(None).len(), 0, "its queue is reached otherwise");
-        assert_eq!(group.elsewhere(None, QoS::AtMostOnce).as_slice(), ["there".into()]);
+        assert_eq!(elsewhere(3).len(), 0, "its queue is reached otherwise");
+        assert_eq!(group.elsewhere(3, QoS::AtMostOnce).as_slice(), ["there".into()]);
 
         let here = |client| group.here(client).map(|it| it.client.to_string());
         assert_eq!(here("here").as_deref(), Some("here"));

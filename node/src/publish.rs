@@ -45,6 +45,18 @@ struct GroupShare {
     queues: Vec<String>,
 }
 
+/// Which members of a shared subscription may have a publication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Among {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that keep no queue: the subscription's has given it away while no other was connected.
+    Brief,
+    /// Those that are connected here: a peer has chosen this node, and sees to all others.
+    Here,
+}
+
 /// What belongs to a publication besides itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Errand {
@@ -55,8 +67,10 @@ pub struct Errand {
     /// It comes from an outbox, perhaps by way of another core, or from a member of a shared subscription that
     /// has left: it must not be refused.
     pub owed: bool,
-    /// A member of a shared subscription had it.
+    /// A member of a shared subscription had it, or it has waited for one.
     pub returned: bool,
+    /// Which members of shared subscriptions may have it.
+    pub among: Among,
     /// Who publishes, and waits for those who fall behind.
     pub by: Option<Publisher>,
 }
@@ -125,7 +139,9 @@ impl Core {
             }
         }
         for share in &route.shares {
-            if errand.origin.is_some() && acknowledged && self.is_only_for_queue(share) {
+            // Where what an outbox holds went is not known to its next leader, and the group of another member
+            // would take it for something that it has seen if it has seen what comes after it.
+            if errand.origin.is_some() && acknowledged && self.has_queue(share) {
                 self.keep_for(&share.subscribed, &mut groups);
                 continue;
             }

@@ -764,12 +764,14 @@ def test_what_waits_for_a_shared_subscription_passes_over_who_may_not_receive(
 
 
 @pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("kind", [LASTING, {}], ids=["lasting", "brief"])
 def test_what_a_member_may_receive_no_more_goes_to_others(
-    sharers, identity, device, dial, name, qos
+    sharers, identity, device, dial, name, qos, kind
 ):
     may, _ = sharers
     other = identity(*everything(name), may_share(name))
-    slow = lasting_member(device, other, f"{name}-slow", name, qos, receive_maximum=2)
+    slow = device(other, f"{name}-slow", props=kind | {"receive_maximum": 2})
+    slow.subscribe(f"$share/g/{name}/+", qos=qos)
     publisher = dial()
     publisher.connect(f"{name}-publisher")
     for number in range(20):

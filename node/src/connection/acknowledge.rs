@@ -13,6 +13,7 @@ use crate::core::Ticket;
 use crate::endpoint::DropReason;
 use crate::host::{Proposal, Reply};
 use crate::metrics::Asked;
+use crate::publication::Publication;
 
 impl Connection {
     /// Sends the acknowledgements whose publications are safe.
@@ -64,9 +65,13 @@ impl Connection {
         for _ in 0..denied.count {
             self.core.metrics.decided(Asked::Receive, false);
         }
-        if denied.queued.is_empty() && denied.expired.is_empty() {
+        if denied.queued.is_empty() && denied.expired.is_empty() && denied.shared.is_empty() {
             return;
         }
+        for (kept, share) in &denied.shared {
+            share.pass_over(&self.endpoint.profile.client, Publication::kept(kept).topic);
+        }
+        self.core.pass_on(denied.shared, &self.endpoint.profile.client);
         for seq in denied.expired {
             self.core.metrics.dropped(DropReason::Expired);
             self.core.acknowledge_queued(&self.endpoint, seq);

@@ -22,10 +22,10 @@ use super::{Fanout, Link, MAX_CORES, Peer};
 use crate::core::{Core, Ticket, ToCore, ToMember};
 use crate::endpoint::Endpoint;
 use crate::identity;
-use crate::interest::Destination;
+use crate::interest::{Destination, Without};
 use crate::pending::Asker;
 use crate::publication::{Publication, qos_of};
-use crate::publish::Published;
+use crate::publish::{Among, Published};
 use crate::route::{Places, add_place};
 use crate::shared::Shared;
 
@@ -175,9 +175,8 @@ fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unre
                 continue;
             };
             let Some(live) = member.live else { continue };
-            // Nobody passes it on to a third node.
-            let without = share.elsewhere(None, qos_of(publication.qos));
-            let to = Some(Box::new(ToMember { member, share, without, owed }));
+            let (without, among) = (Without::new(), Among::Here);
+            let to = Some(Box::new(ToMember { member, share, without, owed, among }));
             for_cores[usize::from(live.core)].push(Received { at, parcel, to, asks });
             continue;
         }

@@ -22,7 +22,7 @@ use crate::core::{CREDIT, Core, Ticket, ToCore, Uses};
 use crate::host::Failure;
 use crate::interest::{Member, ShareGroup, Without};
 use crate::publication::{Kept, Publication, qos_of};
-use crate::publish::{Errand, Published};
+use crate::publish::{Among, Errand, Published};
 
 /// A batch is closed once it is this large.
 const BATCH_BYTES: usize = 256 << 10;
@@ -47,6 +47,8 @@ pub struct Copy {
     /// It comes from an outbox, or from a member that has left: whoever published it was told that it is
     /// taken.
     pub owed: bool,
+    /// Which others may have it.
+    pub among: Among,
 }
 
 impl Copy {

@@ -12,7 +12,7 @@ use fleet::shard::{Directed, Origin, SharedCopy};
 use mqtt::QoS;
 use smallvec::SmallVec;
 
-use super::{Errand, GroupShare, Published, group_share};
+use super::{Among, Errand, GroupShare, Published, group_share};
 use crate::core::{Core, Publisher, Ticket, ToMember};
 use crate::endpoint::{DropReason, Endpoint, Terms};
 use crate::fanout::{Copy, Reach};
@@ -34,17 +34,27 @@ impl Core {
     ) {
         // Of each node that cannot be reached now the first member: better than nobody. Whoever looks again
         // for this publication may still choose it.
-        let mut put_off: SmallVec<[(Reach, Member); 1]> = SmallVec::new();
-        let mut is_away = false;
+        let mut put_off: SmallVec<[(Reach, u16, Member); 1]> = SmallVec::new();
         loop {
             let is_out = |member: &Member| {
-                let is_there = |(_, other): &(_, Member)| other.node == member.node;
                 without.contains(&member.client)
-                    || member.is_elsewhere(publication.qos) && put_off.iter().any(is_there)
+                    || match errand.among {
+                        Among::All => false,
+                        Among::Brief => member.group.is_some(),
+                        Among::Here => member.live.is_none(),
+                    }
+                    || member.is_out_of_reach(publication.qos)
+                    || put_off
+                        .iter()
+                        .any(|(_, node, _)| member.is_elsewhere(*node, publication.qos))
             };
             let best = share.choose(publication.topic, is_out);
             let is_best = best.is_some();
-            let Some(member) = best.or_else(|| take_nearest(&mut put_off)) else { break };
+            let last_resort = || match self.may_wait(share, publication, errand) {
+                true => None,
+                false => take_nearest(&mut put_off),
+            };
+            let Some(member) = best.or_else(last_resort) else { break };
             let qos = member.qos.min(publication.qos);
             let here = member.live.filter(|live| live.core == self.id);
             let endpoint = here.and_then(|live| self.endpoint(live)).filter(|it| it.takes(qos));
@@ -64,13 +74,13 @@ impl Core {
                     self.keep_for(&share.subscribed, groups);
                 }
                 (Some(group), _) if qos != QoS::AtMostOnce => {
-                    let copy = self.directed(&member, share, publication);
+                    let copy = self.directed(&member, share, publication, errand);
                     group_share(groups, group).directed.push(copy);
                 }
                 (_, None) if let Some(node) = member.node => {
                     let reach = self.shared.fanout.reach(node);
                     if is_best && reach != Reach::Linked {
-                        put_off.push((reach, member));
+                        put_off.push((reach, node, member));
                         continue;
                     }
                     without.push(Arc::clone(&member.client));
@@ -80,6 +90,7 @@ impl Core {
                         without,
                         publication: publication.keep(),
                         owed: errand.owed,
+                        among: errand.among,
                     };
                     let copy = Some(Box::new(copy));
                     self.hand_over_to_node(node, publication, copy, errand, published);
@@ -91,23 +102,18 @@ impl Core {
                         share: Arc::clone(share),
                         without,
                         owed: errand.owed,
+                        among: errand.among,
                     });
                     self.hand_over_to(live.core, kept, Some(to), errand, published);
                 }
                 _ => match endpoint {
                     Some(endpoint) => {
                         let to = (share, &member);
-                        self.deliver_as(to, &endpoint, publication, groups, published);
+                        self.deliver_as(to, &endpoint, publication, errand, groups, published);
                     }
                     // It has just gone, or is about to.
-                    None if here.is_some() => {
-                        share.pass_over(&member.client, publication.topic);
-                        without.push(member.client);
-                        continue;
-                    }
-                    // It is away, and what it has of QoS 0 is not kept.
                     None => {
-                        is_away = true;
+                        share.pass_over(&member.client, publication.topic);
                         without.push(member.client);
                         continue;
                     }
@@ -115,24 +121,34 @@ impl Core {
             }
             return;
         }
-        let is_kept = errand.owed && publication.qos != QoS::AtMostOnce;
-        if is_kept && share.keeps_queues() && self.shared.has_share_queues() {
+        if self.may_wait(share, publication, errand) {
+            for (_, node, _) in put_off {
+                share.pass_over_elsewhere(node, publication.qos, publication.topic);
+            }
             self.keep_for(&share.subscribed, groups);
-        } else if is_away {
+        } else if without.is_empty() && errand.among == Among::All {
             self.metrics.dropped(DropReason::Gone);
         }
+    }
+
+    /// Whether a publication that was taken before waits in a shared subscription's queue for whoever can
+    /// have it.
+    fn may_wait(&self, share: &ShareGroup, publication: &Publication<'_>, errand: Errand) -> bool {
+        errand.owed
+            && errand.among != Among::Here
+            && publication.qos != QoS::AtMostOnce
+            && self.has_queue(share)
     }
 
     /// No member of a shared subscription on a node can take a publication: looks for another one
     /// elsewhere.
     pub(crate) fn choose_again(&self, node: u16, copy: Copy, ticket: Option<Ticket>) {
-        let Copy { share, mut without, publication, owed, .. } = copy;
+        let Copy { share, mut without, publication, owed, among, .. } = copy;
         let publication = Publication::kept(&publication);
-        let refusing = share.elsewhere(Some(node), publication.qos);
-        refusing.iter().for_each(|client| share.pass_over(client, publication.topic));
-        without.extend(refusing);
+        share.pass_over_elsewhere(node, publication.qos, publication.topic);
+        without.extend(share.elsewhere(node, publication.qos));
         // Its commands can no longer become durable together with the entry's others.
-        let errand = Errand { ticket, origin: None, owed, returned: owed, by: None };
+        let errand = Errand { ticket, owed, returned: owed, among, ..Errand::default() };
         let (mut groups, mut published) = (SmallVec::new(), Published::default());
         self.deliver_to_one(&share, without, &publication, errand, &mut groups, &mut published);
         self.propose_to_groups(groups, &publication, errand, &mut published);
@@ -146,6 +162,7 @@ impl Core {
         (share, member): (&Arc<ShareGroup>, &Member),
         endpoint: &Rc<Endpoint>,
         publication: &Publication<'_>,
+        errand: Errand,
         groups: &mut SmallVec<[GroupShare; 2]>,
         published: &mut Published,
     ) {
@@ -154,7 +171,7 @@ impl Core {
             profile.record.filter(|_| profile.persistent && qos != QoS::AtMostOnce)
         {
             // Its subscription is not stored yet, but its queue is the only one that numbers.
-            let copy = self.directed(member, share, publication);
+            let copy = self.directed(member, share, publication, errand);
             group_share(groups, record.group).directed.push(copy);
             return;
         }
@@ -180,11 +197,11 @@ impl Core {
         let qos = to.member.qos.min(publication.qos);
         let allowed =
             |it: &Rc<Endpoint>| it.takes(qos) && it.may_receive(publication.topic, self.clock());
-        let (owed, mut groups) = (to.owed, SmallVec::new());
-        let errand = Errand { ticket, owed, returned: owed, origin: None, by };
+        let (owed, among, mut groups) = (to.owed, to.among, SmallVec::new());
+        let errand = Errand { ticket, owed, returned: owed, origin: None, among, by };
         if let Some(endpoint) = endpoint.filter(allowed) {
             let member = (&to.share, &to.member);
-            self.deliver_as(member, &endpoint, publication, &mut groups, published);
+            self.deliver_as(member, &endpoint, publication, errand, &mut groups, published);
         } else {
             to.share.pass_over(&to.member.client, publication.topic);
             let mut without = to.without.clone();
@@ -204,7 +221,8 @@ impl Core {
     ) -> Published {
         let SharedCopy { filter, assigned, member, returned } = copy;
         let (publication, mut published) = (Publication::kept(kept), Published::default());
-        let errand = Errand { ticket, origin: Some(origin), owed: true, returned, by: Some(by) };
+        let (origin, by, among) = (Some(origin), Some(by), Among::Brief);
+        let errand = Errand { ticket, origin, owed: true, returned, among, by };
         let mut groups = SmallVec::new();
         if publication.remaining(self.clock().epoch_ms) == Some(None) {
             self.metrics.dropped(DropReason::Expired);
@@ -241,10 +259,9 @@ impl Core {
             Ok(topic::Subscription::Shared(share)) => self.shared.interest.share_group(share),
             _ => None,
         };
-        let is_brief = |member: Member| member.group.is_none();
-        match share.filter(|share| share.takers().into_iter().any(is_brief)) {
+        match share.filter(|share| share.has_brief_taker()) {
             Some(share) => {
-                let without = share.lasting();
+                let without = Without::new();
                 self.deliver_to_one(&share, without, publication, errand, groups, published);
             }
             None => self.keep_for(filter, groups),
@@ -269,10 +286,8 @@ impl Core {
         !member.is_connected() && self.shared.has_share_queues()
     }
 
-    /// Whether what an outbox holds goes to the subscription's queue, whoever is connected: where it went is
-    /// not known to the next leader of the outbox, and the group of another member would take it for
-    /// something that it has seen if it has seen what comes after it.
-    pub(super) fn is_only_for_queue(&self, share: &ShareGroup) -> bool {
+    /// Whether a shared subscription has a queue.
+    pub(super) fn has_queue(&self, share: &ShareGroup) -> bool {
         share.keeps_queues() && self.shared.has_share_queues()
     }
 
@@ -287,6 +302,7 @@ impl Core {
         member: &Member,
         share: &ShareGroup,
         publication: &Publication<'_>,
+        errand: Errand,
     ) -> Directed {
         let is_known = self.shared.has_share_queues();
         Directed {
@@ -295,13 +311,13 @@ impl Core {
             retain: publication.retain && member.retain_as_published,
             subscription_ids: member.subscription_ids.to_vec(),
             share: if is_known { share.subscribed.to_string() } else { String::new() },
-            assigned: false,
+            assigned: errand.returned,
         }
     }
 }
 
 /// Takes the first member of those that a publication gets to soonest.
-fn take_nearest(put_off: &mut SmallVec<[(Reach, Member); 1]>) -> Option<Member> {
+fn take_nearest(put_off: &mut SmallVec<[(Reach, u16, Member); 1]>) -> Option<Member> {
     let nearest = (0..put_off.len()).min_by_key(|at| put_off[*at].0)?;
-    Some(put_off.remove(nearest).1)
+    Some(put_off.remove(nearest).2)
 }

@@ -671,7 +671,7 @@ mod tests {
                 Wish::Drain { node: 1, undo: false },
                 Progress::Done(
                     "node 1 is drained: it has no clients, and still leads 1 of 1 groups, which nobody else may \
-                     lead. No other node serves clients: none is served now"
+                     lead or has taken in time. No other node serves clients: none is served now"
                         .into(),
                 ),
             ),

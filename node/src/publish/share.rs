@@ -113,7 +113,9 @@ impl Core {
                     }
                     // It has just gone, or is about to.
                     None => {
-                        share.pass_over(&member.client, publication.topic);
+                        if qos != QoS::AtMostOnce {
+                            share.pass_over(&member.client, publication.topic);
+                        }
                         without.push(member.client);
                         continue;
                     }
@@ -221,8 +223,8 @@ impl Core {
     ) -> Published {
         let SharedCopy { filter, assigned, member, returned } = copy;
         let (publication, mut published) = (Publication::kept(kept), Published::default());
-        let (origin, by, among) = (Some(origin), Some(by), Among::Brief);
-        let errand = Errand { ticket, origin, owed: true, returned, among, by };
+        let (owed, by, among) = (true, Some(by), Among::Brief);
+        let mut errand = Errand { ticket, origin: Some(origin), owed, returned, among, by };
         let mut groups = SmallVec::new();
         if publication.remaining(self.clock().epoch_ms) == Some(None) {
             self.metrics.dropped(DropReason::Expired);
@@ -236,6 +238,9 @@ impl Core {
                 group_share(&mut groups, group).directed.push(member);
             }
             _ if assigned => {
+                // Where it goes is not known to the next leader. What comes behind it may be in the queue by
+                // then, and this would be taken for something seen; what is of QoS 1 may come twice.
+                errand.origin = errand.origin.filter(|_| publication.qos == QoS::ExactlyOnce);
                 let (publication, groups) = (&publication, &mut groups);
                 self.deliver_to_any(&filter, publication, errand, groups, &mut published);
             }
@@ -311,7 +316,7 @@ impl Core {
             retain: publication.retain && member.retain_as_published,
             subscription_ids: member.subscription_ids.to_vec(),
             share: if is_known { share.subscribed.to_string() } else { String::new() },
-            assigned: errand.returned,
+            assigned: is_known && errand.returned,
         }
     }
 }

@@ -24,7 +24,7 @@ def copy_of(cluster, number, name):
     return copy
 
 
-def as_many_as_are_kept(node):
+def lives_behind_those_of(node):
     """As many lives as a folder remembers, all behind those of a node: lines of the file `incarnation`."""
     last = int((node.data / "incarnation").read_text().splitlines()[-1].split()[0])
     return "".join(f"{last + number}\n" for number in range(1, 65))
@@ -136,7 +136,7 @@ def test_a_node_is_let_in_by_one_that_was_away_while_it_could_not_start(cluster)
         busy.listen()
         lives = lambda: (first.data / "incarnation").read_text()
         # Each life is let in by node 2, and more of them than its folder remembers.
-        (first.data / "incarnation").write_text(lives() + as_many_as_are_kept(first))
+        (first.data / "incarnation").write_text(lives() + lives_behind_those_of(first))
         for _ in range(2):
             start_in_vain(first)
         assert "listeners.mqtt" in first.tail() and len(lives().splitlines()) == 64
@@ -152,7 +152,7 @@ def test_a_copy_is_not_let_in_for_being_started_often(cluster, copies):
     cluster[3].start()
     wait_until("it serves", cluster[3].is_serving, 20)
     # So often that its folder does not remember any more what it was copied with.
-    (copy.data / "incarnation").write_text(as_many_as_are_kept(cluster[3]))
+    (copy.data / "incarnation").write_text(lives_behind_those_of(cluster[3]))
     start_in_vain(copy)
     assert "node 3 has gone on at" in copy.tail()
     assert cluster[3].is_serving()

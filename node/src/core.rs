@@ -318,6 +318,8 @@ pub struct Core {
     proposals: RefCell<Vec<Proposal>>,
     /// Their bytes.
     proposals_bytes: Cell<usize>,
+    /// What is given up of what was on its way to peers, and has not been given to others yet.
+    pub(crate) unsettled: Cell<usize>,
     proposing: Cell<bool>,
     clock: Cell<Clock>,
     loop_delay: Cell<Duration>,
@@ -356,6 +358,7 @@ impl Core {
             held: RefCell::default(),
             proposals: RefCell::default(),
             proposals_bytes: Cell::default(),
+            unsettled: Cell::default(),
             proposing: Cell::new(false),
             clock: Cell::new(clock),
             loop_delay: Cell::default(),
@@ -472,8 +475,8 @@ impl Core {
 
     /// Tells the groups what of their outboxes is safe.
     fn flush_trims(&self) {
-        for (group, upto) in self.couriers.borrow_mut().trims() {
-            let command = shard::Command::from(shard::TrimOutbox { upto }).encoded();
+        for (group, trim) in self.couriers.borrow_mut().trims() {
+            let command = shard::Command::from(trim).encoded();
             self.propose(Proposal::owed(group.into(), command));
         }
     }

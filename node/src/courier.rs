@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::Refusal;
-use fleet::shard::{Origin, OutboxEntry};
+use fleet::shard::{Origin, OutboxEntry, TrimOutbox};
 use rustc_hash::FxHashMap;
 use tracing::error;
 
@@ -42,6 +42,9 @@ struct Courier {
     unsafe_from: u64,
     /// Entries behind it that are.
     safe: BTreeSet<u64>,
+    /// Of those that are safe and not trimmed, what nobody could have: a shared subscription's queue gave
+    /// it and gets it back.
+    returned: BTreeSet<u64>,
     /// Everything before this is trimmed, or will be.
     trimmed: u64,
 }
@@ -94,6 +97,7 @@ impl Couriers {
             patience: Patience::default(),
             unsafe_from: first,
             safe: BTreeSet::new(),
+            returned: BTreeSet::new(),
             trimmed: first,
         });
         courier.waiting.extend(entries);
@@ -135,13 +139,22 @@ impl Couriers {
         }
     }
 
-    /// Per group the last outbox entry that may be trimmed, where that has moved.
-    pub fn trims(&mut self) -> impl Iterator<Item = (u16, u64)> {
+    /// Nobody could have what a shared subscription's queue has given.
+    fn unwanted(&mut self, group: u16, seq: u64) {
+        let Some(courier) = self.groups.get_mut(&group) else { return };
+        courier.returned.insert(seq);
+        self.safe(group, seq);
+    }
+
+    /// Per group what of its outbox may be trimmed, where that has become more.
+    pub fn trims(&mut self) -> impl Iterator<Item = (u16, TrimOutbox)> {
         let moved =
             self.groups.iter_mut().filter(|(_, courier)| courier.trimmed < courier.unsafe_from);
         moved.map(|(group, courier)| {
             courier.trimmed = courier.unsafe_from;
-            (*group, courier.unsafe_from - 1)
+            let later = courier.returned.split_off(&courier.unsafe_from);
+            let returned = std::mem::replace(&mut courier.returned, later).into_iter().collect();
+            (*group, TrimOutbox { upto: courier.unsafe_from - 1, returned })
         })
     }
 }
@@ -202,14 +215,19 @@ impl Core {
 
     /// Routes an entry as if the broker had published it.
     fn route_entry(self: &Rc<Self>, group: u16, entry: OutboxEntry) -> Published {
-        let asker = Asker::Outbox { group, seq: entry.seq };
+        let is_given = entry.is_for_anybody();
+        let asker = Asker::Outbox { group, seq: entry.seq, is_given };
         let number = self.pendings.borrow_mut().open(asker);
         let ticket = Some(Ticket::Core { core: self.id, number });
         let origin = Origin { group: group.into(), seq: entry.seq, part: None };
         let by = Publisher::Outbox(group);
         let mut kept = Arc::unwrap_or_clone(entry.publication);
         if let Some(copy) = entry.share {
-            let published = self.route_copy(&kept, *copy, (ticket, origin, by));
+            let mut published = self.route_copy(&kept, *copy, (ticket, origin, by));
+            if is_given && !published.reached {
+                published.waiting += 1;
+                self.pending_taken(number, Err(Failure::NoMember));
+            }
             self.pending_sent(number, published.waiting);
             return published;
         }
@@ -235,7 +253,8 @@ impl Core {
             Some(Failure::Refused(Refusal::Unseen)) => {}
             // The node is stopping: nothing that an outbox holds is refused for less.
             Some(Failure::Refused(_)) => return,
-            Some(Failure::Outcome(_) | Failure::NoMember) | None => {}
+            Some(Failure::NoMember) => return self.couriers.borrow_mut().unwanted(group, seq),
+            Some(Failure::Outcome(_)) | None => {}
         }
         self.couriers.borrow_mut().safe(group, seq);
     }
@@ -256,7 +275,7 @@ mod tests {
     }
 
     fn trims(couriers: &mut Couriers) -> Vec<(u16, u64)> {
-        couriers.trims().collect()
+        couriers.trims().map(|(group, trim)| (group, trim.upto)).collect()
     }
 
     #[test]
@@ -272,6 +291,21 @@ mod tests {
         assert_eq!(trims(&mut couriers), []);
         couriers.safe(1, 7);
         assert_eq!(trims(&mut couriers), [(1, 8)]);
+    }
+
+    #[test]
+    fn what_nobody_could_have_is_said_with_the_entries_around_it() {
+        let mut couriers = Couriers::default();
+        couriers.add(1, entries(5..9));
+        couriers.unwanted(1, 6);
+        couriers.unwanted(1, 8);
+        assert_eq!(trims(&mut couriers), []);
+        couriers.safe(1, 5);
+        let said = couriers.trims().collect::<Vec<_>>();
+        assert_eq!(said, [(1, TrimOutbox { upto: 6, returned: vec![6] })]);
+        couriers.unwanted(1, 7);
+        let said = couriers.trims().collect::<Vec<_>>();
+        assert_eq!(said, [(1, TrimOutbox { upto: 8, returned: vec![7, 8] })]);
     }
 
     #[test]

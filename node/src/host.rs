@@ -411,7 +411,10 @@ impl NodeHost {
             }
             if upto >= shard.outbox_begins() {
                 self.beside.entry(id).or_default().next_outbox = upto + 1;
-                self.owe(id, shard::TrimOutbox { upto }.into());
+                // It was on its way to connections, and these have ended with the node.
+                let given = shard.outbox(0).filter(|entry| entry.is_for_anybody());
+                let returned = given.map(|entry| entry.seq).filter(|seq| *seq <= upto).collect();
+                self.owe(id, shard::TrimOutbox { upto, returned }.into());
             }
         }
     }

@@ -165,6 +165,10 @@ impl Member {
         self.live.is_some() || self.node.is_some() || self.connected
     }
 
+    fn acknowledges(&self) -> bool {
+        self.qos != QoS::AtMostOnce
+    }
+
     /// Whether it is connected and worth giving messages to, whatever their topics.
     fn takes_any(&self) -> bool {
         self.is_connected() && !self.refused.is_any()
@@ -231,9 +235,14 @@ impl ShareGroup {
         found.or_else(|| in_turn().next()).cloned()
     }
 
-    /// Its members that have a connection anywhere and are not passed over for any topic.
+    /// Its members that what waits may be given to.
     pub fn takers(&self) -> Vec<Member> {
-        self.members.read().iter().filter(|member| member.takes_any()).cloned().collect()
+        takers(&self.members.read()).cloned().collect()
+    }
+
+    /// Whether a member acknowledges what it gets.
+    pub fn has_acknowledging(&self) -> bool {
+        self.members.read().iter().any(Member::acknowledges)
     }
 
     /// A member cannot have what it was to be given on a topic: others come first for a while.
@@ -249,21 +258,20 @@ impl ShareGroup {
         self.members.read().iter().any(|member| member.group.is_some())
     }
 
-    /// Whether a member that keeps no queue has a connection, and is not passed over for any topic.
+    /// Whether what waits may be given to a member that keeps no queue.
     pub fn has_brief_taker(&self) -> bool {
-        self.members.read().iter().any(|member| member.group.is_none() && member.takes_any())
+        takers(&self.members.read()).any(|member| member.group.is_none())
     }
 
-    /// Whether a member has a connection, is not passed over for any topic, and is not this client.
+    /// Whether what waits may be given to a member other than this client.
     pub fn has_taker_beside(&self, client: &[u8]) -> bool {
-        let members = self.members.read();
-        members.iter().any(|it| it.client.as_bytes() != client && it.takes_any())
+        takers(&self.members.read()).any(|member| member.client.as_bytes() != client)
     }
 
-    /// The member that a peer has chosen, or else another one that is connected here.
-    pub fn here(&self, client: &str) -> Option<Member> {
+    /// The member that a peer has chosen, or else another one that is connected here and is not out.
+    pub fn here(&self, client: &str, is_out: impl Fn(&Member) -> bool) -> Option<Member> {
         let members = self.members.read();
-        let mut here = members.iter().filter(|member| member.live.is_some());
+        let mut here = members.iter().filter(|it| it.live.is_some() && !is_out(it));
         let named = here.clone().find(|member| *member.client == *client);
         named.or_else(|| here.next()).cloned()
     }
@@ -281,6 +289,13 @@ impl ShareGroup {
         let elsewhere = members.iter_mut().filter(|member| member.is_elsewhere(node, qos));
         elsewhere.for_each(|member| member.refused.add(topic));
     }
+}
+
+/// The members that have a connection anywhere and are not passed over for any topic. While one
+/// acknowledges what it gets, those do not count that do not: what was stored would end with their sockets.
+fn takers(members: &[Member]) -> impl Iterator<Item = &Member> {
+    let all = !members.iter().any(Member::acknowledges);
+    members.iter().filter(move |member| member.takes_any() && (all || member.acknowledges()))
 }
 
 const SHARDS: usize = 64;
@@ -581,7 +596,7 @@ mod tests {
         assert_eq!(elsewhere(3).len(), 0, "its queue is reached otherwise");
         assert_eq!(group.elsewhere(3, QoS::AtMostOnce).as_slice(), ["there".into()]);
 
-        let here = |client| group.here(client).map(|it| it.client.to_string());
+        let here = |client| group.here(client, |_| false).map(|it| it.client.to_string());
         assert_eq!(here("here").as_deref(), Some("here"));
         assert_eq!(here("there").as_deref(), Some("here"), "somebody else of this node");
         index.share(share, "here", |member| member.live = None);

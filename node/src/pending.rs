@@ -18,6 +18,8 @@ pub enum Asker {
         group: u16,
         /// The entry.
         seq: u64,
+        /// A shared subscription's queue has given it, and gets it back if nobody can have it.
+        is_given: bool,
     },
     /// A peer, for a member of a shared subscription: the parcel in a batch of its.
     Peer(Arc<Placing>, u32),
@@ -60,8 +62,9 @@ impl Core {
     pub fn pending_taken(&self, number: u32, taken: Result<(), Failure>) {
         if let Some(pending) = self.pendings.borrow_mut().open.get_mut(number as usize) {
             pending.waiting -= 1;
-            let is_peer = matches!(pending.asker, Asker::Peer(..));
-            let failure = taken.err().filter(|why| is_peer || *why != Failure::NoMember);
+            let wants_a_member =
+                matches!(pending.asker, Asker::Peer(..) | Asker::Outbox { is_given: true, .. });
+            let failure = taken.err().filter(|why| wants_a_member || *why != Failure::NoMember);
             pending.failure = pending.failure.or(failure);
         }
         self.pending_done(number);
@@ -75,7 +78,7 @@ impl Core {
         let Pending { failure, asker, .. } = pendings.open.remove(number as usize);
         drop(pendings);
         match asker {
-            Asker::Outbox { group, seq } => self.outbox_entry_done(group, seq, failure),
+            Asker::Outbox { group, seq, .. } => self.outbox_entry_done(group, seq, failure),
             Asker::Peer(placing, parcel) => match failure {
                 Some(Failure::NoMember) => placing.unplaced(parcel, 0),
                 Some(failure) => {

@@ -51,7 +51,8 @@ pub enum Among {
     /// All of them.
     #[default]
     All,
-    /// Those that keep no queue: the subscription's has given it away while no other was connected.
+    /// Those that keep no queue: the subscription's has given it away while no other was connected, and gets
+    /// it back if none of them can have it.
     Brief,
     /// Those that are connected here: a peer has chosen this node, and sees to all others.
     Here,
@@ -76,6 +77,16 @@ pub struct Errand {
 }
 
 impl Errand {
+    /// Whether a shared subscription's copy may go to nobody that keeps a queue. The peer that owes it
+    /// proposes that itself: what this node says of a proposal is lost with it.
+    fn is_for_brief(&self) -> bool {
+        match self.among {
+            Among::All => false,
+            Among::Brief => true,
+            Among::Here => self.owed,
+        }
+    }
+
     /// What a full disk does to a command that comes of it: what an outbox holds was accepted when
     /// it got there, everybody else hears that it was refused. All commands of an outbox entry become
     /// durable together; `follows` says that this is not the first.

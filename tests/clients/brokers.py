@@ -471,6 +471,28 @@ class SkeinCluster:
         return self.nodes[number]
 
 
+def group_of(key, shards):
+    """As the broker places clients, topics and things."""
+    value = 0xCBF29CE484222325
+    for byte in key.encode():
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return 1 + (value ^ value >> 32) % shards
+
+
+def leader_of(cluster, key):
+    """The node that leads the group of a client, a topic or a thing."""
+    group = str(group_of(key, cluster.shards))
+
+    def ask():
+        for node in cluster.nodes.values():
+            status, text = node.get("/admin/cluster")
+            if status == 200 and (leader := json.loads(text)["groups"][group]["leader"]):
+                return leader
+        return None
+
+    return wait_until(f"group {group} has a leader", ask, 20)
+
+
 def is_settled(cluster, by=1):
     """Whether every group has a leader and the members that it should have, and nothing is on its way."""
     code, _ = cluster.operate("status", by=by)

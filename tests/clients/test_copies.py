@@ -105,9 +105,10 @@ def test_a_copy_of_a_data_folder_in_use_is_not_let_in_before_its_node(cluster, c
     settle(cluster)
     copy, first = copies(3, "copy"), cluster[3]
     said = offer_to_nodes_just_started(cluster, copy, first)
-    wait_until("the right one serves", lambda: is_settled(cluster), 20)
+    wait_until("all are well", lambda: is_settled(cluster), 20)
     wait_until("both see it", lambda: said("is linked in its life before") == 2, 10)
-    assert first.is_serving() and not copy.is_serving()
+    wait_until("the right one serves", first.is_serving, 20)
+    assert not copy.is_serving()
 
 
 def test_a_copy_is_not_let_in_because_its_node_has_moved(cluster, copies):

@@ -9,7 +9,7 @@ import pytest
 import brokers
 import rawmqtt as m
 from aws import Identity
-from brokers import wait_until
+from brokers import group_of, leader_of, wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
@@ -34,14 +34,6 @@ def event(client, timeout=None):
     assert abs(body["timestamp"] / 1000 - time.time()) < 60, body
     assert UUID.fullmatch(body["sessionIdentifier"]), body
     return kind, body
-
-
-def group_of(key, shards):
-    """As the broker places clients, topics and things."""
-    value = 0xCBF29CE484222325
-    for byte in key.encode():
-        value = (value ^ byte) * 0x100000001B3 % 2**64
-    return 1 + (value ^ value >> 32) % shards
 
 
 @pytest.fixture
@@ -326,20 +318,6 @@ def test_events_can_be_switched_off(tmp_path, name):
 
 
 # In a cluster
-
-
-def leader_of(cluster, key):
-    """The node that leads the group of a client, a topic or a thing."""
-    group = str(group_of(key, cluster.shards))
-
-    def ask():
-        for node in cluster.nodes.values():
-            status, text = node.get("/admin/cluster")
-            if status == 200 and (leader := json.loads(text)["groups"][group]["leader"]):
-                return leader
-        return None
-
-    return wait_until(f"group {group} has a leader", ask, 20)
 
 
 def others(cluster, *nodes):

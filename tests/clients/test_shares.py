@@ -1,11 +1,13 @@
 """Three nodes: shared subscriptions feed members that live, and keep what no member can have now."""
 
+import signal
 import time
+from itertools import islice
 
 import pytest
 
 import rawmqtt as m
-from brokers import SkeinCluster, wait_until
+from brokers import SkeinCluster, group_of, settle, wait_until
 from parties import LASTING
 
 pytestmark = pytest.mark.skein
@@ -110,6 +112,18 @@ def test_a_newcomer_that_keeps_no_session_gets_it_too(cluster, on, name):
     newcomer = member(on, 3, f"{name}-newcomer", name, props=None)
     assert payloads(newcomer, COUNT) == numbers(COUNT)
     newcomer.nothing_more()
+
+
+def test_what_waits_goes_to_nobody_who_does_not_acknowledge_it(cluster, on, name):
+    members_away(cluster, on, name, 1)
+    feed(on(2, f"{name}-publisher"), name, COUNT)
+    wait_until("they wait on all nodes", lambda: waiting(cluster) == COUNT)
+    watcher = on(3, f"{name}-watcher", props=LASTING)
+    watcher.subscribe(f"$share/group/{name}/#", qos=0)
+    watcher.nothing_more()
+    back = on(2, f"{name}-1", clean=False, props=LASTING)
+    assert payloads(back, COUNT) == numbers(COUNT)
+    watcher.nothing_more()
 
 
 @pytest.mark.parametrize("node", [1, 2, 3])
@@ -252,6 +266,51 @@ def test_what_one_leaves_waits_for_the_next_who_comes(cluster, on, name):
     expected = set(numbers(COUNT)) - begun | set(more)
     assert set(payloads(heir, len(expected))) == expected
     heir.nothing_more()
+
+
+def test_what_was_on_its_way_to_a_dead_node_when_its_leader_died_waits(cluster, on, name):
+    """Although the group has seen what came behind it from the same outbox."""
+    filter = f"$share/group/{name}/#"
+    group = group_of(filter, cluster.shards)
+    keys = (f"{name}-{number}" for number in range(1000))
+    leaver_id, publisher_id, other_id = islice(
+        (key for key in keys if group_of(key, cluster.shards) == group), 3
+    )
+    leader, near, far = 1, 2, 3
+    settle(cluster)
+    code, said = cluster.operate("transfer", group, leader)
+    assert code == 0, said
+    leaver = on(near, leaver_id, props=LASTING | {"receive_maximum": 1})
+    leaver.subscribe(filter, qos=2)
+    other = on(near, other_id, props=LASTING)
+    other.subscribe(f"other/{name}", qos=1)
+    publisher = on(near, publisher_id, props=LASTING)
+    for number in range(COUNT):
+        publisher.publish(f"{name}/t", b"%d" % number, qos=2)
+    assert leaver.receive(ack_it=False).payload == b"0"
+    member(on, far, f"{name}-newcomer", name, props=None)
+    cluster[far].process.send_signal(signal.SIGSTOP)
+    leaver.disconnect()
+    wait_until("it has gone to the newcomer", lambda: is_given(cluster[leader]))
+    publisher.publish(f"other/{name}", b"behind it", qos=2)
+    assert other.receive().payload == b"behind it"
+    cluster[leader].kill()
+    cluster[far].kill()
+    cluster[far].start()
+    cluster[leader].start()
+    cluster.wait_serving()
+    back = on(near, leaver_id, clean=False, props=LASTING)
+    assert sorted(payloads(back, COUNT)) == sorted(numbers(COUNT))
+    back.nothing_more()
+
+
+def is_given(node):
+    """Something that waited for a shared subscription stays on its way to somebody."""
+    for _ in range(10):
+        if node.metrics()["outbox_messages"] == 0:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 @pytest.fixture

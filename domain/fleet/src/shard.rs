@@ -286,9 +286,13 @@ impl Shard {
         self.outbox.from(from)
     }
 
-    /// Shared subscriptions for which messages wait, and how many, ordered, after one of them.
-    pub fn waiting_after(&self, filter: &str) -> impl Iterator<Item = (&str, usize)> {
-        self.shares.after(filter).map(|(filter, queue)| (filter, queue.len()))
+    /// Shared subscriptions for which messages wait, how many, and the bytes of the next one; ordered,
+    /// after one of them.
+    pub fn waiting_after(&self, filter: &str) -> impl Iterator<Item = (&str, usize, usize)> {
+        self.shares.after(filter).map(|(filter, queue)| {
+            let next = queue.first().and_then(|message| self.messages.get(message));
+            (filter, queue.len(), next.map_or(0, |next| next.bytes()))
+        })
     }
 
     /// Messages on their way from here to members of a shared subscription.

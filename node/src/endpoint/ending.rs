@@ -44,10 +44,14 @@ impl Endpoint {
     /// have what it was sent acknowledged, and is given no more of that kind.
     pub fn takes(&self, qos: QoS) -> bool {
         let is_acknowledged = qos != QoS::AtMostOnce;
-        let keeps = is_acknowledged && self.profile.persistent && self.profile.record.is_some();
         let state = self.state.borrow();
         let is_ending = state.closed || state.ending || is_acknowledged && state.doom.is_some();
-        keeps || !is_ending
+        self.queues(qos) || !is_ending
+    }
+
+    /// Whether publications of a QoS get to it through its session's queue.
+    pub fn queues(&self, qos: QoS) -> bool {
+        qos != QoS::AtMostOnce && self.profile.persistent && self.profile.record.is_some()
     }
 
     /// Whether the connection is over.

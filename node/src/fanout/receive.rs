@@ -22,7 +22,7 @@ use super::{Fanout, Link, MAX_CORES, Peer};
 use crate::core::{Core, Ticket, ToCore, ToMember};
 use crate::endpoint::Endpoint;
 use crate::identity;
-use crate::interest::{Destination, Without};
+use crate::interest::{Destination, Member, Without};
 use crate::pending::Asker;
 use crate::publication::{Publication, qos_of};
 use crate::publish::{Among, Published};
@@ -169,7 +169,9 @@ fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unre
         if let Some(member) = member {
             let share = topic::Share { name: member.share, filter: member.filter };
             let share = shared.interest.share_group(share);
-            let here = share.and_then(|share| Some((share.here(member.client)?, share)));
+            let qos = qos_of(publication.qos);
+            let is_out = |it: &Member| owed && it.queues(qos);
+            let here = share.and_then(|share| Some((share.here(member.client, is_out)?, share)));
             let Some((member, share)) = here else {
                 placing.unplaced(parcel, 0);
                 continue;

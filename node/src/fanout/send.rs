@@ -179,6 +179,7 @@ impl Core {
         let metrics = &self.shared.fanout.metrics;
         if publication.bytes() > self.shared.publication_bytes {
             metrics.dropped(Dropped::TooLarge, 1);
+            published.reached = true;
             return;
         }
         let mut to_peers = self.to_peers.borrow_mut();
@@ -227,8 +228,10 @@ impl Core {
     /// How much of what members that have left had not acknowledged is on its way to other nodes.
     pub(crate) fn owed_to_peers(&self) -> usize {
         let to_peers = self.to_peers.borrow();
-        let waiting = to_peers.iter().flat_map(|it| it.waiting.iter().chain(it.window.waiting()));
-        waiting.filter(|waiting| waiting.is_owed()).count()
+        let waiting = to_peers
+            .iter()
+            .flat_map(|it| it.waiting.iter().chain(it.window.waiting()).chain(&it.given_up));
+        waiting.filter(|waiting| waiting.is_owed()).count() + self.unsettled.get()
     }
 
     /// Something has happened to a peer or to its stream.
@@ -267,8 +270,13 @@ impl Core {
         }
         if !given_up.is_empty() {
             let core = Rc::clone(self);
+            let count = given_up.len();
+            self.unsettled.update(|unsettled| unsettled + count);
             // Not in the midst of whoever flushes.
-            actix_rt::spawn(async move { core.settle_given_up(given_up) });
+            actix_rt::spawn(async move {
+                core.settle_given_up(given_up);
+                core.unsettled.update(|unsettled| unsettled - count);
+            });
         }
     }
 

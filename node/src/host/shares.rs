@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use cluster::{GroupId, GroupsView};
+use cluster::{GroupId, GroupsView, OnFull};
 use fleet::shard::{self, Directed, Shard};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -101,10 +101,17 @@ impl NodeHost {
             return;
         }
         let mut answers = Vec::with_capacity(commands.len());
+        // A session gets nothing until it has begun, and shrinks with what it gets; all else makes the log grow
+        // for what has time.
+        let on_full = match ask {
+            Ask::Begin(_) => OnFull::Wait,
+            Ask::Assign(_) | Ask::Release(..) => OnFull::Refuse,
+        };
         for command in commands {
             let (answer, decided) = oneshot::channel();
             answers.push(decided);
-            self.owed.push_back(Proposal::asked(group, command.encoded(), Reply::Once(answer)));
+            let asked = Proposal::asked(group, command.encoded(), Reply::Once(answer));
+            self.owed.push_back(Proposal { on_full, ..asked });
         }
         shares.asked.insert(ask, answers);
     }
@@ -148,9 +155,9 @@ impl NodeHost {
         let after = self.beside.entry(group).or_default().shares.looked_at.1.clone();
         let waiting: Vec<_> = shard.waiting_after(&after).take(LOOKS).collect();
         let last = waiting.last().filter(|_| waiting.len() == LOOKS);
-        let last = last.map_or("", |(filter, _)| filter).to_owned();
+        let last = last.map_or("", |(filter, ..)| filter).to_owned();
         self.beside.entry(group).or_default().shares.looked_at.1 = last;
-        for (filter, count) in waiting {
+        for (filter, count, next_bytes) in waiting {
             let share = self.share_group(filter);
             if self.has_no_members(group, filter, share.is_none()) {
                 info!(
@@ -163,7 +170,7 @@ impl NodeHost {
             }
             // What is under way would find its way into a queue that seemed to have room.
             let Some(share) = share.filter(|_| shard.assigned(filter) == 0) else { continue };
-            let mut takers = self.takers(groups, &share);
+            let mut takers = self.takers(groups, &share, next_bytes as u64);
             let turn = &mut self.beside.entry(group).or_default().shares.turn;
             *turn = turn.wrapping_add(1);
             let first = *turn % takers.len().max(1);
@@ -200,9 +207,14 @@ impl NodeHost {
         self.shared.interest.share_group(share)
     }
 
-    /// The members that are connected and have room. Only where there is none that keeps a queue, others
-    /// come in, all as one: what was stored stays so.
-    fn takers(&self, groups: &GroupsView<'_, Machine>, share: &ShareGroup) -> Vec<Taker> {
+    /// The members that are connected and have room for the next message. Only where there is none that keeps
+    /// a queue, others come in, all as one: what was stored stays so.
+    fn takers(
+        &self,
+        groups: &GroupsView<'_, Machine>,
+        share: &ShareGroup,
+        next_bytes: u64,
+    ) -> Vec<Taker> {
         let mut takers = Vec::new();
         let mut others = 0;
         for member in share.takers() {
@@ -215,7 +227,7 @@ impl NodeHost {
             let Some(session) = session.filter(|session| session.connected()) else { continue };
             let (messages, bytes) = session.room();
             let messages = messages.min(AT_ONCE.saturating_sub(session.queued()));
-            if messages > 0 && bytes > 0 {
+            if messages > 0 && bytes >= next_bytes {
                 takers.push(Taker { member: Some(assigned(&member, share)), messages, bytes });
             }
         }

@@ -16,6 +16,7 @@ use super::{Among, Errand, GroupShare, Published, group_share};
 use crate::core::{Core, Publisher, Ticket, ToMember};
 use crate::endpoint::{DropReason, Endpoint, Terms};
 use crate::fanout::{Copy, Reach};
+use crate::host::Failure;
 use crate::interest::{Member, ShareGroup, Without};
 use crate::metrics::Asked;
 use crate::publication::{Kept, Publication};
@@ -35,14 +36,16 @@ impl Core {
         // Of each node that cannot be reached now the first member: better than nobody. Whoever looks again
         // for this publication may still choose it.
         let mut put_off: SmallVec<[(Reach, u16, Member); 1]> = SmallVec::new();
+        let least_qos = match errand.among == Among::Brief && share.has_acknowledging() {
+            true => QoS::AtLeastOnce,
+            false => QoS::AtMostOnce,
+        };
         loop {
             let is_out = |member: &Member| {
                 without.contains(&member.client)
-                    || match errand.among {
-                        Among::All => false,
-                        Among::Brief => member.group.is_some(),
-                        Among::Here => member.live.is_none(),
-                    }
+                    || member.qos < least_qos
+                    || errand.is_for_brief() && member.queues(publication.qos)
+                    || errand.among == Among::Here && member.live.is_none()
                     || member.is_out_of_reach(publication.qos)
                     || put_off
                         .iter()
@@ -66,6 +69,10 @@ impl Core {
             if !allowed {
                 self.metrics.decided(Asked::Receive, false);
                 share.pass_over(&member.client, publication.topic);
+                without.push(member.client);
+                continue;
+            }
+            if errand.is_for_brief() && endpoint.as_ref().is_some_and(|it| it.queues(qos)) {
                 without.push(member.client);
                 continue;
             }
@@ -127,7 +134,9 @@ impl Core {
             for (_, node, _) in put_off {
                 share.pass_over_elsewhere(node, publication.qos, publication.topic);
             }
-            self.keep_for(&share.subscribed, groups);
+            if errand.among == Among::All {
+                self.keep_for(&share.subscribed, groups);
+            }
         } else if without.is_empty() && errand.among == Among::All {
             self.metrics.dropped(DropReason::Gone);
         }
@@ -136,10 +145,13 @@ impl Core {
     /// Whether a publication that was taken before waits in a shared subscription's queue for whoever can
     /// have it.
     fn may_wait(&self, share: &ShareGroup, publication: &Publication<'_>, errand: Errand) -> bool {
-        errand.owed
-            && errand.among != Among::Here
-            && publication.qos != QoS::AtMostOnce
-            && self.has_queue(share)
+        match errand.among {
+            Among::All => {
+                errand.owed && publication.qos != QoS::AtMostOnce && self.has_queue(share)
+            }
+            Among::Brief => true,
+            Among::Here => false,
+        }
     }
 
     /// No member of a shared subscription on a node can take a publication: looks for another one
@@ -155,7 +167,8 @@ impl Core {
         self.deliver_to_one(&share, without, &publication, errand, &mut groups, &mut published);
         self.propose_to_groups(groups, &publication, errand, &mut published);
         if published.waiting == 0 {
-            self.settle_anywhere(ticket, Ok(()));
+            let taken = if published.reached { Ok(()) } else { Err(Failure::NoMember) };
+            self.settle_anywhere(ticket, taken);
         }
     }
 
@@ -168,10 +181,8 @@ impl Core {
         groups: &mut SmallVec<[GroupShare; 2]>,
         published: &mut Published,
     ) {
-        let (profile, qos) = (&endpoint.profile, member.qos.min(publication.qos));
-        if let Some(record) =
-            profile.record.filter(|_| profile.persistent && qos != QoS::AtMostOnce)
-        {
+        let qos = member.qos.min(publication.qos);
+        if let Some(record) = endpoint.profile.record.filter(|_| endpoint.queues(qos)) {
             // Its subscription is not stored yet, but its queue is the only one that numbers.
             let copy = self.directed(member, share, publication, errand);
             group_share(groups, record.group).directed.push(copy);
@@ -201,11 +212,14 @@ impl Core {
             |it: &Rc<Endpoint>| it.takes(qos) && it.may_receive(publication.topic, self.clock());
         let (owed, among, mut groups) = (to.owed, to.among, SmallVec::new());
         let errand = Errand { ticket, owed, returned: owed, origin: None, among, by };
-        if let Some(endpoint) = endpoint.filter(allowed) {
+        let queues = endpoint.as_ref().is_some_and(|it| errand.is_for_brief() && it.queues(qos));
+        if let Some(endpoint) = endpoint.filter(|it| allowed(it) && !queues) {
             let member = (&to.share, &to.member);
             self.deliver_as(member, &endpoint, publication, errand, &mut groups, published);
         } else {
-            to.share.pass_over(&to.member.client, publication.topic);
+            if !queues {
+                to.share.pass_over(&to.member.client, publication.topic);
+            }
             let mut without = to.without.clone();
             without.push(Arc::clone(&to.member.client));
             self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);
@@ -224,10 +238,11 @@ impl Core {
         let SharedCopy { filter, assigned, member, returned } = copy;
         let (publication, mut published) = (Publication::kept(kept), Published::default());
         let (owed, by, among) = (true, Some(by), Among::Brief);
-        let mut errand = Errand { ticket, origin: Some(origin), owed, returned, among, by };
+        let errand = Errand { ticket, origin: Some(origin), owed, returned, among, by };
         let mut groups = SmallVec::new();
         if publication.remaining(self.clock().epoch_ms) == Some(None) {
             self.metrics.dropped(DropReason::Expired);
+            published.reached = true;
             return published;
         }
         match member {
@@ -238,9 +253,6 @@ impl Core {
                 group_share(&mut groups, group).directed.push(member);
             }
             _ if assigned => {
-                // Where it goes is not known to the next leader. What comes behind it may be in the queue by
-                // then, and this would be taken for something seen; what is of QoS 1 may come twice.
-                errand.origin = errand.origin.filter(|_| publication.qos == QoS::ExactlyOnce);
                 let (publication, groups) = (&publication, &mut groups);
                 self.deliver_to_any(&filter, publication, errand, groups, &mut published);
             }
@@ -250,8 +262,8 @@ impl Core {
         published
     }
 
-    /// Delivers to whoever is connected and keeps no queue; if nobody is any more, it goes back to the
-    /// subscription's.
+    /// Delivers to whoever is connected and keeps no queue. If nobody is any more, it is not reached, and
+    /// goes back to the subscription's when it is trimmed.
     fn deliver_to_any(
         &self,
         filter: &str,
@@ -264,12 +276,9 @@ impl Core {
             Ok(topic::Subscription::Shared(share)) => self.shared.interest.share_group(share),
             _ => None,
         };
-        match share.filter(|share| share.has_brief_taker()) {
-            Some(share) => {
-                let without = Without::new();
-                self.deliver_to_one(&share, without, publication, errand, groups, published);
-            }
-            None => self.keep_for(filter, groups),
+        if let Some(share) = share.filter(|share| share.has_brief_taker()) {
+            let without = Without::new();
+            self.deliver_to_one(&share, without, publication, errand, groups, published);
         }
     }
 

@@ -3,14 +3,17 @@
 //! Groups are read one after the other while they work. An outbox entry may be gone from the group
 //! that had it and not be, yet, in the state of a group that it was for. So whoever takes a backup
 //! remembers the entries that were there from its beginning on, and puts them back: groups know
-//! repetitions. And a group may have seen entries that came after those of the group they are from:
+//! repetitions. What the queue of a shared subscription has given to whoever is connected is not for
+//! another group, and is back in that queue if nobody could have it: it is put back as something that has
+//! expired. And a group may have seen entries that came after those of the group they are from:
 //! it has to forget that, for others will have their numbers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::checkpoint::outbox;
 use super::stored::{Key, StoredCounters, StoredWatermark, read, value};
-use super::{LoadError, OutboxEntry};
+use super::{LoadError, OutboxEntry, Publication};
 
 /// Puts outbox entries into the stored pairs of the shard they are of, as if they had never been
 /// trimmed: all from the first on that `entries`, which are in order and without a gap, begin with.
@@ -23,7 +26,17 @@ pub fn put_back_outbox<'a>(
     let counters = counters.map(|value| read::<StoredCounters>(value)).transpose()?;
     let next = counters.map_or(1, |counters| counters.next_outbox);
     for entry in entries.into_iter().filter(|entry| entry.seq < next) {
-        pairs.insert(Key::Outbox(entry.seq).bytes(), outbox(entry));
+        let has_expired = || {
+            let publication = Publication::clone(&entry.publication);
+            let publication = Arc::new(Publication { expires_at: Some(0), ..publication });
+            outbox(&OutboxEntry { publication, ..entry.clone() })
+        };
+        let key = Key::Outbox(entry.seq).bytes();
+        if entry.is_for_anybody() {
+            pairs.entry(key).or_insert_with(has_expired);
+        } else {
+            pairs.insert(key, outbox(entry));
+        }
     }
     Ok(next)
 }

@@ -428,6 +428,10 @@ pub struct TrimOutbox {
     /// The last sequence to forget.
     #[prost(uint64, tag = "1")]
     pub upto: u64,
+    /// Copies among them that a shared subscription's queue has given and nobody could have: they go back
+    /// there. Ascending.
+    #[prost(uint64, repeated, tag = "2")]
+    pub returned: Vec<u64>,
 }
 
 /// Forgets that outbox entries of a group were seen: the group has lost them, and will give their

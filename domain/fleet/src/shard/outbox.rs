@@ -19,6 +19,13 @@ pub struct OutboxEntry {
     pub share: Option<Box<SharedCopy>>,
 }
 
+impl OutboxEntry {
+    /// Whether the queue of a shared subscription has given it to whoever is connected and keeps no queue.
+    pub fn is_for_anybody(&self) -> bool {
+        self.share.as_ref().is_some_and(|copy| copy.assigned && copy.member.is_none())
+    }
+}
+
 pub(super) struct Outbox {
     entries: VecDeque<OutboxEntry>,
     /// Bytes of content.
@@ -86,25 +93,22 @@ impl Outbox {
         self.entries.front().map_or(self.next_seq, |entry| entry.seq)
     }
 
-    /// Forgets entries; whether there were any.
-    pub(super) fn trim(&mut self, upto: u64) -> bool {
-        let before = self.entries.len();
-        while self.entries.front().is_some_and(|entry| entry.seq <= upto) {
-            let Some(entry) = self.entries.pop_front() else { break };
-            self.bytes -= entry.publication.bytes();
-            if let Some(copy) = entry.share.filter(|copy| copy.assigned)
-                && let Some(count) = self.assigned.get_mut(&*copy.filter)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    self.assigned.remove(&*copy.filter);
-                }
-            }
-            if entry.seq < self.settled_below {
-                self.removed.push(entry.seq);
+    /// Takes out the first entry, if it is one of those up to `upto`.
+    pub(super) fn trim(&mut self, upto: u64) -> Option<OutboxEntry> {
+        let entry = self.entries.pop_front_if(|entry| entry.seq <= upto)?;
+        self.bytes -= entry.publication.bytes();
+        if let Some(copy) = entry.share.as_ref().filter(|copy| copy.assigned)
+            && let Some(count) = self.assigned.get_mut(&*copy.filter)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.assigned.remove(&*copy.filter);
             }
         }
-        self.entries.len() < before
+        if entry.seq < self.settled_below {
+            self.removed.push(entry.seq);
+        }
+        Some(entry)
     }
 
     /// What changed since the last checkpoint: present or gone. What stays gets bytes of its own.

@@ -36,6 +36,11 @@ impl ShareQueue {
         self.returned.len() + self.fresh.len()
     }
 
+    /// The next message.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.iter().next().map(|(waiting, _)| waiting.message)
+    }
+
     pub(super) fn has_room(&self, bytes: u64, limit_messages: u32, limit_bytes: u64) -> bool {
         self.len() < limit_messages as usize && self.bytes.saturating_add(bytes) <= limit_bytes
     }

@@ -97,7 +97,16 @@ impl Shard {
     }
 
     pub(super) fn trim_outbox(&mut self, command: TrimOutbox) -> Outcome {
-        self.effects.outbox_trimmed |= self.outbox.trim(command.upto);
+        let TrimOutbox { upto, returned } = command;
+        while let Some(entry) = self.outbox.trim(upto) {
+            self.effects.outbox_trimmed = true;
+            if entry.is_for_anybody()
+                && returned.binary_search(&entry.seq).is_ok()
+                && let Some(copy) = entry.share
+            {
+                self.put_back(&copy.filter, entry.publication);
+            }
+        }
         Outcome::Trimmed
     }
 

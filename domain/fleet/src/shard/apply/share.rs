@@ -144,6 +144,13 @@ impl Shard {
         self.effects.outbox_grew = true;
     }
 
+    /// Puts a message that nobody could have into the queue of its shared subscription, which had it.
+    pub(super) fn put_back(&mut self, filter: &str, publication: Arc<Publication>) {
+        let (message, bytes) = (self.messages.next_id, publication.bytes() as u64);
+        self.shares.push(filter, message, true, bytes, publication.expires_at);
+        self.messages.insert(Arc::unwrap_or_clone(publication), 1);
+    }
+
     fn has_room_shared(&self, filter: &str, bytes: u64, messages: u32, limit_bytes: u64) -> bool {
         match self.shares.queue(filter) {
             Some(queue) => queue.has_room(bytes, messages, limit_bytes),

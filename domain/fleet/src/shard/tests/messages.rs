@@ -263,10 +263,13 @@ fn a_qos_2_publication_is_taken_once() {
     assert_eq!(receive(&mut probe, 7, false), taken(false));
     let outbox: Vec<_> = probe.outbox(0).map(|each| (each.seq, each.store_retained)).collect();
     assert_eq!(outbox, [(1, false), (2, true), (3, false), (4, false)]);
-    assert_eq!(probe.told(TrimOutbox { upto: 2 }), Outcome::Trimmed);
+    assert_eq!(probe.told(TrimOutbox { upto: 2, ..TrimOutbox::default() }), Outcome::Trimmed);
     assert_eq!(probe.outbox(0).map(|each| each.seq).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(probe.outbox(5).count(), 0);
-    assert_eq!(probe.told(TrimOutbox { upto: u64::MAX }), Outcome::Trimmed);
+    assert_eq!(
+        probe.told(TrimOutbox { upto: u64::MAX, ..TrimOutbox::default() }),
+        Outcome::Trimmed
+    );
     assert_eq!(probe.stats().outbox, 0);
 }
 

@@ -40,7 +40,7 @@ fn requests_are_answered_through_the_outbox() {
         assert_eq!(published, expected.collect::<Vec<_>>(), "{request}");
         assert!(probe.outbox(0).all(|each| !each.store_retained));
         assert!(probe.outbox(0).all(|each| each.publication.qos == 1));
-        probe.told(TrimOutbox { upto: u64::MAX });
+        probe.told(TrimOutbox { upto: u64::MAX, ..TrimOutbox::default() });
     }
     assert_eq!(code(delete(&mut probe, true, 6_000)), 200);
     assert_eq!(code(delete(&mut probe, false, 6_000)), 404);

@@ -189,6 +189,32 @@ fn what_was_returned_goes_first_and_finds_room() {
     assert_eq!(probe.effects.expired, 1);
     assert_eq!(probe.copies(), [">had", ">had too", ">one"]);
     assert_eq!((probe.assigned(SHARE), probe.stats().shared, probe.stats().messages), (3, 0, 0));
-    probe.told(TrimOutbox { upto: 2 });
+    probe.told(TrimOutbox { upto: 2, ..TrimOutbox::default() });
     assert_eq!(probe.assigned(SHARE), 1);
+}
+
+#[test]
+fn what_nobody_could_have_goes_back_when_it_leaves_the_outbox() {
+    let mut probe = Probe::default();
+    for payload in ["one", "two", "three", "four"] {
+        let (publication, filters) = (publication("t", payload, 2), vec![SHARE.into()]);
+        probe.told(EnqueueShared { publication, filters, returned: true, ..Default::default() });
+    }
+    let assign = |member: Option<Directed>, most| AssignShared {
+        filter: SHARE.into(),
+        member,
+        most,
+        most_bytes: 1000,
+        ..AssignShared::default()
+    };
+    probe.told(assign(None, 3));
+    probe.told(assign(Some(Directed::default()), 1));
+    assert_eq!(probe.copies(), [">one", ">two", ">three", ">four"]);
+    let trim = |upto, returned: &[u64]| TrimOutbox { upto, returned: returned.to_vec() };
+    assert_eq!(probe.told(trim(2, &[1, 3])), Outcome::Trimmed);
+    assert_eq!((probe.waiting(), probe.assigned(SHARE)), (vec!["one".to_owned()], 2));
+    probe.told(trim(2, &[1]));
+    probe.told(trim(4, &[1, 3, 4]));
+    assert_eq!(probe.waiting(), ["one", "three"], "what was for one member goes its own way back");
+    assert_eq!((probe.copies().len(), probe.stats().shared, probe.stats().messages), (0, 2, 2));
 }

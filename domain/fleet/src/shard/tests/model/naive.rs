@@ -33,6 +33,9 @@ struct Known {
     begun_below: u64,
 }
 
+/// An outbox entry: its place, what is published, whether it is to be retained.
+type Emitted = (u64, Publication, bool, Option<SharedCopy>);
+
 #[derive(Default)]
 pub(super) struct Model {
     sessions: BTreeMap<String, Known>,
@@ -40,7 +43,7 @@ pub(super) struct Model {
     claims: u64,
     messages: u64,
     retained: BTreeMap<String, Publication>,
-    outbox: Vec<(u64, Publication, bool, Option<SharedCopy>)>,
+    outbox: Vec<Emitted>,
     /// By shared subscription: what was returned, and what nobody had.
     waiting: BTreeMap<String, [Vec<(u64, Publication)>; 2]>,
     emitted: u64,
@@ -242,8 +245,16 @@ impl Model {
             }
             Kind::UpdateShadow(command) => self.update_shadow(command),
             Kind::DeleteShadow(command) => self.delete_shadow(command),
-            Kind::TrimOutbox(TrimOutbox { upto }) => {
-                self.outbox.retain(|(seq, ..)| *seq > upto);
+            Kind::TrimOutbox(TrimOutbox { upto, returned }) => {
+                let is_trimmed = |entry: &mut Emitted| entry.0 <= upto;
+                for (seq, message, _, share) in self.outbox.extract_if(.., is_trimmed) {
+                    let given = share.filter(|copy| copy.assigned && copy.member.is_none());
+                    if let Some(copy) = given.filter(|_| returned.contains(&seq)) {
+                        self.messages += 1;
+                        let [lane, _] = self.waiting.entry(copy.filter).or_default();
+                        lane.push((self.messages, message));
+                    }
+                }
                 Outcome::Trimmed
             }
             Kind::ForgetOrigin(ForgetOrigin { group, from }) => {

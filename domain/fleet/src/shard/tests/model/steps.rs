@@ -110,7 +110,7 @@ pub(super) enum Step {
         reply: bool,
         origin: Option<Origin>,
     },
-    Trim(u64),
+    Trim(u64, Vec<u64>),
     Forget(u64, u64),
 }
 
@@ -224,7 +224,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (things, names, any::<bool>(), origin()).prop_map(|(thing, name, reply, origin)| {
             Step::DeleteShadow { thing, name, reply, origin }
         }),
-        1 => (0..40_u64).prop_map(Step::Trim),
+        2 => (0..40_u64, prop::collection::btree_set(0..40_u64, 0..20))
+            .prop_map(|(upto, returned)| Step::Trim(upto, returned.into_iter().collect())),
         1 => (1..3_u64, 1..6_u64).prop_map(|(group, from)| Step::Forget(group, from)),
     ]
 }
@@ -399,7 +400,7 @@ impl Step {
                 origin,
             }
             .into(),
-            Self::Trim(upto) => TrimOutbox { upto }.into(),
+            Self::Trim(upto, returned) => TrimOutbox { upto, returned }.into(),
             Self::Forget(group, from) => ForgetOrigin { group, from }.into(),
         }
     }

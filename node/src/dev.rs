@@ -1,7 +1,7 @@
 //! `skein dev`: a node with everything it needs to be tried.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::{Context, bail};
 use api::Backend as _;
@@ -67,15 +67,15 @@ impl Dev {
         }
         fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let data = fs::canonicalize(&data)?;
-        refuse_other_account(&data, &account)?;
         let made_here = ["aws/credentials", "pki/device.pem"];
         if kept::has_state(&data)? && !made_here.iter().any(|file| data.join(file).exists()) {
             bail!(
-                "--data {}: `skein serve` has made it, since neither aws/credentials nor pki/device.pem is \
-                 there; `skein dev` would register a device there that may do everything: use another folder",
+                "--data {}: `skein dev` has not made it, since neither aws/credentials nor pki/device.pem is \
+                 there; it would register a device there that may do everything: use another folder",
                 data.display()
             );
         }
+        refuse_other_account(&data, &account)?;
         let pki = Pki::open(&data.join("pki"))?;
         let access_key = access_key(&data.join("aws"), &account.region)?;
         let port = |port: u16| Some(([127, 0, 0, 1], port + port_offset).into());
@@ -160,9 +160,11 @@ impl Dev {
         ] {
             match backend.registry_propose(command).await {
                 Ok(_) => {}
-                // Left by a start that was cut short.
+                // Left by a start that was cut short, or there before the device got another certificate.
                 Err(api::backend::ProposeError::Rejected(
-                    Rejection::PolicyExists(_) | Rejection::CertificateExists(_),
+                    Rejection::PolicyExists(_)
+                    | Rejection::CertificateExists(_)
+                    | Rejection::ThingExists { .. },
                 )) => {}
                 Err(error) => return Err(error).context("cannot register the development thing"),
             }
@@ -219,8 +221,8 @@ pub fn check_device(config: &Config, found: &mut Findings) {
     let key = device_key(&config.data);
     if key.exists() {
         let text = format!(
-            "`skein dev` has made {}: whoever has {} may do everything as {THING}; detach dev-policy from its \
-             certificate, delete both and the file, or use another folder",
+            "`skein dev` has made {}: whoever has {} may do everything as {THING}; make its certificate inactive, \
+             detach dev-policy and {THING} from it, delete it and the file, or use another folder",
             config.data.display(),
             key.display()
         );
@@ -250,7 +252,14 @@ fn refuse_other_account(data: &Path, account: &Account) -> anyhow::Result<()> {
 /// Reads the access key of an earlier start, or makes one.
 fn access_key(folder: &Path, region: &str) -> anyhow::Result<AccessKey> {
     let credentials = folder.join("credentials");
-    if let Ok(text) = fs::read_to_string(&credentials) {
+    let kept = match fs::read_to_string(&credentials) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", credentials.display()));
+        }
+    };
+    if let Some(text) = kept {
         let value = |key: &str| {
             let mut lines = text.lines().filter_map(|line| line.split_once('='));
             lines.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())

@@ -121,11 +121,12 @@ async fn hand_over(shared: &Arc<Shared>) {
         });
         let led = led.await.unwrap_or_default();
         let up = shared.mesh.linked();
-        let mut left = 0;
+        let (mut left, mut alone) = (0, 0);
         for (id, others) in led {
             let can = |node: &u64| up.contains(node) && shared.mesh.roster.may_lead(*node);
             let others: Vec<_> = others.into_iter().filter(can).collect();
             if others.is_empty() {
+                alone += 1;
                 continue;
             }
             left += 1;
@@ -136,7 +137,7 @@ async fn hand_over(shared: &Arc<Shared>) {
             }
         }
         if left == 0 {
-            info!(groups = before.len(), "other nodes lead");
+            info!(groups = before.len(), alone, "other nodes lead, but those that nobody else can");
             return;
         }
         if Instant::now() >= until {

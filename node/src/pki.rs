@@ -29,27 +29,31 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Uses the files in a folder; makes all of them when the first is not there.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        let pki = Self {
+    fn of(folder: &Path) -> Self {
+        Self {
             ca: folder.join("ca.pem"),
             ca_key: folder.join("ca.key"),
             server: folder.join("server.pem"),
             server_key: folder.join("server.key"),
             device: folder.join("device.pem"),
             device_key: folder.join("device.key"),
-        };
-        if !pki.device.exists() {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
-            pki.make()
+        }
+    }
+
+    /// Uses the files in a folder; makes the folder with all of them when it is not there.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let pki = Self::of(folder);
+        if !folder.exists() {
+            make_folder(folder, |new| Self::of(new).make())
                 .with_context(|| format!("cannot make certificates in {}", folder.display()))?;
         }
         let all =
             [&pki.ca, &pki.ca_key, &pki.server, &pki.server_key, &pki.device, &pki.device_key];
         if let Some(missing) = all.into_iter().find(|file| !file.exists()) {
             bail!(
-                "{} is missing: put it back, or remove {} to have all its files made anew",
+                "{} is missing: put it back, use another --data, or, if `skein dev` has made {}, remove that to \
+                 have all its files made anew; the certificate of the device before goes on to be accepted until \
+                 it is deleted",
                 missing.display(),
                 folder.display()
             );
@@ -78,10 +82,24 @@ impl Pki {
         leaf(&mut device, "dev-thing", ExtendedKeyUsagePurpose::ClientAuth);
         let key = KeyPair::generate()?;
         write_secret(&self.device_key, &key.serialize_pem())?;
-        // The last file: when it is there, all are.
         write_public(&self.device, &device.signed_by(&key, &issuer)?.pem())?;
         Ok(())
     }
+}
+
+/// Makes a folder with all that belongs in it, or none.
+fn make_folder(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let new = folder.with_extension("new");
+    if new.exists() {
+        // Left by a start that was cut short.
+        fs::remove_dir_all(&new)?;
+    }
+    fs::create_dir_all(&new)?;
+    fill(&new)?;
+    Ok(fs::rename(&new, folder)?)
 }
 
 /// Makes keys and certificates for the links of these nodes in a folder: `node-<n>.pem` and

@@ -1,6 +1,7 @@
 """Start, drain, configuration."""
 
 import json
+import shutil
 import socket
 import ssl
 import subprocess
@@ -681,3 +682,17 @@ def test_denials_are_logged(tmp_path):
         assert "hidden payload" not in broker.log.read_text()
     finally:
         broker.stop()
+
+
+@pytest.mark.parametrize("left", ["aws", "pki"])
+def test_a_development_folder_is_known_by_either_secret(fresh_broker, left):
+    """What is gone of them is made anew, whatever has become of the thing."""
+    change = {"attributes": {"room": "b"}}
+    fresh_broker.boto("iot").update_thing(thingName="dev-thing", attributePayload=change)
+    fresh_broker.stop()
+    gone = fresh_broker.data / ({"aws", "pki"} - {left}).pop()
+    shutil.rmtree(gone)
+    fresh_broker.start()
+    principals = fresh_broker.boto("iot").list_thing_principals(thingName="dev-thing")["principals"]
+    assert len(principals) == (2 if left == "aws" else 1)
+    assert gone.is_dir() and not gone.with_suffix(".new").exists()

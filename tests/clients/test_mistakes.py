@@ -183,8 +183,12 @@ def test_folders_of_dev_and_of_production_are_told_apart(tmp_path):
             own_key.parent.mkdir()
             own_key.write_text("its own")
         code, said = skein("dev", "--data", data)
-        assert code == 1 and "`skein serve` has made it" in said, said
+        assert code == 1 and "`skein dev` has not made it" in said, said
         assert sorted(file.name for file in data.iterdir()) == ["pki", "shards"][not there_are_own_keys:]
+    (data / "shards").unlink()
+    code, said = skein("dev", "--data", data)
+    assert code == 1 and "use another --data" in said, said
+    (data / "shards").write_text("16")
     assert own_key.read_text() == "its own"
     path = tmp_path / "skein.toml"
     path.write_text(f'data = "{data}"\n')

@@ -14,6 +14,8 @@ from test_bulk import ROLE, csr, line, template
 pytestmark = pytest.mark.skein
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+# No time of a log line spells it.
+PIN = "no-digits"
 KEYS = {
     "P-256": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
     "P-384": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
@@ -37,10 +39,10 @@ class Token:
         configuration.write_text(f"directories.tokendir = {self.tokens}\nlog.level = ERROR\n")
         self.environment = {"SOFTHSM2_CONF": str(configuration)}
         self.ca, self.pin_file = folder / "ca.pem", folder / "pin"
-        self.pin_file.write_text("1234\n")
+        self.pin_file.write_text(f"{PIN}\n")
         self.pin_file.chmod(0o600)
         self.make_ca(kind)
-        self.util("--init-token", "--free", "--label", self.label, "--pin", 1234, "--so-pin", 5678)
+        self.util("--init-token", "--free", "--label", self.label, "--pin", PIN, "--so-pin", 5678)
         self.put("ca.key", self.key, "01")
 
     def make_ca(self, kind):
@@ -53,12 +55,12 @@ class Token:
 
     def put(self, file, label, number):
         self.util("--import", self.folder / file, "--token", self.label, "--label", label, "--id", number,
-                  "--pin", 1234)
+                  "--pin", PIN)
 
     def lose_key(self):
         """Ends the sessions that have it, too."""
         self.util("--delete-token", "--token", self.label)
-        self.util("--init-token", "--free", "--label", self.label, "--pin", 1234, "--so-pin", 5678)
+        self.util("--init-token", "--free", "--label", self.label, "--pin", PIN, "--so-pin", 5678)
 
     def node(self, more="", **other):
         said = {"module": MODULE, "token": self.label, "key": self.key, "pin_file": self.pin_file} | other
@@ -135,7 +137,7 @@ def test_a_token_that_is_lost_fails_requests_and_is_found_again(tmp_path):
         with pytest.raises(ClientError) as refused:
             client.create_keys_and_certificate()
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
-        assert "tls.issuer_hsm can be reached" in node.tail() and "1234" not in node.tail()
+        assert "tls.issuer_hsm can be reached" in node.tail() and PIN not in node.tail()
         assert not client.list_certificates()["certificates"][1:], "nothing half made is left"
         aside.rename(place)
         wait_until("it signs again", lambda: try_create(client), 10)

@@ -117,7 +117,7 @@ async fn hand_over(shared: &Arc<Shared>) {
                         .collect::<Vec<_>>(),
                 ))
             };
-            ids.filter_map(others).filter(|(_, others)| !others.is_empty()).collect::<Vec<_>>()
+            ids.filter_map(others).collect::<Vec<_>>()
         });
         let led = led.await.unwrap_or_default();
         let up = shared.mesh.linked();

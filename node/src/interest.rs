@@ -165,7 +165,8 @@ impl Member {
         self.live.is_some() || self.node.is_some() || self.connected
     }
 
-    fn acknowledges(&self) -> bool {
+    /// Whether it acknowledges what it gets.
+    pub fn acknowledges(&self) -> bool {
         self.qos != QoS::AtMostOnce
     }
 
@@ -291,11 +292,15 @@ impl ShareGroup {
     }
 }
 
-/// The members that have a connection anywhere and are not passed over for any topic. While one
+/// The members that have a connection that can be reached and are not passed over for any topic. While one
 /// acknowledges what it gets, those do not count that do not: what was stored would end with their sockets.
 fn takers(members: &[Member]) -> impl Iterator<Item = &Member> {
     let all = !members.iter().any(Member::acknowledges);
-    members.iter().filter(move |member| member.takes_any() && (all || member.acknowledges()))
+    members.iter().filter(move |member| {
+        member.takes_any()
+            && !member.is_out_of_reach(QoS::ExactlyOnce)
+            && (all || member.acknowledges())
+    })
 }
 
 const SHARDS: usize = 64;
@@ -513,9 +518,10 @@ impl ShareGroup {
         let member = &mut members[at];
         let was_new = member.is_gone();
         let before = announcer.and_then(|_| member.announced());
-        let connected_before = member.is_connected();
+        let (connected_before, group_before) = (member.is_connected(), member.group);
         change(member);
-        if !connected_before {
+        // What could not be given to it while its queue was not known can be now.
+        if !connected_before || group_before.is_none() && member.group.is_some() {
             member.refused = Refused::default();
         }
         if let Some((announcer, share)) = announcer {
@@ -635,6 +641,11 @@ mod tests {
         }
         group.pass_over("two", "a/b");
         assert!(group.choose("a/b", |_| false).is_some(), "better than nobody");
+        index.share(share, "one", |member| member.retain_as_published = true);
+        assert_eq!(takers(), Vec::<String>::new());
+        index.share(share, "one", |member| member.group = Some(1));
+        assert_eq!(takers(), ["one"], "its queue is known");
+        group.pass_over("one", "a/b");
         index.share(share, "one", |member| member.group = Some(1));
         assert_eq!(takers(), Vec::<String>::new());
         for live in [None, live(3)] {

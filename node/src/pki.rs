@@ -99,6 +99,9 @@ fn make_folder(
     }
     fs::create_dir_all(&new)?;
     fill(&new)?;
+    for file in fs::read_dir(&new)? {
+        fs::File::open(file?.path())?.sync_all()?;
+    }
     Ok(fs::rename(&new, folder)?)
 }
 

@@ -13,6 +13,7 @@ use cluster::GroupId;
 use links::proto::fanout_message::Kind;
 use links::proto::{Deliver, FanoutMessage, Sync, Synced};
 use links::{Parcel, Unreadable, encoded_parcels};
+use mqtt::QoS;
 use tracing::warn;
 
 use super::inbound::Verdict;
@@ -170,8 +171,15 @@ fn sort(shared: &Shared, batch: &[u8], placing: &Placing) -> Result<Sorted, Unre
             let share = topic::Share { name: member.share, filter: member.filter };
             let share = shared.interest.share_group(share);
             let qos = qos_of(publication.qos);
-            let is_out = |it: &Member| owed && it.queues(qos);
-            let here = share.and_then(|share| Some((share.here(member.client, is_out)?, share)));
+            let here = share.and_then(|share| {
+                // The one that the peer has named is as it wants it.
+                let must_acknowledge = owed && qos != QoS::AtMostOnce && share.has_acknowledging();
+                let is_out = |it: &Member| {
+                    let is_named = *it.client == *member.client;
+                    owed && it.queues(qos) || must_acknowledge && !is_named && !it.acknowledges()
+                };
+                Some((share.here(member.client, is_out)?, share))
+            });
             let Some((member, share)) = here else {
                 placing.unplaced(parcel, 0);
                 continue;

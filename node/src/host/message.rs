@@ -157,8 +157,8 @@ pub enum Failure {
     Refused(Refusal),
     /// It took it, and this came of it.
     Outcome(Reason),
-    /// No member of a shared subscription here could have it: a peer that asked looks elsewhere, and to
-    /// everybody else it is none.
+    /// No member of a shared subscription here could have it: a peer that asked looks elsewhere, what the
+    /// subscription's queue gave returns to it, and to everybody else it is none.
     NoMember,
 }
 

@@ -36,14 +36,13 @@ impl Core {
         // Of each node that cannot be reached now the first member: better than nobody. Whoever looks again
         // for this publication may still choose it.
         let mut put_off: SmallVec<[(Reach, u16, Member); 1]> = SmallVec::new();
-        let least_qos = match errand.among == Among::Brief && share.has_acknowledging() {
-            true => QoS::AtLeastOnce,
-            false => QoS::AtMostOnce,
-        };
+        // What was stored, or a member had, would end with the socket of one that does not acknowledge it.
+        let is_kept = errand.returned && publication.qos != QoS::AtMostOnce;
+        let mut must_acknowledge = is_kept && share.has_acknowledging();
         loop {
             let is_out = |member: &Member| {
                 without.contains(&member.client)
-                    || member.qos < least_qos
+                    || must_acknowledge && !member.acknowledges()
                     || errand.is_for_brief() && member.queues(publication.qos)
                     || errand.among == Among::Here && member.live.is_none()
                     || member.is_out_of_reach(publication.qos)
@@ -57,7 +56,14 @@ impl Core {
                 true => None,
                 false => take_nearest(&mut put_off),
             };
-            let Some(member) = best.or_else(last_resort) else { break };
+            let Some(member) = best.or_else(last_resort) else {
+                let is_lost =
+                    !self.may_wait(share, publication, errand) && errand.among == Among::All;
+                if is_lost && std::mem::take(&mut must_acknowledge) {
+                    continue;
+                }
+                break;
+            };
             let qos = member.qos.min(publication.qos);
             let here = member.live.filter(|live| live.core == self.id);
             let endpoint = here.and_then(|live| self.endpoint(live)).filter(|it| it.takes(qos));
@@ -73,6 +79,8 @@ impl Core {
                 continue;
             }
             if errand.is_for_brief() && endpoint.as_ref().is_some_and(|it| it.queues(qos)) {
+                // Until its queue is known everywhere, when it is not passed over any more.
+                share.pass_over(&member.client, publication.topic);
                 without.push(member.client);
                 continue;
             }
@@ -120,7 +128,7 @@ impl Core {
                     }
                     // It has just gone, or is about to.
                     None => {
-                        if qos != QoS::AtMostOnce {
+                        if qos != QoS::AtMostOnce || errand.is_for_brief() {
                             share.pass_over(&member.client, publication.topic);
                         }
                         without.push(member.client);
@@ -217,9 +225,7 @@ impl Core {
             let member = (&to.share, &to.member);
             self.deliver_as(member, &endpoint, publication, errand, &mut groups, published);
         } else {
-            if !queues {
-                to.share.pass_over(&to.member.client, publication.topic);
-            }
+            to.share.pass_over(&to.member.client, publication.topic);
             let mut without = to.without.clone();
             without.push(Arc::clone(&to.member.client));
             self.deliver_to_one(&to.share, without, publication, errand, &mut groups, published);

@@ -4,7 +4,8 @@
 //! The queue of a shared subscription lies in the shard of its filter, whatever the shards of its
 //! members are. Messages leave it for a member through the outbox
 //! ([`AssignShared`](super::AssignShared)) and are that member's from then on; they come back the same
-//! way. What was returned goes before what nobody had, each in its order.
+//! way, or, if they were for whoever is connected and nobody could have them, with the command that trims
+//! the outbox ([`TrimOutbox`](super::TrimOutbox)). What was returned goes before what nobody had, each in its order.
 //!
 //! Bounds: what is new is dropped beyond the limits that its command names. What comes back was taken
 //! before, and is no more than the members' queues could hold.

@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 
 use crate::config::Listener as ListenerConfig;
 use crate::connection::handshake::{self, Failure, Peer};
-use crate::connection::transport::{Stream, Transport};
+use crate::connection::transport::{Stream, TlsStream, Transport};
 use crate::core::Core;
 use crate::denial;
 use crate::http::Bounds;
@@ -449,22 +449,22 @@ async fn secure(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
 ) -> io::Result<(Stream, Option<CertificateDer<'static>>)> {
-    let stream = acceptor.accept(stream).await?;
-    let certificates = stream.get_ref().1.peer_certificates();
+    let (socket, session) = acceptor.accept(stream).await?.into_inner();
+    let certificates = session.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).cloned();
-    Ok((Stream::Tls(Box::new(stream)), certificate))
+    Ok((Stream::Tls(Box::new(TlsStream::new(socket, session))), certificate))
 }
 
 /// The name that a client has asked for in TLS.
 fn server_name(stream: &Stream) -> Option<String> {
     let Stream::Tls(stream) = stream else { return None };
-    policy::domain_name(stream.get_ref().1.server_name()?)
+    policy::domain_name(stream.session().server_name()?)
 }
 
 /// What a client has said in TLS; none where its ALPN says that it has a certificate.
 fn presented(stream: &Stream) -> Option<Presented> {
     let Stream::Tls(stream) = stream else { return None };
-    let tls = stream.get_ref().1;
+    let tls = stream.session();
     if tls.alpn_protocol().is_some_and(|name| CERTIFICATE_ALPN.contains(&name)) {
         return None;
     }
@@ -474,7 +474,7 @@ fn presented(stream: &Stream) -> Option<Presented> {
 
 fn speaks_mqtt(stream: &Stream) -> bool {
     let Stream::Tls(stream) = stream else { return false };
-    stream.get_ref().1.alpn_protocol().is_some_and(|name| MQTT_ALPN.contains(&name))
+    stream.session().alpn_protocol().is_some_and(|name| MQTT_ALPN.contains(&name))
 }
 
 /// Waits for bytes of an unfinished head, like a PROXY header, without taking them. Gives up when

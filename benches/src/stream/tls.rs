@@ -38,6 +38,12 @@ pub fn mutual_tls_of(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Client
     Ok(config)
 }
 
+/// What a session may hold of an unfinished record, and more.
+const ROOM: usize = 20 * 1024;
+
+/// From here on a buffer takes records to decrypt where they are.
+const IN_PLACE: usize = 2 * ROOM;
+
 #[derive(Debug)]
 pub(super) struct Tls {
     session: Box<ClientConnection>,
@@ -67,7 +73,26 @@ impl Tls {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Reads what the socket has; false at its end.
+    /// Reads all that the socket has behind some room in the buffer, and leaves what it means in the
+    /// front: rustls by itself takes 4 KiB per system call.
+    fn read_records(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.socket.read(&mut buffer[ROOM..])?;
+        let (mut at, end, mut filled) = (ROOM, ROOM + length, 0);
+        loop {
+            let taken = self.session.read_tls(&mut &buffer[at..end])?;
+            at += taken;
+            let processed = self.session.process_new_packets();
+            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            while let Ok(read @ 1..) = self.session.reader().read(&mut buffer[filled..at]) {
+                filled += read;
+            }
+            if taken == 0 || at == end {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Reads some of what the socket has; false at its end.
     fn fill(&mut self) -> io::Result<bool> {
         let length = self.session.read_tls(&mut self.socket)?;
         let taken = self.session.process_new_packets();
@@ -85,8 +110,15 @@ impl Read for Tls {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            if !self.fill()? {
-                return Ok(0);
+            if buffer.len() < IN_PLACE {
+                if !self.fill()? {
+                    return Ok(0);
+                }
+                continue;
+            }
+            let read = self.read_records(buffer)?;
+            if read > 0 {
+                return Ok(read);
             }
         }
     }

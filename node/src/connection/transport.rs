@@ -1,5 +1,7 @@
 //! What carries a connection's bytes: TCP, TLS, a WebSocket over either, or QUIC.
 
+mod tls;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -8,19 +10,20 @@ use std::task::{Context, Poll, ready};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use super::End;
 use crate::gateway::QuicStream;
 use crate::outbox::{Outbox, Pool};
 use crate::websocket::WebSocket;
 
+pub use tls::TlsStream;
+
 /// A byte stream to a client.
 pub enum Stream {
     /// Plain.
     Tcp(TcpStream),
     /// With TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
     /// Of a QUIC connection.
     Quic(Box<QuicStream>),
     /// In memory: the client is in this process.
@@ -40,8 +43,8 @@ impl Stream {
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(into);
         let read = match self {
+            Self::Tls(stream) => return stream.poll_read(cx, into),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Quic(stream) => stream.poll_read(cx, &mut buffer),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
         };
@@ -56,7 +59,7 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         let written = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => stream.poll_write(cx, slices),
             Self::Quic(stream) => stream.poll_write(cx, slices),
             Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
@@ -70,7 +73,7 @@ impl Stream {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Quic(_) | Self::Memory(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => stream.poll_flush(cx),
         }
     }
 
@@ -78,7 +81,7 @@ impl Stream {
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
-            Self::Tls(stream) => stream.get_ref().0.local_addr().ok(),
+            Self::Tls(stream) => stream.socket().local_addr().ok(),
             Self::Quic(stream) => stream.local_addr(),
             Self::Memory(_) => None,
         }
@@ -88,7 +91,7 @@ impl Stream {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => stream.poll_shutdown(cx),
             Self::Quic(stream) => stream.poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }

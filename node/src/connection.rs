@@ -18,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
@@ -90,8 +91,8 @@ pub struct Connection {
     _place: Place,
 }
 
-/// Topic filters and the QoS they were granted.
-type Filters = HashMap<Box<str>, QoS, Seeded>;
+/// Topic filters and the QoS they were granted. The core and the node keep the same strings.
+type Filters = HashMap<Arc<str>, QoS, Seeded>;
 
 /// What a connection is subscribed to.
 #[derive(Default)]

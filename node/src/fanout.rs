@@ -386,11 +386,11 @@ impl Fanout {
         let qos_zero = routes.added_qos0.iter().map(|filter| (filter, Wants::QosZero));
         for (filter, wants) in added.chain(qos_zero) {
             if state.table.add(filter, wants) {
-                index.set(filter, Destination::Node(node), Some(wants));
+                index.set(filter.as_str(), Destination::Node(node), Some(wants));
             }
         }
         let removed = routes.removed.iter().filter(|filter| state.table.remove(filter));
-        removed.for_each(|filter| index.set(filter, Destination::Node(node), None));
+        removed.for_each(|filter| index.set(filter.as_str(), Destination::Node(node), None));
         for member in routes.joined {
             let share = topic::Share { name: &member.share, filter: &member.filter };
             let qos = u8::try_from(member.qos).ok().and_then(|qos| QoS::try_from(qos).ok());
@@ -422,7 +422,7 @@ impl Fanout {
 
 fn take_away(index: &InterestIndex, node: u16, gone: Gone) {
     for filter in gone.filters {
-        index.set(&filter, Destination::Node(node), None);
+        index.set(filter, Destination::Node(node), None);
     }
     for member in gone.members {
         let share = topic::Share { name: &member.share, filter: &member.filter };

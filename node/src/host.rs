@@ -230,9 +230,9 @@ impl NodeHost {
         let index = &shared.interest;
         match interest {
             Interest::Wanted { filter } => {
-                index.set(&filter, Destination::Group(number), Some(Wants::Everything));
+                index.set(filter, Destination::Group(number), Some(Wants::Everything));
             }
-            Interest::Unwanted { filter } => index.set(&filter, Destination::Group(number), None),
+            Interest::Unwanted { filter } => index.set(filter, Destination::Group(number), None),
             Interest::Joined(joined) => {
                 let share = topic::Share { name: &joined.share, filter: &joined.filter };
                 let Ok(client) = std::str::from_utf8(&joined.client) else { return };

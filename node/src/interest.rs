@@ -333,21 +333,28 @@ impl InterestIndex {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// What a destination wants of a filter from now on; `None` when it has lost its last subscriber.
-    pub fn set(&self, filter: &str, destination: Destination, wants: Option<Wants>) {
-        let mut trie = self.shard(filter).write();
-        if wants.is_none() && trie.get(filter).is_none() {
+    /// What a destination wants of a filter from now on; `None` when it has lost its last subscriber. A
+    /// shared string is kept as it is.
+    pub fn set(
+        &self,
+        filter: impl Into<Arc<str>> + AsRef<str>,
+        destination: Destination,
+        wants: Option<Wants>,
+    ) {
+        let mut trie = self.shard(filter.as_ref()).write();
+        if wants.is_none() && trie.get(filter.as_ref()).is_none() {
             return;
         }
-        let interest = trie.entry(filter);
+        let filter: Arc<str> = filter.into();
+        let interest = trie.entry(Arc::clone(&filter));
         let before = interest.wanted_here();
         interest.destinations.retain(|(other, _)| *other != destination);
         interest.destinations.extend(wants.map(|wants| (destination, wants)));
         let now = interest.wanted_here();
         if let Some(announcer) = self.announcer.get().filter(|_| now != before) {
-            announcer.wants(filter, now);
+            announcer.wants(&filter, now);
         }
-        Self::prune(&mut trie, filter);
+        Self::prune(&mut trie, &filter);
         drop(trie);
         self.changed();
     }

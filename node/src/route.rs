@@ -146,10 +146,11 @@ impl Routes {
         self.generation += 1;
     }
 
-    /// Subscribes a session, in place of the subscription that it may have had.
+    /// Subscribes a session, in place of the subscription that it may have had. A shared string is kept as
+    /// it is.
     pub fn subscribe(
         &mut self,
-        filter: &str,
+        filter: impl Into<Arc<str>> + AsRef<str>,
         (slot, is_persistent): (u32, bool),
         options: SubscribeOptions,
         subscription_id: u32,

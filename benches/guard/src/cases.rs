@@ -112,7 +112,7 @@ fn matching(of: fn(usize) -> (String, String)) -> Operation {
     let mut names = Vec::new();
     for device in 0..FILTERS {
         let (filter, name) = of(device);
-        *trie.entry(&filter) += 1;
+        *trie.entry(filter.as_str()) += 1;
         names.push(name);
     }
     let mut next = 0;

@@ -1,33 +1,36 @@
 //! Filters with a value each, found by the names they match.
 //!
-//! Most filters in a fleet spell one name (`things/lamp-7/commands`), so those live in one hash map
+//! Most filters in a fleet spell one name (`things/lamp-7/commands`), so those live in one hash table
 //! and cost one lookup; only filters with wildcards are spread over a trie of levels.
 //!
 //! Invariant: a filter without a value occupies no memory that another filter could not use.
 
 mod edges;
 mod label;
+mod names;
+mod pages;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod wildcards;
 
-use hashbrown::HashMap;
+use std::sync::Arc;
 
 use crate::is_wildcard;
+use names::Names;
 use wildcards::Wildcards;
 
 /// A map from valid topic filters to values that answers which of them match a name.
 #[derive(Clone, Debug)]
 pub struct FilterTrie<V> {
-    exact: HashMap<Box<str>, V>,
+    exact: Names<V>,
     wildcards: Wildcards<V>,
 }
 
 impl<V> FilterTrie<V> {
     /// An empty trie, which allocates nothing yet.
     pub fn new() -> Self {
-        Self { exact: HashMap::new(), wildcards: Wildcards::new() }
+        Self { exact: Names::new(), wildcards: Wildcards::new() }
     }
 
     /// How many filters have a value.
@@ -54,29 +57,22 @@ impl<V> FilterTrie<V> {
         }
     }
 
-    /// The value of this filter, which is inserted with its default when absent.
-    pub fn entry(&mut self, filter: &str) -> &mut V
+    /// The value of this filter, which is inserted with its default when absent. Of a filter without
+    /// wildcards a shared string is kept as it is.
+    pub fn entry(&mut self, filter: impl Into<Arc<str>> + AsRef<str>) -> &mut V
     where
         V: Default,
     {
-        if is_wildcard(filter) {
-            self.wildcards.entry(filter)
+        if is_wildcard(filter.as_ref()) {
+            self.wildcards.entry(filter.as_ref())
         } else {
-            self.exact.entry_ref(filter).or_default()
+            self.exact.entry(filter)
         }
     }
 
     /// Removes a filter, and the branches that led only to it.
     pub fn remove(&mut self, filter: &str) -> Option<V> {
-        if is_wildcard(filter) {
-            return self.wildcards.remove(filter);
-        }
-        let removed = self.exact.remove(filter);
-        // A fleet that went away gives its memory back; the factor keeps the cost per removal constant.
-        if self.exact.len() < self.exact.capacity() / 8 {
-            self.exact.shrink_to(2 * self.exact.len());
-        }
-        removed
+        if is_wildcard(filter) { self.wildcards.remove(filter) } else { self.exact.remove(filter) }
     }
 
     /// Calls `f` with the value of every filter that matches a valid name, in no particular order.

@@ -30,7 +30,7 @@ fn matching() {
             text.lines().filter(|line| validate_filter(line).is_ok()).collect();
         let names: Vec<&str> = text.lines().filter(|line| validate_name(line).is_ok()).collect();
         let (mut trie, mut tree) = (FilterTrie::<String>::new(), TopicTree::new());
-        filters.iter().for_each(|filter| *trie.entry(filter) = filter.to_string());
+        filters.iter().for_each(|filter| *trie.entry(*filter) = filter.to_string());
         names.iter().for_each(|name| drop(tree.insert(name, name.to_string())));
 
         for name in names.iter().take(20) {

@@ -150,7 +150,10 @@ impl Connection {
     ) -> bool {
         let profile = &self.endpoint.profile;
         let index = &self.core.shared.interest;
-        if let Ok(Subscription::Shared(share)) = topic::parse_subscription(filter) {
+        let filters = &mut self.subscribed.get_or_insert_default().filters;
+        let kept = filters.get_key_value(filter).map(|(kept, _)| Arc::clone(kept));
+        let filter = kept.unwrap_or_else(|| filter.into());
+        if let Ok(Subscription::Shared(share)) = topic::parse_subscription(&filter) {
             index.share(share, &profile.client, |member| {
                 member.live = Some(profile.live);
                 member.permissions = Some(self.endpoint.permissions());
@@ -162,18 +165,13 @@ impl Connection {
         } else {
             let mut routes = self.core.routes.borrow_mut();
             let session = (profile.live.slot, profile.persistent);
-            let changed = routes.subscribe(filter, session, options, subscription_id);
+            let changed = routes.subscribe(Arc::clone(&filter), session, options, subscription_id);
             drop(routes);
             if changed.now != changed.before {
-                index.set(filter, Destination::Core(self.core.id), changed.now);
+                index.set(Arc::clone(&filter), Destination::Core(self.core.id), changed.now);
             }
         }
-        let filters = &mut self.subscribed.get_or_insert_default().filters;
-        match filters.get_mut(filter) {
-            Some(qos) => *qos = options.qos,
-            None => return filters.insert(filter.into(), options.qos).is_none(),
-        }
-        false
+        filters.insert(filter, options.qos).is_none()
     }
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) -> Result<(), End> {

@@ -9,7 +9,7 @@ use crate::{MAX_BYTES, TopicTree, matches, validate_filter, validate_name};
 /// Values that find themselves among the matches.
 fn trie(filters: &[&str]) -> FilterTrie<String> {
     let mut trie = FilterTrie::new();
-    filters.iter().for_each(|filter| *trie.entry(filter) = filter.to_string());
+    filters.iter().for_each(|filter| *trie.entry(*filter) = filter.to_string());
     trie
 }
 
@@ -136,7 +136,7 @@ fn removed_filters_leave_their_room_to_others() {
     let mut trie = FilterTrie::<u32>::new();
     trie.entry("keep/+");
     let fill = |trie: &mut FilterTrie<u32>, from: u32| {
-        (from..from + 1000).for_each(|n| *trie.entry(&format!("fleet/{n}/+/state")) = n);
+        (from..from + 1000).for_each(|n| *trie.entry(format!("fleet/{n}/+/state")) = n);
     };
     fill(&mut trie, 0);
     let full = trie.wildcards.slots();
@@ -147,6 +147,38 @@ fn removed_filters_leave_their_room_to_others() {
         assert_eq!(trie.wildcards.edges(), 1, "only the edge of `keep` is left");
         fill(&mut trie, round * 1000);
         assert_eq!(trie.wildcards.slots(), full);
+    }
+}
+
+/// Chains are split and joined, and entries move into the places of others, at all lengths.
+#[test]
+fn names_come_and_go_by_thousands() {
+    let mut trie = FilterTrie::<u32>::new();
+    let name = |n: u32| format!("things/lamp-{n}/commands");
+    let check = |trie: &FilterTrie<u32>, there: &dyn Fn(u32) -> bool| {
+        for n in 0..3000 {
+            assert_eq!(trie.get(&name(n)), there(n).then_some(&n), "{n}");
+        }
+        assert_eq!(trie.len(), (0..3000).filter(|n| there(*n)).count());
+        assert_eq!(trie.iter().count(), trie.len());
+    };
+    for _ in 0..2 {
+        (0..3000).for_each(|n| *trie.entry(name(n)) = n);
+        check(&trie, &|_| true);
+        for n in (0..3000).filter(|n| n % 3 != 0) {
+            assert_eq!(trie.remove(&name(n)), Some(n));
+            assert_eq!(trie.remove(&name(n)), None);
+        }
+        check(&trie, &|n| n % 3 == 0);
+        (0..3000).rev().filter(|n| n % 2 == 0).for_each(|n| *trie.entry(name(n)) = n);
+        check(&trie, &|n| n % 3 == 0 || n % 2 == 0);
+        for n in 0..3000 {
+            trie.remove(&name(n));
+            if [10, 500, 2488, 2990].contains(&n) {
+                check(&trie, &|other| other > n && (other % 3 == 0 || other % 2 == 0));
+            }
+        }
+        check(&trie, &|_| false);
     }
 }
 
@@ -188,8 +220,8 @@ fn many_branches_and_long_levels_stay_affordable() {
     for bits in 1..1u32 << 12 {
         let levels = (0..12).map(|bit| if bits >> bit & 1 == 1 { "+" } else { "a" });
         let filter = levels.collect::<Vec<_>>().join("/");
-        trie.entry(&format!("{filter}/b"));
-        trie.entry(&format!("{filter}/+/+"));
+        trie.entry(format!("{filter}/b"));
+        trie.entry(format!("{filter}/+/+"));
     }
     let mut found = 0;
     trie.for_each_match(&format!("{}{long}/b", "a/".repeat(12)), |_| found += 1);
@@ -232,7 +264,7 @@ proptest! {
             if value % 3 == 0 {
                 prop_assert_eq!(trie.remove(filter), model.remove(filter));
             } else {
-                *trie.entry(filter) = *value;
+                *trie.entry(filter.as_str()) = *value;
                 model.insert(filter.clone(), *value);
             }
             prop_assert_eq!(trie.len(), model.len());

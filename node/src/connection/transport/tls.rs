@@ -22,8 +22,8 @@ const IN_PLACE: usize = 2 * ROOM;
 /// A byte stream in TLS.
 ///
 /// rustls takes 4 KiB per read of a socket, so that a batch of a busy client costs as many system calls as
-/// it has such pieces. Here a large buffer takes all that the socket has, behind [`ROOM`] bytes, and then
-/// what it means, from its front: plaintext is never longer than the records that it was in.
+/// it has such pieces. Here a large buffer takes all that the socket has, behind room for an unfinished
+/// record, and then what it means, from its front: plaintext is never longer than the records that it was in.
 pub struct TlsStream {
     socket: TcpStream,
     session: ServerConnection,
